@@ -1,0 +1,136 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/valyala/fastjson"
+)
+
+// Kind is the type of a Value.
+type Kind uint8
+
+// The kinds of value. Missing stands for an absent property and for null.
+const (
+	Missing Kind = iota
+	Number
+	String
+	True
+	False
+	// JSON is an object or an array, kept as its text.
+	JSON
+)
+
+// Value is a property's value. Text belongs to the event's parser.
+type Value struct {
+	Kind   Kind
+	Number float64
+	Text   []byte
+}
+
+func valueOf(v *fastjson.Value) Value {
+	if v == nil {
+		return Value{}
+	}
+	switch v.Type() {
+	case fastjson.TypeString:
+		return Value{Kind: String, Text: v.GetStringBytes()}
+	case fastjson.TypeNumber:
+		f, err := v.Float64()
+		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+			return Value{}
+		}
+		return Value{Kind: Number, Number: f}
+	case fastjson.TypeTrue:
+		return Value{Kind: True}
+	case fastjson.TypeFalse:
+		return Value{Kind: False}
+	case fastjson.TypeObject, fastjson.TypeArray:
+		return Value{Kind: JSON, Text: v.MarshalTo(nil)}
+	}
+	return Value{}
+}
+
+// Path leads to a value in an event: keys joined by dots, such as
+// properties.total. One key may end in [], and then the path leads to that
+// part of every element of the array: properties.products[].category.
+type Path struct {
+	text string
+	keys []string // up to the array, or to the value
+	each bool
+	rest []string // from an element of the array to the value
+}
+
+// ParsePath reads the written form of a path.
+func ParsePath(text string) (Path, error) {
+	p := Path{text: text}
+	for key := range strings.SplitSeq(text, ".") {
+		name, each := strings.CutSuffix(key, "[]")
+		switch {
+		case name == "" || strings.ContainsAny(name, "[]*"):
+			return Path{}, fmt.Errorf("path %q must be keys joined by dots, such as properties.total or properties.products[].category", text)
+		case p.each && each:
+			return Path{}, fmt.Errorf("path %q may go through one array only", text)
+		case p.each:
+			p.rest = append(p.rest, name)
+		default:
+			p.keys = append(p.keys, name)
+			p.each = each
+		}
+	}
+	return p, nil
+}
+
+// String returns the written form of the path.
+func (p Path) String() string { return p.text }
+
+// IsZero tells whether the path is unset.
+func (p Path) IsZero() bool { return p.text == "" }
+
+// Each tells whether the path goes through an array, and so may lead to any
+// number of values.
+func (p Path) Each() bool { return p.each }
+
+// Array returns the path of the array that an Each path goes through.
+func (p Path) Array() string { return strings.Join(p.keys, ".") }
+
+var errNoEach = errors.New("event: Get of a path through an array")
+
+// Get returns the value at a path that does not go through an array.
+func (e *Event) Get(p Path) Value {
+	if p.each {
+		panic(errNoEach)
+	}
+	return valueOf(e.root.Get(p.keys...))
+}
+
+// VisitEach calls fn with the values at paths for every element of the array
+// they all go through. A path that goes through none gives the same value for
+// every element. If the array is absent fn is not called.
+func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
+	var array []*fastjson.Value
+	for _, p := range paths {
+		if p.each {
+			array = e.root.GetArray(p.keys...)
+			break
+		}
+	}
+	var room [2]Value
+	values := room[:0]
+	for _, element := range array {
+		values = values[:0]
+		for _, p := range paths {
+			switch {
+			case !p.each:
+				values = append(values, e.Get(p))
+			case len(p.rest) == 0:
+				values = append(values, valueOf(element))
+			default:
+				values = append(values, valueOf(element.Get(p.rest...)))
+			}
+		}
+		fn(values)
+	}
+}
