@@ -1,0 +1,310 @@
+package profile
+
+import (
+	"time"
+	_ "time/tzdata" // zones must be known on hosts without a zone database
+
+	"sync"
+
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+)
+
+// Selection says what of a profile is wanted.
+type Selection struct {
+	// Traits and Features are the names wanted; AllTraits and AllFeatures
+	// want all of them. Features are positions in the definition.
+	Traits      []string
+	Features    []int
+	AllTraits   bool
+	AllFeatures bool
+}
+
+// Everything selects the whole profile.
+var Everything = Selection{AllTraits: true, AllFeatures: true}
+
+// Viewer evaluates records, reusing its memory. It is not safe for concurrent
+// use; the zero value is ready.
+type Viewer struct {
+	evaluator feature.Evaluator
+	states    []feature.State
+	wanted    []bool
+	chosen    []int
+	values    []value
+
+	// Of the evaluation that is under way.
+	record *Record
+	moment feature.Moment
+	traits map[string]any
+}
+
+// value is a feature's, once it is known.
+type value struct {
+	known  bool
+	result feature.Result
+	since  int64
+}
+
+// AppendJSON appends the profile that the record gives as of a time in Unix
+// milliseconds:
+//
+//	{"id":…,"traits":{…},"features":{…},"as_of":…,"updated_at":…}
+//
+// features_since is added, an object of times by feature, when the record
+// lacks the events of before those times for some features.
+func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *Selection) ([]byte, error) {
+	dst = append(dst, `{"id":`...)
+	dst = feature.AppendString(dst, []byte(id))
+	var err error
+	if sel.AllTraits || len(sel.Traits) > 0 {
+		dst = append(dst, `,"traits":{`...)
+		if dst, err = w.appendTraits(dst, r, sel); err != nil {
+			return dst, err
+		}
+		dst = append(dst, '}')
+	}
+	if sel.AllFeatures || len(sel.Features) > 0 {
+		if dst, err = w.appendFeatures(dst, r, asOf, sel); err != nil {
+			return dst, err
+		}
+	}
+	dst = append(dst, `,"as_of":"`...)
+	dst = event.AppendTime(dst, asOf)
+	if r.updatedAt == 0 {
+		return append(dst, `","updated_at":null}`...), nil
+	}
+	dst = append(dst, `","updated_at":"`...)
+	dst = event.AppendTime(dst, r.updatedAt)
+	return append(dst, `"}`...), nil
+}
+
+func (w *Viewer) appendTraits(dst []byte, r *Record, sel *Selection) ([]byte, error) {
+	if err := r.parseTraits(); err != nil {
+		return dst, err
+	}
+	first := true
+	for _, t := range r.traits {
+		if t.value.Kind == event.Missing || !sel.AllTraits && !contains(sel.Traits, t.name) {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = feature.AppendString(dst, t.name)
+		dst = append(dst, ':')
+		dst = feature.AppendJSON(dst, t.value)
+	}
+	return dst, nil
+}
+
+func contains(names []string, name []byte) bool {
+	for _, n := range names {
+		if n == string(name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *Viewer) appendFeatures(dst []byte, r *Record, asOf int64, sel *Selection) ([]byte, error) {
+	all := r.def.Features.Features
+	w.chosen = w.chosen[:0]
+	if sel.AllFeatures {
+		for i := range all {
+			w.chosen = append(w.chosen, i)
+		}
+	} else {
+		w.chosen = append(w.chosen, sel.Features...)
+	}
+	if err := w.gather(r); err != nil {
+		return dst, err
+	}
+	w.evaluator.Reset()
+	w.record, w.moment = r, feature.Moment{AsOf: asOf}
+	w.traits = nil
+	for _, i := range w.chosen {
+		if all[i].Zoned() && w.moment.Zone == nil {
+			zone, err := r.zone()
+			if err != nil {
+				return dst, err
+			}
+			w.moment.Zone = zone
+		}
+	}
+
+	dst = append(dst, `,"features":{`...)
+	incomplete := false
+	for n, i := range w.chosen {
+		if n > 0 {
+			dst = append(dst, ',')
+		}
+		v := w.value(i)
+		dst = append(dst, '"')
+		dst = append(dst, all[i].Name...)
+		dst = append(dst, '"', ':')
+		dst = v.result.AppendJSON(dst)
+		incomplete = incomplete || v.since > 0
+	}
+	dst = append(dst, '}')
+	if !incomplete {
+		return dst, nil
+	}
+	dst = append(dst, `,"features_since":{`...)
+	for _, i := range w.chosen {
+		if since := w.value(i).since; since > 0 {
+			dst = append(dst, '"')
+			dst = append(dst, all[i].Name...)
+			dst = append(dst, '"', ':', '"')
+			dst = event.AppendTime(dst, since)
+			dst = append(dst, '"', ',')
+		}
+	}
+	dst[len(dst)-1] = '}'
+	return dst, nil
+}
+
+// gather collects the state of the series that the chosen features need.
+func (w *Viewer) gather(r *Record) error {
+	for len(w.states) < len(r.series) {
+		w.states = append(w.states, feature.State{})
+	}
+	w.wanted = append(w.wanted[:0], make([]bool, len(r.series))...)
+	w.values = append(w.values[:0], make([]value, len(r.def.Features.Features))...)
+	for _, i := range w.chosen {
+		w.want(&r.def.Features.Features[i], r.def.Features.Features)
+	}
+	for i := range r.series {
+		state := &w.states[i]
+		state.Occurrences = state.Occurrences[:0]
+		state.Tiles.Reset()
+		if tiles := r.tilesOf(i); w.wanted[i] && len(tiles) > 0 {
+			if err := state.Tiles.Read(tiles); err != nil {
+				return ErrCorrupt
+			}
+		}
+	}
+	var failed error
+	err := r.walk(func(_ int, at logPosition, extract []byte) bool {
+		if len(extract) == 0 {
+			return true
+		}
+		failed = feature.Visit(extract, r.layouts, func(series int, o feature.Occurrence) {
+			if w.wanted[series] {
+				o.Time, o.ID = at.time, at.id
+				w.states[series].Occurrences = append(w.states[series].Occurrences, o)
+			}
+		})
+		return failed == nil
+	})
+	if err != nil || failed != nil {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+// want marks the series that a feature and those it is computed from need.
+func (w *Viewer) want(f *feature.Feature, all []feature.Feature) {
+	if f.Series >= 0 {
+		w.wanted[f.Series] = true
+	}
+	for _, i := range f.Needs() {
+		w.want(&all[i], all)
+	}
+}
+
+// value evaluates the feature at a position, and first those it needs.
+func (w *Viewer) value(i int) *value {
+	v := &w.values[i]
+	if v.known {
+		return v
+	}
+	v.known = true
+	f := &w.record.def.Features.Features[i]
+	if f.Derived == nil {
+		v.result, v.since = w.evaluator.Evaluate(f, &w.states[f.Series], w.moment)
+		v.since = max(v.since, w.record.series[f.Series].since)
+		return v
+	}
+	for _, j := range f.Needs() {
+		v.since = max(v.since, w.value(j).since)
+	}
+	v.result = f.Derived.Compute(w)
+	return v
+}
+
+// Feature implements feature.Inputs.
+func (w *Viewer) Feature(name string) feature.Result {
+	i, ok := w.record.def.Features.Lookup(name)
+	if !ok {
+		return feature.Result{}
+	}
+	return w.value(i).result
+}
+
+// Traits implements feature.Inputs.
+func (w *Viewer) Traits() map[string]any {
+	if w.traits != nil {
+		return w.traits
+	}
+	w.traits = map[string]any{}
+	// Traits that cannot be read make the whole view fail elsewhere.
+	if w.record.parseTraits() == nil {
+		for _, t := range w.record.traits {
+			if t.value.Kind != event.Missing {
+				w.traits[string(t.name)] = feature.Any(t.value)
+			}
+		}
+	}
+	return w.traits
+}
+
+// zoneTrait is the trait that names the customer's time zone, such as
+// Europe/Berlin.
+const zoneTrait = "timezone"
+
+// zone returns the customer's time zone, UTC if it is not known.
+func (r *Record) zone() (*time.Location, error) {
+	if err := r.parseTraits(); err != nil {
+		return nil, err
+	}
+	for _, t := range r.traits {
+		if string(t.name) == zoneTrait && t.value.Kind == event.String {
+			return loadZone(string(t.value.Text)), nil
+		}
+	}
+	return time.UTC, nil
+}
+
+// zones caches *time.Location by name: loading one parses its whole history.
+var zones sync.Map
+
+func loadZone(name string) *time.Location {
+	if zone, ok := zones.Load(name); ok {
+		return zone.(*time.Location)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		// Not cached: traits can hold any number of names that are none.
+		return time.UTC
+	}
+	zones.Store(name, zone)
+	return zone
+}
+
+// Key is the name a customer's record is stored under: the kind of id and the
+// id.
+func Key(kind byte, id []byte) string {
+	b := make([]byte, 1, 1+len(id))
+	b[0] = kind
+	return string(append(b, id...))
+}
+
+// The kinds of key.
+const (
+	User      = 'u'
+	Anonymous = 'a'
+)
+
+// KeyID returns the id that a key was made of.
+func KeyID(key string) string { return key[1:] }
