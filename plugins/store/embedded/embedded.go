@@ -1,0 +1,592 @@
+// Package embedded keeps profiles in a directory on the local disk, for one
+// process. It needs no service and no repair: a Commit returns once its log
+// record is synced, and opening the store after a kill or a power failure
+// replays the log.
+//
+// The engine is pebble; docs/architecture.md tells what it was measured
+// against. One goroutine checks versions and applies changes; who committed
+// them waits for the disk, so that commits under way together share a sync.
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+)
+
+var (
+	// ErrInUse is returned by Open for a path that another process, or another
+	// store of this process, has open.
+	ErrInUse = errors.New("profile store is in use")
+	// ErrDiskFull is returned by Commit while the disk is full or has less than
+	// Options.MinFreeBytes free. Free space and try again.
+	ErrDiskFull = errors.New("profile store's disk is full")
+	// ErrFailed is returned by every method after a write failed in a way that
+	// leaves open what reached the disk. The process must be restarted, which
+	// recovers everything that was acknowledged.
+	ErrFailed = errors.New("profile store failed to write and must be restarted")
+)
+
+// Store is a store.Store on the local disk.
+type Store struct {
+	opts Options
+	*engine
+
+	cache *recordCache
+
+	// life is held shared by every call, and exclusively to close.
+	life   sync.RWMutex
+	closed bool
+
+	// batches go to the committer, which ends when it is closed, and closes
+	// committed.
+	batches   chan *batch
+	committed chan struct{}
+
+	recordAvg atomic.Int64 // average bytes of a record lately loaded
+
+	freeChecked atomic.Int64 // unix nanoseconds
+	freeBytes   atomic.Uint64
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store at o.Path, creating it if it does not exist.
+func Open(o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, cache: newRecordCache(o.RecordCacheBytes), batches: make(chan *batch), committed: make(chan struct{})}
+	s.recordAvg.Store(512)
+	if s.engine, err = openEngine(o); err != nil {
+		return nil, err
+	}
+	s.freeBytes.Store(s.free())
+	s.freeChecked.Store(time.Now().UnixNano())
+	go s.runCommitter()
+	return s, nil
+}
+
+// enter begins a call; leave ends it.
+func (s *Store) enter(ctx context.Context) error {
+	s.life.RLock()
+	var err error
+	if s.closed {
+		err = store.ErrClosed
+	} else if err = s.halt.failed(); err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		s.life.RUnlock()
+	}
+	return err
+}
+
+func (s *Store) leave() { s.life.RUnlock() }
+
+// Load implements store.Store.
+func (s *Store) Load(ctx context.Context, keys []string) ([]store.Record, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	out := make([]store.Record, len(keys))
+	avg := s.recordAvg.Load()
+	var arena arena
+	arena.reserve(int(min(int64(len(keys))*(avg+avg/8), 1<<20)))
+	var buf [64]byte
+	engineKey := buf[:0]
+	for i, key := range keys {
+		if i%128 == 127 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		hash := s.cache.hash(key)
+		r, ok, epoch := s.cache.load(hash, key, &arena)
+		if ok {
+			out[i] = r
+			continue
+		}
+		engineKey = appendRecordKey(engineKey[:0], key)
+		value, closer, err := s.db.Get(engineKey)
+		if errors.Is(err, pebble.ErrNotFound) {
+			s.cache.offer(hash, key, epoch, store.Record{})
+			continue
+		}
+		if err != nil {
+			return nil, s.readError(err)
+		}
+		out[i].Data = arena.copy(value)
+		out[i].Version = store.VersionOf(out[i].Data)
+		s.cache.offer(hash, key, epoch, out[i])
+		if err := closer.Close(); err != nil {
+			return nil, s.readError(err)
+		}
+	}
+	if arena.records > 0 {
+		s.recordAvg.Store((avg*7 + arena.bytes/arena.records) / 8)
+	}
+	return out, nil
+}
+
+func (s *Store) readError(err error) error {
+	return fmt.Errorf("embedded profile store at %q: reading: %w", s.opts.Path, rootCause(err))
+}
+
+// arena hands out copies that share few allocations.
+type arena struct {
+	free           []byte
+	bytes, records int64 // handed out
+}
+
+func (a *arena) reserve(n int) { a.free = make([]byte, 0, n) }
+
+func (a *arena) copy(b []byte) []byte {
+	if a.free == nil || cap(a.free)-len(a.free) < len(b) {
+		a.reserve(max(len(b), 64<<10))
+	}
+	a.bytes += int64(len(b))
+	a.records++
+	n := len(a.free)
+	a.free = append(a.free, b...)
+	return a.free[n:len(a.free):len(a.free)]
+}
+
+// maxBatchBytes bounds what is handed to the engine at once.
+const maxBatchBytes = 32 << 20
+
+// batch is a part of a Commit on its way through the committer.
+type batch struct {
+	changes  []store.Change
+	hashes   []uint64        // of the keys, for the cache
+	versions []store.Version // of the new data
+	size     int             // bytes of data
+	encoded  *pebble.Batch
+	state    atomic.Int32
+
+	// The committer sets these and closes applied: then the changes are visible.
+	applied   chan struct{}
+	conflicts []int // positions in changes
+	err       error
+	sync      *pendingSync
+}
+
+// The states of a batch. Once its changes are checked, they are in the engine's
+// form: who waits can leave, and the committer then no longer looks at them.
+const (
+	batchChecking int32 = iota
+	batchApplying
+	batchApplied
+	batchAbandoned
+)
+
+// pendingSync is a write of the log that is under way.
+type pendingSync struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+// Commit implements store.Store. With nothing to apply, an empty Commit
+// included, it still returns only when everything is durable that a Load of
+// this process may have shown before.
+//
+// The context is heeded until changes are applied; the wait for the disk is
+// not given up.
+func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if err := store.CheckChanges(changes, s.opts.MaxRecordBytes); err != nil {
+		return nil, err
+	}
+	if len(changes) > 0 {
+		if err := s.checkSpace(); err != nil {
+			return nil, err
+		}
+	}
+	var conflicts []int
+	for first := 0; ; {
+		b := &batch{applied: make(chan struct{})}
+		end := first
+		for end < len(changes) && (end == first || b.size+len(changes[end].Data) <= maxBatchBytes) {
+			b.size += len(changes[end].Data)
+			end++
+		}
+		b.changes = changes[first:end]
+		// Most batches have no conflict: encode here, beside the committer.
+		b.hashes = make([]uint64, len(b.changes))
+		b.versions = make([]store.Version, len(b.changes))
+		for i := range b.changes {
+			b.hashes[i] = s.cache.hash(b.changes[i].Key)
+			b.versions[i] = store.VersionOf(b.changes[i].Data)
+		}
+		b.encoded = s.encode(b, nil)
+		if err := s.submit(ctx, b); err != nil {
+			return nil, err
+		}
+		if b.err != nil {
+			return nil, b.err
+		}
+		for _, i := range b.conflicts {
+			conflicts = append(conflicts, first+i)
+		}
+		if first = end; first == len(changes) {
+			return conflicts, s.wait(b.sync)
+		}
+	}
+}
+
+// submit hands a batch to the committer and returns when it is applied. While
+// tables cannot be written it gives up after a time; the batch may be applied
+// later on.
+func (s *Store) submit(ctx context.Context, b *batch) error {
+	submitted := s.batches
+	var cancelled <-chan struct{} = ctx.Done()
+	ticker := time.NewTicker(stallLimit)
+	defer ticker.Stop()
+	for {
+		select {
+		case submitted <- b:
+			// From here on it is applied, whether or not anybody waits.
+			submitted, cancelled = nil, nil
+		case <-b.applied:
+			return nil
+		case <-cancelled:
+			_ = b.encoded.Close()
+			return ctx.Err()
+		case <-s.halt.stopped:
+			return s.halt.err
+		case <-ticker.C:
+			err := s.halt.stalled()
+			switch {
+			case err == nil:
+			case submitted != nil:
+				_ = b.encoded.Close()
+				return err
+			case b.state.CompareAndSwap(batchApplying, batchAbandoned):
+				return err
+			}
+		}
+	}
+}
+
+// wait returns once a write of the log, and so all before it, is durable.
+func (s *Store) wait(sync *pendingSync) error {
+	select {
+	case <-sync.done:
+		return sync.err
+	case <-s.halt.stopped:
+		return s.halt.err
+	}
+}
+
+// runCommitter is the only writer: it alone decides who wins a race.
+func (s *Store) runCommitter() {
+	defer close(s.committed)
+	last := &pendingSync{done: make(chan struct{})}
+	close(last.done)
+	for b := range s.batches {
+		switch b.err = s.check(b); {
+		case b.err != nil || b.encoded.Empty():
+			_ = b.encoded.Close()
+			b.sync = last
+		default:
+			b.sync = s.apply(b)
+			last = b.sync
+		}
+		close(b.applied)
+	}
+}
+
+// check finds the conflicts of a batch and takes them out of it.
+func (s *Store) check(b *batch) (err error) {
+	for i := range b.changes {
+		c := &b.changes[i]
+		v, known := s.cache.version(b.hashes[i], c.Key)
+		if !known {
+			if v, err = s.version(c.Key); err != nil {
+				return err
+			}
+		}
+		if v != c.Version {
+			b.conflicts = append(b.conflicts, i)
+		}
+	}
+	if len(b.conflicts) > 0 {
+		_ = b.encoded.Close()
+		b.encoded = s.encode(b, b.conflicts)
+	}
+	return nil
+}
+
+// apply makes a batch visible and starts its way to the disk.
+func (s *Store) apply(b *batch) *pendingSync {
+	sync := &pendingSync{done: make(chan struct{})}
+	b.state.Store(batchApplying)
+	if err := s.db.ApplyNoSyncWait(b.encoded, pebble.Sync); err != nil {
+		s.halt.stop(err)
+	}
+	go func() {
+		if err := b.encoded.SyncWait(); err != nil {
+			s.halt.stop(err)
+		}
+		sync.err = b.encoded.Close()
+		close(sync.done)
+	}()
+	// The changes of an abandoned batch are the caller's again.
+	whole := b.state.CompareAndSwap(batchApplying, batchApplied)
+	lost := b.conflicts
+	for i := range b.hashes {
+		if len(lost) > 0 && lost[0] == i {
+			lost = lost[1:]
+			continue
+		}
+		if !whole {
+			s.cache.forget(b.hashes[i])
+			continue
+		}
+		s.cache.write(b.hashes[i], b.changes[i].Key, store.Record{Data: b.changes[i].Data, Version: b.versions[i]})
+	}
+	return sync
+}
+
+// encode makes the engine's batch of all changes but those at except.
+func (s *Store) encode(b *batch, except []int) *pebble.Batch {
+	encoded := s.db.NewBatchWithSize(b.size + 64*len(b.changes))
+	var buf [128]byte
+	indexKey := buf[:0]
+	for i := range b.changes {
+		c := &b.changes[i]
+		if len(except) > 0 && except[0] == i {
+			except = except[1:]
+			continue
+		}
+		// These calls fail for batches already committed only.
+		if c.Data == nil {
+			op := encoded.DeleteDeferred(1 + len(c.Key))
+			appendRecordKey(op.Key[:0], c.Key)
+			_ = op.Finish()
+		} else {
+			op := encoded.SetDeferred(1+len(c.Key), len(c.Data))
+			appendRecordKey(op.Key[:0], c.Key)
+			copy(op.Value, c.Data)
+			_ = op.Finish()
+		}
+		for _, e := range c.Index {
+			indexKey = appendIndexKey(indexKey[:0], e.Index, e.Value, c.Key)
+			if e.Remove {
+				_ = encoded.Delete(indexKey, nil)
+			} else {
+				_ = encoded.Set(indexKey, nil, nil)
+			}
+		}
+	}
+	return encoded
+}
+
+// version reads the present version of a record.
+func (s *Store) version(key string) (store.Version, error) {
+	value, closer, err := s.db.Get(appendRecordKey(nil, key))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return store.Absent, nil
+	}
+	if err != nil {
+		return 0, s.readError(err)
+	}
+	v := store.VersionOf(value)
+	return v, closer.Close()
+}
+
+// ScanIndex implements store.Store.
+func (s *Store) ScanIndex(ctx context.Context, index, from, to string, after store.IndexEntry, limit int) ([]store.IndexEntry, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if limit <= 0 {
+		return nil, nil
+	}
+	prefix := appendIndex(nil, index)
+	lower := appendIndexValue(nil, index, from)
+	if after != (store.IndexEntry{}) {
+		// The first engine key after the entry's own.
+		next := append(appendIndexKey(nil, index, after.Value, after.Key), 0x00)
+		if bytes.Compare(next, lower) > 0 {
+			lower = next
+		}
+	}
+	upper := prefixEnd(prefix)
+	if to != "" {
+		upper = appendIndexValue(nil, index, to)
+	}
+	if bytes.Compare(lower, upper) >= 0 {
+		return nil, nil
+	}
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	var out []store.IndexEntry
+	for ok := it.First(); ok && len(out) < limit; ok = it.Next() {
+		entry, err := indexEntry(it.Key()[len(prefix):])
+		if err != nil {
+			return nil, errors.Join(s.readError(err), it.Close())
+		}
+		out = append(out, entry)
+		if len(out)%1024 == 0 && ctx.Err() != nil {
+			return nil, errors.Join(ctx.Err(), it.Close())
+		}
+	}
+	if err := it.Close(); err != nil {
+		return nil, s.readError(err)
+	}
+	return out, nil
+}
+
+// Scan implements store.Store. Each record is listed once, in order of keys.
+func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Entry, string, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, "", err
+	}
+	defer s.leave()
+	limit = max(limit, 1)
+	lower := []byte{recordSpace}
+	if cursor != "" {
+		last, err := decodeCursor(cursor)
+		if err != nil {
+			return nil, "", err
+		}
+		lower = append(append(lower, last...), 0x00)
+	}
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: lower, UpperBound: recordLimit})
+	if err != nil {
+		return nil, "", s.readError(err)
+	}
+	var page []store.Entry
+	var arena arena
+	var size int
+	more := it.First()
+	// A page of large records is a short one.
+	for ; more && len(page) < limit && size < maxBatchBytes; more = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return nil, "", errors.Join(s.readError(err), it.Close())
+		}
+		data := arena.copy(value)
+		size += len(data)
+		page = append(page, store.Entry{Key: string(it.Key()[1:]), Record: store.Record{Data: data, Version: store.VersionOf(data)}})
+		if len(page)%1024 == 0 && ctx.Err() != nil {
+			return nil, "", errors.Join(ctx.Err(), it.Close())
+		}
+	}
+	if err := it.Close(); err != nil {
+		return nil, "", s.readError(err)
+	}
+	if !more {
+		return page, "", nil
+	}
+	return page, encodeCursor([]byte(page[len(page)-1].Key)), nil
+}
+
+// Ping implements store.Store.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	return s.checkSpace()
+}
+
+// freeCheckInterval is how old the last look at the disk's free space may be.
+const freeCheckInterval = 500 * time.Millisecond
+
+// checkSpace refuses writes while there is still room for what the engine
+// does in the background: an engine that runs out of disk cannot go on.
+func (s *Store) checkSpace() error {
+	now := time.Now().UnixNano()
+	if checked := s.freeChecked.Load(); now-checked >= int64(freeCheckInterval) && s.freeChecked.CompareAndSwap(checked, now) {
+		s.freeBytes.Store(s.free())
+	}
+	if free := s.freeBytes.Load(); free < s.opts.MinFreeBytes {
+		return fmt.Errorf("embedded profile store at %q: %w: %d MiB free, %d MiB to be kept free; free some, or lower the limit",
+			s.opts.Path, ErrDiskFull, free>>20, s.opts.MinFreeBytes>>20)
+	}
+	return nil
+}
+
+// free asks the file system for its free space; one that cannot tell has enough.
+func (s *Store) free() uint64 {
+	usage, err := s.fs.GetDiskUsage(s.dir)
+	if err != nil {
+		return math.MaxUint64
+	}
+	return usage.AvailBytes
+}
+
+// Metrics are figures of the store's health.
+type Metrics struct {
+	DiskBytes      uint64 // files of the store, log included
+	CacheBytes     int64
+	MemTableBytes  uint64
+	Compacting     int64 // tables being merged
+	CompactionDebt uint64
+}
+
+// Metrics reads the figures; it takes some microseconds.
+func (s *Store) Metrics() (Metrics, error) {
+	if err := s.enter(context.Background()); err != nil {
+		return Metrics{}, err
+	}
+	defer s.leave()
+	m := s.db.Metrics()
+	return Metrics{
+		DiskBytes:      m.DiskSpaceUsage(),
+		CacheBytes:     m.BlockCache.Size,
+		MemTableBytes:  m.MemTable.Size,
+		Compacting:     m.Compact.NumInProgress,
+		CompactionDebt: m.Compact.EstimatedDebt,
+	}, nil
+}
+
+// Close implements store.Store. It waits for calls under way.
+func (s *Store) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.closed {
+		return store.ErrClosed
+	}
+	s.closed = true
+	close(s.batches)
+	for waiting := true; waiting; {
+		select {
+		case <-s.committed:
+			waiting = false
+		case <-s.halt.stopped:
+			waiting = false
+		case <-time.After(stallLimit):
+			// Leave the engine to the end of the process, like a kill.
+			if err := s.halt.stalled(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.halt.failed(); err != nil {
+		// Parts of the engine stand still: leave it as well.
+		return err
+	}
+	if err := errors.Join(s.db.Close(), s.lock.Close()); err != nil {
+		return fmt.Errorf("embedded profile store at %q: closing: %w", s.opts.Path, rootCause(err))
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// halt stops an engine that failed to write what it cannot do without: its log
+// or its manifest. What reached the disk is then unknown, and pebble would end
+// the process. Instead the goroutine that met the error stops where it is, for
+// good, as if the process had been killed there: nothing after the error gets
+// to the disk, so what is on it is what a kill at that moment leaves, and a
+// restart recovers it. Every call returns ErrFailed from then on.
+type halt struct {
+	path   string
+	logger Logger
+	armed  atomic.Bool // not while opening: there an error is just returned
+
+	stalls atomic.Pointer[stall]
+
+	once    sync.Once
+	stopped chan struct{}
+	err     error // valid once stopped is closed
+}
+
+func newHalt(o Options) *halt {
+	return &halt{path: o.Path, logger: o.Logger, stopped: make(chan struct{})}
+}
+
+// stop does not return once the store is open.
+func (h *halt) stop(cause error) {
+	if !h.armed.Load() {
+		return
+	}
+	h.once.Do(func() {
+		h.err = fmt.Errorf("embedded profile store at %q: %w: %w", h.path, ErrFailed, rootCause(cause))
+		h.logger.Errorf("%v; what was acknowledged is safe, and the next start recovers it", h.err)
+		close(h.stopped)
+	})
+	select {}
+}
+
+// failed gives the error of a stopped store.
+func (h *halt) failed() error {
+	select {
+	case <-h.stopped:
+		return h.err
+	default:
+		return nil
+	}
+}
+
+// stall is a table that could not be written. Unlike the log, tables are
+// written again until that succeeds; but once the memory for what is not in
+// tables yet is used up, the committer has to wait for it.
+type stall struct {
+	err error
+	at  time.Time
+}
+
+const (
+	// retryPause is the least time between two attempts to write a table.
+	retryPause = 50 * time.Millisecond
+	// stallLimit is how long a Commit waits while tables cannot be written.
+	stallLimit = 2 * time.Second
+)
+
+// stalled gives the error of tables that cannot be written now.
+func (h *halt) stalled() error {
+	s := h.stalls.Load()
+	if s == nil || time.Since(s.at) > stallLimit/2 {
+		return nil
+	}
+	err := fmt.Errorf("embedded profile store at %q: writing waits for the disk: %w", h.path, s.err)
+	if errors.Is(s.err, syscall.ENOSPC) {
+		err = fmt.Errorf("%w: %w", err, ErrDiskFull)
+	}
+	return err
+}
+
+// logGuard is a file system that stops the engine at an error of its log.
+type logGuard struct {
+	vfs.FS
+	halt *halt
+}
+
+func (g logGuard) Unwrap() vfs.FS { return g.FS }
+
+func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
+
+func (g logGuard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := g.FS.Create(name, c)
+	return g.guard(name, f, err)
+}
+
+func (g logGuard) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := g.FS.ReuseForWrite(from, to, c)
+	return g.guard(to, f, err)
+}
+
+func (g logGuard) guard(name string, f vfs.File, err error) (vfs.File, error) {
+	if !isLog(name) {
+		return f, err
+	}
+	if err != nil {
+		g.halt.stop(err)
+		return nil, err
+	}
+	return logFile{f, g.halt}, nil
+}
+
+type logFile struct {
+	vfs.File
+	halt *halt
+}
+
+func (f logFile) check(err error) error {
+	if err != nil {
+		f.halt.stop(err)
+	}
+	return err
+}
+
+func (f logFile) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	return n, f.check(err)
+}
+
+func (f logFile) Sync() error     { return f.check(f.File.Sync()) }
+func (f logFile) SyncData() error { return f.check(f.File.SyncData()) }
+func (f logFile) Close() error    { return f.check(f.File.Close()) }
+
+func (f logFile) SyncTo(n int64) (bool, error) {
+	full, err := f.File.SyncTo(n)
+	return full, f.check(err)
+}

@@ -1,0 +1,95 @@
+package redis
+
+import (
+	"context"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// client is the connection of one mode. Either server or cluster is set.
+type client struct {
+	goredis.UniversalClient
+	server  *goredis.Client
+	cluster *goredis.ClusterClient
+}
+
+// go-redis writes to the standard error what it also returns as an error. Who
+// gets the error decides what to log.
+func init() { goredis.SetLogger(silence{}) }
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
+// Buffers hold a good part of a batch, which saves system calls.
+const bufferBytes = 128 << 10
+
+func newClient(o Options) (client, error) {
+	t, err := o.target()
+	if err != nil {
+		return client{}, err
+	}
+	switch o.Mode {
+	case Cluster:
+		return ofCluster(goredis.NewClusterClient(o.cluster(t))), nil
+	case Failover:
+		return ofServer(goredis.NewFailoverClient(o.failover(t))), nil
+	default:
+		return ofServer(goredis.NewClient(&goredis.Options{
+			Addr: t.addrs[0], Username: t.username, Password: t.password, DB: t.db, TLSConfig: t.tls,
+			Protocol: 2, DisableIdentity: true, ContextTimeoutEnabled: true,
+			DialTimeout: o.DialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, MaxRetries: o.MaxRetries, DialerRetries: 1, PoolSize: o.PoolSize,
+			ReadBufferSize: bufferBytes, WriteBufferSize: bufferBytes,
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		})), nil
+	}
+}
+
+// newReplicaClient reads from replicas where there are some.
+func newReplicaClient(o Options) (client, error) {
+	t, err := o.target()
+	if err != nil {
+		return client{}, err
+	}
+	if o.Mode == Failover {
+		f := o.failover(t)
+		f.RouteRandomly = true
+		return ofCluster(goredis.NewFailoverClusterClient(f)), nil
+	}
+	c := o.cluster(t)
+	c.ReadOnly, c.RouteRandomly = true, true
+	return ofCluster(goredis.NewClusterClient(c)), nil
+}
+
+func ofServer(c *goredis.Client) client { return client{UniversalClient: c, server: c} }
+
+func ofCluster(c *goredis.ClusterClient) client { return client{UniversalClient: c, cluster: c} }
+
+func (o Options) cluster(t target) *goredis.ClusterOptions {
+	return &goredis.ClusterOptions{
+		Addrs: t.addrs, Username: t.username, Password: t.password, TLSConfig: t.tls,
+		Protocol: 2, DisableIdentity: true, ContextTimeoutEnabled: true,
+		DialTimeout: o.DialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, MaxRetries: o.MaxRetries, DialerRetries: 1, PoolSize: o.PoolSize,
+		ReadBufferSize: bufferBytes, WriteBufferSize: bufferBytes,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+}
+
+func (o Options) failover(t target) *goredis.FailoverOptions {
+	return &goredis.FailoverOptions{
+		MasterName: o.MasterName, SentinelAddrs: t.addrs, SentinelUsername: o.SentinelUsername, SentinelPassword: o.SentinelPassword,
+		Username: t.username, Password: t.password, DB: t.db, TLSConfig: t.tls,
+		Protocol: 2, DisableIdentity: true, ContextTimeoutEnabled: true,
+		DialTimeout: o.DialTimeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, MaxRetries: o.MaxRetries, DialerRetries: 1, PoolSize: o.PoolSize,
+		ReadBufferSize: bufferBytes, WriteBufferSize: bufferBytes,
+	}
+}
+
+// primaryOf gives the server that has a key.
+func (c client) primaryOf(ctx context.Context, key string) (*goredis.Client, error) {
+	if c.server != nil {
+		return c.server, nil
+	}
+	return c.cluster.MasterForKey(ctx, key)
+}

@@ -1,0 +1,289 @@
+package redis
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+)
+
+//go:embed commit.lua
+var commitScript string
+
+//go:embed sweep.lua
+var sweepScript string
+
+// maxCallChanges and maxCallBytes bound what one call of the script does,
+// during which a server does nothing else.
+const (
+	maxCallChanges = 128
+	maxCallBytes   = 1 << 20
+)
+
+// call is one call of a script.
+type call struct {
+	script    string
+	keys      []string
+	args      []any
+	positions []int // of the changes it makes
+	shard     int   // of its first key
+
+	cmd *goredis.Cmd
+}
+
+// Commit implements store.Store.
+func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, error) {
+	if err := s.enter(ctx, s.client); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if err := store.CheckChanges(changes, s.opts.MaxRecordBytes); err != nil {
+		return nil, err
+	}
+	groups := s.keys.group(len(changes), func(i int) string { return changes[i].Key })
+	size := 0
+	full := func(part []int) bool {
+		if len(part) == 1 {
+			size = 0
+		}
+		size += len(changes[part[len(part)-1]].Data)
+		return len(part) == maxCallChanges || size > maxCallBytes
+	}
+	var calls []*call
+	for positions := range s.parts(s.client, groups, full) {
+		calls = append(calls, s.encode(changes, positions))
+	}
+	if err := s.run(ctx, calls); err != nil {
+		return nil, err
+	}
+	var conflicts []int
+	for len(calls) > 0 {
+		var again []*call
+		for _, c := range calls {
+			lost, err := c.cmd.Int64Slice()
+			if isMigrating(err) && len(c.positions) > 1 {
+				for _, p := range c.positions {
+					again = append(again, s.encode(changes, []int{p}))
+				}
+				continue
+			}
+			if err != nil {
+				return nil, failed("writing", err)
+			}
+			for _, i := range lost {
+				conflicts = append(conflicts, c.positions[i])
+			}
+		}
+		if calls = again; len(calls) > 0 {
+			if err := s.run(ctx, calls); err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.Sort(conflicts)
+	return conflicts, nil
+}
+
+// encode makes the call that applies the changes at positions.
+func (s *Store) encode(changes []store.Change, positions []int) *call {
+	c := &call{script: commitScript, positions: positions, shard: s.keys.shard(changes[positions[0]].Key)}
+	size, edits := 0, 0
+	for _, p := range positions {
+		size += len(changes[p].Data) + 16
+		edits += len(changes[p].Index)
+	}
+	arena := make([]byte, 0, size)
+	version := func(v store.Version) []byte {
+		start := len(arena)
+		arena = binary.BigEndian.AppendUint64(arena, uint64(v))
+		return arena[start:]
+	}
+	c.keys = make([]string, len(positions), len(positions)+4)
+	c.args = make([]any, 0, 2+3*len(positions)+2*edits)
+	c.args = append(c.args, s.opts.IdleExpiry.Milliseconds(), len(positions))
+	var indexes map[string]int // position in keys, from 1
+	for i, p := range positions {
+		change := &changes[p]
+		shard := s.keys.shard(change.Key)
+		c.keys[i] = s.keys.record(shard, change.Key)
+		want, value := []byte{}, []byte{}
+		if change.Version != store.Absent {
+			want = version(change.Version)
+		}
+		if change.Data != nil {
+			start := len(arena)
+			version(store.VersionOf(change.Data))
+			arena = append(arena, change.Data...)
+			value = arena[start:]
+		}
+		c.args = append(c.args, want, value, len(change.Index))
+		for _, e := range change.Index {
+			name := s.keys.index(shard, e.Index)
+			index, ok := indexes[name]
+			if !ok {
+				if indexes == nil {
+					indexes = map[string]int{}
+				}
+				c.keys = append(c.keys, name)
+				index = len(c.keys)
+				indexes[name] = index
+			}
+			if e.Remove {
+				index = -index
+			}
+			c.args = append(c.args, index, member(e.Value, change.Key))
+		}
+	}
+	return c
+}
+
+// run makes calls, and makes those again with the text of the script that met
+// a server without it: one that is new, or took over, or was told to forget it.
+// It returns an error only if it is that of no call.
+func (s *Store) run(ctx context.Context, calls []*call) error {
+	if err := s.send(ctx, calls, (*call).bySHA); err != nil {
+		return err
+	}
+	var unknown []*call
+	for _, c := range calls {
+		if isNoScript(c.cmd.Err()) {
+			unknown = append(unknown, c)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	return s.send(ctx, unknown, (*call).byText)
+}
+
+func isNoScript(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT")
+}
+
+var scriptSHAs = map[string]string{commitScript: sha(commitScript), sweepScript: sha(sweepScript)}
+
+func sha(script string) string {
+	sum := sha1.Sum([]byte(script))
+	return hex.EncodeToString(sum[:])
+}
+
+func (c *call) bySHA(ctx context.Context, pipe goredis.Pipeliner) {
+	c.cmd = pipe.EvalSha(ctx, scriptSHAs[c.script], c.keys, c.args...)
+}
+
+func (c *call) byText(ctx context.Context, pipe goredis.Pipeliner) {
+	c.cmd = pipe.Eval(ctx, c.script, c.keys, c.args...)
+}
+
+// send makes calls in one round trip; their errors stay with them.
+func (s *Store) send(ctx context.Context, calls []*call, add func(*call, context.Context, goredis.Pipeliner)) error {
+	if s.opts.WaitReplicas > 0 {
+		return s.sendAndWait(ctx, calls, add)
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	pipe := s.client.Pipeline()
+	for _, c := range calls {
+		add(c, ctx, pipe)
+	}
+	_, _ = pipe.Exec(ctx)
+	return nil
+}
+
+// sendAndWait makes calls and lets every primary that has a part of the store
+// tell how many replicas have all that was written to it. WAIT speaks for what
+// its connection has written, so each pipeline writes, last, a key of its own:
+// the replication stream is in order, and what another process wrote before,
+// which this one may have read and built on, is then on the replicas as well.
+func (s *Store) sendAndWait(ctx context.Context, calls []*call, add func(*call, context.Context, goredis.Pipeliner)) error {
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		err := s.sendAndWaitOnce(ctx, calls, add)
+		if err == nil || attempt == attempts || !isRedirect(err) || s.client.cluster == nil {
+			return err
+		}
+		// Slots or primaries have changed. What was applied already will show
+		// as a conflict.
+		s.client.cluster.ReloadState(ctx)
+	}
+}
+
+func (s *Store) sendAndWaitOnce(ctx context.Context, calls []*call, add func(*call, context.Context, goredis.Pipeliner)) error {
+	type node struct {
+		shard int
+		calls []*call
+	}
+	nodes := map[*goredis.Client]*node{}
+	owner := make([]*node, len(s.keys.tags))
+	for shard := range s.keys.tags {
+		c, err := s.client.primaryOf(ctx, s.keys.barrier(shard))
+		if err != nil {
+			return failed("finding the primaries", err)
+		}
+		if nodes[c] == nil {
+			nodes[c] = &node{shard: shard}
+		}
+		owner[shard] = nodes[c]
+	}
+	for _, c := range calls {
+		owner[c.shard].calls = append(owner[c.shard].calls, c)
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for client, n := range nodes {
+		wg.Go(func() {
+			pipe := client.Pipeline()
+			for _, c := range n.calls {
+				add(c, ctx, pipe)
+			}
+			barrier := pipe.Set(ctx, s.keys.barrier(n.shard), "", 0)
+			wait := pipe.Do(ctx, "wait", s.opts.WaitReplicas, s.opts.WaitTimeout.Milliseconds())
+			_, _ = pipe.Exec(ctx)
+			confirmed, err := wait.Int()
+			err = errors.Join(barrier.Err(), err)
+			for _, c := range n.calls {
+				if isRedirect(c.cmd.Err()) {
+					err = c.cmd.Err()
+				}
+			}
+			switch {
+			case err != nil:
+				err = failed("writing and waiting for replicas", err)
+			case confirmed < s.opts.WaitReplicas:
+				err = fmt.Errorf("redis profile store: %w: %d of %d within %s", ErrNotReplicated, confirmed, s.opts.WaitReplicas, s.opts.WaitTimeout)
+			}
+			if err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// isRedirect tells that a node does not serve a slot, or not now.
+func isRedirect(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, kind := range []string{"MOVED ", "ASK ", "READONLY ", "CLUSTERDOWN "} {
+		if strings.Contains(err.Error(), kind) {
+			return true
+		}
+	}
+	return false
+}

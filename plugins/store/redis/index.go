@@ -1,0 +1,153 @@
+package redis
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+)
+
+// shardEntries is what was read of one shard's part of an index.
+type shardEntries struct {
+	members []string
+	more    bool   // there may be entries after the last one
+	start   string // where the next read begins, as ZRANGEBYLEX has it
+}
+
+// ScanIndex implements store.Store. It reads a little of every shard's part and
+// then more of those that hold more of the page.
+func (s *Store) ScanIndex(ctx context.Context, index, from, to string, after store.IndexEntry, limit int) ([]store.IndexEntry, error) {
+	if err := s.enter(ctx, s.client); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	if limit <= 0 {
+		return nil, nil
+	}
+	start := "[" + string(appendEscaped(nil, from))
+	if after != (store.IndexEntry{}) {
+		if m := member(after.Value, after.Key); m >= start[1:] {
+			start = "(" + m
+		}
+	}
+	end := "+"
+	if to != "" {
+		end = "(" + string(appendEscaped(nil, to))
+		if start[1:] >= end[1:] {
+			return nil, nil
+		}
+	}
+	for {
+		members, err := s.firstMembers(ctx, index, start, end, limit)
+		if err != nil || len(members) == 0 {
+			return nil, err
+		}
+		entries := make([]store.IndexEntry, len(members))
+		for i, m := range members {
+			if entries[i], err = memberEntry(m); err != nil {
+				return nil, failed("reading an index", err)
+			}
+		}
+		if s.opts.IdleExpiry > 0 {
+			if entries, err = s.sweep(ctx, index, entries); err != nil {
+				return nil, err
+			}
+		}
+		if len(entries) > 0 {
+			return entries, nil
+		}
+		// The whole page had expired: an empty one would mean the end.
+		start = "(" + members[len(members)-1]
+	}
+}
+
+// firstMembers gives the first members of all shards between start and end.
+func (s *Store) firstMembers(ctx context.Context, index, start, end string, limit int) ([]string, error) {
+	shards := make([]shardEntries, len(s.keys.tags))
+	read := make([]int, len(shards)) // which to read from
+	for i := range shards {
+		shards[i] = shardEntries{start: start, more: true}
+		read[i] = i
+	}
+	// An even share and some more, so that one round is mostly enough.
+	count := min(limit, 2*limit/len(shards)+8)
+	for {
+		pipe := s.client.Pipeline()
+		cmds := make([]*goredis.StringSliceCmd, len(read))
+		for i, shard := range read {
+			cmds[i] = pipe.ZRangeByLex(ctx, s.keys.index(shard, index), &goredis.ZRangeBy{Min: shards[shard].start, Max: end, Count: int64(count)})
+		}
+		_, _ = pipe.Exec(ctx)
+		for i, shard := range read {
+			got, err := cmds[i].Result()
+			if err != nil {
+				return nil, failed("reading an index", err)
+			}
+			e := &shards[shard]
+			e.members = append(e.members, got...)
+			if e.more = len(got) == count; e.more {
+				e.start = "(" + got[len(got)-1]
+			}
+		}
+		var all []string
+		for i := range shards {
+			all = append(all, shards[i].members...)
+		}
+		slices.Sort(all)
+		if len(all) > limit {
+			all = all[:limit]
+		}
+		// A shard can hold more of the page if it was not read up to its end.
+		read = read[:0]
+		for i := range shards {
+			if shards[i].more && (len(all) < limit || strings.Compare(shards[i].start[1:], all[len(all)-1]) < 0) {
+				read = append(read, i)
+			}
+		}
+		if len(read) == 0 {
+			return all, nil
+		}
+		count = min(limit, count*4)
+	}
+}
+
+// sweep takes entries away whose record has expired, also from the index.
+func (s *Store) sweep(ctx context.Context, index string, entries []store.IndexEntry) ([]store.IndexEntry, error) {
+	pipe := s.client.Pipeline()
+	exists := make([]*goredis.IntCmd, len(entries))
+	for i, e := range entries {
+		exists[i] = pipe.Exists(ctx, s.keys.record(s.keys.shard(e.Key), e.Key))
+	}
+	_, _ = pipe.Exec(ctx)
+	byShard := map[int]*call{}
+	var calls []*call
+	kept := make([]store.IndexEntry, 0, len(entries))
+	for i, e := range entries {
+		n, err := exists[i].Result()
+		if err != nil {
+			return nil, failed("reading the records of an index", err)
+		}
+		if n > 0 {
+			kept = append(kept, e)
+			continue
+		}
+		shard := s.keys.shard(e.Key)
+		c := byShard[shard]
+		if c == nil {
+			c = &call{script: sweepScript, shard: shard, keys: []string{s.keys.index(shard, index)}}
+			byShard[shard] = c
+			calls = append(calls, c)
+		}
+		c.keys = append(c.keys, s.keys.record(shard, e.Key))
+		c.args = append(c.args, member(e.Value, e.Key))
+	}
+	if len(calls) == 0 {
+		return kept, nil
+	}
+	// What cannot be removed now is met again.
+	_ = s.run(ctx, calls)
+	return kept, nil
+}

@@ -1,0 +1,180 @@
+package redis
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+)
+
+// The keys of a store:
+//
+//	PREFIX:p:{TAG}KEY     a record: its version in 8 bytes, then its data
+//	PREFIX:i:{TAG}INDEX   a shard's part of an index: a sorted set whose scores
+//	                      are all 0, so that it is in order of its members,
+//	                      which are escape(value) key
+//	PREFIX:w:{TAG}        written to wait for replicas, without content
+//	PREFIX:layout         the layout and the number of shards
+//
+// A cluster places a key by what is in its first braces: the tag of a shard,
+// which is the smallest number that falls into the shard's range of slots.
+// escape is as in the embedded store: a zero byte becomes 00 FF and the end is
+// 00 01, which keeps the order of any byte strings.
+
+// slots is the number of slots of a Redis Cluster.
+const slots = 16384
+
+// layout is the version of the layout above.
+const layout = 1
+
+type keyspace struct {
+	prefix string
+	tags   []string // of the shards
+}
+
+func newKeyspace(prefix string, shards int) keyspace {
+	return keyspace{prefix: prefix, tags: shardTags(shards)}
+}
+
+// shardTags finds, for each of n even ranges of slots, the smallest number
+// that is placed there.
+func shardTags(n int) []string {
+	tags := make([]string, n)
+	for missing, i := n, 0; missing > 0; i++ {
+		tag := strconv.Itoa(i)
+		shard := int(slotOf(tag)) * n / slots
+		if tags[shard] == "" {
+			tags[shard] = tag
+			missing--
+		}
+	}
+	return tags
+}
+
+// slotOf is the slot of a hash tag: its CRC-16 (XMODEM).
+func slotOf(tag string) uint16 {
+	var crc uint16
+	for i := range len(tag) {
+		crc ^= uint16(tag[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return crc % slots
+}
+
+func (k keyspace) shard(key string) int {
+	return int(xxhash.Sum64String(key) % uint64(len(k.tags)))
+}
+
+func (k keyspace) record(shard int, key string) string {
+	return k.prefix + ":p:{" + k.tags[shard] + "}" + key
+}
+
+func (k keyspace) index(shard int, index string) string {
+	return k.prefix + ":i:{" + k.tags[shard] + "}" + index
+}
+
+func (k keyspace) barrier(shard int) string {
+	return k.prefix + ":w:{" + k.tags[shard] + "}"
+}
+
+func (k keyspace) layout() string { return k.prefix + ":layout" }
+
+// recordPattern matches the records of the store, and whatever else begins so.
+func (k keyspace) recordPattern() string {
+	escaped := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(k.prefix)
+	return escaped + ":p:{*"
+}
+
+// recordKey undoes record.
+func (k keyspace) recordKey(s string) (key string, ok bool) {
+	s, ok = strings.CutPrefix(s, k.prefix+":p:{")
+	if !ok {
+		return "", false
+	}
+	tag, key, ok := strings.Cut(s, "}")
+	return key, ok && key != "" && tag == k.tags[k.shard(key)]
+}
+
+func appendEscaped(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if s[i] == 0x00 {
+			dst = append(dst, 0x00, 0xff)
+		} else {
+			dst = append(dst, s[i])
+		}
+	}
+	return append(dst, 0x00, 0x01)
+}
+
+func member(value, key string) string {
+	return string(append(appendEscaped(make([]byte, 0, len(value)+len(key)+4), value), key...))
+}
+
+// memberEntry undoes member.
+func memberEntry(m string) (store.IndexEntry, error) {
+	var value strings.Builder
+	for {
+		i := strings.IndexByte(m, 0x00)
+		if i < 0 || i+1 >= len(m) {
+			return store.IndexEntry{}, fmt.Errorf("an index member of %d bytes has no end of its value", len(m))
+		}
+		value.WriteString(m[:i])
+		mark := m[i+1]
+		m = m[i+2:]
+		switch mark {
+		case 0xff:
+			value.WriteByte(0x00)
+		case 0x01:
+			return store.IndexEntry{Value: value.String(), Key: m}, nil
+		default:
+			return store.IndexEntry{}, fmt.Errorf("an index member has an unknown escape %#x", mark)
+		}
+	}
+}
+
+// groups sorts positions by shard.
+type groups struct {
+	positions []int // of all groups, one after the other
+	ends      []int // by shard
+}
+
+// group tells which of n keys belong to which shard.
+func (k keyspace) group(n int, key func(int) string) groups {
+	shards := make([]int32, n)
+	g := groups{positions: make([]int, n), ends: make([]int, len(k.tags))}
+	for i := range n {
+		s := k.shard(key(i))
+		shards[i] = int32(s)
+		g.ends[s]++
+	}
+	next := make([]int, len(k.tags))
+	sum := 0
+	for s, count := range g.ends {
+		next[s] = sum
+		sum += count
+		g.ends[s] = sum
+	}
+	for i, s := range shards {
+		g.positions[next[s]] = i
+		next[s]++
+	}
+	return g
+}
+
+// of gives the positions of a shard, in increasing order.
+func (g groups) of(shard int) []int {
+	start := 0
+	if shard > 0 {
+		start = g.ends[shard-1]
+	}
+	return g.positions[start:g.ends[shard]]
+}

@@ -1,0 +1,187 @@
+package redis
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// Mode says what kind of Redis the addresses are of.
+type Mode string
+
+const (
+	// Simple is one server, or whatever answers at one address.
+	Simple Mode = "simple"
+	// Cluster is a Redis Cluster; some of its nodes are enough as addresses.
+	Cluster Mode = "cluster"
+	// Failover is a primary watched by Sentinels, whose addresses are given.
+	Failover Mode = "failover"
+)
+
+// Options say which Redis to use and how. The zero value of a field is its
+// default.
+type Options struct {
+	// URL is redis://user:password@host:port/db, or rediss:// for TLS. For
+	// Cluster and Failover, several separated by commas; user, password and
+	// database are those of the first.
+	URL string
+
+	Mode Mode // default Simple
+
+	// MasterName is the name of the primary that the Sentinels watch, and the
+	// other two are for the Sentinels themselves. Failover only.
+	MasterName       string
+	SentinelUsername string
+	SentinelPassword string
+
+	// Username and Password are the ACL user; they go before those of the URL.
+	Username string
+	Password string
+
+	// TLS is used to connect if it is set, also with a redis:// URL.
+	TLS *tls.Config
+
+	// Prefix begins every key (default "profiles"). Stores with different
+	// prefixes can share a Redis.
+	Prefix string
+
+	// Shards is the number of parts the store is split into (default 256),
+	// spread evenly over a cluster's slots: each part is in one slot, with its
+	// records and its share of every index, which is what makes a change
+	// atomic. It belongs to the data and cannot be changed later. Fewer make
+	// batches cheaper, more make the pieces a cluster is balanced in smaller.
+	Shards int
+
+	// IdleExpiry deletes a record that was not written for this long. The
+	// default is never. Entries of indexes go when a ScanIndex meets them.
+	IdleExpiry time.Duration
+
+	// ReadReplicas makes Replicas read from replicas. Cluster and Failover.
+	ReadReplicas bool
+
+	// WaitReplicas makes Commit return only when this many replicas of every
+	// primary it wrote to have the changes, or fail after WaitTimeout (default
+	// 1s). It narrows, and does not close, the window in which a failover
+	// loses what was acknowledged.
+	WaitReplicas int
+	WaitTimeout  time.Duration
+
+	// MaxRecordBytes is the size limit of one record (default 16 MiB).
+	MaxRecordBytes int
+
+	// DialTimeout (default 5s) and Timeout (default 3s) bound connecting, and
+	// each read or write. MaxRetries is how often a call is tried again after a
+	// network error or while a server is loading or failing over (default 3,
+	// -1 for never). PoolSize is the number of connections to each server
+	// (default ten for each CPU).
+	DialTimeout time.Duration
+	Timeout     time.Duration
+	MaxRetries  int
+	PoolSize    int
+}
+
+const (
+	defaultPrefix         = "profiles"
+	defaultShards         = 256
+	defaultMaxRecordBytes = 16 << 20
+	maxRecordBytes        = 256 << 20
+	defaultWaitTimeout    = time.Second
+	defaultDialTimeout    = 5 * time.Second
+	defaultTimeout        = 3 * time.Second
+)
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Mode == "" {
+		o.Mode = Simple
+	}
+	if o.Prefix == "" {
+		o.Prefix = defaultPrefix
+	}
+	if o.Shards == 0 {
+		o.Shards = defaultShards
+	}
+	if o.MaxRecordBytes == 0 {
+		o.MaxRecordBytes = defaultMaxRecordBytes
+	}
+	if o.WaitTimeout == 0 {
+		o.WaitTimeout = defaultWaitTimeout
+	}
+	if o.DialTimeout == 0 {
+		o.DialTimeout = defaultDialTimeout
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	switch {
+	case o.Mode != Simple && o.Mode != Cluster && o.Mode != Failover:
+		return o, fmt.Errorf("redis profile store: the mode %q is not one of %s, %s and %s", o.Mode, Simple, Cluster, Failover)
+	case o.Mode == Failover && o.MasterName == "":
+		return o, errors.New("redis profile store: name the primary that the Sentinels watch, as in their `sentinel monitor NAME`")
+	case o.Mode != Failover && o.MasterName != "":
+		return o, fmt.Errorf("redis profile store: a master name is for mode %s; this is mode %s", Failover, o.Mode)
+	case o.Mode == Simple && o.ReadReplicas:
+		return o, fmt.Errorf("redis profile store: reading from replicas needs mode %s or %s", Cluster, Failover)
+	case strings.ContainsAny(o.Prefix, "{}"):
+		return o, fmt.Errorf("redis profile store: the prefix %q has a brace, which would misplace keys in a cluster; leave it out", o.Prefix)
+	case o.Shards < 1 || o.Shards > slots:
+		return o, fmt.Errorf("redis profile store: %d shards are not between 1 and %d", o.Shards, slots)
+	case o.IdleExpiry != 0 && o.IdleExpiry < time.Second:
+		return o, fmt.Errorf("redis profile store: an idle expiry of %s is under a second; leave it out to keep records for ever", o.IdleExpiry)
+	case o.WaitReplicas < 0:
+		return o, fmt.Errorf("redis profile store: waiting for %d replicas: give none or more", o.WaitReplicas)
+	case o.WaitTimeout < time.Millisecond || o.WaitTimeout >= o.Timeout:
+		return o, fmt.Errorf("redis profile store: the wait for replicas of %s must be shorter than the timeout of %s", o.WaitTimeout, o.Timeout)
+	case o.MaxRecordBytes < 0 || o.MaxRecordBytes > maxRecordBytes:
+		return o, fmt.Errorf("redis profile store: a record limit of %d bytes is not between 1 byte and 256 MiB", o.MaxRecordBytes)
+	}
+	return o, nil
+}
+
+// target is what the URLs say.
+type target struct {
+	addrs              []string
+	username, password string
+	db                 int
+	tls                *tls.Config
+}
+
+func (o Options) target() (target, error) {
+	var t target
+	for i, u := range strings.Split(o.URL, ",") {
+		parsed, err := goredis.ParseURL(strings.TrimSpace(u))
+		if err != nil {
+			// The error of a URL quotes it, with its password.
+			if urlErr, ok := errors.AsType[*url.Error](err); ok {
+				err = urlErr.Err
+			}
+			return t, fmt.Errorf("redis profile store: URL %d cannot be read: %w; write redis://host:port or rediss://host:port", i+1, err)
+		}
+		t.addrs = append(t.addrs, parsed.Addr)
+		if i > 0 {
+			continue
+		}
+		t.username, t.password, t.db = parsed.Username, parsed.Password, parsed.DB
+		if parsed.TLSConfig != nil {
+			// Without a name of its own, so that each node is checked for its own.
+			t.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+	}
+	if o.Username != "" || o.Password != "" {
+		t.username, t.password = o.Username, o.Password
+	}
+	if o.TLS != nil {
+		t.tls = o.TLS
+	}
+	switch {
+	case o.Mode == Simple && len(t.addrs) > 1:
+		return t, fmt.Errorf("redis profile store: %d URLs are too many for mode %s; give one, or set the mode to %s or %s", len(t.addrs), Simple, Cluster, Failover)
+	case o.Mode == Cluster && t.db != 0:
+		return t, fmt.Errorf("redis profile store: a cluster has database 0 only, not %d; use the prefix to keep stores apart", t.db)
+	}
+	return t, nil
+}
