@@ -1,0 +1,246 @@
+package profiles
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/model"
+)
+
+// The kinds of feature that models of repeat buying give, and their fields.
+const (
+	kindBGNBD      feature.Kind = "bg_nbd"
+	kindGammaGamma feature.Kind = "gamma_gamma"
+	kindCLV        feature.Kind = "clv"
+
+	fieldParameters = "parameters"
+	fieldGive       = "give"
+	fieldHorizon    = "horizon"
+	fieldPurchases  = "purchases"
+	fieldSpend      = "spend"
+	fieldDiscount   = "discount"
+	fieldMargin     = "margin"
+
+	giveExpected = "expected_purchases"
+	giveAlive    = "probability_alive"
+)
+
+// modelInterval is how often parameter files are looked at.
+const modelInterval = 5 * time.Second
+
+func modelFields() []*service.ConfigField {
+	parameters := func(field, what string) *service.ConfigField {
+		return service.NewStringField(field).
+			Description("The path of a parameter file of a `" + what + "` model, as a fitting pipeline writes it. When the file changes the new parameters are taken; while it is wrong the last good ones are kept.").
+			Example("./configs/retail/models/" + what + ".yaml")
+	}
+	horizon := func() *service.ConfigField {
+		return service.NewStringField(fieldHorizon).
+			Description("How far ahead to look, such as `90d`.").
+			Example("90d").
+			LintRule(durationRule("horizon"))
+	}
+	amount := func() *service.ConfigField {
+		return ofField("that is the worth of a purchase; those of a day (UTC) are added up")
+	}
+	const purchases = " Purchases of one day (UTC) count as one; null for customers without any."
+	return []*service.ConfigField{
+		service.NewObjectField(string(kindBGNBD), eventsField(), whereField(), parameters(fieldParameters, "bg_nbd"),
+			service.NewStringAnnotatedEnumField(fieldGive, map[string]string{
+				giveExpected: "how many purchases to expect within `horizon`",
+				giveAlive:    "the probability that the customer still is one",
+			}).Description("What to give.").Default(giveExpected),
+			service.NewStringField(fieldHorizon).
+				Description("How far ahead to expect purchases, such as `90d`.").
+				Default("30d").
+				LintRule(durationRule("horizon")),
+		).Description("Repeat purchases by the BG/NBD model." + purchases).Optional(),
+		service.NewObjectField(string(kindGammaGamma), eventsField(), whereField(), amount(), parameters(fieldParameters, "gamma_gamma")).
+			Description("The expected worth of a purchase by the gamma-gamma model." + purchases).Optional(),
+		service.NewObjectField(string(kindCLV), eventsField(), whereField(), amount(),
+			parameters(fieldPurchases, "bg_nbd"), parameters(fieldSpend, "gamma_gamma"), horizon(),
+			service.NewFloatField(fieldDiscount).
+				Description("The discount rate of a year: 0.1 makes a purchase in a year worth a tenth less.").
+				Default(0.1).
+				LintRule(`root = if this < 0 || this > 10 { [ "discount must be a rate of a year between 0 and 10, such as 0.1" ] }`),
+			service.NewFloatField(fieldMargin).
+				Description("The share of what is spent that is earned.").
+				Default(1).
+				LintRule(`root = if this <= 0 || this > 1 { [ "margin must be above 0 and at most 1, such as 0.3" ] }`),
+		).Description("The customer's value within a horizon: expected purchases times their expected worth, discounted." + purchases).Optional(),
+		service.NewObjectField(string(feature.Propensity), parameters(fieldParameters, "propensity")).
+			Description("A probability by logistic regression over other features, whose names, coefficients and scales are in the parameter file. A feature that has no number has the file's default.").Optional(),
+	}
+}
+
+// follower is a parameter file that is read again when it changes.
+type follower interface {
+	Follow(ctx context.Context, ticks <-chan time.Time, reloaded func(error))
+	Path() string
+}
+
+// openModel opens a parameter file and notes it among those to follow.
+func openModel[M model.BGNBD | model.GammaGamma | model.Propensity](conf *service.ParsedConfig, field string, files *[]follower) (*model.File[M], error) {
+	path, err := conf.FieldString(field)
+	if err != nil {
+		return nil, err
+	}
+	file, err := model.Open[M](path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", field, err)
+	}
+	*files = append(*files, file)
+	return file, nil
+}
+
+// parseModel reads the kinds that modelFields describes.
+func parseModel(spec *feature.Spec, item *service.ParsedConfig, files *[]follower) error {
+	kind := spec.Kind
+	conf := item.Namespace(string(kind))
+	if kind == feature.Propensity {
+		return parsePropensity(spec, conf, files)
+	}
+	spec.Kind = feature.Purchases
+	if err := parseEvents(spec, conf); err != nil {
+		return err
+	}
+	switch kind {
+	case kindBGNBD:
+		return parseBGNBD(spec, conf, files)
+	case kindGammaGamma:
+		file, err := openModel[model.GammaGamma](conf, fieldParameters, files)
+		if err != nil {
+			return err
+		}
+		spec.Model = func(h feature.PurchaseHistory) feature.Result {
+			return resultOf(h, file.Current().ExpectedSpend(model.Purchases{Repeat: h.Repeat, MeanSpend: h.MeanSpend}))
+		}
+		return nil
+	}
+	return parseCLV(spec, conf, files)
+}
+
+func parseBGNBD(spec *feature.Spec, conf *service.ParsedConfig, files *[]follower) error {
+	file, err := openModel[model.BGNBD](conf, fieldParameters, files)
+	if err != nil {
+		return err
+	}
+	horizon, err := horizonOf(conf)
+	if err != nil {
+		return err
+	}
+	give, err := conf.FieldString(fieldGive)
+	if err != nil {
+		return err
+	}
+	spec.Model = func(h feature.PurchaseHistory) feature.Result {
+		m := file.Current()
+		if give == giveAlive {
+			return resultOf(h, m.Alive(purchasesIn(h, m.Unit)))
+		}
+		return resultOf(h, m.ExpectedPurchases(purchasesIn(h, m.Unit), inUnits(horizon, m.Unit)))
+	}
+	return nil
+}
+
+func parseCLV(spec *feature.Spec, conf *service.ParsedConfig, files *[]follower) error {
+	purchases, err := openModel[model.BGNBD](conf, fieldPurchases, files)
+	if err != nil {
+		return err
+	}
+	spend, err := openModel[model.GammaGamma](conf, fieldSpend, files)
+	if err != nil {
+		return err
+	}
+	horizon, err := horizonOf(conf)
+	if err != nil {
+		return err
+	}
+	discount, err := conf.FieldFloat(fieldDiscount)
+	if err != nil {
+		return err
+	}
+	margin, err := conf.FieldFloat(fieldMargin)
+	if err != nil {
+		return err
+	}
+	spec.Model = func(h feature.PurchaseHistory) feature.Result {
+		m := purchases.Current()
+		clv := model.CLV{Purchases: m, Spend: spend.Current(), Discount: model.DiscountPerUnit(discount, m.Unit), Margin: margin}
+		return resultOf(h, clv.Value(purchasesIn(h, m.Unit), inUnits(horizon, m.Unit)))
+	}
+	return nil
+}
+
+func parsePropensity(spec *feature.Spec, conf *service.ParsedConfig, files *[]follower) error {
+	file, err := openModel[model.Propensity](conf, fieldParameters, files)
+	if err != nil {
+		return err
+	}
+	needs := map[string]bool{}
+	spec.Derived = &feature.Derived{Compute: func(in feature.Inputs) feature.Result {
+		return feature.Result{Value: feature.Of(file.Current().Score(func(name string) (float64, bool) {
+			// Parameters that were loaded later may name features that were
+			// not evaluated for this; those have their defaults until the
+			// process starts anew.
+			if !needs[name] {
+				return 0, false
+			}
+			return in.Feature(name).Number()
+		}))}
+	}}
+	for _, input := range file.Current().Inputs {
+		needs[input.Name] = true
+		spec.Derived.Needs = append(spec.Derived.Needs, input.Name)
+	}
+	return nil
+}
+
+func horizonOf(conf *service.ParsedConfig) (time.Duration, error) {
+	text, err := conf.FieldString(fieldHorizon)
+	if err != nil {
+		return 0, err
+	}
+	horizon, err := parseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("horizon: %w", err)
+	}
+	return horizon, nil
+}
+
+func inUnits(d, unit time.Duration) float64 { return float64(d) / float64(unit) }
+
+func purchasesIn(h feature.PurchaseHistory, unit time.Duration) model.Purchases {
+	return model.Purchases{Repeat: h.Repeat, Recency: inUnits(h.Recency, unit), Age: inUnits(h.Age, unit), MeanSpend: h.MeanSpend}
+}
+
+// resultOf is what a model gives, null for somebody who never bought.
+func resultOf(h feature.PurchaseHistory, v float64) feature.Result {
+	if h.Repeat < 0 {
+		return feature.Result{}
+	}
+	return feature.Result{Value: feature.Of(v)}
+}
+
+// follow keeps the parameters of the models up to date until ctx ends.
+func (p *Profiles) follow(ctx context.Context, files []follower) {
+	for _, file := range files {
+		ticker := time.NewTicker(modelInterval)
+		p.following.Add(1)
+		go func() {
+			defer p.following.Done()
+			defer ticker.Stop()
+			file.Follow(ctx, ticker.C, func(err error) {
+				if err != nil {
+					p.log.Errorf("The parameters in %s are not taken, the last good ones are kept: %v", file.Path(), err)
+				} else {
+					p.log.Infof("Took new parameters from %s", file.Path())
+				}
+			})
+		}()
+	}
+}

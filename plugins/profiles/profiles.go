@@ -1,0 +1,236 @@
+// Package profiles is the `profiles` resource: a definition of what a profile
+// is and the store the profiles live in, shared by label between everything
+// that writes and reads them.
+package profiles
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+)
+
+// ResourceType is the name of the resource in a config.
+const ResourceType = "profiles"
+
+const fieldDefinition = "definition"
+
+func init() {
+	// A file named by a field is linted with the config that names it. Lint
+	// rules are compiled with the spec, so the function comes first.
+	err := bloblang.RegisterFunctionV2("lint_profile_definition",
+		bloblang.NewPluginSpec().
+			Description("Returns what is wrong with a profile definition file, an array of strings that is empty for a correct file.").
+			Param(bloblang.NewStringParam("path").Description("The path of the file.")),
+		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
+			path, err := args.GetString("path")
+			if err != nil {
+				return nil, err
+			}
+			return func() (any, error) { return lintForConfig(path), nil }, nil
+		})
+	if err != nil {
+		panic(err)
+	}
+	if err := service.GlobalEnvironment().RegisterCustomResource(ResourceType, Spec(), construct); err != nil {
+		panic(err)
+	}
+}
+
+func lintForConfig(path string) []any {
+	lints, err := LintDefinition(path)
+	if err != nil {
+		return []any{fmt.Sprintf("%v; write the path of a profile definition, relative to the folder the command runs in", err)}
+	}
+	out := []any{}
+	for _, l := range lints {
+		out = append(out, fmt.Sprintf("%s:%d: %s", path, l.Line, l.What))
+	}
+	return out
+}
+
+// Spec describes the resource.
+func Spec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("0.1.0").
+		Summary("What a profile is and where profiles live, shared by label.").
+		Description("The definition is a file of its own so that every pipeline that writes or reads the same profiles can share it. The store is opened when the process starts and closed when it ends.").
+		Field(service.NewStringField(fieldDefinition).
+			Description("The path of the definition file: features and trusted sources. It is checked when the config is linted and when the process starts.").
+			Example("./configs/retail/profile.yaml").
+			LintRule(`root = lint_profile_definition(this)`)).
+		Field(storeField()).
+		Example("A shop on one machine", "Profiles by the retail definition in a folder.", `
+profiles:
+  - label: retail
+    definition: ./configs/retail/profile.yaml
+    store:
+      embedded:
+        path: ./data/profiles
+`).
+		Example("Many processes", "Profiles in a Redis Cluster that every process shares; reads for e-mails come from its replicas.", `
+profiles:
+  - label: retail
+    definition: ./configs/retail/profile.yaml
+    store:
+      redis:
+        url: "${REDIS_URL:redis://10.0.0.1:6379,redis://10.0.0.2:6379}"
+        kind: cluster
+        read_replicas: true
+`)
+}
+
+var inMemory atomic.Bool
+
+// UseMemory makes stores opened from now on keep everything in memory, whatever
+// the config says of folders and servers. Unit tests of configs run so, and
+// never touch the data of a live pipeline.
+func UseMemory() { inMemory.Store(true) }
+
+// Profiles is a definition and an open store. It is safe for concurrent use.
+type Profiles struct {
+	label string
+	def   *profile.Definition
+	store store.Store
+	away  atomic.Bool // the store failed and has not answered since
+	log   *service.Logger
+
+	whereFailures *service.MetricCounter
+	duplicates    *service.MetricCounter
+	conflicts     *service.MetricCounter
+	late          *service.MetricCounter
+	future        *service.MetricCounter
+	unidentified  *service.MetricCounter
+	refusedMerges *service.MetricCounter
+
+	readers  sync.Pool
+	updaters sync.Pool
+	now      func() time.Time
+
+	closing   sync.Once
+	unfollow  context.CancelFunc
+	following sync.WaitGroup
+}
+
+func construct(conf *service.ParsedConfig, res *service.Resources) (any, error) {
+	path, err := conf.FieldString(fieldDefinition)
+	if err != nil {
+		return nil, err
+	}
+	def, err := ReadDefinition(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openStore(conf.Namespace(fieldStore), res)
+	if err != nil {
+		return nil, err
+	}
+	return New(def, s, res), nil
+}
+
+// New returns the profiles of a definition in an open store, which they own.
+func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
+	p := &Profiles{
+		def: def.Definition, store: s, label: res.Label(), log: res.Logger(), now: time.Now,
+		whereFailures: res.Metrics().NewCounter("profiles_where_failures"),
+		duplicates:    res.Metrics().NewCounter("profiles_duplicate_events"),
+		conflicts:     res.Metrics().NewCounter("profiles_write_conflicts"),
+		late:          res.Metrics().NewCounter("profiles_late_events"),
+		future:        res.Metrics().NewCounter("profiles_future_events"),
+		unidentified:  res.Metrics().NewCounter("profiles_unidentified_events"),
+		refusedMerges: res.Metrics().NewCounter("profiles_merges_refused"),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.unfollow = cancel
+	p.follow(ctx, def.files)
+	return p
+}
+
+// provided are the resources of a root config in streams mode, by label.
+var provided struct {
+	sync.RWMutex
+	byLabel map[string]*Profiles
+}
+
+// Provide opens the profiles of a main config that the engine itself does not
+// make resources of, as it does not in streams mode. Streams find them by Get.
+func Provide(conf *service.ParsedConfig) error {
+	if !conf.Contains(ResourceType) {
+		return nil
+	}
+	items, err := conf.FieldObjectList(ResourceType)
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		label, err := item.FieldString("label")
+		if err != nil {
+			return err
+		}
+		if conf.Resources().HasCustomResource(ResourceType, label) {
+			continue
+		}
+		p, err := construct(item, item.Resources())
+		if err != nil {
+			return fmt.Errorf("%s %q: %w", ResourceType, label, err)
+		}
+		provided.Lock()
+		if provided.byLabel == nil {
+			provided.byLabel = map[string]*Profiles{}
+		}
+		provided.byLabel[label] = p.(*Profiles)
+		provided.Unlock()
+	}
+	return nil
+}
+
+// CloseProvided closes what Provide opened.
+func CloseProvided() {
+	provided.Lock()
+	defer provided.Unlock()
+	for _, p := range provided.byLabel {
+		// Everything acknowledged is on disk; there is nobody left to tell.
+		_ = p.Close(context.Background())
+	}
+	provided.byLabel = nil
+}
+
+// Get returns the profiles of a label in a config.
+func Get(res *service.Resources, label string) (*Profiles, error) {
+	provided.RLock()
+	p := provided.byLabel[label]
+	provided.RUnlock()
+	if p != nil {
+		return p, nil
+	}
+	err := res.AccessCustomResource(context.Background(), ResourceType, label, func(v any) { p = v.(*Profiles) })
+	if err != nil {
+		return nil, fmt.Errorf("profiles %q: %w; add an item with this label to the top-level field profiles", label, err)
+	}
+	return p, nil
+}
+
+// Definition returns what a profile is.
+func (p *Profiles) Definition() *profile.Definition { return p.def }
+
+// Ping tells whether the store can serve requests now.
+func (p *Profiles) Ping(ctx context.Context) error { return p.store.Ping(ctx) }
+
+// Close closes the store. Closing again does nothing.
+func (p *Profiles) Close(context.Context) error {
+	var err error
+	p.closing.Do(func() {
+		p.unfollow()
+		p.following.Wait()
+		err = p.store.Close()
+	})
+	return err
+}

@@ -1,0 +1,195 @@
+package profiles
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+)
+
+// Query says what of profiles is wanted, and as of when.
+type Query struct {
+	// AsOf is the moment features are evaluated at; zero is now.
+	AsOf time.Time
+	// Fields are the parts wanted: traits, features, traits.NAME and
+	// features.NAME. None wants everything.
+	Fields []string
+}
+
+// UnknownFieldError is returned for a field that no profile has.
+type UnknownFieldError struct{ Field string }
+
+func (e *UnknownFieldError) Error() string {
+	return fmt.Sprintf("field %q is unknown; use traits, features, traits.NAME or features.NAME of a feature that is defined", e.Field)
+}
+
+// Result is a profile as it was asked for.
+type Result struct {
+	Found bool
+	// ID is the customer's id: that of the known customer if the id asked for
+	// was merged into one. It is set without Found while a merge into a new
+	// customer is under way.
+	ID string
+	// UpdatedAt is the latest receivedAt of the customer's events.
+	UpdatedAt time.Time
+	// JSON is the profile, an object with id, traits, features, as_of and
+	// updated_at.
+	JSON []byte
+	// Complete tells that the features are what they were at AsOf. It is false
+	// for an AsOf so early that events of around it are no longer kept one by
+	// one. Traits are always those of now.
+	Complete bool
+	// Anonymous tells that the customer is not known by a userId.
+	Anonymous bool
+	// Err is why this customer's record could not be read; the others of the
+	// batch can be.
+	Err error
+}
+
+// reader holds the memory of one reading goroutine; they are pooled.
+type reader struct {
+	viewer profile.Viewer
+	rec    profile.Record
+}
+
+// Read returns the profiles of ids in their order, in one round trip to the
+// store, or two when an id was merged into another customer. An id is a
+// customer's userId or, if there is no such customer, an anonymousId.
+func (p *Profiles) Read(ctx context.Context, ids []string, q Query) ([]Result, error) {
+	sel, err := p.selection(q.Fields)
+	if err != nil {
+		return nil, err
+	}
+	if q.AsOf.IsZero() {
+		q.AsOf = p.now()
+	}
+	asOf := q.AsOf.UnixMilli()
+
+	keys := make([]string, 0, 2*len(ids))
+	for _, id := range ids {
+		keys = append(keys, "u"+id, "a"+id)
+	}
+	records, err := p.load(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]Result, len(ids))
+	links := make([]string, len(ids))
+	p.each(len(ids), func(rd *reader, i int) {
+		at := 2 * i
+		if records[at].Version == store.Absent {
+			at++
+		}
+		if records[at].Version != store.Absent {
+			links[i] = p.view(rd, &results[i], keys[at], records[at].Data, asOf, &sel)
+		}
+	})
+	return results, p.followLinks(ctx, results, links, asOf, &sel)
+}
+
+// followLinks reads what ids that were merged lead to and, where known customers
+// were merged, what that leads to again.
+func (p *Profiles) followLinks(ctx context.Context, results []Result, links []string, asOf int64, sel *profile.Selection) error {
+	const longestChain = 16
+	for range longestChain {
+		var keys []string
+		var resultOf []int
+		for i, link := range links {
+			if link != "" {
+				keys = append(keys, link)
+				resultOf = append(resultOf, i)
+			}
+		}
+		if len(keys) == 0 {
+			return nil
+		}
+		records, err := p.load(ctx, keys)
+		if err != nil {
+			return err
+		}
+		p.each(len(keys), func(rd *reader, n int) {
+			i := resultOf[n]
+			links[i] = ""
+			if records[n].Version == store.Absent {
+				// The link is written before what it leads to.
+				results[i].ID, results[i].Anonymous = profile.KeyID(keys[n]), keys[n][0] == profile.Anonymous
+				return
+			}
+			links[i] = p.view(rd, &results[i], keys[n], records[n].Data, asOf, sel)
+		})
+	}
+	return nil
+}
+
+// each calls fn for every i below n, side by side where there are many.
+func (p *Profiles) each(n int, fn func(rd *reader, i int)) {
+	const worthAWorker = 128
+	workers := max(1, min(runtime.GOMAXPROCS(0), n/worthAWorker))
+	work := func(from, to int) {
+		rd, _ := p.readers.Get().(*reader)
+		if rd == nil {
+			rd = &reader{}
+		}
+		defer p.readers.Put(rd)
+		for i := from; i < to; i++ {
+			fn(rd, i)
+		}
+	}
+	var others sync.WaitGroup
+	for w := 1; w < workers; w++ {
+		others.Go(func() { work(w*n/workers, (w+1)*n/workers) })
+	}
+	work(0, n/workers)
+	others.Wait()
+}
+
+// view fills in a result from a record, or returns the key the record links to.
+func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asOf int64, sel *profile.Selection) (link string) {
+	if result.Err = rd.rec.Decode(p.def, key, data); result.Err != nil {
+		return ""
+	}
+	if link := rd.rec.Link(); link != "" {
+		return link
+	}
+	result.ID = profile.KeyID(key)
+	result.Anonymous = key[0] == profile.Anonymous
+	result.Complete = asOf >= rd.rec.FoldedTo()
+	if ms := rd.rec.UpdatedAt(); ms > 0 {
+		result.UpdatedAt = time.UnixMilli(ms)
+	}
+	result.JSON, result.Err = rd.viewer.AppendJSON(make([]byte, 0, 1024), &rd.rec, result.ID, asOf, sel)
+	result.Found = result.Err == nil
+	return ""
+}
+
+func (p *Profiles) selection(fields []string) (profile.Selection, error) {
+	if len(fields) == 0 {
+		return profile.Everything, nil
+	}
+	var sel profile.Selection
+	for _, field := range fields {
+		part, name, named := strings.Cut(field, ".")
+		switch {
+		case field == "traits":
+			sel.AllTraits = true
+		case field == "features":
+			sel.AllFeatures = true
+		case named && name != "" && part == "traits":
+			sel.Traits = append(sel.Traits, name)
+		case named && part == "features":
+			i, ok := p.def.Features.Lookup(name)
+			if !ok {
+				return sel, &UnknownFieldError{field}
+			}
+			sel.Features = append(sel.Features, i)
+		default:
+			return sel, &UnknownFieldError{field}
+		}
+	}
+	return sel, nil
+}

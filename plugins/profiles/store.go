@@ -1,0 +1,248 @@
+package profiles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
+	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
+)
+
+const (
+	fieldStore    = "store"
+	fieldEmbedded = "embedded"
+	fieldPath     = "path"
+
+	fieldRedis        = "redis"
+	fieldURL          = "url"
+	fieldKind         = "kind"
+	fieldMaster       = "master"
+	fieldUsername     = "username"
+	fieldPassword     = "password"
+	fieldSentinel     = "sentinel"
+	fieldTLS          = "tls"
+	fieldPrefix       = "prefix"
+	fieldShards       = "shards"
+	fieldIdleExpiry   = "idle_expiry"
+	fieldReadReplicas = "read_replicas"
+	fieldWaitReplicas = "wait_replicas"
+	fieldWaitTimeout  = "wait_timeout"
+	fieldMaxRecord    = "max_record_bytes"
+	fieldTimeout      = "timeout"
+	fieldPoolSize     = "pool_size"
+)
+
+var errOneStore = errors.New("store needs exactly one kind: write embedded with a path, or redis with a url")
+
+func storeField() *service.ConfigField {
+	return service.NewObjectField(fieldStore,
+		service.NewObjectField(fieldEmbedded,
+			service.NewStringField(fieldPath).
+				Description("The folder of the store, made if it is not there. One process at a time can have it open. `:memory:` keeps profiles in memory only.").
+				Example("./data/profiles").
+				LintRule(`root = if this == "" { [ "path must name a folder, such as ./data/profiles, or be :memory:" ] }`),
+		).Description("A store in a folder of this machine, for one process.").Optional(),
+		redisField(),
+	).Description("Where profiles live: exactly one of the following.").
+		LintRule(`
+let kinds = if this.type() == "object" { ["embedded", "redis"].filter(kind -> this.exists(kind)).length() } else { 1 }
+root = if $kinds != 1 { [ "` + errOneStore.Error() + `" ] }`)
+}
+
+func redisField() *service.ConfigField {
+	return service.NewObjectField(fieldRedis,
+		service.NewStringField(fieldURL).
+			Description("The address, as `redis://user:password@host:port/database`, or `rediss://` for TLS. For a cluster or Sentinels, several separated by commas: user, password and database are those of the first.").
+			Secret().
+			Example("${REDIS_URL:redis://127.0.0.1:6379}").
+			LintRule(`root = if this.string().split(",").any(url -> !url.trim().re_match("^rediss?://.")) { [ "url must begin with redis:// or rediss://: write for example redis://127.0.0.1:6379" ] }`),
+		service.NewStringAnnotatedEnumField(fieldKind, map[string]string{
+			string(redis.Simple):   "One server, or whatever answers at one address.",
+			string(redis.Cluster):  "A Redis Cluster; `url` lists some of its nodes.",
+			string(redis.Failover): "A primary watched by Sentinels; `url` lists the Sentinels.",
+		}).Description("What is at `url`.").Default(string(redis.Simple)),
+		service.NewStringField(fieldMaster).
+			Description("The name of the primary that the Sentinels watch, for the kind `failover`.").
+			Default("").
+			Example("profiles"),
+		service.NewStringField(fieldUsername).
+			Description("The ACL user, in place of that in `url`.").
+			Default(""),
+		service.NewStringField(fieldPassword).
+			Description("The password, in place of that in `url`.").
+			Secret().
+			Default("").
+			Example("${REDIS_PASSWORD}"),
+		service.NewObjectField(fieldSentinel,
+			service.NewStringField(fieldUsername).Description("The user.").Default(""),
+			service.NewStringField(fieldPassword).Description("The password.").Secret().Default(""),
+		).Description("How to log in to the Sentinels themselves.").Advanced(),
+		service.NewTLSToggledField(fieldTLS),
+		service.NewStringField(fieldPrefix).
+			Description("What every key begins with. Stores with different prefixes can share a Redis.").
+			Default("profiles").
+			LintRule(`root = if this.string() == "" || this.string().re_match("[{}]") { [ "prefix must not be empty or have braces: write for example profiles" ] }`),
+		service.NewIntField(fieldShards).
+			Description("How many parts the store is split into, spread evenly over the slots of a cluster. It belongs to the data and cannot be changed later. Fewer make batches cheaper, more make the pieces a cluster is balanced in smaller.").
+			Default(256).
+			Advanced().
+			LintRule(`root = if this < 1 || this > 16384 { [ "shards must be from 1 to 16384" ] }`),
+		service.NewStringField(fieldIdleExpiry).
+			Description("Deletes the profile of a customer of whom nothing was heard for this long, such as `400d`. Empty keeps all of them.").
+			Default("").
+			Example("400d").
+			LintRule(durationRule("idle_expiry")),
+		service.NewBoolField(fieldReadReplicas).
+			Description("Whether the profile API reads from replicas, which may be a moment behind, in a cluster or with Sentinels. Updates never do.").
+			Default(false),
+		service.NewIntField(fieldWaitReplicas).
+			Description("How many replicas must have a change before it counts as stored. It makes the loss of acknowledged changes in a failover unlikely, not impossible.").
+			Default(0).
+			Advanced().
+			LintRule(`root = if this < 0 { [ "wait_replicas must be 0 or more" ] }`),
+		service.NewDurationField(fieldWaitTimeout).
+			Description("How long to wait for them before the batch is tried again. It must be shorter than `timeout`.").
+			Default("1s").
+			Advanced(),
+		service.NewStringField(fieldMaxRecord).
+			Description("The largest profile, as it is stored. Events that would make one larger are marked as failed, for the dead letters.").
+			Default("16MiB").
+			Advanced(),
+		service.NewDurationField(fieldTimeout).
+			Description("How long a call may take before it is given up and tried again.").
+			Default("3s").
+			Advanced(),
+		service.NewIntField(fieldPoolSize).
+			Description("The most connections to each server; 0 is ten for each CPU.").
+			Default(0).
+			Advanced(),
+	).Description("A store in Redis 6.2 or later or Valkey, for any number of processes.").
+		Optional().
+		LintRule(`
+let kind = this.kind.or("simple")
+root = [
+  if $kind == "failover" && this.master.or("") == "" {
+    "kind failover needs the name of the primary: write master, as in the Sentinels' own sentinel monitor NAME"
+  },
+  if $kind != "failover" && this.master.or("") != "" {
+    "master is for Sentinels: write kind: failover, or leave master out"
+  },
+  if $kind == "simple" && this.url.or("").string().contains(",") {
+    "several addresses need kind: cluster or kind: failover"
+  },
+  if $kind == "simple" && this.read_replicas.or(false).string() == "true" {
+    "read_replicas needs kind: cluster or kind: failover"
+  },
+].filter(lint -> lint != null)
+`)
+}
+
+// openStore opens the store that is configured.
+func openStore(conf *service.ParsedConfig, res *service.Resources) (store.Store, error) {
+	if conf.Contains(fieldEmbedded) == conf.Contains(fieldRedis) {
+		return nil, errOneStore
+	}
+	if conf.Contains(fieldRedis) && !inMemory.Load() {
+		options, err := redisOptions(conf.Namespace(fieldRedis))
+		if err != nil {
+			return nil, err
+		}
+		return redis.Open(options)
+	}
+	folder := embedded.Memory
+	if !inMemory.Load() {
+		var err error
+		if folder, err = conf.FieldString(fieldEmbedded, fieldPath); err != nil {
+			return nil, err
+		}
+	}
+	return embedded.Open(embedded.Options{Path: folder, Logger: res.Logger()})
+}
+
+func redisOptions(conf *service.ParsedConfig) (o redis.Options, err error) {
+	var kind, expiry, largest string
+	for _, field := range []struct {
+		into *string
+		path []string
+	}{
+		{&o.URL, []string{fieldURL}},
+		{&kind, []string{fieldKind}},
+		{&o.MasterName, []string{fieldMaster}},
+		{&o.Username, []string{fieldUsername}},
+		{&o.Password, []string{fieldPassword}},
+		{&o.SentinelUsername, []string{fieldSentinel, fieldUsername}},
+		{&o.SentinelPassword, []string{fieldSentinel, fieldPassword}},
+		{&o.Prefix, []string{fieldPrefix}},
+		{&expiry, []string{fieldIdleExpiry}},
+		{&largest, []string{fieldMaxRecord}},
+	} {
+		if *field.into, err = conf.FieldString(field.path...); err != nil {
+			return o, err
+		}
+	}
+	for _, field := range []struct {
+		into *int
+		name string
+	}{{&o.Shards, fieldShards}, {&o.WaitReplicas, fieldWaitReplicas}, {&o.PoolSize, fieldPoolSize}} {
+		if *field.into, err = conf.FieldInt(field.name); err != nil {
+			return o, err
+		}
+	}
+	for _, field := range []struct {
+		into *time.Duration
+		name string
+	}{{&o.WaitTimeout, fieldWaitTimeout}, {&o.Timeout, fieldTimeout}} {
+		if *field.into, err = conf.FieldDuration(field.name); err != nil {
+			return o, err
+		}
+	}
+	o.Mode = redis.Mode(kind)
+	if o.IdleExpiry, err = parseDuration(expiry); err != nil {
+		return o, fmt.Errorf("idle_expiry: %w", err)
+	}
+	if o.ReadReplicas, err = conf.FieldBool(fieldReadReplicas); err != nil {
+		return o, err
+	}
+	bytes, err := humanize.ParseBytes(largest)
+	if err != nil || bytes == 0 || bytes > 256<<20 {
+		return o, fmt.Errorf("max_record_bytes is %q; write a size up to 256MiB, such as 16MiB", largest)
+	}
+	o.MaxRecordBytes = int(bytes)
+	tlsConf, encrypted, err := conf.FieldTLSToggled(fieldTLS)
+	if err != nil {
+		return o, err
+	}
+	if encrypted {
+		o.TLS = tlsConf
+	}
+	return o, nil
+}
+
+// load reads records to serve them, from replicas where that is configured.
+func (p *Profiles) load(ctx context.Context, keys []string) ([]store.Record, error) {
+	if shared, ok := p.store.(*redis.Store); ok {
+		return shared.Replicas().Load(ctx, keys)
+	}
+	return p.store.Load(ctx, keys)
+}
+
+// StoreFailed and StoreAnswered tell how the store does. Whoever waits for it
+// calls them; the log has one line when it goes away and one when it is back.
+func (p *Profiles) StoreFailed(err error) {
+	if p.away.CompareAndSwap(false, true) {
+		p.log.Errorf("The profile store cannot be used; waiting until it can: %v", err)
+	}
+}
+
+// StoreAnswered is the other half of StoreFailed.
+func (p *Profiles) StoreAnswered() {
+	if p.away.Load() && p.away.CompareAndSwap(true, false) {
+		p.log.Info("The profile store answers again; going on")
+	}
+}

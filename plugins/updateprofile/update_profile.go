@@ -1,0 +1,173 @@
+// Package updateprofile is the `update_profile` processor.
+package updateprofile
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// Name is the processor's name in a config.
+const Name = "update_profile"
+
+const fieldProfiles = "profiles"
+
+func init() {
+	service.MustRegisterBatchProcessor(Name, Spec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
+		return newProcessor(conf, res)
+	})
+}
+
+// Spec describes the processor.
+func Spec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("0.1.0").
+		Categories("Personalization").
+		Summary("Takes events into the profiles of their customers.").
+		Description(`
+The events of a batch are grouped by customer; all the records concerned are read in one round trip to the store and those that changed are written in another. Bigger batches are therefore cheaper: give the input a batching policy.
+
+An event counts once however often it arrives: its `+"`messageId`"+` is remembered with the profile. Events may arrive in any order. The `+"`traits`"+` of an identify event become traits of the profile, the newer statement about a trait winning over an older one; a trait that is null is unset. An identify event with both a `+"`userId`"+` and an `+"`anonymousId`"+`, and an alias event from `+"`previousId`"+` to `+"`userId`"+`, merge what was known of the anonymous customer into the known one.
+
+Events pass through unchanged once their profiles are stored. While the store cannot be reached the processor waits and tries again, which holds back the input. An event that cannot be taken in is marked as failed, with the reason, and stops no other: route failed messages to dead letters. Events that already failed pass through untouched.
+
+### Metrics
+
+- `+"`update_profile_events`"+`: events taken in
+- `+"`update_profile_rejected`"+`: events marked as failed
+- `+"`update_profile_store_retries`"+`: attempts that failed because of the store
+- `+"`profiles_duplicate_events`"+`: events that were there already
+- `+"`profiles_write_conflicts`"+`: records read and written again because another writer was first
+- `+"`profiles_late_events`"+`: events taken in that are older than every window of a feature they are for
+- `+"`profiles_future_events`"+`: events refused because their timestamp lies in the future
+- `+"`profiles_unidentified_events`"+`: events refused because no id of theirs identifies a customer
+- `+"`profiles_merges_refused`"+`: merges refused because an id belongs to another customer or a limit was reached
+- `+"`profiles_where_failures`"+`: conditions of features that failed to evaluate`).
+		Field(service.NewStringField(fieldProfiles).
+			Description("The label of the `profiles` resource to update.").
+			Example("retail").
+			LintRule(`root = if this == "" { [ "profiles must be the label of an item of the top-level field profiles, such as retail" ] }`)).
+		Example("Events to profiles", "Takes the events of a topic into profiles, a thousand at a time.", `
+profiles:
+  - label: retail
+    definition: ./configs/retail/profile.yaml
+    store:
+      embedded:
+        path: ./data/profiles
+
+pipeline:
+  processors:
+    - update_profile:
+        profiles: retail
+`)
+}
+
+type processor struct {
+	profiles *profiles.Profiles
+	events   *service.MetricCounter
+	rejected *service.MetricCounter
+	retries  *service.MetricCounter
+}
+
+func newProcessor(conf *service.ParsedConfig, res *service.Resources) (*processor, error) {
+	label, err := conf.FieldString(fieldProfiles)
+	if err != nil {
+		return nil, err
+	}
+	p, err := profiles.Get(res, label)
+	if err != nil {
+		return nil, err
+	}
+	return &processor{
+		profiles: p,
+		events:   res.Metrics().NewCounter("update_profile_events"),
+		rejected: res.Metrics().NewCounter("update_profile_rejected"),
+		retries:  res.Metrics().NewCounter("update_profile_store_retries"),
+	}, nil
+}
+
+// ProcessBatch implements service.BatchProcessor.
+func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
+	events := make([][]byte, 0, len(batch))
+	at := make([]int, 0, len(batch))
+	for i, msg := range batch {
+		if msg.GetError() != nil {
+			continue
+		}
+		raw, err := msg.AsBytes()
+		if err != nil {
+			p.reject(msg, err)
+			continue
+		}
+		events = append(events, raw)
+		at = append(at, i)
+	}
+	errs, err := p.update(ctx, events)
+	if err != nil {
+		return nil, err
+	}
+	for n, err := range errs {
+		if err != nil {
+			p.reject(batch[at[n]], err)
+		}
+	}
+	p.events.Incr(int64(len(events)))
+	return []service.MessageBatch{batch}, nil
+}
+
+const (
+	firstWait = 50 * time.Millisecond
+	lastWait  = 5 * time.Second
+)
+
+// update tries until the store answers. It returns an error only when the
+// pipeline is being stopped, and then nothing is acknowledged.
+func (p *processor) update(ctx context.Context, events [][]byte) ([]error, error) {
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		errs, err := p.profiles.Update(ctx, events)
+		if err == nil {
+			p.profiles.StoreAnswered()
+			return errs, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		p.retries.Incr(1)
+		p.profiles.StoreFailed(err)
+		timer := time.NewTimer(wait/2 + rand.N(wait/2))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+func (p *processor) reject(msg *service.Message, err error) {
+	p.rejected.Incr(1)
+	msg.SetError(&deadletter.Rejection{Stage: Name, Reasons: []deadletter.Reason{reason(err)}})
+}
+
+func reason(err error) deadletter.Reason {
+	var bad *event.Error
+	switch {
+	case errors.As(err, &bad):
+		return deadletter.Reason{Pointer: bad.Pointer, Rule: bad.Rule, Message: bad.Message}
+	case errors.Is(err, profile.ErrCorrupt), errors.Is(err, profile.ErrVersion):
+		return deadletter.Reason{Rule: "record", Message: err.Error()}
+	}
+	return deadletter.Reason{Rule: "error", Message: err.Error()}
+}
+
+// Close implements service.BatchProcessor.
+func (p *processor) Close(context.Context) error { return nil }
