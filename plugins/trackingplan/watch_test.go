@@ -1,0 +1,114 @@
+package trackingplan
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const watchedPlan = `
+name: test
+version: 1
+events: { A: { properties: { $ref: schemas/a.json } } }
+`
+
+func TestWatcher(t *testing.T) {
+	path := writePlan(t, watchedPlan, "schemas/a.json", `{"required":["a"]}`)
+	schema := filepath.Join(filepath.Dir(path), "schemas", "a.json")
+	write := func(path, text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
+	w, err := Watch(path, 3)
+	require.NoError(t, err)
+	check := func(wantReload bool, wantErr string) {
+		t.Helper()
+		reloaded, err := w.Check()
+		require.Equal(t, wantReload, reloaded)
+		if wantErr == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, wantErr)
+		}
+	}
+	status := func(properties string) Status { return w.Plan().Check([]byte(track("A", properties))).Status }
+
+	first := w.Plan()
+	check(false, "")
+	require.Same(t, first, w.Plan())
+	require.Equal(t, Valid, status(`{"a":1}`))
+
+	// A schema file changes: taken at the second look.
+	write(schema, `{"required":["b"]}`)
+	check(false, "")
+	require.Same(t, first, w.Plan())
+	check(true, "")
+	require.Equal(t, Rejected, status(`{"a":1}`))
+	require.Equal(t, Valid, status(`{"b":1}`))
+	check(false, "")
+
+	// A file that is still being written is not taken.
+	write(path, "name: test\nversion: 2\n")
+	check(false, "")
+	write(path, "name: test\nversion: 2\nevents: { A: { properties: { $ref: schemas/new.json } } }\n")
+	check(false, "")
+	// It refers to a file that is not there: the last good plan stays.
+	check(true, "there is no file schemas/new.json")
+	require.Equal(t, "1", w.Plan().Version)
+	require.Equal(t, Valid, status(`{"b":1}`))
+	// It is not read again for nothing.
+	check(false, "")
+	check(false, "")
+	// The file appears, and the plan is good.
+	write(filepath.Join(filepath.Dir(path), "schemas", "new.json"), `{"required":["c"]}`)
+	check(false, "")
+	check(true, "")
+	require.Equal(t, "2", w.Plan().Version)
+	require.Equal(t, Valid, status(`{"c":1}`))
+
+	// A change that is taken back is none.
+	good, err := os.ReadFile(path)
+	require.NoError(t, err)
+	write(path, "rubbish: [")
+	check(false, "")
+	write(path, string(good))
+	check(false, "")
+	check(false, "")
+	require.Equal(t, "2", w.Plan().Version)
+
+	// The plan is removed, and comes back.
+	require.NoError(t, os.Remove(path))
+	check(false, "")
+	check(true, "there is no such file")
+	require.Equal(t, "2", w.Plan().Version)
+	write(path, string(good))
+	check(false, "")
+	check(true, "")
+	require.Equal(t, Rejected, status(`[[[]]]`), "the depth allowed outlives a reload")
+}
+
+func TestWatchNeedsAGoodPlan(t *testing.T) {
+	_, err := Watch(writePlan(t, "name: test"), 3)
+	require.ErrorContains(t, err, "a plan needs events")
+}
+
+func TestFollow(t *testing.T) {
+	path := writePlan(t, watchedPlan, "schemas/a.json", `{}`)
+	w, err := Watch(path, 3)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	reloads, done := make(chan error), make(chan struct{})
+	go func() {
+		defer close(done)
+		w.Follow(ctx, time.Millisecond, func(err error) { reloads <- err })
+	}()
+	require.NoError(t, os.WriteFile(path, []byte("name: test\nversion: 2\nevents: { A: }\n"), 0o600))
+	require.NoError(t, <-reloads)
+	require.Equal(t, "2", w.Plan().Version)
+	require.NoError(t, os.WriteFile(path, []byte("no plan"), 0o600))
+	require.Error(t, <-reloads)
+	require.Equal(t, "2", w.Plan().Version)
+	stop()
+	<-done
+}

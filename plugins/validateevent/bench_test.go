@@ -1,0 +1,105 @@
+package validateevent
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+)
+
+// orderEvent is about 400 bytes.
+const orderEvent = `{"type":"track","event":"Order Completed","messageId":"0190c8f2-7f0e-7b6e-9d55-2f0f6f1d2c3b","userId":"cust-0001234",` +
+	`"timestamp":"2026-01-31T08:30:00.000Z","properties":{"order_id":"o-7712345","total":128.5,"currency":"EUR","products":[` +
+	`{"product_id":"p-1001","sku":"KB-220-DE","name":"Keyboard","price":79.9,"quantity":1},` +
+	`{"product_id":"p-1007","sku":"MS-114","name":"Mouse","price":24.3,"quantity":2}]}}`
+
+// stockSchema asks of an Order Completed event what the shop's plan asks of
+// it, in one schema, since the stock processor knows one schema only.
+const stockSchema = `{
+  "$schema": "http://json-schema.org/draft-07/schema#",
+  "definitions": {
+    "id": { "type": ["string", "integer"], "minLength": 1, "maxLength": 256 },
+    "currency": { "type": "string", "pattern": "^[A-Z]{3}$" },
+    "customer": { "type": ["string", "null"], "minLength": 1, "maxLength": 256 },
+    "product": {
+      "type": "object",
+      "properties": {
+        "product_id": { "$ref": "#/definitions/id" }, "sku": { "$ref": "#/definitions/id" }, "name": { "type": "string" },
+        "category": { "type": "string" }, "brand": { "type": "string" }, "variant": { "type": "string" },
+        "price": { "type": "number", "minimum": 0 }, "quantity": { "type": "number", "exclusiveMinimum": 0 },
+        "value": { "type": "number" }, "currency": { "$ref": "#/definitions/currency" }, "coupon": { "type": "string" },
+        "position": { "type": "integer" }, "url": { "type": "string" }, "image_url": { "type": "string" }
+      },
+      "anyOf": [{ "required": ["product_id"] }, { "required": ["sku"] }]
+    }
+  },
+  "type": "object",
+  "required": ["type", "messageId", "timestamp"],
+  "properties": {
+    "type": { "enum": ["track", "identify", "page", "screen", "group", "alias"] },
+    "event": { "type": "string" }, "name": { "type": ["string", "null"] },
+    "messageId": { "type": "string", "minLength": 1, "maxLength": 256 },
+    "userId": { "$ref": "#/definitions/customer" }, "anonymousId": { "$ref": "#/definitions/customer" },
+    "previousId": { "$ref": "#/definitions/customer" }, "groupId": { "type": "string", "minLength": 1 },
+    "timestamp": { "type": "string", "format": "date-time" }, "receivedAt": { "type": "string", "format": "date-time" },
+    "source": { "type": "string" }, "traits": { "type": "object" }, "context": { "type": "object" },
+    "properties": {
+      "type": "object",
+      "required": ["order_id", "total"],
+      "properties": {
+        "order_id": { "$ref": "#/definitions/id" }, "checkout_id": { "$ref": "#/definitions/id" }, "cart_id": { "$ref": "#/definitions/id" },
+        "affiliation": { "type": "string" }, "subtotal": { "type": "number", "minimum": 0 }, "total": { "type": "number", "minimum": 0 },
+        "revenue": { "type": "number" }, "value": { "type": "number" }, "shipping": { "type": "number", "minimum": 0 },
+        "tax": { "type": "number", "minimum": 0 }, "discount": { "type": "number" }, "coupon": { "type": "string" },
+        "currency": { "$ref": "#/definitions/currency" }, "products": { "type": "array", "items": { "$ref": "#/definitions/product" } }
+      }
+    }
+  },
+  "anyOf": [
+    { "required": ["userId"], "properties": { "userId": { "type": "string" } } },
+    { "required": ["anonymousId"], "properties": { "anonymousId": { "type": "string" } } }
+  ]
+}`
+
+// BenchmarkProcessors compares validate_event with the stock json_schema, as a
+// pipeline runs them: on batches of events that have just been read.
+func BenchmarkProcessors(b *testing.B) {
+	const batchSize = 100
+	schema := filepath.Join(b.TempDir(), "schema.json")
+	require.NoError(b, os.WriteFile(schema, []byte(stockSchema), 0o600))
+	for _, contender := range []struct{ name, config string }{
+		{"none", "processors: []"},
+		{"validate_event", "processors: [ { validate_event: { plan: ../../configs/retail/plan.yaml } } ]"},
+		{"json_schema", "processors: [ { json_schema: { schema_path: \"file://" + schema + "\" } } ]"},
+	} {
+		b.Run(contender.name, func(b *testing.B) {
+			conf, err := service.NewConfigSpec().Field(service.NewProcessorListField("processors")).ParseYAML(contender.config, nil)
+			require.NoError(b, err)
+			processors, err := conf.FieldProcessorList("processors")
+			require.NoError(b, err)
+			defer func() {
+				for _, p := range processors {
+					require.NoError(b, p.Close(b.Context()))
+				}
+			}()
+			event := []byte(orderEvent)
+			events := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				batch := make(service.MessageBatch, batchSize)
+				for i := range batch {
+					batch[i] = service.NewMessage(event)
+				}
+				out, err := service.ExecuteProcessors(b.Context(), processors, batch)
+				if err != nil || len(out) != 1 || out[0][batchSize-1].GetError() != nil {
+					b.Fatal(err, "not valid")
+				}
+				events += batchSize
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
+			b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
