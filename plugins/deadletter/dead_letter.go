@@ -1,0 +1,249 @@
+package deadletter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+	"github.com/redpanda-data/benthos/v4/public/service"
+)
+
+const (
+	// AttemptMetadata is the metadata key under which a replayed event says
+	// how many times it was set aside before.
+	AttemptMetadata = "dead_letter_attempt"
+
+	sourceMetadata     = "source"
+	receivedAtMetadata = "received_at"
+
+	// ruleError is the rule of a failure that is not a *Rejection.
+	ruleError = "error"
+	// stageUnknown is the stage of a failure that no component signed.
+	stageUnknown = "unknown"
+)
+
+func spec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("0.1.0").
+		Categories("Utility").
+		Summary("Turns an event that failed into a dead letter: the event as it arrived, with the reasons, the stage and the time.").
+		Description(`
+A message without an error passes unchanged. A message with one is replaced by an envelope and its error is cleared, so that outputs accept it:
+
+| member | meaning |
+| --- | --- |
+| `+"`id`"+` | identifies the rejection: the same bytes rejected by the same stage have the same id |
+| `+"`stage`"+` | the component that rejected the event, `+"`unknown`"+` if none signed the error |
+| `+"`reasons`"+` | what is wrong: a list of objects with `+"`pointer`"+` (RFC 6901, empty for the whole event), `+"`rule`"+` and `+"`message`"+`; an error of any other component gives one reason with the rule `+"`error`"+` |
+| `+"`plan`, `plan_version`"+` | the tracking plan, where one was applied |
+| `+"`source`, `received_at`"+` | from the metadata of these names, else the event's own `+"`source` and `receivedAt`"+`, where known |
+| `+"`rejected_at`"+` | when the envelope was written |
+| `+"`attempt`"+` | 1 the first time; one more than the metadata `+"`"+AttemptMetadata+"`"+` for a replayed event |
+| `+"`original` or `original_base64`"+` | the event as it arrived: as text if it is valid UTF-8, in base64 if it is not |
+
+Put it in the output, on the case that takes the failed messages, as in the first example. The input is then acknowledged only after the dead letter has been written.
+
+Three things to know when writing the pipeline:
+
+- Stock processors work on failed messages too, and one that fails replaces the first error by its own. Put them behind a `+"`switch` with `check: '!errored()'`"+`, as in the example, so that a dead letter names the stage that was first. The plugins of this distribution pass failed messages through by themselves.
+- `+"`error_handling.strict`"+` does not fit: it skips this processor, and a batch whose first message failed skips every following processor as a whole, its valid messages included. `+"`try_catch`"+` does not fit either: it clears the error, and the reasons with it, before its `+"`catch`"+` processors run. In a `+"`catch`"+` of the pipeline this processor does its work, but then nothing tells the dead letters from the events.
+- The original is kept in the metadata `+"`"+OriginalMetadata+"`"+` by the first of the plugins that sees the event. If a mapping changes events before that, let it keep them: `+"`meta "+OriginalMetadata+" = content()`"+`. Both metadata keys are removed from the dead letter.
+
+The counter `+"`dead_letters`"+` has the labels `+"`stage` and `rule`"+`, the rule of the first reason, and counts every dead letter once.`).
+		Example("Set failed events aside", `
+Valid events go to profiles; whatever failed on the way goes to a file of dead letters.`, `
+pipeline:
+  processors:
+    - validate_event:
+        plan: ./configs/retail/plan.yaml
+    - switch:
+        - check: '!errored()'
+          processors:
+            - mapping: |
+                root = this
+                root.properties.currency = this.properties.currency.uppercase().catch("USD")
+
+output:
+  switch:
+    cases:
+      - check: errored()
+        output:
+          file:
+            path: ./data/dead_letters.jsonl
+            codec: lines
+          processors:
+            - dead_letter: {}
+      - output:
+          drop: {}
+`).
+		Example("Replay", `
+Reads dead letters and sends the events into the topic they came from, after the cause was mended. The first line restores the event to the byte.`, `
+input:
+  file:
+    paths: [ ./data/dead_letters.jsonl ]
+    scanner:
+      lines:
+        max_buffer_size: 4_000_000
+
+pipeline:
+  processors:
+    - mapping: |
+        root = this.original | this.original_base64.decode("base64")
+        meta `+AttemptMetadata+` = this.attempt
+
+output:
+  kafka_topic:
+    seed_brokers: [ "${KAFKA_SEEDS:127.0.0.1:9092}" ]
+    topic: events
+    key: ${! this.userId | this.anonymousId }
+    metadata:
+      include_patterns: [ "^`+AttemptMetadata+`$" ]
+`)
+}
+
+func init() {
+	service.MustRegisterBatchProcessor("dead_letter", spec(),
+		func(_ *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
+			return newProcessor(res, time.Now)
+		})
+}
+
+type processor struct {
+	now     func() time.Time
+	logger  *service.Logger
+	letters *service.MetricCounter
+	// component asks for the name of the component that failed, which only
+	// Bloblang can see.
+	component *bloblang.Executor
+}
+
+func newProcessor(res *service.Resources, now func() time.Time) (*processor, error) {
+	component, err := bloblang.Parse(`root = error_source_name()`)
+	if err != nil {
+		return nil, err
+	}
+	return &processor{
+		now:       now,
+		logger:    res.Logger(),
+		letters:   res.Metrics().NewCounter("dead_letters", "stage", "rule"),
+		component: component,
+	}, nil
+}
+
+func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
+	out := batch
+	for i, msg := range batch {
+		failure := msg.GetError()
+		if failure == nil {
+			continue
+		}
+		letter, err := p.letter(msg, failure)
+		if err != nil {
+			p.logger.Errorf("Could not write a dead letter, the message keeps its error: %v", err)
+			continue
+		}
+		if &out[0] == &batch[0] {
+			out = append(service.MessageBatch(nil), batch...)
+		}
+		out[i] = letter
+	}
+	return []service.MessageBatch{out}, nil
+}
+
+// letter is a copy of the message with the envelope for its content and no
+// error.
+func (p *processor) letter(msg *service.Message, failure error) (*service.Message, error) {
+	original, err := Original(msg)
+	if err != nil {
+		return nil, err
+	}
+	envelope := Envelope{
+		RejectedAt: p.now().UTC().Truncate(time.Millisecond),
+		Attempt:    attempt(msg),
+		Original:   original,
+	}
+	if rejection, ok := errors.AsType[*Rejection](failure); ok {
+		envelope.Stage = rejection.Stage
+		envelope.Plan, envelope.PlanVersion = rejection.Plan, rejection.PlanVersion
+		envelope.Reasons = rejection.Reasons
+	} else {
+		envelope.Stage = p.componentOf(msg)
+		envelope.Reasons = []Reason{{Rule: ruleError, Message: failure.Error()}}
+	}
+	if envelope.Stage == "" {
+		envelope.Stage = stageUnknown
+	}
+	if len(envelope.Reasons) == 0 {
+		envelope.Reasons = []Reason{{Rule: ruleError, Message: failure.Error()}}
+	}
+	envelope.ID = ID(envelope.Stage, original)
+	envelope.Source, envelope.ReceivedAt = provenance(msg, original)
+
+	encoded, err := envelope.Encode()
+	if err != nil {
+		return nil, err
+	}
+	p.letters.Incr(1, envelope.Stage, envelope.Reasons[0].Rule)
+
+	// Clearing the error on a copy is not mistaken for a failure of this
+	// processor, as setting an error on a message of the batch would be.
+	letter := msg.Copy()
+	letter.SetError(nil)
+	letter.SetBytes(encoded)
+	letter.MetaDelete(OriginalMetadata)
+	letter.MetaDelete(AttemptMetadata)
+	return letter, nil
+}
+
+func (p *processor) componentOf(msg *service.Message) string {
+	value, err := msg.BloblangQueryValue(p.component)
+	if err != nil {
+		return ""
+	}
+	name, _ := value.(string)
+	return name
+}
+
+func (p *processor) Close(context.Context) error { return nil }
+
+// attempt counts the times an event was set aside, this one included.
+func attempt(msg *service.Message) int {
+	before, ok := msg.MetaGet(AttemptMetadata)
+	if !ok {
+		return 1
+	}
+	n, err := strconv.Atoi(before)
+	if err != nil || n < 0 || n >= 1<<30 {
+		return 1
+	}
+	return n + 1
+}
+
+// provenance tells where an event came from and when, as far as the input or
+// the event itself says.
+func provenance(msg *service.Message, original []byte) (source, receivedAt string) {
+	source, _ = msg.MetaGet(sourceMetadata)
+	receivedAt, _ = msg.MetaGet(receivedAtMetadata)
+	if source != "" && receivedAt != "" || !utf8.Valid(original) {
+		return source, receivedAt
+	}
+	var event struct {
+		Source     any `json:"source"`
+		ReceivedAt any `json:"receivedAt"`
+	}
+	if err := json.Unmarshal(original, &event); err != nil {
+		return source, receivedAt
+	}
+	if text, ok := event.Source.(string); ok && source == "" {
+		source = text
+	}
+	if text, ok := event.ReceivedAt.(string); ok && receivedAt == "" {
+		receivedAt = text
+	}
+	return source, receivedAt
+}
