@@ -1,0 +1,1026 @@
+package eventcollector
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+
+	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+)
+
+const pageEvent = `{"type":"page","messageId":"m","userId":"u"}`
+
+func batchOf(events ...string) string {
+	return `{"batch":[` + strings.Join(events, ",") + `]}`
+}
+
+func zipped(t testing.TB, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err := io.WriteString(w, text)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	return b.String()
+}
+
+func TestEveryEndpoint(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	n := 0
+	for _, c := range []struct{ path, body, kind string }{
+		{"/v1/track", `{"event":"E","userId":"u"}`, "track"},
+		{"/v1/t", `{"event":"E","userId":"u"}`, "track"},
+		{"/v1/identify", `{"userId":"u","traits":{}}`, "identify"},
+		{"/v1/i", `{"userId":"u"}`, "identify"},
+		{"/v1/page", `{"userId":"u","name":"Home"}`, "page"},
+		{"/v1/p", `{"anonymousId":"u"}`, "page"},
+		{"/v1/screen", `{"userId":"u"}`, "screen"},
+		{"/v1/s", `{"userId":"u"}`, "screen"},
+		{"/v1/group", `{"userId":"u","groupId":"g"}`, "group"},
+		{"/v1/g", `{"userId":"u","groupId":"g"}`, "group"},
+		{"/v1/alias", `{"userId":"u","previousId":"p"}`, "alias"},
+		{"/v1/a", `{"userId":"u","previousId":"p"}`, "alias"},
+		{"/v1/batch", batchOf(pageEvent), "page"},
+		{"/v1/b", batchOf(pageEvent), "page"},
+		{"/v1/import", batchOf(pageEvent), "page"},
+		{"/beacon/v1/batch", batchOf(pageEvent), "page"},
+	} {
+		before := time.Now().UTC().Truncate(time.Millisecond)
+		a := p.post(c.path, c.body)
+		require.Equal(t, http.StatusOK, a.status, "%s: %s", c.path, a.body)
+		require.Equal(t, `{"success":true}`, a.body)
+		require.Equal(t, "application/json", a.header.Get("Content-Type"))
+
+		events := p.events(n + 1)
+		event := events[n]
+		n++
+		require.Equal(t, c.kind, event["type"], c.path)
+		require.NotEmpty(t, event["messageId"])
+		require.Equal(t, "web", event["source"])
+		require.Equal(t, map[string]any{"ip": "127.0.0.1"}, event["context"])
+		received, err := time.Parse("2006-01-02T15:04:05.000Z", event["receivedAt"].(string))
+		require.NoError(t, err)
+		require.False(t, received.Before(before))
+		require.Equal(t, event["receivedAt"], event["timestamp"])
+	}
+	require.Len(t, p.taken(n), n, "one batch a request")
+}
+
+func TestWriteKeys(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	inBody := func(k string) string { return `{"writeKey":"` + k + `",` + pageEvent[1:] }
+	batchWith := func(k string) string { return `{"writeKey":"` + k + `",` + batchOf(pageEvent)[1:] }
+	noAuth := without("Authorization")
+	for _, c := range []struct {
+		name       string
+		path, body string
+		edit       func(*http.Request)
+		source     string // empty for 401
+	}{
+		{"Basic", "/v1/page", pageEvent, key("web-key"), "web"},
+		{"another key", "/v1/page", pageEvent, key("server-key"), "server"},
+		{"Basic with a password", "/v1/page", pageEvent, func(r *http.Request) { r.SetBasicAuth("web-key", "x") }, "web"},
+		{"Basic without colon", "/v1/page", pageEvent, header("Authorization", "basic "+base64.StdEncoding.EncodeToString([]byte("web-key"))), "web"},
+		{"in the event", "/v1/page", inBody("server-key"), noAuth, "server"},
+		{"in the batch", "/v1/batch", batchWith("server-key"), noAuth, "server"},
+		{"beside a token of another scheme", "/v1/batch", batchWith("web-key"), header("Authorization", "Bearer token"), "web"},
+		{"in the query of a beacon", "/beacon/v1/batch?writeKey=web-key", batchOf(pageEvent), noAuth, "web"},
+		{"Basic goes before the body", "/v1/batch", batchWith("server-key"), key("web-key"), "web"},
+		{"missing", "/v1/page", pageEvent, noAuth, ""},
+		{"missing in the batch", "/v1/batch", batchOf(inBody("web-key")), noAuth, ""},
+		{"unknown", "/v1/page", pageEvent, key("web-ke"), ""},
+		{"empty", "/v1/page", pageEvent, key(""), ""},
+		{"unknown in the body", "/v1/page", inBody("Web-key"), noAuth, ""},
+		{"no string", "/v1/batch", `{"writeKey":7,` + batchOf(pageEvent)[1:], noAuth, ""},
+		{"unknown in Basic, known in the body", "/v1/page", inBody("web-key"), key("other"), ""},
+		{"not base64", "/v1/page", pageEvent, header("Authorization", "Basic !"), ""},
+		{"in the query of another endpoint", "/v1/batch?writeKey=web-key", batchOf(pageEvent), noAuth, ""},
+		{"unknown in the query", "/beacon/v1/batch?writeKey=x", batchOf(pageEvent), noAuth, ""},
+	} {
+		seen := len(p.taken(0))
+		a := p.post(c.path, c.body, c.edit)
+		if c.source == "" {
+			require.Equal(t, http.StatusUnauthorized, a.status, c.name)
+			require.Equal(t, "invalid_write_key", a.code())
+			require.Empty(t, a.header.Get("WWW-Authenticate"))
+			require.Len(t, p.taken(0), seen, c.name)
+			continue
+		}
+		require.Equal(t, http.StatusOK, a.status, "%s: %s", c.name, a.body)
+		event := p.events(seen + 1)[seen]
+		require.Equal(t, c.source, event["source"], c.name)
+		require.NotContains(t, event, "writeKey")
+	}
+	require.NotContains(t, p.log.text(), "-key", "keys are never logged")
+}
+
+func TestRefusedRequests(t *testing.T) {
+	p := start(t, options{input: twoKeys + "limits: { max_depth: 16, max_batch_events: 3 }\n"})
+	deep := `{"userId":"u","p":` + strings.Repeat("[", 16) + strings.Repeat("]", 16) + `}`
+	large := `{"userId":"u","p":"` + strings.Repeat("x", 32<<10) + `"}`
+	largeBatch := batchOf(pageEvent[:len(pageEvent)-1] + `,"p":"` + strings.Repeat("x", 500<<10) + `"}`)
+	gz := header("Content-Encoding", "gzip")
+	for _, c := range []struct {
+		name       string
+		path, body string
+		edit       func(*http.Request)
+		status     int
+		code       string
+	}{
+		{"no body", "/v1/page", "", nil, 400, "empty_body"},
+		{"not JSON", "/v1/page", "userId=u", nil, 400, "invalid_json"},
+		{"JSON twice", "/v1/page", pageEvent + pageEvent, nil, 400, "invalid_json"},
+		{"cut off", "/v1/page", pageEvent[:20], nil, 400, "truncated_json"},
+		{"cut off batch", "/v1/batch", batchOf(pageEvent)[:40], nil, 400, "truncated_json"},
+		{"not UTF-8", "/v1/page", "{\"userId\":\"\xff\"}", nil, 400, "invalid_utf8"},
+		{"not UTF-8 in a batch", "/v1/batch", batchOf("{\"userId\":\"\xc3\x28\"}"), nil, 400, "invalid_utf8"},
+		{"too deep", "/v1/page", deep, nil, 400, "too_deep"},
+		{"absurdly deep", "/v1/page", strings.Repeat("[", 30_000), nil, 400, "truncated_json"},
+		{"absurdly deep batch", "/v1/batch", `{"batch":[],"p":` + strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000) + "}", nil, 400, "too_deep"},
+		{"not an object", "/v1/page", "[" + pageEvent + "]", nil, 400, "not_an_object"},
+		{"batch is a list", "/v1/batch", "[" + pageEvent + "]", nil, 400, "not_an_object"},
+		{"no list of events", "/v1/batch", pageEvent, nil, 400, "invalid_batch"},
+		{"wrong context for all", "/v1/batch", `{"context":1,"batch":[]}`, nil, 400, "invalid_batch"},
+		{"nobody's event", "/v1/page", `{"name":"x"}`, nil, 400, "invalid_event"},
+		{"event without name", "/v1/track", `{"userId":"u"}`, nil, 400, "invalid_event"},
+		{"id of the wrong type", "/v1/page", `{"userId":7}`, nil, 400, "invalid_event"},
+		{"time of the wrong type", "/v1/page", `{"userId":"u","timestamp":1700000000}`, nil, 400, "invalid_event"},
+		{"properties of the wrong type", "/v1/page", `{"userId":"u","properties":7}`, nil, 400, "invalid_event"},
+		{"large event", "/v1/page", large, nil, 413, "body_too_large"},
+		{"large event of unknown length", "/v1/page", large, func(r *http.Request) { r.ContentLength = -1; r.Body = io.NopCloser(strings.NewReader(large)) }, 413, "body_too_large"},
+		{"large event, zipped", "/v1/page", zipped(t, large), gz, 413, "body_too_large"},
+		{"large batch", "/v1/batch", largeBatch, nil, 413, "body_too_large"},
+		{"large batch, zipped", "/v1/batch", zipped(t, largeBatch), gz, 413, "body_too_large"},
+		{"a bomb", "/v1/batch", zipped(t, strings.Repeat(" ", 100<<20)), gz, 413, "body_too_large"},
+		{"too many events", "/v1/batch", batchOf("1", "2", "3", "4"), nil, 413, "too_many_events"},
+		{"not gzip", "/v1/page", pageEvent, gz, 400, "invalid_gzip"},
+		{"cut off gzip", "/v1/page", zipped(t, pageEvent)[:30], gz, 400, "invalid_gzip"},
+		{"gzip with a wrong checksum", "/v1/page", func() string { z := []byte(zipped(t, pageEvent)); z[len(z)-6] ^= 1; return string(z) }(), gz, 400, "invalid_gzip"},
+		{"gzip with something after it", "/v1/page", zipped(t, pageEvent) + "trailing", gz, 400, "invalid_gzip"},
+		{"no gzip at all", "/v1/page", "", gz, 400, "invalid_gzip"},
+		{"XML", "/v1/page", pageEvent, header("Content-Type", "application/xml"), 415, "unsupported_content_type"},
+		{"a form with files", "/v1/page", pageEvent, header("Content-Type", "multipart/form-data; boundary=x"), 415, "unsupported_content_type"},
+		{"nonsense type", "/v1/page", pageEvent, header("Content-Type", ";;"), 415, "unsupported_content_type"},
+		{"brotli", "/v1/page", pageEvent, header("Content-Encoding", "br"), 415, "unsupported_content_encoding"},
+		{"gzip twice", "/v1/page", pageEvent, header("Content-Encoding", "gzip, gzip"), 415, "unsupported_content_encoding"},
+		{"GET", "/v1/page", "", method("GET"), 405, "method_not_allowed"},
+		{"PUT", "/v1/batch", batchOf(pageEvent), method("PUT"), 405, "method_not_allowed"},
+		{"OPTIONS without CORS", "/v1/batch", "", method("OPTIONS"), 405, "method_not_allowed"},
+		{"root", "/", pageEvent, nil, 404, "unknown_endpoint"},
+		{"no such endpoint", "/v1/pages", pageEvent, nil, 404, "unknown_endpoint"},
+		{"no such endpoint to GET", "/healthz", "", method("GET"), 404, "unknown_endpoint"},
+		{"slash at the end", "/v1/page/", pageEvent, nil, 404, "unknown_endpoint"},
+	} {
+		edits := []func(*http.Request){}
+		if c.edit != nil {
+			edits = append(edits, c.edit)
+		}
+		a := p.post(c.path, c.body, edits...)
+		require.Equal(t, c.status, a.status, "%s: %s", c.name, a.body)
+		require.Equal(t, c.code, a.code(), c.name)
+		require.Equal(t, "application/json", a.header.Get("Content-Type"))
+		require.Empty(t, a.header.Get("Retry-After"))
+		if c.status == 405 {
+			require.Equal(t, "POST", a.header.Get("Allow"))
+		}
+	}
+	require.Empty(t, p.taken(0), "nothing is emitted of a refused request")
+
+	// The reason says what is wrong, without the value.
+	a := p.post("/v1/track", `{"userId":31337,"event":7}`)
+	require.JSONEq(t, `{"success":false,"error":{"code":"invalid_event","message":"the event is not valid: /userId: userId must be a string; /event: event must be a string"}}`, a.body)
+
+	// After all of this the server takes events as before.
+	require.Equal(t, 200, p.post("/v1/page", pageEvent).status)
+	require.Len(t, p.taken(1), 1)
+}
+
+func TestAcceptedBodyForms(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	n := 0
+	for _, c := range []struct {
+		name string
+		body string
+		edit func(*http.Request)
+	}{
+		{"JSON", pageEvent, nil},
+		{"JSON with a charset", pageEvent, header("Content-Type", "application/json; charset=utf-8")},
+		{"JSON in capitals", pageEvent, header("Content-Type", "Application/JSON;charset=UTF-8")},
+		{"a beacon", pageEvent, header("Content-Type", "text/plain;charset=UTF-8")},
+		{"plain text", pageEvent, header("Content-Type", "text/plain")},
+		{"no type", pageEvent, without("Content-Type")},
+		{"curl -d", pageEvent, header("Content-Type", "application/x-www-form-urlencoded")},
+		{"gzip", zipped(t, pageEvent), header("Content-Encoding", "gzip")},
+		{"GZIP", zipped(t, pageEvent), header("Content-Encoding", "GZIP")},
+		{"gzip in two members", zipped(t, pageEvent[:10]) + zipped(t, pageEvent[10:]), header("Content-Encoding", "gzip")},
+		{"identity", pageEvent, header("Content-Encoding", "identity")},
+		{"chunked", pageEvent, func(r *http.Request) { r.ContentLength = -1; r.Body = io.NopCloser(strings.NewReader(pageEvent)) }},
+		{"at the limit", pageEvent + strings.Repeat(" ", 32<<10-len(pageEvent)), nil},
+		{"at the limit, zipped", zipped(t, pageEvent+strings.Repeat(" ", 32<<10-len(pageEvent))), header("Content-Encoding", "gzip")},
+	} {
+		edits := []func(*http.Request){}
+		if c.edit != nil {
+			edits = append(edits, c.edit)
+		}
+		a := p.post("/v1/page", c.body, edits...)
+		require.Equal(t, 200, a.status, "%s: %s", c.name, a.body)
+		n++
+		require.Equal(t, "m", p.events(n)[n-1]["messageId"], c.name)
+	}
+	full := batchOf(pageEvent) + strings.Repeat(" ", 500<<10-len(batchOf(pageEvent)))
+	require.Equal(t, 200, p.post("/v1/batch", full).status)
+	require.Equal(t, 413, p.post("/v1/batch", full+" ").status)
+	require.Equal(t, int64(0), p.meters.get("event_collector_in_flight"))
+}
+
+func TestEmptyBatchIsStored(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	a := p.post("/v1/batch", `{"batch":[]}`)
+	require.Equal(t, 200, a.status)
+	require.Empty(t, p.taken(0))
+}
+
+// A bad event in a good batch is a message with the client's bytes and an error
+// that survives the pipeline, and its neighbours are as without it.
+func TestBadEventInGoodBatch(t *testing.T) {
+	p := start(t, options{input: twoKeys, processors: []string{
+		"mapping: |\n  root = if errored() { content() } else { this.merge({\"mapped\": true}) }",
+		"switch:\n  - check: '!errored()'\n    processors: [ { mapping: 'root = this' } ]",
+	}})
+	bad := `{"type":"page", "userId":7 ,"properties":{"total":1.50}}`
+	a := p.post("/v1/batch", batchOf(pageEvent, bad, " 5 ", `{"type":"page","anonymousId":"a","messageId":"n"}`))
+	require.Equal(t, 200, a.status, a.body)
+
+	batch := p.taken(1)[0]
+	require.Len(t, batch, 4)
+	text := func(i int) string {
+		data, err := batch[i].AsBytes()
+		require.NoError(t, err)
+		return string(data)
+	}
+	for _, i := range []int{0, 3} {
+		require.NoError(t, batch[i].GetError())
+		require.Contains(t, text(i), `"mapped":true`)
+	}
+	require.Equal(t, bad, text(1))
+	rejection, ok := errors.AsType[*deadletter.Rejection](batch[1].GetError())
+	require.True(t, ok, "%T", batch[1].GetError())
+	require.Equal(t, "event_collector", rejection.Stage)
+	require.Equal(t, []deadletter.Reason{
+		{Pointer: "/userId", Rule: "type", Message: "userId must be a string"},
+	}, rejection.Reasons)
+	require.Equal(t, "5", text(2))
+	for _, i := range []int{1, 2} {
+		from, _ := batch[i].MetaGet("source")
+		require.Equal(t, "web", from)
+		at, _ := batch[i].MetaGet("received_at")
+		require.Regexp(t, `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`, at)
+	}
+	p.meters.await(t, 2, "event_collector_events_accepted", "web")
+	p.meters.await(t, 2, "event_collector_events_rejected", "web", "type")
+}
+
+// The whole way of a bad event to a dead letter, by config alone.
+func TestDeadLetterEnvelope(t *testing.T) {
+	file := t.TempDir() + "/dead.jsonl"
+	p := start(t, options{input: twoKeys, output: `
+switch:
+  cases:
+    - check: errored()
+      output:
+        file: { path: ` + file + `, codec: lines }
+        processors: [ { dead_letter: {} } ]
+    - output: { drop: {} }
+`})
+	require.Equal(t, 200, p.post("/v1/batch", batchOf(pageEvent, `{"type":"nope","userId":"u"}`)).status)
+	require.NoError(t, p.stream.StopWithin(patience))
+	written := readFile(t, file)
+	var envelope deadletterLine
+	require.NoError(t, json.Unmarshal([]byte(written), &envelope), written)
+	require.Equal(t, deadletterLine{Stage: "event_collector", Source: "web", Original: `{"type":"nope","userId":"u"}`}, envelope)
+}
+
+type deadletterLine struct{ Stage, Source, Original string }
+
+func TestBatchContextAndClockSkew(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	now := time.Now().UTC()
+	stamp := func(at time.Time) string { return at.Format("2006-01-02T15:04:05.000Z") }
+	// A device whose clock is three hours ahead tells of something 10 s ago.
+	body := fmt.Sprintf(`{"context":{"device":{"type":"phone"},"locale":"de"},"integrations":{"All":false},"sentAt":%q,
+		"batch":[{"type":"page","messageId":"m","userId":"u","timestamp":%q,"context":{"locale":"fr","library":{"name":"lib"}}}]}`,
+		stamp(now.Add(3*time.Hour)), stamp(now.Add(3*time.Hour-10*time.Second)))
+	require.Equal(t, 200, p.post("/v1/batch", body).status)
+	event := p.events(1)[0]
+	require.Equal(t, map[string]any{
+		"device": map[string]any{"type": "phone"}, "locale": "fr", "library": map[string]any{"name": "lib"}, "ip": "127.0.0.1",
+	}, event["context"])
+	require.Equal(t, map[string]any{"All": false}, event["integrations"])
+	received, err := time.Parse(time.RFC3339, event["receivedAt"].(string))
+	require.NoError(t, err)
+	corrected, err := time.Parse(time.RFC3339, event["timestamp"].(string))
+	require.NoError(t, err)
+	require.Equal(t, 10*time.Second, received.Sub(corrected))
+	require.Equal(t, stamp(now.Add(3*time.Hour-10*time.Second)), event["originalTimestamp"])
+	require.Equal(t, stamp(now.Add(3*time.Hour)), event["sentAt"])
+}
+
+func TestResendMakesTheSameIDs(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	body := batchOf(`{"type":"page","userId":"u"}`, `{"type":"page","userId":"u"}`, `{"type":"page","userId":"u","messageId":"own"}`)
+	for range 2 {
+		require.Equal(t, 200, p.post("/v1/batch", body).status)
+	}
+	events := p.events(2)
+	require.Len(t, events, 6)
+	ids := map[any]int{}
+	for i := range 3 {
+		require.Equal(t, events[i]["messageId"], events[i+3]["messageId"])
+		ids[events[i]["messageId"]]++
+	}
+	require.Len(t, ids, 3)
+	require.Contains(t, ids, "own")
+}
+
+func TestClientAddress(t *testing.T) {
+	p := start(t, options{input: twoKeys + "trusted_proxies: [ 127.0.0.1, 10.0.0.0/8, '::1' ]\n"})
+	n := 0
+	ip := func(edits ...func(*http.Request)) any {
+		t.Helper()
+		require.Equal(t, 200, p.post("/v1/page", pageEvent, edits...).status)
+		n++
+		context, _ := p.events(n)[n-1]["context"].(map[string]any)
+		return context["ip"]
+	}
+	forwarded := func(values ...string) func(*http.Request) {
+		return func(r *http.Request) { r.Header["X-Forwarded-For"] = values }
+	}
+	require.Equal(t, "127.0.0.1", ip())
+	require.Equal(t, "203.0.113.9", ip(forwarded("203.0.113.9")))
+	require.Equal(t, "203.0.113.9", ip(forwarded("6.6.6.6, 203.0.113.9, 10.1.2.3")), "what the client wrote itself is not believed")
+	require.Equal(t, "203.0.113.9", ip(forwarded("6.6.6.6", "203.0.113.9", "10.1.2.3")), "in several lines")
+	require.Equal(t, "203.0.113.9", ip(forwarded("203.0.113.9:4711")))
+	require.Equal(t, "2001:db8::1", ip(forwarded("[2001:db8::1]:443")))
+	require.Equal(t, "2001:db8::1", ip(forwarded("2001:db8::1")))
+	require.Equal(t, "203.0.113.9", ip(forwarded("::ffff:203.0.113.9")))
+	require.Equal(t, "10.9.9.9", ip(forwarded("10.9.9.9")), "only proxies on the way")
+	require.Equal(t, "10.1.2.3", ip(forwarded("203.0.113.9, unknown, 10.1.2.3")))
+	require.Equal(t, "127.0.0.1", ip(forwarded(`"><script>`)))
+	require.Nil(t, ip(key("server-key"), forwarded("203.0.113.9")), "the address of a shop's server is not its customer's")
+
+	plain := start(t, options{input: twoKeys})
+	require.Equal(t, 200, plain.post("/v1/page", pageEvent, forwarded("203.0.113.9")).status)
+	require.Equal(t, map[string]any{"ip": "127.0.0.1"}, plain.events(1)[0]["context"], "no proxy is trusted by default")
+}
+
+func TestCORS(t *testing.T) {
+	p := start(t, options{input: twoKeys + "cors: { allowed_origins: [ 'https://shop.example', 'https://*.shop.example:8443' ] }\n"})
+	preflight := func(origin string) answer {
+		return p.post("/v1/track", "", method("OPTIONS"), without("Authorization"), without("Content-Type"),
+			header("Origin", origin), header("Access-Control-Request-Method", "POST"),
+			header("Access-Control-Request-Headers", "authorization,content-type,x-custom"))
+	}
+	for _, origin := range []string{"https://shop.example", "https://www.shop.example:8443", "https://a.b.shop.example:8443"} {
+		a := preflight(origin)
+		require.Equal(t, 204, a.status, a.body)
+		require.Equal(t, origin, a.header.Get("Access-Control-Allow-Origin"))
+		require.Equal(t, "true", a.header.Get("Access-Control-Allow-Credentials"))
+		require.Equal(t, "POST", a.header.Get("Access-Control-Allow-Methods"))
+		require.Equal(t, preflightHeaders+", authorization,content-type,x-custom", a.header.Get("Access-Control-Allow-Headers"))
+		require.Equal(t, "7200", a.header.Get("Access-Control-Max-Age"))
+		require.Contains(t, a.header.Values("Vary"), "Origin")
+	}
+	for _, origin := range []string{"http://shop.example", "https://shop.example.evil.test", "https://evilshop.example:8443", "https://.shop.example:8443", "null", "https://shop.example:443"} {
+		a := preflight(origin)
+		require.Equal(t, 403, a.status, origin)
+		require.Equal(t, "origin_not_allowed", a.code())
+		require.Empty(t, a.header.Get("Access-Control-Allow-Origin"))
+	}
+	require.Equal(t, 404, p.post("/v1/nope", "", method("OPTIONS")).status)
+	require.Equal(t, 204, p.post("/v1/track", "", method("OPTIONS")).status)
+	a := p.post("/v1/track", "", method("DELETE"))
+	require.Equal(t, 405, a.status)
+	require.Equal(t, "POST, OPTIONS", a.header.Get("Allow"))
+
+	// A page may read answers, errors among them.
+	a = p.post("/v1/page", pageEvent, header("Origin", "https://shop.example"))
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "https://shop.example", a.header.Get("Access-Control-Allow-Origin"))
+	a = p.post("/v1/page", "{", header("Origin", "https://shop.example"))
+	require.Equal(t, 400, a.status)
+	require.Equal(t, "https://shop.example", a.header.Get("Access-Control-Allow-Origin"))
+	a = p.post("/v1/page", pageEvent, header("Origin", "https://elsewhere.test"))
+	require.Equal(t, 200, a.status, "the key decides who may write; the origin, who may read the answer")
+	require.Empty(t, a.header.Get("Access-Control-Allow-Origin"))
+	// A preflight cannot smuggle anything into the answer.
+	a = p.post("/v1/track", "", method("OPTIONS"), header("Origin", "https://shop.example"), header("Access-Control-Request-Headers", "x;y"))
+	require.Equal(t, preflightHeaders, a.header.Get("Access-Control-Allow-Headers"))
+}
+
+func TestCORSForAnyOrigin(t *testing.T) {
+	p := start(t, options{input: twoKeys + "cors: { allowed_origins: [ '*' ] }\n"})
+	a := p.post("/v1/page", pageEvent, header("Origin", "https://anywhere.test"))
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "*", a.header.Get("Access-Control-Allow-Origin"))
+	require.Empty(t, a.header.Get("Access-Control-Allow-Credentials"))
+}
+
+// The answer waits for the output, and says what the output says.
+func TestAnswerFollowsTheOutput(t *testing.T) {
+	release := make(chan error)
+	p := start(t, options{input: twoKeys, consume: func(service.MessageBatch) error { return <-release }})
+	answers := make(chan answer, 1)
+	for _, c := range []struct {
+		outcome error
+		status  int
+	}{{nil, 200}, {errors.New("disk full"), 503}, {nil, 200}} {
+		go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
+		<-p.consumed // the output has it
+		require.Equal(t, int64(1), p.meters.get("event_collector_in_flight"))
+		select {
+		case a := <-answers:
+			require.Fail(t, "answered before the events were stored", "%d", a.status)
+		default:
+		}
+		release <- c.outcome
+		a := <-answers
+		require.Equal(t, c.status, a.status)
+		if c.status == 503 {
+			require.Equal(t, "not_stored", a.code())
+			require.Equal(t, "5", a.header.Get("Retry-After"))
+			require.NotContains(t, a.body, "disk")
+		}
+		p.meters.await(t, 0, "event_collector_in_flight")
+	}
+	p.meters.await(t, 2, "event_collector_events_accepted", "web")
+}
+
+func TestBackPressure(t *testing.T) {
+	release := make(chan error)
+	p := start(t, options{
+		input:   twoKeys + "timeout: 100ms\nretry_after: 1500ms\nlimits: { max_in_flight: 4 }\n",
+		consume: func(service.MessageBatch) error { return <-release },
+	})
+	// Whatever waits longer than the time-out is told to come again.
+	codes := map[string]int{}
+	for range 8 {
+		a := p.post("/v1/page", pageEvent)
+		require.Equal(t, 503, a.status, a.body)
+		require.Equal(t, "2", a.header.Get("Retry-After"))
+		codes[a.code()]++
+	}
+	// Some were taken by the pipeline, which still works on them and may store
+	// them; they hold their places until then. The others never entered it.
+	require.Equal(t, 8, codes["busy"]+codes["not_stored_in_time"])
+	inside := p.meters.get("event_collector_in_flight")
+	require.Equal(t, int64(codes["not_stored_in_time"]), inside)
+	require.Positive(t, inside)
+
+	for range inside {
+		release <- nil
+	}
+	p.meters.await(t, 0, "event_collector_in_flight")
+	p.meters.await(t, inside, "event_collector_events_accepted", "web")
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		for {
+			select {
+			case release <- nil:
+			case <-over:
+				return
+			}
+		}
+	}()
+	require.Eventually(t, func() bool { return p.post("/v1/page", pageEvent).status == 200 }, patience, time.Millisecond,
+		"it recovers by itself")
+}
+
+func TestInFlightLimit(t *testing.T) {
+	release := make(chan error)
+	p := start(t, options{
+		input:   twoKeys + "timeout: 1m\nlimits: { max_in_flight: 2 }\n",
+		consume: func(service.MessageBatch) error { return <-release },
+	})
+	answers := make(chan answer, 2)
+	for range 2 {
+		go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
+	}
+	p.meters.await(t, 2, "event_collector_in_flight")
+	a := p.post("/v1/page", pageEvent)
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "busy", a.code())
+	require.Equal(t, "5", a.header.Get("Retry-After"))
+	release <- nil
+	release <- nil
+	require.Equal(t, 200, (<-answers).status)
+	require.Equal(t, 200, (<-answers).status)
+	p.meters.await(t, 0, "event_collector_in_flight")
+	require.Len(t, p.taken(2), 2)
+}
+
+func TestBufferedBytesLimit(t *testing.T) {
+	p := start(t, options{input: twoKeys + "limits: { max_buffered_bytes: 4000 }\n"})
+	a := p.post("/v1/page", pageEvent[:len(pageEvent)-1]+`,"p":"`+strings.Repeat("x", 5000)+`"}`)
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "busy", a.code())
+	require.Equal(t, 503, p.post("/v1/batch", batchOf(strings.Repeat("1,", 20)+"1")).status, "what events grow to counts too")
+	require.Equal(t, 200, p.post("/v1/page", pageEvent).status, "what was held has been given back")
+}
+
+// A client that leaves before the pipeline took its events has sent nothing; one
+// that leaves later has, and its place is kept until they are stored.
+func TestClientLeaves(t *testing.T) {
+	release := make(chan error)
+	p := start(t, options{
+		input:   twoKeys + "timeout: 1m\n",
+		consume: func(service.MessageBatch) error { return <-release },
+	})
+	send := func(id string) (leave context.CancelFunc, gone chan struct{}) {
+		ctx, cancel := context.WithCancel(context.Background())
+		gone = make(chan struct{})
+		go func() {
+			_, err := p.try(p.request("/v1/page", `{"messageId":"`+id+`","userId":"u"}`).WithContext(ctx))
+			if err != nil {
+				close(gone)
+			}
+		}()
+		return cancel, gone
+	}
+	leave, gone := send("taken")
+	<-p.consumed
+	leave()
+	<-gone
+	p.meters.await(t, 1, "event_collector_requests", "page", "0")
+	require.Equal(t, int64(1), p.meters.get("event_collector_in_flight"))
+
+	// Fill the pipeline until a request is left waiting at its door.
+	waiting := 0
+	for waiting == 0 {
+		before := p.meters.get("event_collector_in_flight")
+		leave, gone := send(fmt.Sprintf("later-%d", before))
+		p.meters.await(t, before+1, "event_collector_in_flight")
+		leave()
+		<-gone
+		p.meters.await(t, before+1, "event_collector_requests", "page", "0")
+		if p.meters.get("event_collector_in_flight") == before {
+			waiting++
+		}
+	}
+	inside := p.meters.get("event_collector_in_flight")
+	for range inside {
+		release <- nil
+	}
+	p.meters.await(t, 0, "event_collector_in_flight")
+	p.meters.await(t, inside, "event_collector_events_accepted", "web")
+	require.Len(t, p.taken(int(inside)), int(inside), "who left at the door left nothing behind")
+
+	// The one that was stored may be sent again, under the same id.
+	go func() { release <- nil }()
+	require.Equal(t, 200, p.post("/v1/page", `{"messageId":"taken","userId":"u"}`).status)
+	events := p.events(int(inside) + 1)
+	require.Equal(t, "taken", events[0]["messageId"])
+	require.Equal(t, "taken", events[len(events)-1]["messageId"])
+}
+
+// dial opens a connection and writes the beginning of a request.
+func (p *pipeline) dial(text string) (net.Conn, *bufio.Reader) {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	require.NoError(p.t, err)
+	p.t.Cleanup(func() { conn.Close() })
+	require.NoError(p.t, conn.SetDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(conn, text)
+	require.NoError(p.t, err)
+	return conn, bufio.NewReader(conn)
+}
+
+const rawHeaders = "POST /v1/page HTTP/1.1\r\nHost: x\r\nAuthorization: Basic d2ViLWtleTo=\r\nContent-Length: 44\r\n"
+
+func TestSlowClients(t *testing.T) {
+	p := start(t, options{input: twoKeys + "limits: { read_timeout: 400ms, header_timeout: 400ms, idle_timeout: 400ms }\n"})
+
+	_, body := p.dial(rawHeaders + "\r\n" + pageEvent[:20])
+	resp, err := http.ReadResponse(body, nil)
+	require.NoError(t, err)
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, 408, resp.StatusCode)
+	require.Equal(t, "slow_body", answer{body: string(text)}.code())
+	_, err = body.ReadByte()
+	require.ErrorIs(t, err, io.EOF, "the connection is closed after it")
+
+	_, headers := p.dial(rawHeaders[:30])
+	_, err = io.ReadAll(headers)
+	require.NoError(t, err, "the server hangs up on slow headers")
+
+	_, idle := p.dial(rawHeaders + "\r\n" + pageEvent)
+	resp, err = http.ReadResponse(idle, nil)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
+	_, err = idle.ReadByte()
+	require.ErrorIs(t, err, io.EOF, "an idle connection is closed")
+
+	// An early answer does not let the client keep the connection by never
+	// sending its body.
+	_, refused := p.dial(strings.Replace(rawHeaders, "d2ViLWtleTo=", "d3Jvbmc6", 1) + "\r\n" + pageEvent[:20])
+	resp, err = http.ReadResponse(refused, nil)
+	require.NoError(t, err)
+	require.Equal(t, 401, resp.StatusCode)
+	_, err = io.ReadAll(refused)
+	require.NoError(t, err)
+}
+
+// A request waits for the pipeline longer than bodies may take to arrive.
+func TestWaitingIsNotSlowness(t *testing.T) {
+	proceed := make(chan error)
+	p := start(t, options{
+		input:   twoKeys + "timeout: 1m\nlimits: { read_timeout: 50ms }\n",
+		consume: func(service.MessageBatch) error { return <-proceed },
+	})
+	answers := make(chan answer, 1)
+	go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
+	<-p.consumed
+	timer := time.NewTimer(200 * time.Millisecond) // four times the limit
+	defer timer.Stop()
+	select {
+	case a := <-answers:
+		require.Fail(t, "answered early", "%d %s", a.status, a.body)
+	case <-timer.C:
+	}
+	proceed <- nil
+	require.Equal(t, 200, (<-answers).status)
+}
+
+func TestConnectionCutInTheBody(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	conn, r := p.dial(rawHeaders + "\r\n" + pageEvent[:20])
+	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+	resp, err := http.ReadResponse(r, nil)
+	require.NoError(t, err)
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, 400, resp.StatusCode)
+	require.Equal(t, "truncated_body", answer{body: string(text)}.code())
+	require.Empty(t, p.taken(0))
+}
+
+func TestLargeHeaders(t *testing.T) {
+	p := start(t, options{input: twoKeys + "limits: { max_header_bytes: 1000 }\n"})
+	_, r := p.dial(rawHeaders + "X-Large: " + strings.Repeat("x", 10_000) + "\r\n\r\n" + pageEvent)
+	resp, err := http.ReadResponse(r, nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, resp.StatusCode)
+}
+
+func TestConnectionLimit(t *testing.T) {
+	p := start(t, options{input: twoKeys + "limits: { max_connections: 2, idle_timeout: 1m }\n"})
+	p.client.CloseIdleConnections()
+	var open []net.Conn
+	for range 2 {
+		conn, r := p.dial(rawHeaders + "\r\n" + pageEvent)
+		resp, err := http.ReadResponse(r, nil)
+		require.NoError(t, err)
+		require.Equal(t, 200, resp.StatusCode)
+		open = append(open, conn)
+		if len(open) == 2 {
+			require.True(t, resp.Close, "nearly full, connections are not kept")
+		}
+	}
+	require.NoError(t, open[0].Close())
+	require.NoError(t, open[1].Close())
+	require.Equal(t, 200, p.post("/v1/page", pageEvent).status)
+}
+
+func TestPortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	in, _ := newTestInput(t, "address: "+taken.Addr().String()+"\nallow_anonymous_writes: true")
+	err = in.Connect(context.Background())
+	require.ErrorContains(t, err, "address "+taken.Addr().String()+" is in use by another process: stop that one, or set `address` to a free port")
+	require.NoError(t, taken.Close())
+	require.NoError(t, in.Connect(context.Background()), "and it opens when the port is free")
+	require.NoError(t, in.Close(context.Background()))
+}
+
+func newTestInput(t testing.TB, conf string) (*collector, error) {
+	t.Helper()
+	parsed, err := spec().ParseYAML(conf, nil)
+	if err != nil {
+		return nil, err
+	}
+	return newCollector(parsed, service.MockResources())
+}
+
+func TestListensOnlyWhenConnected(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := free.Addr().String()
+	require.NoError(t, free.Close())
+	in, err := newTestInput(t, "address: "+address+"\nallow_anonymous_writes: true")
+	require.NoError(t, err)
+	_, err = net.Dial("tcp", address)
+	require.Error(t, err)
+	_, _, err = in.ReadBatch(context.Background())
+	require.ErrorIs(t, err, service.ErrNotConnected)
+	require.NoError(t, in.Connect(context.Background()))
+	require.NoError(t, in.Connect(context.Background()), "connecting twice is connecting once")
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	require.NoError(t, in.Close(context.Background()))
+	_, err = net.Dial("tcp", address)
+	require.Error(t, err)
+	require.ErrorIs(t, in.Connect(context.Background()), service.ErrEndOfInput)
+	require.NoError(t, in.Close(context.Background()), "closing twice is closing once")
+}
+
+// A listener that fails is opened again.
+func TestListenerFailure(t *testing.T) {
+	in, err := newTestInput(t, "address: 127.0.0.1:0\nallow_anonymous_writes: true")
+	require.NoError(t, err)
+	require.NoError(t, in.Connect(context.Background()))
+	require.NoError(t, in.server.http.Close())
+	_, _, err = in.ReadBatch(context.Background())
+	require.ErrorIs(t, err, service.ErrNotConnected)
+	require.NoError(t, in.Connect(context.Background()))
+	require.NoError(t, in.Close(context.Background()))
+}
+
+var stopping = regexp.MustCompile("Waiting for pending acks")
+
+// A stop closes the door at once and lets what is inside be stored and
+// answered.
+func TestGracefulStop(t *testing.T) {
+	release := make(chan error)
+	p := start(t, options{
+		input:   twoKeys + "timeout: 1m\n",
+		consume: func(service.MessageBatch) error { return <-release },
+	})
+	answers := make(chan answer, 1)
+	go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
+	<-p.consumed
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.stream.StopWithin(patience) }()
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	}, patience, time.Millisecond, "nobody else is let in")
+	require.Empty(t, answers)
+	release <- nil
+	require.Equal(t, 200, (<-answers).status)
+	require.NoError(t, <-stopped)
+	p.meters.await(t, 1, "event_collector_events_accepted", "web")
+}
+
+// A stop under load answers everybody, and 200 to those alone whose events are
+// stored.
+func TestGracefulStopUnderLoad(t *testing.T) {
+	release := make(chan error)
+	p := start(t, options{
+		input:   twoKeys + "timeout: 1m\n",
+		consume: func(service.MessageBatch) error { return <-release },
+	})
+	const requests = 10
+	answers := make(chan answer, requests)
+	for range requests {
+		go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
+	}
+	p.meters.await(t, requests, "event_collector_in_flight")
+	p.taken(1)
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.stream.StopWithin(patience) }()
+	p.log.await(t, stopping)
+	for done := false; !done; {
+		select {
+		case release <- nil:
+		case err := <-stopped:
+			require.NoError(t, err)
+			done = true
+		}
+	}
+	ok := 0
+	for range requests {
+		switch a := <-answers; a.status {
+		case 200:
+			ok++
+		default:
+			require.Equal(t, 503, a.status)
+			require.Equal(t, "shutting_down", a.code())
+			require.Equal(t, "5", a.header.Get("Retry-After"))
+		}
+	}
+	require.Positive(t, ok)
+	require.Len(t, p.taken(ok), ok)
+}
+
+// A stop that cannot wait leaves no client without an answer for longer than
+// needed.
+func TestHardStop(t *testing.T) {
+	block := make(chan error)
+	defer close(block)
+	p := start(t, options{
+		input:   twoKeys + "timeout: 1m\n",
+		consume: func(service.MessageBatch) error { return <-block },
+	})
+	answers := make(chan answer, 1)
+	go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
+	<-p.consumed
+	_ = p.stream.StopWithin(200 * time.Millisecond)
+	a := <-answers
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "shutting_down", a.code())
+}
+
+func TestTLS(t *testing.T) {
+	cert, key, roots := selfSigned(t)
+	client := &http.Client{
+		Timeout:   patience,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true},
+	}
+	p := start(t, options{
+		input:  twoKeys + "tls: { cert_file: " + cert + ", key_file: " + key + " }\nlimits: { read_timeout: 200ms }\n",
+		client: client,
+	})
+	require.True(t, strings.HasPrefix(p.url, "https://"), p.url)
+	resp, err := client.Do(p.request("/v1/batch", batchOf(pageEvent)))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, "HTTP/2.0", resp.Proto)
+
+	// A slow body is bounded here too, and the connection serves others.
+	slow, _ := io.Pipe()
+	a := p.post("/v1/page", "", func(r *http.Request) { r.Body, r.ContentLength = slow, -1 })
+	require.Equal(t, 408, a.status)
+	require.Equal(t, 200, p.post("/v1/page", pageEvent).status)
+
+	plain, err := http.Post("http://"+strings.TrimPrefix(p.url, "https://")+"/v1/page", "", strings.NewReader(pageEvent))
+	require.NoError(t, err)
+	require.NoError(t, plain.Body.Close())
+	require.Equal(t, 400, plain.StatusCode)
+
+	_, err = newTestInput(t, "allow_anonymous_writes: true\ntls: { cert_file: "+cert+", key_file: /nowhere.key }")
+	require.ErrorContains(t, err, "tls.key_file")
+	_, err = newTestInput(t, "allow_anonymous_writes: true\ntls: { cert_file: "+cert+", key_file: "+cert+" }")
+	require.ErrorContains(t, err, "do not make a certificate")
+}
+
+func selfSigned(t testing.TB) (certFile, keyFile string, roots *x509.CertPool) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	require.NoError(t, err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	require.NoError(t, err)
+	certFile, keyFile = t.TempDir()+"/cert.pem", t.TempDir()+"/key.pem"
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
+	require.NoError(t, os.WriteFile(certFile, certPEM, 0o600))
+	require.NoError(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+	roots = x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(certPEM))
+	return certFile, keyFile, roots
+}
+
+func TestAnonymousWrites(t *testing.T) {
+	p := start(t, options{input: "allow_anonymous_writes: true\nanonymous_source: demo\n"})
+	require.Equal(t, 200, p.post("/v1/page", pageEvent, without("Authorization")).status)
+	require.Equal(t, 200, p.post("/v1/page", pageEvent, key("whatever")).status)
+	for _, event := range p.events(2) {
+		require.Equal(t, "demo", event["source"])
+	}
+
+	both := start(t, options{input: twoKeys + "allow_anonymous_writes: true\n"})
+	require.Equal(t, 200, both.post("/v1/page", pageEvent).status)
+	require.Equal(t, 200, both.post("/v1/page", pageEvent, without("Authorization")).status)
+	require.Equal(t, 401, both.post("/v1/page", pageEvent, key("mistyped")).status, "a wrong key is a mistake to notice")
+	events := both.events(2)
+	require.Equal(t, "web", events[0]["source"])
+	require.Equal(t, "anonymous", events[1]["source"])
+}
+
+func TestMetrics(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	p.post("/v1/batch", batchOf(pageEvent, pageEvent, "7", `{"userId":"u"}`))
+	p.post("/v1/t", `{"userId":"u","event":"E"}`, key("server-key"))
+	p.post("/v1/track", `{"userId":"u"}`)
+	p.post("/nowhere", ``)
+	p.meters.await(t, 1, "event_collector_requests", "batch", "200")
+	p.meters.await(t, 1, "event_collector_requests", "track", "200")
+	p.meters.await(t, 1, "event_collector_requests", "track", "400")
+	p.meters.await(t, 1, "event_collector_requests", "other", "404")
+	p.meters.await(t, 2, "event_collector_events_accepted", "web")
+	p.meters.await(t, 1, "event_collector_events_accepted", "server")
+	p.meters.await(t, 1, "event_collector_events_rejected", "web", "type")
+	p.meters.await(t, 1, "event_collector_events_rejected", "web", "required")
+	bytes := len(batchOf(pageEvent, pageEvent, "7", `{"userId":"u"}`)) + len(`{"userId":"u","event":"E"}`) + len(`{"userId":"u"}`)
+	p.meters.await(t, int64(bytes), "event_collector_bytes")
+}
+
+// Many clients at once, good and bad: everything answered 200 arrives once, and
+// nothing else does.
+func TestManyClients(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	const clients, requests = 16, 20
+	type outcome struct {
+		id     string
+		status int
+	}
+	outcomes := make(chan outcome, clients*requests)
+	for c := range clients {
+		go func() {
+			for i := range requests {
+				id := fmt.Sprintf("%d-%d", c, i)
+				body := batchOf(`{"type":"page","userId":"u","messageId":"` + id + `","p":"` + strings.Repeat("x", c*i*10) + `"}`)
+				edits := []func(*http.Request){}
+				switch i % 4 {
+				case 1:
+					body = body[:len(body)-5]
+				case 2:
+					edits = append(edits, key("wrong"))
+				case 3:
+					body = zipped(t, body)
+					edits = append(edits, header("Content-Encoding", "gzip"))
+				}
+				a, err := p.try(p.request("/v1/batch", body, edits...))
+				if err != nil {
+					a.status = -1
+				}
+				outcomes <- outcome{id, a.status}
+			}
+		}()
+	}
+	want := map[string]int{}
+	for range clients * requests {
+		o := <-outcomes
+		if o.status == 200 {
+			want[o.id] = 1
+			continue
+		}
+		require.Contains(t, []int{400, 401}, o.status)
+	}
+	require.Len(t, want, clients*requests/2)
+	got := map[string]int{}
+	for _, event := range p.events(len(want)) {
+		got[event["messageId"].(string)]++
+	}
+	require.Equal(t, want, got)
+	require.Equal(t, int64(0), p.meters.get("event_collector_in_flight"))
+}
+
+func BenchmarkRequests(b *testing.B) {
+	for _, n := range []int{1, 100} {
+		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
+			p := start(b, options{input: twoKeys, output: "drop: {}"})
+			event := `{"type":"track","event":"Product Added","messageId":"node-next-1769862896-2b5b1f4e","userId":"user-17","timestamp":"2026-01-31T11:59:58.000Z","properties":{"product_id":"sku-1","name":"Trail Shoe","price":89.90,"quantity":1,"currency":"EUR"},"context":{"library":{"name":"@segment/analytics-node","version":"3.1.0"}}}`
+			body := batchOf(event + strings.Repeat(","+event, n-1))
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			b.SetParallelism(8)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					a, err := p.try(p.request("/v1/batch", body))
+					if err != nil || a.status != 200 {
+						b.Error(err, a.status, a.body)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
