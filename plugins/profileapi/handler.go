@@ -1,0 +1,458 @@
+package profileapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// handler answers the requests of one profile_api input.
+type handler struct {
+	conf      *config
+	guard     guard
+	reader    reader
+	coalescer coalescer
+	batches   chan struct{} // one token for each batch read under way
+	log       *service.Logger
+	telemetry telemetry
+
+	// writes hands each write to the pipeline's next ReadBatch. It is
+	// unbuffered: a write is either the pipeline's or still its request's.
+	writes chan *write
+	// draining is closed when the input is asked to stop: no further writes.
+	draining     chan struct{}
+	drainingOnce sync.Once
+	// gone is closed when the pipeline has acknowledged all it ever will.
+	gone     chan struct{}
+	goneOnce sync.Once
+
+	storeDown      atomic.Bool
+	unreadableOnce sync.Once
+	readiness      readiness
+}
+
+// maxTripProfiles bounds the single reads that share a round trip.
+const maxTripProfiles = 256
+
+func newHandler(conf *config, r reader, res *service.Resources) *handler {
+	return &handler{
+		conf:      conf,
+		guard:     guard{tokens: conf.tokens},
+		reader:    r,
+		coalescer: coalescer{reader: r, trips: conf.roundTrips, limit: maxTripProfiles},
+		batches:   make(chan struct{}, conf.roundTrips),
+		log:       res.Logger(),
+		telemetry: newTelemetry(res.Metrics()),
+		writes:    make(chan *write),
+		draining:  make(chan struct{}),
+		gone:      make(chan struct{}),
+	}
+}
+
+// drain makes the API refuse writes and report that it is not ready.
+func (h *handler) drain() { h.drainingOnce.Do(func() { close(h.draining) }) }
+
+// abandon releases the requests whose writes will not be acknowledged.
+func (h *handler) abandon() { h.goneOnce.Do(func() { close(h.gone) }) }
+
+func (h *handler) isDraining() bool {
+	select {
+	case <-h.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// ServeHTTP answers one request.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	h.telemetry.begin()
+	p, id := findPage(r.URL)
+	status := http.StatusInternalServerError
+	defer func() {
+		if v := recover(); v != nil {
+			// The value may hold anything; the stack has no values in it.
+			h.log.Errorf("A request to %s panicked with a %T:\n%s", p.route(), v, debug.Stack())
+			h.telemetry.end(p, status, time.Since(started))
+			panic(http.ErrAbortHandler) // the only safe answer once part of one may be out
+		}
+		h.telemetry.end(p, status, time.Since(started))
+	}()
+	status = h.serve(w, r, p, id, started)
+}
+
+// method is what a page does with an HTTP method.
+type method struct {
+	scope scope
+	serve func(*handler, http.ResponseWriter, *http.Request, string, time.Time) int
+}
+
+// methods lists what each page answers to; allow is the same as a header.
+var (
+	methods = [numPages]map[string]method{
+		pageHealth: {
+			http.MethodGet:  {serve: (*handler).health},
+			http.MethodHead: {serve: (*handler).health},
+		},
+		pageReady: {
+			http.MethodGet:  {serve: (*handler).ready},
+			http.MethodHead: {serve: (*handler).ready},
+		},
+		pageCustomer: {
+			http.MethodGet:  {scopeRead, (*handler).getCustomer},
+			http.MethodHead: {scopeRead, (*handler).getCustomer},
+		},
+		pageTraits: {
+			http.MethodPut:   {scopeWrite, (*handler).writeTraits},
+			http.MethodPatch: {scopeWrite, (*handler).writeTraits},
+		},
+		pageBatch: {
+			http.MethodPost: {scopeRead, (*handler).readBatch},
+		},
+	}
+	allow = [numPages]string{
+		pageHealth:   "GET, HEAD, OPTIONS",
+		pageReady:    "GET, HEAD, OPTIONS",
+		pageCustomer: "GET, HEAD, OPTIONS",
+		pageTraits:   "PUT, PATCH, OPTIONS",
+		pageBatch:    "POST, OPTIONS",
+	}
+)
+
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, p page, id string, started time.Time) int {
+	if len(h.conf.origins) > 0 {
+		h.allowOrigin(w, r)
+	}
+	// A preflight request cannot carry credentials, and learns only what the
+	// documentation says.
+	if r.Method == http.MethodOptions && p != pageUnknown {
+		return h.options(w, r, p)
+	}
+	m, ok := methods[p][r.Method]
+	if p == pageCustomer || p == pageTraits || p == pageBatch || p == pageUnknown && underAPI(r.URL) {
+		if h.conf.localOnly && !namesLoopback(r.Host) {
+			return refuse(w, r, &problem{status: http.StatusMisdirectedRequest, code: "unknown_host",
+				message: "without tokens the API is called by a loopback address: a host name may be a trap laid for a browser"})
+		}
+		scopes, refusal := h.guard.check(r.Header)
+		if refusal != nil {
+			return refuse(w, r, refusal)
+		}
+		if ok && scopes&m.scope == 0 {
+			return refuse(w, r, &problem{status: http.StatusForbidden, code: "forbidden",
+				message: fmt.Sprintf("this needs a token with the scope %q", m.scope)})
+		}
+	}
+	switch {
+	case p == pageUnknown:
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_page",
+			message: "there is nothing at this path; in a customer id a slash is written %2F"})
+	case !ok:
+		return refuse(w, r, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed",
+			message: "this path answers to " + allow[p], allow: allow[p]})
+	case p == pageCustomer || p == pageTraits:
+		if refusal := checkID(id, h.conf.limits.idBytes); refusal != nil {
+			return refuse(w, r, refusal)
+		}
+	}
+	return m.serve(h, w, r, id, started)
+}
+
+// allowOrigin lets pages of the named origins read the answer.
+func (h *handler) allowOrigin(w http.ResponseWriter, r *http.Request) {
+	w.Header().Add("Vary", "Origin")
+	if origin := r.Header.Get("Origin"); h.conf.origins[origin] {
+		w.Header().Set("Access-Control-Allow-Origin", origin)
+		w.Header().Set("Access-Control-Expose-Headers", "ETag, Retry-After")
+	}
+}
+
+func (h *handler) options(w http.ResponseWriter, r *http.Request, p page) int {
+	header := w.Header()
+	header.Set("Allow", allow[p])
+	if header.Get("Access-Control-Allow-Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
+		header.Set("Access-Control-Allow-Methods", allow[p])
+		header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, If-None-Match")
+		header.Set("Access-Control-Max-Age", "600")
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return http.StatusNoContent
+}
+
+func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string, _ time.Time) int {
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, []byte(`{"status":"ok"}`+"\n"))
+}
+
+func (h *handler) ready(w http.ResponseWriter, r *http.Request, _ string, started time.Time) int {
+	if h.isDraining() {
+		return refuse(w, r, &stopping)
+	}
+	if err := h.readiness.check(r.Context(), h.reader, started); err != nil {
+		return refuse(w, r, &storeAway)
+	}
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, []byte(`{"status":"ready"}`+"\n"))
+}
+
+var (
+	stopping = problem{status: http.StatusServiceUnavailable, code: "stopping", retryAfter: 5,
+		message: "this process is stopping: ask another one, or again later"}
+	storeAway = problem{status: http.StatusServiceUnavailable, code: "store_unavailable", retryAfter: 1,
+		message: "the profile store does not answer: ask again later"}
+	tooSlow = problem{status: http.StatusServiceUnavailable, code: "timeout", retryAfter: 1,
+		message: "the profile store did not answer in time: ask again later"}
+	overloaded = problem{status: http.StatusServiceUnavailable, code: "overloaded", retryAfter: 1,
+		message: "too many batch reads are under way: ask again later"}
+	badRecord = problem{status: http.StatusInternalServerError, code: "unreadable_profile",
+		message: "what is stored of this customer cannot be read"}
+	tooEarly = problem{status: http.StatusBadRequest, code: "as_of_too_early",
+		message: "as_of lies before what the profile's record can answer: what happened since is part of it"}
+)
+
+// readiness asks the store whether it answers, at most once a second however
+// many ask: the page needs no token.
+type readiness struct {
+	mu    sync.Mutex
+	asked time.Time
+	err   error
+}
+
+func (p *readiness) check(ctx context.Context, r reader, now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked.IsZero() || now.Sub(p.asked) >= time.Second {
+		// Not bound to the request, whose client may go away and take the
+		// answer of all others with it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		p.err = r.Ping(ctx)
+		p.asked = time.Now()
+	}
+	return p.err
+}
+
+// getCustomer answers with one profile.
+func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, id string, started time.Time) int {
+	if negotiate(r.Header["Accept"], typeJSON) == "" {
+		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "profiles are served as " + typeJSON})
+	}
+	q, refusal := parseQuestion(r.URL.RawQuery)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	result, refusal := h.readOne(id, q, started)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	if !result.Found {
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_customer",
+			message: "there is no profile of this customer"})
+	}
+	if isTooEarly(q, result) {
+		return refuse(w, r, &tooEarly)
+	}
+	header := w.Header()
+	header["Cache-Control"] = h.conf.cacheControl
+	tag := contentTag(result.JSON)
+	header["Etag"] = []string{tag}
+	if known := r.Header["If-None-Match"]; len(known) > 0 && matchesTag(known, tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return http.StatusNotModified
+	}
+	return send(w, r, http.StatusOK, valueJSON, result.JSON)
+}
+
+// readOne reads one profile, along with others that are asked for meanwhile.
+func (h *handler) readOne(id string, q question, started time.Time) (profiles.Result, *problem) {
+	result, err := h.coalescer.read(id, q, started.Add(h.conf.timeouts.request))
+	refusal := h.readProblem(err)
+	if refusal == nil && result.Err != nil {
+		refusal = h.unreadable(result.Err)
+	}
+	return result, refusal
+}
+
+// isTooEarly tells whether a profile cannot be served for the as_of that was
+// asked for. Now is never too early: a device whose clock is fast may have
+// sent events that are folded and not due yet.
+func isTooEarly(q question, result profiles.Result) bool {
+	return !q.AsOf.IsZero() && result.Found && !result.Complete
+}
+
+// unreadable is what the caller is told of a customer whose record cannot be
+// read. The log says so once.
+func (h *handler) unreadable(err error) *problem {
+	h.unreadableOnce.Do(func() {
+		h.log.Errorf("A stored profile cannot be read, and is answered with status 500; the metric profile_api_requests tells how often: %v", err)
+	})
+	return &badRecord
+}
+
+// readProblem turns the outcome of a read into what the caller is told, and
+// says in the log when the store goes away and comes back.
+func (h *handler) readProblem(err error) *problem {
+	var unknown *profiles.UnknownFieldError
+	switch {
+	case err == nil:
+		if h.storeDown.Load() && h.storeDown.CompareAndSwap(true, false) {
+			h.log.Info("The profile store answers again.")
+		}
+		return nil
+	case errors.As(err, &unknown):
+		return badRequest("unknown_field", "fields names something no profile has: fields are traits, features, traits.NAME or features.NAME of a defined feature")
+	}
+	if h.storeDown.CompareAndSwap(false, true) {
+		h.log.Errorf("Reading profiles fails, and requests are answered with status 503 until it works again: %v", err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &tooSlow
+	}
+	return &storeAway
+}
+
+// buffers hold the bodies of batch replies.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooledBuffer keeps one huge reply from being held for ever.
+const maxPooledBuffer = 8 << 20
+
+// readBatch answers with many profiles.
+func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, _ string, started time.Time) int {
+	contentType := negotiate(r.Header["Accept"], typeJSON, typeNDJSON)
+	if contentType == "" {
+		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "batches are served as " + typeJSON + " or " + typeNDJSON})
+	}
+	q, refusal := parseQuestion(r.URL.RawQuery)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	body, refusal := readBody(w, r, h.conf.limits.bodyBytes, typeJSON)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	ids, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+
+	// Not the request's context: net/http ends that at the read timeout, which
+	// says nothing about how long an answer may take.
+	ctx, cancel := context.WithDeadline(context.Background(), started.Add(h.conf.timeouts.request))
+	defer cancel()
+	results, refusal := h.readMany(ctx, ids, q)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+
+	refusals := make([]*problem, len(ids))
+	for i := range results {
+		switch {
+		case results[i].Err != nil:
+			refusals[i] = h.unreadable(results[i].Err)
+		case isTooEarly(q, results[i]):
+			refusals[i] = &tooEarly
+		}
+	}
+	buf := buffers.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= maxPooledBuffer {
+			buffers.Put(buf)
+		}
+	}()
+	w.Header()["Cache-Control"] = h.conf.cacheControl
+	if contentType == typeNDJSON {
+		*buf = appendBatch((*buf)[:0], "", "\n", "\n", ids, results, refusals)
+		return send(w, r, http.StatusOK, valueNDJSON, *buf)
+	}
+	*buf = appendBatch((*buf)[:0], `{"customers":[`, ",\n", "]}\n", ids, results, refusals)
+	return send(w, r, http.StatusOK, valueJSON, *buf)
+}
+
+// readMany makes one of a bounded number of batch reads, so that they leave
+// the store to single reads too.
+func (h *handler) readMany(ctx context.Context, ids []string, q question) ([]profiles.Result, *problem) {
+	select {
+	case h.batches <- struct{}{}:
+	case <-ctx.Done():
+		return nil, &overloaded
+	}
+	defer func() { <-h.batches }()
+	results, err := h.reader.Read(ctx, ids, q.Query)
+	return results, h.readProblem(err)
+}
+
+// appendBatch appends the reply to a batch read: for every id, in order,
+// whether it was found, and its profile or why there is none.
+func appendBatch(dst []byte, open, separator, end string, ids []string, results []profiles.Result, refusals []*problem) []byte {
+	dst = append(dst, open...)
+	for i := range results {
+		if i > 0 {
+			dst = append(dst, separator...)
+		}
+		dst = append(dst, `{"id":`...)
+		dst = feature.AppendString(dst, []byte(ids[i]))
+		switch {
+		case refusals[i] != nil:
+			dst = append(dst, `,"found":true,`...)
+			dst = append(dst, appendProblem(nil, refusals[i])[1:]...)
+		case !results[i].Found:
+			dst = append(dst, `,"found":false}`...)
+		default:
+			dst = append(dst, `,"found":true,"profile":`...)
+			dst = append(dst, results[i].JSON...)
+			dst = append(dst, '}')
+		}
+	}
+	return append(dst, end...)
+}
+
+// readBody reads a JSON body of at most limit bytes.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64, accepted ...string) ([]byte, *problem) {
+	got := mediaType(r.Header.Get("Content-Type"))
+	known := false
+	for _, t := range accepted {
+		known = known || got == t
+	}
+	if !known {
+		return nil, &problem{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type",
+			message: "the body must be sent with Content-Type: " + strings.Join(accepted, " or ")}
+	}
+	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
+		return nil, &problem{status: http.StatusUnsupportedMediaType, code: "unsupported_encoding",
+			message: "the body must be sent without a Content-Encoding"}
+	}
+	tooLarge := &problem{status: http.StatusRequestEntityTooLarge, code: "body_too_large",
+		message: fmt.Sprintf("the body is larger than %d bytes", limit)}
+	if r.ContentLength > limit {
+		return nil, tooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var overLimit *http.MaxBytesError
+	switch {
+	case errors.As(err, &overLimit):
+		return nil, tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &problem{status: http.StatusRequestTimeout, code: "body_too_slow",
+			message: "the body did not arrive in time"}
+	case err != nil:
+		return nil, badRequest("invalid_body", "the body ended early")
+	}
+	return body, nil
+}

@@ -1,0 +1,630 @@
+// Package profileapi serves customer profiles over HTTP to email platforms,
+// as an input: what is written through the API are its messages.
+package profileapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// The names of the fields.
+const (
+	fieldProfiles             = "profiles"
+	fieldAddress              = "address"
+	fieldTokens               = "tokens"
+	fieldTokenName            = "name"
+	fieldTokenSHA256          = "sha256"
+	fieldTokenScopes          = "scopes"
+	fieldAllowUnauthenticated = "allow_unauthenticated"
+	fieldTLS                  = "tls"
+	fieldCertFile             = "cert_file"
+	fieldKeyFile              = "key_file"
+	fieldClientCAFile         = "client_ca_file"
+	fieldWrites               = "writes"
+	fieldSource               = "source"
+	fieldMaxAge               = "max_age"
+	fieldAllowedOrigins       = "allowed_origins"
+	fieldRoundTrips           = "round_trips"
+	fieldLimits               = "limits"
+	fieldConnections          = "connections"
+	fieldHeaderBytes          = "header_bytes"
+	fieldBodyBytes            = "body_bytes"
+	fieldTraitsBytes          = "traits_bytes"
+	fieldIDBytes              = "id_bytes"
+	fieldBatchIDs             = "batch_ids"
+	fieldTimeouts             = "timeouts"
+	fieldHeaderTimeout        = "header"
+	fieldReadTimeout          = "read"
+	fieldRequestTimeout       = "request"
+	fieldWriteTimeout         = "write"
+	fieldIdleTimeout          = "idle"
+	fieldCloseTimeout         = "close"
+)
+
+// Lint rules keep to the functions that the create command has too, of which
+// parse_duration is none. The rule of a list is asked about the list, and then
+// about each item.
+const lintPositive = `root = if this.number().catch(1) < 1 { "must be at least 1" }`
+
+const lintDuration = `root = if !this.string().re_match("^[^-]*[1-9]") { "must be longer than zero, such as 5s" }`
+
+func positiveField(name string, preset int, description string) *service.ConfigField {
+	return service.NewIntField(name).Description(description).Default(preset).
+		Example(2 * preset).Advanced().LintRule(lintPositive)
+}
+
+func timeoutField(name, preset, description string) *service.ConfigField {
+	return service.NewDurationField(name).Description(description).Default(preset).
+		Example("30s").Advanced().LintRule(lintDuration)
+}
+
+func spec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("0.1.0").
+		Categories("Services", "Personalization").
+		Summary("Serves customer profiles over HTTP to email platforms, and turns what they write into events of the pipeline.").
+		Description(`
+Features are evaluated when a profile is read, so what is served is true now, whether or not an event has just arrived. A pipeline that only serves reads needs no processors.
+
+| request | answer |
+| --- | --- |
+| `+"`GET /api/customer/{id}`"+` | the profile: `+"`id`, `traits`, `features`, `as_of`, `updated_at`"+` |
+| `+"`POST /api/customers/batch`"+` | the profiles of `+"`"+`{"ids": [...]}`+"`"+`, in that order, missing ones marked |
+| `+"`PATCH /api/customer/{id}/traits`"+` | sets the traits in the body, unsets those given as `+"`null`"+` |
+| `+"`PUT /api/customer/{id}/traits`"+` | makes the traits in the body the customer's only ones |
+| `+"`GET /healthz`"+` | 200 while the process is up |
+| `+"`GET /readyz`"+` | 200 while the store answers, 503 when it does not and while the process is stopping |
+
+An id is any UTF-8 string, URL-encoded, a slash as `+"`%2F`"+`: a `+"`userId`"+` or, if there is no customer of it, an `+"`anonymousId`"+`. The `+"`id`"+` in a profile is the one it is kept under, that of the known customer if the id asked for was merged into one.
+
+### Reads
+
+`+"`?fields=`"+` selects, by names separated by commas: `+"`traits`, `features`, `traits.email`, `features.orders_30d`"+`. `+"`?as_of=`"+` evaluates features at that time, written in RFC 3339 (`+"`2026-01-31T08:30:00Z`"+`) or as whole seconds since 1970; a time before what the record can still answer is refused with `+"`as_of_too_early`"+`. Both work on batches too.
+
+Every profile has an `+"`ETag`"+` of its content at the moment it is read. It covers everything but `+"`as_of`"+`, so `+"`If-None-Match`"+` answers 304 until a trait, a feature or `+"`updated_at`"+` differs: a feature that slides out of its window changes the tag without any event. The profile is evaluated for each such request; what it saves is the transfer. `+"`Cache-Control`"+` is `+"`private, no-cache`"+` unless `+"`max_age`"+` is set.
+
+A batch answers `+"`"+`{"customers": [...]}`+"`"+`, or with `+"`Accept: application/x-ndjson`"+` one customer a line. Each is `+"`"+`{"id": …, "found": true, "profile": {…}}`+"`"+` or `+"`"+`{"id": …, "found": false}`+"`"+`, `+"`id`"+` being the one asked for; a customer whose profile cannot be served has an `+"`error`"+` in its place.
+
+Reads that arrive while the store is busy are made together in one round trip; one that finds it idle goes at once.
+
+### Writes
+
+A write becomes an `+"`identify`"+` event with the traits of the body, about the customer that a read of the id finds:
+
+| the id finds | the event has |
+| --- | --- |
+| a known customer, also by an id that was merged into theirs | `+"`userId`"+`: the id of their profile |
+| a customer known by an `+"`anonymousId`"+` only | `+"`anonymousId`"+`: that id |
+| nobody | `+"`userId`"+`: the id as given, and a customer comes into being |
+
+The event never has both, so a write never merges customers. The answer repeats the id as given, so that a token with the scope `+"`write`"+` alone learns nothing about whose it is.
+
+A write is answered with 202 once the pipeline has acknowledged it, and with 503 if the pipeline could not store it, in which case it should be sent again. A pipeline that validates events may set one aside as a dead letter, and acknowledges that as well: 202 says that nothing is lost, not that the plan agreed. `+"`Idempotency-Key`"+` becomes the event's `+"`messageId`"+`, by which a write sent twice counts once. PUT compares with the traits found at the time of the request; a trait that another source states later stays.
+
+### Errors
+
+`+"`"+`{"error": {"code": "no_such_customer", "message": "…"}}`+"`"+`: the code is for programs and does not change. 400 for what is not understood, 401 and 403 for a missing or insufficient token, 404, 405, 406, 408, 413, 415, 421, 500 for a stored profile that cannot be read, and 503 with `+"`Retry-After`"+`.
+
+### Safety
+
+Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config holds the SHA-256 only, or a client certificate, or both. Without either the input listens on loopback addresses only, and answers only requests that name one as their `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both. `+"`/healthz`"+` and `+"`/readyz`"+` need no token. Ids and profiles appear in no log, metric or error.
+
+### Metrics
+
+`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, and the gauge `+"`profile_api_in_flight`"+`.
+`).
+		Fields(
+			service.NewStringField(fieldProfiles).
+				Description("The label of the `profiles` resource to serve.").
+				Example("retail").
+				LintRule(`root = if this == "" { "name the profiles resource to serve by its label" }`),
+			service.NewStringField(fieldAddress).
+				Description("Where to listen: host and port.").
+				Default("127.0.0.1:8081").
+				Examples("0.0.0.0:8081", "[::1]:8081").
+				LintRule(`root = if !this.string().re_match(":[0-9]+$") { "write a host and a port, such as 127.0.0.1:8081" }`),
+			service.NewObjectListField(fieldTokens,
+				service.NewStringField(fieldTokenName).
+					Description("Who the token was given to, for error messages and for you.").
+					Example("braze"),
+				service.NewStringField(fieldTokenSHA256).
+					Description("The SHA-256 of the token, in hexadecimal. Make a token with `openssl rand -hex 32`, and its hash with `printf %s \"$TOKEN\" | sha256sum`.").
+					Secret().
+					Example("${BRAZE_TOKEN_SHA256}").
+					LintRule(`root = if !this.string().re_match("^[0-9a-fA-F]{64}$") { "write the SHA-256 of the token as 64 hexadecimal digits, not the token: printf %s \"$TOKEN\" | sha256sum" }`),
+				service.NewStringListField(fieldTokenScopes).
+					Description("What the token may do: `read` profiles, `write` traits.").
+					Default([]any{"read"}).
+					Example([]string{"read", "write"}).
+					LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.any(s -> s != "read" && s != "write")) { "list read, write or both" }`),
+			).
+				Description("The bearer tokens that callers may present. If there is one, all of `/api` needs one.").
+				Default([]any{}).
+				Example([]any{map[string]any{
+					fieldTokenName: "braze", fieldTokenSHA256: "${BRAZE_TOKEN_SHA256}", fieldTokenScopes: []any{"read"},
+				}}),
+			service.NewObjectField(fieldTLS,
+				service.NewStringField(fieldCertFile).
+					Description("The server's certificate chain, in PEM. Setting it turns TLS, and HTTP/2, on.").
+					Default("").Example("./server.crt"),
+				service.NewStringField(fieldKeyFile).
+					Description("The certificate's private key, in PEM.").
+					Default("").Example("./server.key"),
+				service.NewStringField(fieldClientCAFile).
+					Description("The authorities, in PEM, one of which must have signed the certificate a client presents. Setting it makes client certificates mandatory.").
+					Default("").Example("./clients.crt"),
+			).
+				Description("Encryption, and client certificates.").
+				LintRule(`
+let cert = this.cert_file.or("") != ""
+let key = this.key_file.or("") != ""
+let ca = this.client_ca_file.or("") != ""
+root = match {
+  $cert != $key => "cert_file and key_file go together: set both or neither",
+  $ca && !$cert => "client_ca_file needs cert_file and key_file",
+}`),
+			service.NewBoolField(fieldAllowUnauthenticated).
+				Description("Whether to serve although neither tokens nor client certificates are set, beyond loopback and by any host name, because something in front of the API checks its callers.").
+				Default(false).Example(true).Advanced(),
+			service.NewBoolField(fieldWrites).
+				Description("Whether to accept writes. Turn them off where the pipeline does not bring events into profiles.").
+				Default(true).Example(false),
+			service.NewStringField(fieldSource).
+				Description("The `source` of the events that writes become.").
+				Default("api").Example("crm").
+				LintRule(`root = if this == "" { "give the source a name, such as api" }`),
+			service.NewDurationField(fieldMaxAge).
+				Description("How long a client may use a profile it has read without asking again, for `Cache-Control`. Zero lets it only ask whether it still holds.").
+				Default("0s").Example("30s").Advanced().
+				LintRule(`root = if this.string().has_prefix("-") { "must be zero or more, such as 30s" }`),
+			service.NewStringListField(fieldAllowedOrigins).
+				Description("The origins whose web pages may call the API from a browser (CORS), each named in full.").
+				Default([]any{}).Example([]string{"https://crm.example.com"}).Advanced().
+				LintRule(`root = if this.type() == "array" && this.any(o -> !o.string().re_match("^https?://[^/*]+$")) { "name each origin in full, without a path or *, such as https://crm.example.com" }`),
+			positiveField(fieldRoundTrips, 4, "How many reads of the store may be under way at once for single profiles, and as many again for batches. What arrives meanwhile is read together."),
+			service.NewObjectField(fieldLimits,
+				positiveField(fieldConnections, 4096, "How many connections may be open. More wait to be accepted."),
+				positiveField(fieldHeaderBytes, 16<<10, "How long the request line and headers may be."),
+				positiveField(fieldBodyBytes, 1<<20, "How long the body of a batch read may be."),
+				positiveField(fieldTraitsBytes, 32<<10, "How long the body of a write may be."),
+				positiveField(fieldIDBytes, 512, "How long a customer id may be."),
+				positiveField(fieldBatchIDs, 1000, "How many customers a batch read may name."),
+			).Description("How much a caller may ask for.").Advanced(),
+			service.NewObjectField(fieldTimeouts,
+				timeoutField(fieldHeaderTimeout, "5s", "How long the headers of a request may take to arrive."),
+				timeoutField(fieldReadTimeout, "10s", "How long a whole request may take to arrive."),
+				timeoutField(fieldRequestTimeout, "5s", "How long the store, or the pipeline, may take before the caller is told 503."),
+				timeoutField(fieldWriteTimeout, "30s", "How long a request may take from its headers to the end of its answer."),
+				timeoutField(fieldIdleTimeout, "2m", "How long a connection may be kept without a request."),
+				timeoutField(fieldCloseTimeout, "10s", "How long requests under way are waited for when the process stops."),
+			).
+				Description("How long things may take. The time to write must be longer than that of a request, so that a timeout can still be answered.").Advanced(),
+		).
+		LintRule(`
+let open = this.tokens.or([]).length() == 0 && this.tls.client_ca_file.or("") == "" && !this.allow_unauthenticated.or(false)
+root = if $open && !this.address.or("127.0.0.1:8081").string().re_match("^(localhost|127[.][0-9.]+|\\[::1\\]):[0-9]+$") {
+  "listening beyond loopback needs authentication: set tokens or tls.client_ca_file, or allow_unauthenticated: true if something in front of the API checks its callers"
+}`).
+		Example("Serve profiles",
+			"An email platform reads profiles, and a CRM may change traits as well.", `
+profiles:
+  - label: retail
+    definition: ./configs/retail/profile.yaml
+    store:
+      embedded:
+        path: ./data/retail
+
+input:
+  label: api
+  profile_api:
+    profiles: retail
+    address: 0.0.0.0:8081
+    tokens:
+      - { name: braze, sha256: "${BRAZE_TOKEN_SHA256}" }
+      - { name: crm, sha256: "${CRM_TOKEN_SHA256}", scopes: [ read, write ] }
+    tls:
+      cert_file: ./server.crt
+      key_file: ./server.key
+
+pipeline:
+  processors:
+    - update_profile:
+        profiles: retail
+
+output:
+  reject_errored:
+    drop: {}
+`)
+}
+
+func init() {
+	service.MustRegisterBatchInput("profile_api", spec(),
+		func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
+			label, err := conf.FieldString(fieldProfiles)
+			if err != nil {
+				return nil, err
+			}
+			r, err := profiles.Get(res, label)
+			if err != nil {
+				return nil, err
+			}
+			return newInput(conf, r, res)
+		})
+}
+
+// config is what the fields say.
+type config struct {
+	address      string
+	tokens       []token
+	tls          *tls.Config
+	writes       bool
+	source       string
+	cacheControl []string
+	origins      map[string]bool
+	roundTrips   int
+
+	limits struct {
+		connections, headerBytes, idBytes, batchIDs int
+		bodyBytes, traitsBytes                      int64
+	}
+	timeouts struct {
+		header, read, request, write, idle, close time.Duration
+	}
+
+	// exposed is set when anybody on a network may call the API, and localOnly
+	// when anybody on this machine may, but nobody else.
+	exposed, localOnly bool
+}
+
+func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
+	c := &config{}
+	var err error
+	if c.address, err = p.FieldString(fieldAddress); err != nil {
+		return nil, err
+	}
+	if c.tokens, err = parseTokens(p); err != nil {
+		return nil, err
+	}
+	if c.tls, err = parseTLS(p.Namespace(fieldTLS), fs); err != nil {
+		return nil, err
+	}
+	if err = c.checkExposure(p); err != nil {
+		return nil, err
+	}
+	if c.writes, err = p.FieldBool(fieldWrites); err != nil {
+		return nil, err
+	}
+	if c.source, err = p.FieldString(fieldSource); err != nil {
+		return nil, err
+	}
+	maxAge, err := p.FieldDuration(fieldMaxAge)
+	if err != nil {
+		return nil, err
+	}
+	c.cacheControl = []string{"private, no-cache"}
+	if maxAge > 0 {
+		c.cacheControl = []string{fmt.Sprintf("private, max-age=%d", int(maxAge.Seconds()))}
+	}
+	origins, err := p.FieldStringList(fieldAllowedOrigins)
+	if err != nil {
+		return nil, err
+	}
+	c.origins = make(map[string]bool, len(origins))
+	for _, o := range origins {
+		c.origins[o] = true
+	}
+	if c.roundTrips, err = positive(p, fieldRoundTrips); err != nil {
+		return nil, err
+	}
+	return c, errors.Join(c.parseLimits(p.Namespace(fieldLimits)), c.parseTimeouts(p.Namespace(fieldTimeouts)))
+}
+
+func parseTokens(p *service.ParsedConfig) ([]token, error) {
+	list, err := p.FieldObjectList(fieldTokens)
+	if err != nil {
+		return nil, err
+	}
+	tokens := make([]token, 0, len(list))
+	holders := map[[sha256.Size]byte]string{}
+	for _, item := range list {
+		name, err := item.FieldString(fieldTokenName)
+		if err != nil {
+			return nil, err
+		}
+		t, err := parseToken(item)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", fieldTokens, name, err)
+		}
+		if other, ok := holders[t.hash]; ok {
+			return nil, fmt.Errorf("%s: %q and %q have the same token: give each its own", fieldTokens, other, name)
+		}
+		holders[t.hash] = name
+		tokens = append(tokens, t)
+	}
+	return tokens, nil
+}
+
+func parseToken(p *service.ParsedConfig) (t token, err error) {
+	text, err := p.FieldString(fieldTokenSHA256)
+	if err != nil {
+		return t, err
+	}
+	hash, err := hex.DecodeString(text)
+	if err != nil || len(hash) != sha256.Size {
+		return t, fmt.Errorf("%s is not 64 hexadecimal digits: write the SHA-256 of the token, not the token", fieldTokenSHA256)
+	}
+	t.hash = [sha256.Size]byte(hash)
+	names, err := p.FieldStringList(fieldTokenScopes)
+	if err != nil {
+		return t, err
+	}
+	for _, name := range names {
+		s, ok := scopeNames[name]
+		if !ok {
+			return t, fmt.Errorf("%s has an unknown scope: list read, write or both", fieldTokenScopes)
+		}
+		t.scopes |= s
+	}
+	if t.scopes == 0 {
+		return t, fmt.Errorf("%s is empty: list read, write or both", fieldTokenScopes)
+	}
+	return t, nil
+}
+
+func parseTLS(p *service.ParsedConfig, fs *service.FS) (*tls.Config, error) {
+	read := func(field string) ([]byte, error) {
+		name, err := p.FieldString(field)
+		if err != nil || name == "" {
+			return nil, err
+		}
+		data, err := service.ReadFile(fs, name)
+		if err != nil {
+			return nil, fmt.Errorf("%s.%s: %w", fieldTLS, field, err)
+		}
+		return data, nil
+	}
+	cert, err1 := read(fieldCertFile)
+	key, err2 := read(fieldKeyFile)
+	ca, err3 := read(fieldClientCAFile)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	if cert == nil && key == nil && ca == nil {
+		return nil, nil
+	}
+	if cert == nil || key == nil {
+		return nil, fmt.Errorf("%s needs both %s and %s", fieldTLS, fieldCertFile, fieldKeyFile)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s and %s are not a certificate and its key in PEM: %w", fieldTLS, fieldCertFile, fieldKeyFile, err)
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	if ca != nil {
+		conf.ClientCAs = x509.NewCertPool()
+		if !conf.ClientCAs.AppendCertsFromPEM(ca) {
+			return nil, fmt.Errorf("%s.%s holds no certificate in PEM", fieldTLS, fieldClientCAFile)
+		}
+		conf.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return conf, nil
+}
+
+// checkExposure refuses to serve everybody on a network by accident.
+func (c *config) checkExposure(p *service.ParsedConfig) error {
+	host, _, err := net.SplitHostPort(c.address)
+	if err != nil {
+		return fmt.Errorf("%s is not a host and a port, such as 127.0.0.1:8081", fieldAddress)
+	}
+	allowed, err := p.FieldBool(fieldAllowUnauthenticated)
+	if err != nil {
+		return err
+	}
+	open := len(c.tokens) == 0 && (c.tls == nil || c.tls.ClientCAs == nil)
+	c.exposed = open && !isLoopback(host)
+	c.localOnly = open && isLoopback(host) && !allowed
+	if c.exposed && !allowed {
+		return fmt.Errorf("listening on %s, beyond loopback, needs authentication: set %s or %s.%s, or %s: true if something in front of the API checks its callers",
+			c.address, fieldTokens, fieldTLS, fieldClientCAFile, fieldAllowUnauthenticated)
+	}
+	return nil
+}
+
+func (c *config) parseLimits(p *service.ParsedConfig) error {
+	var bodyBytes, traitsBytes int
+	for _, f := range []struct {
+		name string
+		into *int
+	}{
+		{fieldConnections, &c.limits.connections},
+		{fieldHeaderBytes, &c.limits.headerBytes},
+		{fieldBodyBytes, &bodyBytes},
+		{fieldTraitsBytes, &traitsBytes},
+		{fieldIDBytes, &c.limits.idBytes},
+		{fieldBatchIDs, &c.limits.batchIDs},
+	} {
+		var err error
+		if *f.into, err = positive(p, f.name); err != nil {
+			return fmt.Errorf("%s.%w", fieldLimits, err)
+		}
+	}
+	c.limits.bodyBytes, c.limits.traitsBytes = int64(bodyBytes), int64(traitsBytes)
+	return nil
+}
+
+func (c *config) parseTimeouts(p *service.ParsedConfig) error {
+	for _, f := range []struct {
+		name string
+		into *time.Duration
+	}{
+		{fieldHeaderTimeout, &c.timeouts.header},
+		{fieldReadTimeout, &c.timeouts.read},
+		{fieldRequestTimeout, &c.timeouts.request},
+		{fieldWriteTimeout, &c.timeouts.write},
+		{fieldIdleTimeout, &c.timeouts.idle},
+		{fieldCloseTimeout, &c.timeouts.close},
+	} {
+		var err error
+		if *f.into, err = p.FieldDuration(f.name); err != nil {
+			return err
+		}
+		if *f.into <= 0 {
+			return fmt.Errorf("%s.%s must be longer than zero", fieldTimeouts, f.name)
+		}
+	}
+	if c.timeouts.write <= c.timeouts.request {
+		return fmt.Errorf("%s.%s must be longer than %s.%s, so that a timeout can still be answered", fieldTimeouts, fieldWriteTimeout, fieldTimeouts, fieldRequestTimeout)
+	}
+	return nil
+}
+
+func positive(p *service.ParsedConfig, name string) (int, error) {
+	n, err := p.FieldInt(name)
+	if err == nil && n < 1 {
+		err = fmt.Errorf("%s must be at least 1", name)
+	}
+	return n, err
+}
+
+// input is the profile_api input: a handler, and the listener it is behind.
+type input struct {
+	conf    *config
+	log     *service.Logger
+	handler *handler
+	server  *http.Server
+	// lost gets the reason when a listener fails that nobody closed.
+	lost chan error
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input, error) {
+	conf, err := parseConfig(p, res.FS())
+	if err != nil {
+		return nil, err
+	}
+	if conf.exposed {
+		res.Logger().Warnf("Anybody who can reach %s may read and write profiles: neither tokens nor client certificates are set.", conf.address)
+	}
+	h := newHandler(conf, r, res)
+	return &input{
+		conf:    conf,
+		log:     res.Logger(),
+		handler: h,
+		server: &http.Server{
+			Handler:                      h,
+			TLSConfig:                    conf.tls,
+			MaxHeaderBytes:               conf.limits.headerBytes,
+			ReadHeaderTimeout:            conf.timeouts.header,
+			ReadTimeout:                  conf.timeouts.read,
+			WriteTimeout:                 conf.timeouts.write,
+			IdleTimeout:                  conf.timeouts.idle,
+			DisableGeneralOptionsHandler: true,
+			ErrorLog:                     stdlog.New(serverLog{res.Logger()}, "", 0),
+		},
+		lost: make(chan error, 1),
+	}, nil
+}
+
+// Connect opens the listener.
+func (in *input) Connect(ctx context.Context) error {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", in.conf.address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("cannot listen on %s: another process does; stop it, or set %s to another port", in.conf.address, fieldAddress)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", in.conf.address, err)
+	}
+	in.serve(ln)
+	return nil
+}
+
+// serve answers what arrives at a listener until it fails or the input closes.
+func (in *input) serve(ln net.Listener) {
+	scheme := "http"
+	if in.conf.tls != nil {
+		scheme = "https"
+	}
+	in.log.Infof("Listening on %s://%s", scheme, ln.Addr())
+	ln = netutil.LimitListener(ln, in.conf.limits.connections)
+	go func() {
+		var err error
+		if in.conf.tls != nil {
+			err = in.server.ServeTLS(ln, "", "")
+		} else {
+			err = in.server.Serve(ln)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			_ = ln.Close()
+			in.lost <- err
+		}
+	}()
+}
+
+// ReadBatch waits for writes, for ever if there are none.
+func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
+	select {
+	case first := <-in.handler.writes:
+		batch, ack := in.handler.collect(first)
+		return batch, ack, nil
+	case err := <-in.lost:
+		in.log.Errorf("The listener on %s failed and will be opened again: %v", in.conf.address, err)
+		return nil, nil, service.ErrNotConnected
+	case <-ctx.Done():
+		// The engine takes nothing more from an input whose read it cancels.
+		in.handler.drain()
+		return nil, nil, ctx.Err()
+	}
+}
+
+// Close stops accepting, lets the requests under way finish, and cuts off those
+// that take too long. The engine calls it when every message is settled.
+func (in *input) Close(ctx context.Context) error {
+	in.closeOnce.Do(func() {
+		in.handler.drain()
+		in.handler.abandon()
+		ctx, cancel := context.WithTimeout(ctx, in.conf.timeouts.close)
+		defer cancel()
+		if err := in.server.Shutdown(ctx); err != nil {
+			in.log.Warn("Requests were still under way when the time to close ran out, and were cut off.")
+			in.closeErr = in.server.Close()
+		}
+	})
+	return in.closeErr
+}
+
+// serverLog takes what net/http has to say, and leaves out the addresses of
+// clients.
+type serverLog struct{ log *service.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if strings.Contains(text, "Accept error") {
+		l.log.Errorf("Connections cannot be accepted: %s", text)
+	} else {
+		text, _, _ = strings.Cut(text, " from ")
+		l.log.Debug(text)
+	}
+	return len(line), nil
+}

@@ -1,0 +1,17 @@
+package profileapi
+
+import (
+	"context"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// reader is what the API needs of a profiles resource.
+type reader interface {
+	// Read returns the profiles of ids in their order, in as few round trips
+	// to the store as it can. A record that cannot be read is the error of its
+	// result alone.
+	Read(ctx context.Context, ids []string, q profiles.Query) ([]profiles.Result, error)
+	// Ping tells whether the store can serve requests now.
+	Ping(ctx context.Context) error
+}

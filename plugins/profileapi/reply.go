@@ -1,0 +1,108 @@
+package profileapi
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+)
+
+const (
+	typeJSON       = "application/json"
+	typeNDJSON     = "application/x-ndjson"
+	typeMergePatch = "application/merge-patch+json"
+)
+
+// Header values shared by all replies. They must not be changed.
+var (
+	valueJSON    = []string{typeJSON}
+	valueNDJSON  = []string{typeNDJSON}
+	valueNosniff = []string{"nosniff"}
+	valueNoStore = []string{"no-store"}
+)
+
+// problem is a request that was refused, and what its sender is told. The
+// message never holds anything of the request or of a profile.
+type problem struct {
+	status  int
+	code    string
+	message string
+	// allow lists the methods of the page, for status 405.
+	allow string
+	// retryAfter is in seconds, for status 503.
+	retryAfter int
+}
+
+func badRequest(code, message string) *problem {
+	return &problem{status: http.StatusBadRequest, code: code, message: message}
+}
+
+// appendProblem appends the JSON of a problem.
+func appendProblem(dst []byte, p *problem) []byte {
+	dst = append(dst, `{"error":{"code":`...)
+	dst = feature.AppendString(dst, []byte(p.code))
+	dst = append(dst, `,"message":`...)
+	dst = feature.AppendString(dst, []byte(p.message))
+	return append(dst, "}}"...)
+}
+
+// refuse answers with a problem and returns the status.
+func refuse(w http.ResponseWriter, r *http.Request, p *problem) int {
+	h := w.Header()
+	h["Cache-Control"] = valueNoStore
+	if p.allow != "" {
+		h.Set("Allow", p.allow)
+	}
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	if p.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="profiles"`)
+	}
+	return send(w, r, p.status, valueJSON, append(appendProblem(nil, p), '\n'))
+}
+
+// send answers with a body and returns the status.
+func send(w http.ResponseWriter, r *http.Request, status int, contentType []string, body []byte) int {
+	h := w.Header()
+	h["Content-Type"] = contentType
+	h["X-Content-Type-Options"] = valueNosniff
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		// An error here is a client that went away: there is nobody to tell.
+		_, _ = w.Write(body)
+	}
+	return status
+}
+
+var asOfMember = []byte(`,"as_of":`)
+
+// contentTag returns the entity tag of a profile's JSON: a weak one, because
+// it leaves out as_of, which differs at every read. Traits, features and
+// updated_at count, the features at the values they have slid to, so that a
+// profile no event has touched changes its tag when a feature changes.
+func contentTag(profile []byte) string {
+	var sum uint64
+	// The last occurrence is the member itself: only updated_at follows it.
+	if at := bytes.LastIndex(profile, asOfMember); at < 0 {
+		sum = xxhash.Sum64(profile)
+	} else {
+		rest := profile[at+len(asOfMember):]
+		rest = rest[max(bytes.IndexByte(rest, ','), 0):]
+		var d xxhash.Digest
+		d.Reset()
+		_, _ = d.Write(profile[:at])
+		_, _ = d.Write(rest)
+		sum = d.Sum64()
+	}
+	const hex = "0123456789abcdef"
+	tag := [20]byte{'W', '/', '"', 19: '"'}
+	for i := range 16 {
+		tag[3+i] = hex[sum>>(60-4*i)&15]
+	}
+	return string(tag[:])
+}

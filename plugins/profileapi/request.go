@@ -1,0 +1,396 @@
+package profileapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+)
+
+// Limits of a request that nobody needs to change.
+const (
+	maxFields = 200 // names in the fields parameter
+	maxDepth  = 32  // objects and arrays inside each other in a trait
+	maxKey    = 255 // characters in an Idempotency-Key
+)
+
+// page is one of the places of the API. The zero page is a path that leads
+// nowhere.
+type page int
+
+const (
+	pageUnknown page = iota
+	pageHealth
+	pageReady
+	pageCustomer
+	pageTraits
+	pageBatch
+	numPages
+)
+
+// route names the page in metrics and logs.
+func (p page) route() string {
+	return [numPages]string{"unknown", "healthz", "readyz", "customer", "traits", "batch"}[p]
+}
+
+// findPage resolves a path and returns the customer id in it, decoded. An id
+// is one segment of the path: a slash inside it arrives as %2F.
+func findPage(u *url.URL) (page, string) {
+	segments, n := splitPath(u)
+	switch {
+	case n == 1 && segments[0] == "healthz":
+		return pageHealth, ""
+	case n == 1 && segments[0] == "readyz":
+		return pageReady, ""
+	case n < 3 || segments[0] != "api":
+		return pageUnknown, ""
+	case segments[1] == "customer" && n == 3:
+		return pageCustomer, segments[2]
+	case segments[1] == "customer" && n == 4 && segments[3] == "traits":
+		return pageTraits, segments[2]
+	case segments[1] == "customers" && n == 3 && segments[2] == "batch":
+		return pageBatch, ""
+	}
+	return pageUnknown, ""
+}
+
+// splitPath returns the decoded segments of a path, none if there are too many
+// for any page.
+func splitPath(u *url.URL) (segments [4]string, n int) {
+	// RawPath is set only when the path was not written in its usual form. A
+	// segment with an escaped slash never is, so without RawPath every slash
+	// in Path separates segments.
+	path, escaped := u.Path, false
+	if u.RawPath != "" {
+		path, escaped = u.RawPath, true
+	}
+	path, ok := strings.CutPrefix(path, "/")
+	for ok {
+		if n == len(segments) {
+			return segments, 0
+		}
+		var segment string
+		segment, path, ok = strings.Cut(path, "/")
+		if escaped {
+			var err error
+			if segment, err = url.PathUnescape(segment); err != nil {
+				return segments, 0
+			}
+		}
+		segments[n] = segment
+		n++
+	}
+	return segments, n
+}
+
+// underAPI tells whether a path lies where callers must say who they are,
+// whether or not there is a page.
+func underAPI(u *url.URL) bool {
+	segments, n := splitPath(u)
+	return n == 0 || segments[0] == "api"
+}
+
+func checkID(id string, limit int) *problem {
+	switch {
+	case id == "":
+		return badRequest("invalid_id", "the customer id is missing: the path is /api/customer/{id}")
+	case len(id) > limit:
+		return badRequest("invalid_id", fmt.Sprintf("the customer id is longer than %d bytes", limit))
+	case !utf8.ValidString(id):
+		return badRequest("invalid_id", "the customer id is not valid UTF-8 once decoded")
+	}
+	return nil
+}
+
+// parseQuestion reads the query string of a read.
+func parseQuestion(rawQuery string) (question, *problem) {
+	var q question
+	if rawQuery == "" {
+		return q, nil
+	}
+	values, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return q, badRequest("invalid_query", "the query string is not URL-encoded")
+	}
+	for name, given := range values {
+		switch name {
+		case "fields":
+			q.text = strings.Join(given, ",")
+			q.Fields = strings.Split(q.text, ",")
+			if len(q.Fields) > maxFields {
+				return q, badRequest("invalid_fields", fmt.Sprintf("fields names more than %d fields", maxFields))
+			}
+			for _, f := range q.Fields {
+				if f == "" {
+					return q, badRequest("invalid_fields", "fields has an empty name: write fields=traits.email,features.orders_30d, or leave it away for everything")
+				}
+			}
+		case "as_of":
+			if len(given) > 1 {
+				return q, badRequest("invalid_as_of", "as_of is given more than once")
+			}
+			var p *problem
+			if q.AsOf, p = parseAsOf(given[0]); p != nil {
+				return q, p
+			}
+		default:
+			return q, badRequest("unknown_parameter", "the query string has a parameter other than fields and as_of")
+		}
+	}
+	return q, nil
+}
+
+// parseAsOf reads an RFC 3339 time, or whole seconds since 1970, to the
+// millisecond.
+func parseAsOf(text string) (time.Time, *problem) {
+	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
+		if seconds < 0 || seconds > lastSecond {
+			return time.Time{}, badRequest("invalid_as_of", "as_of as a number is in seconds since 1970, not in milliseconds")
+		}
+		return time.Unix(seconds, 0).UTC(), nil
+	}
+	// A plus sign that was not escaped arrives as a space.
+	ms, err := event.ParseTime([]byte(strings.Replace(text, " ", "+", 1)))
+	if err != nil {
+		return time.Time{}, badRequest("invalid_as_of", "as_of is neither an RFC 3339 time such as 2026-01-31T08:30:00Z nor whole seconds since 1970")
+	}
+	if ms < 0 {
+		return time.Time{}, &tooEarly // and year 1 stands for now
+	}
+	return time.UnixMilli(ms).UTC(), nil
+}
+
+// lastSecond is the end of the year 9999.
+const lastSecond = 253402300799
+
+// parseBatch reads the body of a batch read.
+func parseBatch(body []byte, maxIDs, maxID int) ([]string, *problem) {
+	if !utf8.Valid(body) {
+		return nil, badRequest("invalid_body", "the body is not valid UTF-8")
+	}
+	var request struct {
+		IDs []string `json:"ids"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&request); err != nil {
+		return nil, badRequest("invalid_body", batchBodyMessage(err))
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, badRequest("invalid_body", "the body has something after its JSON object")
+	}
+	switch {
+	case len(request.IDs) == 0:
+		return nil, badRequest("invalid_body", `the body names no customers: send {"ids": ["…", "…"]}`)
+	case len(request.IDs) > maxIDs:
+		return nil, &problem{status: 413, code: "too_many_ids", message: fmt.Sprintf("a request may name %d customers: split the list", maxIDs)}
+	}
+	for i, id := range request.IDs {
+		if id == "" || len(id) > maxID {
+			return nil, badRequest("invalid_id", fmt.Sprintf("ids[%d] is not a string of 1 to %d bytes", i, maxID))
+		}
+	}
+	return request.IDs, nil
+}
+
+// batchBodyMessage says what is wrong with a body without quoting it.
+func batchBodyMessage(err error) string {
+	var syntax *json.SyntaxError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("the body is not valid JSON at byte %d", syntax.Offset)
+	case errors.As(err, &wrongType):
+		return `the body must be an object whose ids is a list of strings: {"ids": ["…", "…"]}`
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the body ends before its JSON does"
+	}
+	return "the body has a member other than ids"
+}
+
+// traits is the body of a traits request.
+type traits struct {
+	// json is the object, compact.
+	json []byte
+	// names holds its top-level names.
+	names map[string]bool
+}
+
+// parseTraits reads the body of a traits request. What it accepts no stage of
+// the pipeline has a reason to refuse.
+func parseTraits(body []byte) (traits, *problem) {
+	if !utf8.Valid(body) {
+		return traits{}, badRequest("invalid_body", "the body is not valid UTF-8")
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, body); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) && len(bytes.TrimSpace(body)) > 0 {
+			return traits{}, badRequest("invalid_body", fmt.Sprintf("the body is not valid JSON at byte %d", syntax.Offset))
+		}
+		return traits{}, badRequest("invalid_body", "the body is empty: send a JSON object of traits")
+	}
+	t := traits{json: compact.Bytes(), names: map[string]bool{}}
+	if t.json[0] != '{' {
+		return traits{}, badRequest("invalid_body", `the body must be a JSON object of traits, such as {"plan": "gold"}`)
+	}
+
+	decoder := json.NewDecoder(bytes.NewReader(t.json))
+	decoder.UseNumber()
+	var open []json.Delim
+	name := true // whether a string at depth 1 is a name and not a value
+	for {
+		token, err := decoder.Token()
+		if err == io.EOF {
+			return t, nil
+		}
+		if err != nil {
+			return traits{}, badRequest("invalid_body", "the body is not valid JSON")
+		}
+		switch token := token.(type) {
+		case json.Delim:
+			if token == '{' || token == '[' {
+				if open = append(open, token); len(open) > maxDepth {
+					return traits{}, badRequest("invalid_body", fmt.Sprintf("the traits are nested more than %d deep", maxDepth))
+				}
+				continue
+			}
+			open = open[:len(open)-1]
+		case json.Number:
+			// A number that no double can hold would be read as no value, and
+			// so unset the trait.
+			if f, err := strconv.ParseFloat(string(token), 64); err != nil || math.IsInf(f, 0) {
+				return traits{}, badRequest("invalid_body", "the traits hold a number outside the range of a double")
+			}
+		case string:
+			if len(open) == 1 && name {
+				if token == "" {
+					return traits{}, badRequest("invalid_body", "the body has a trait with an empty name")
+				}
+				if t.names[token] {
+					return traits{}, badRequest("invalid_body", "the body names a trait twice")
+				}
+				t.names[token] = true
+				name = false
+				continue
+			}
+		}
+		if len(open) == 1 {
+			name = true // a value at depth 1 just ended
+		}
+	}
+}
+
+// unset returns the traits with each of names that they do not have set to
+// null.
+func (t traits) unset(names []string) traits {
+	out := bytes.TrimSuffix(t.json, []byte("}"))
+	for _, name := range names {
+		if t.names[name] {
+			continue
+		}
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(feature.AppendString(out, []byte(name)), ":null"...)
+	}
+	return traits{json: append(out, '}'), names: t.names}
+}
+
+// parseIdempotencyKey checks the header's value, which becomes the messageId
+// of an event.
+func parseIdempotencyKey(values []string) (string, *problem) {
+	if len(values) == 0 {
+		return "", nil
+	}
+	key := values[0]
+	ok := len(values) == 1 && key != "" && len(key) <= maxKey
+	for i := 0; ok && i < len(key); i++ {
+		ok = key[i] > ' ' && key[i] <= '~'
+	}
+	if !ok {
+		return "", badRequest("invalid_idempotency_key", fmt.Sprintf("Idempotency-Key must be given once, as 1 to %d printable ASCII characters without spaces", maxKey))
+	}
+	return key, nil
+}
+
+// mediaType returns the lower-case type of a Content-Type header, without its
+// parameters.
+func mediaType(value string) string {
+	value, _, _ = strings.Cut(value, ";")
+	return strings.ToLower(strings.TrimSpace(value))
+}
+
+// negotiate returns which of offers, best first, the Accept headers prefer;
+// empty if they accept none.
+func negotiate(accept []string, offers ...string) string {
+	if len(accept) == 0 || len(accept) == 1 && (accept[0] == "" || accept[0] == "*/*" || accept[0] == offers[0]) {
+		return offers[0]
+	}
+	best, bestQuality := "", 0.0
+	for _, offer := range offers {
+		if q := quality(accept, offer); q > bestQuality {
+			best, bestQuality = offer, q
+		}
+	}
+	return best
+}
+
+// quality returns the weight that the most specific matching range of the
+// Accept headers gives to a media type.
+func quality(accept []string, offer string) float64 {
+	kind, _, _ := strings.Cut(offer, "/")
+	weight, specificity := 0.0, 0
+	for _, line := range accept {
+		for item := range strings.SplitSeq(line, ",") {
+			mediaRange, params, _ := strings.Cut(item, ";")
+			s := 0
+			switch strings.ToLower(strings.TrimSpace(mediaRange)) {
+			case offer:
+				s = 3
+			case kind + "/*":
+				s = 2
+			case "*/*":
+				s = 1
+			}
+			if s <= specificity {
+				continue
+			}
+			q := 1.0
+			for param := range strings.SplitSeq(params, ";") {
+				name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+				if strings.EqualFold(name, "q") {
+					if f, err := strconv.ParseFloat(value, 64); err == nil && f >= 0 && f <= 1 {
+						q = f
+					}
+				}
+			}
+			weight, specificity = q, s
+		}
+	}
+	return weight
+}
+
+// matchesTag tells whether the If-None-Match headers name the tag, by the weak
+// comparison that header asks for.
+func matchesTag(ifNoneMatch []string, tag string) bool {
+	for _, line := range ifNoneMatch {
+		for item := range strings.SplitSeq(line, ",") {
+			item = strings.TrimSpace(item)
+			if item == "*" || strings.TrimPrefix(item, "W/") == strings.TrimPrefix(tag, "W/") {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,251 @@
+package profileapi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// write is one event on its way through the pipeline.
+type write struct {
+	event []byte
+	// done gets the pipeline's verdict. It has room for one, so that the
+	// pipeline never waits for a request that gave up.
+	done chan error
+}
+
+// settle reports the pipeline's verdict; further ones are ignored.
+func (w *write) settle(err error) {
+	select {
+	case w.done <- err:
+	default:
+	}
+}
+
+// writeTraits turns a PUT or PATCH into an identify event and answers once the
+// pipeline has taken it.
+//
+// PATCH sets the traits it is given and unsets those given as null. PUT makes
+// the customer's traits those it is given: the ones a read finds that it does
+// not name are unset. Both become the same kind of event, so a newer trait
+// that another source states meanwhile wins over either, as over any event.
+func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, id string, started time.Time) int {
+	if !h.conf.writes {
+		return refuse(w, r, &problem{status: http.StatusForbidden, code: "writes_disabled",
+			message: "this API is set up for reads only"})
+	}
+	if negotiate(r.Header["Accept"], typeJSON) == "" {
+		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "the answer is served as " + typeJSON})
+	}
+	if r.URL.RawQuery != "" {
+		return refuse(w, r, badRequest("unknown_parameter", "a write takes no parameters in its query string"))
+	}
+	messageID, refusal := parseIdempotencyKey(r.Header["Idempotency-Key"])
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	accepted := []string{typeJSON}
+	if r.Method == http.MethodPatch {
+		accepted = append(accepted, typeMergePatch)
+	}
+	body, refusal := readBody(w, r, h.conf.limits.traitsBytes, accepted...)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	given, refusal := parseTraits(body)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+
+	ctx, cancel := context.WithDeadline(context.Background(), started.Add(h.conf.timeouts.request))
+	defer cancel()
+	customer, refusal := h.resolve(id, started)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	if r.Method == http.MethodPut {
+		present, err := traitNames(customer)
+		if err != nil {
+			return refuse(w, r, h.unreadable(err))
+		}
+		given = given.unset(present)
+	}
+	if messageID == "" {
+		messageID = "api-" + rand.Text()
+	}
+	now := time.Now().UnixMilli()
+	if refusal = h.deliver(ctx, identify(customer, messageID, h.conf.source, now, given.json)); refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	waitPast(now)
+
+	// The id as it was given: a token for writes alone is not told whom an
+	// anonymousId turned out to be.
+	reply := feature.AppendString([]byte(`{"id":`), []byte(id))
+	reply = feature.AppendString(append(reply, `,"message_id":`...), []byte(messageID))
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusAccepted, valueJSON, append(reply, "}\n"...))
+}
+
+// resolve finds the customer that a write is about, the one that a read of id
+// finds, with their traits. Without one it is the customer who will have id as
+// their userId.
+func (h *handler) resolve(id string, started time.Time) (profiles.Result, *problem) {
+	q := question{Query: profiles.Query{Fields: []string{"traits"}}, text: "traits"}
+	customer, refusal := h.readOne(id, q, started)
+	if !customer.Found {
+		customer = profiles.Result{ID: id}
+	}
+	return customer, refusal
+}
+
+// traitNames returns the names of the traits a customer has, sorted.
+func traitNames(customer profiles.Result) ([]string, error) {
+	if !customer.Found {
+		return nil, nil
+	}
+	var profile struct {
+		Traits map[string]json.RawMessage `json:"traits"`
+	}
+	if err := json.Unmarshal(customer.JSON, &profile); err != nil {
+		return nil, errors.New("a profile read back is not valid JSON")
+	}
+	names := make([]string, 0, len(profile.Traits))
+	for name := range profile.Traits {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// identify is the event a write becomes. It has a userId or an anonymousId,
+// never both, which would merge two customers.
+func identify(customer profiles.Result, messageID, source string, now int64, traits []byte) []byte {
+	e := make([]byte, 0, 256+len(customer.ID)+len(messageID)+len(traits))
+	e = feature.AppendString(append(e, `{"type":"identify","messageId":`...), []byte(messageID))
+	if customer.Anonymous {
+		e = append(e, `,"anonymousId":`...)
+	} else {
+		e = append(e, `,"userId":`...)
+	}
+	e = feature.AppendString(e, []byte(customer.ID))
+	e = append(event.AppendTime(append(e, `,"timestamp":"`...), now), '"')
+	e = append(event.AppendTime(append(e, `,"receivedAt":"`...), now), '"')
+	e = feature.AppendString(append(e, `,"source":`...), []byte(source))
+	e = append(append(e, `,"traits":`...), traits...)
+	return append(e, '}')
+}
+
+// waitPast returns once the clock has left the millisecond of an event, so
+// that what the caller writes next has a later timestamp, and wins.
+func waitPast(ms int64) {
+	if left := time.Until(time.UnixMilli(ms + 1)); left > 0 {
+		time.Sleep(min(left, time.Millisecond))
+	}
+}
+
+// deliver hands an event to the pipeline and waits until it is taken.
+func (h *handler) deliver(ctx context.Context, e []byte) *problem {
+	if h.isDraining() {
+		return &stopping
+	}
+	wr := &write{event: e, done: make(chan error, 1)}
+	select {
+	case h.writes <- wr:
+	case <-h.draining:
+		return &stopping
+	case <-ctx.Done():
+		return &problem{status: http.StatusServiceUnavailable, code: "busy", retryAfter: 1,
+			message: "the pipeline has not taken the write in time: send it again later"}
+	}
+	const unknown = "; it may have been taken, so send it again with the same Idempotency-Key"
+	select {
+	case err := <-wr.done:
+		return storeProblem(err)
+	case <-h.gone:
+		// The verdict may have come just before.
+		select {
+		case err := <-wr.done:
+			return storeProblem(err)
+		default:
+		}
+		return &problem{status: http.StatusServiceUnavailable, code: "stopping", retryAfter: 5,
+			message: "this process stopped before the write was confirmed" + unknown}
+	case <-ctx.Done():
+		return &problem{status: http.StatusServiceUnavailable, code: "timeout", retryAfter: 1,
+			message: "the pipeline has not confirmed the write in time" + unknown}
+	}
+}
+
+// storeProblem is what a caller is told of the pipeline's verdict.
+func storeProblem(err error) *problem {
+	if err == nil {
+		return nil
+	}
+	return &problem{status: http.StatusServiceUnavailable, code: "not_stored", retryAfter: 1,
+		message: "the pipeline could not store the write: send it again later"}
+}
+
+// maxWrites bounds the writes that enter the pipeline as one batch.
+const maxWrites = 100
+
+// collect returns first and all other writes that are waiting, as one batch
+// whose acknowledgement settles each of them.
+func (h *handler) collect(first *write) (service.MessageBatch, service.AckFunc) {
+	writes := []*write{first}
+	for more := true; more && len(writes) < maxWrites; {
+		select {
+		case w := <-h.writes:
+			writes = append(writes, w)
+		default:
+			more = false
+		}
+	}
+	batch := make(service.MessageBatch, len(writes))
+	for i, w := range writes {
+		batch[i] = service.NewMessage(w.event)
+	}
+	index := batch.Index()
+	return batch, func(_ context.Context, err error) error {
+		verdicts := make([]error, len(writes))
+		var partly *service.BatchError
+		if errors.As(err, &partly) && partly.IndexedErrors() > 0 {
+			partly.WalkMessagesIndexedBy(index, func(i int, _ *service.Message, err error) bool {
+				if err == nil {
+					return true
+				}
+				if i < 0 || i >= len(verdicts) {
+					// Nothing tells whose failure this is.
+					fill(verdicts, fmt.Errorf("part of the batch failed: %w", err))
+					return false
+				}
+				verdicts[i] = err
+				return true
+			})
+		} else {
+			fill(verdicts, err)
+		}
+		for i, w := range writes {
+			w.settle(verdicts[i])
+		}
+		return nil
+	}
+}
+
+func fill(errs []error, err error) {
+	for i := range errs {
+		errs[i] = err
+	}
+}
