@@ -1,0 +1,257 @@
+package kafkatopic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	fieldTopic       = "topic"
+	fieldKey         = "key"
+	fieldMetadata    = "metadata"
+	fieldIdempotent  = "idempotent_write"
+	fieldCompression = "compression"
+	fieldMessageMax  = "max_message_bytes"
+	fieldMaxInFlight = "max_in_flight"
+	fieldBatching    = "batching"
+)
+
+func init() {
+	service.MustRegisterBatchOutput(Name, outputSpec(), func(conf *service.ParsedConfig, res *service.Resources) (out service.BatchOutput, batching service.BatchPolicy, inFlight int, err error) {
+		if batching, err = conf.FieldBatchPolicy(fieldBatching); err != nil {
+			return
+		}
+		if inFlight, err = conf.FieldMaxInFlight(); err != nil {
+			return
+		}
+		out, err = newOutput(conf, res)
+		return
+	})
+}
+
+func outputSpec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("0.1.0").
+		Categories("Services").
+		Summary("Writes messages to a topic of Kafka or Redpanda, and waits until all replicas in sync have them.").
+		Description(`
+A message is acknowledged when the brokers have it as safely as the topic is set up for: create topics with a replication factor of 3 and `+"`min.insync.replicas=2`"+`, and nothing acknowledged is lost with one broker.
+
+Writes are idempotent: what is sent again because an answer was lost is stored once and in order. While brokers are away writes wait, which holds back the input.
+
+Records with the same `+"`key`"+` go to the same partition, found by the hash that Kafka's own clients use, so that producers of all kinds agree. The topic must exist, with as many partitions as it shall ever have.`).
+		Fields(connectionFields()...).
+		Fields(
+			service.NewInterpolatedStringField(fieldTopic).
+				Description("The topic to write to.").
+				Example("events"),
+			service.NewInterpolatedStringField(fieldKey).
+				Description("The key of the record. Without one, or where it is empty, records go to partitions in turn.").
+				Optional().
+				Example(`${! this.userId | this.anonymousId }`),
+			service.NewMetadataFilterField(fieldMetadata).
+				Description("The metadata to send as headers of the record. By default none is sent.").
+				Optional(),
+			service.NewBoolField(fieldIdempotent).
+				Description("Whether writes are idempotent. Turn it off only for brokers that refuse it to the user.").
+				Default(true).
+				Advanced(),
+			service.NewStringEnumField(fieldCompression, "snappy", "lz4", "zstd", "gzip", "none").
+				Description("How batches are compressed.").
+				Default("snappy").
+				Advanced(),
+			service.NewStringField(fieldMessageMax).
+				Description("The largest batch of records to send, before it is compressed. The topic's `max.message.bytes` must allow for it. A message that is larger than either can never be written, and is tried for ever: set both to more than a message can have.").
+				Default("1MiB").
+				Advanced(),
+			service.NewOutputMaxInFlightField().Default(64),
+			service.NewBatchPolicyField(fieldBatching),
+		).
+		Example("Events by customer", "All events of a customer are in one partition, in the order they came.", `
+output:
+  kafka_topic:
+    seed_brokers: [ "${KAFKA_SEEDS:127.0.0.1:9092}" ]
+    topic: events
+    key: ${! this.userId | this.anonymousId }
+`)
+}
+
+type output struct {
+	opts     []kgo.Opt
+	topic    *service.InterpolatedString
+	fixed    string // the topic, if it is one
+	key      *service.InterpolatedString
+	metadata *service.MetadataFilter
+
+	mu     sync.Mutex
+	client *kgo.Client
+}
+
+var codecs = map[string]kgo.CompressionCodec{
+	"snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	"gzip": kgo.GzipCompression(), "none": kgo.NoCompression(),
+}
+
+func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, error) {
+	out := &output{}
+	var err error
+	if out.opts, err = parseConnection(conf, res.Logger()); err != nil {
+		return nil, err
+	}
+	if out.topic, err = conf.FieldInterpolatedString(fieldTopic); err != nil {
+		return nil, err
+	}
+	out.fixed, _ = out.topic.Static()
+	if conf.Contains(fieldKey) {
+		if out.key, err = conf.FieldInterpolatedString(fieldKey); err != nil {
+			return nil, err
+		}
+	}
+	if conf.Contains(fieldMetadata) {
+		if out.metadata, err = conf.FieldMetadataFilter(fieldMetadata); err != nil {
+			return nil, err
+		}
+	}
+	compression, err := conf.FieldString(fieldCompression)
+	if err != nil {
+		return nil, err
+	}
+	largest, err := bytesField(conf, fieldMessageMax)
+	if err != nil {
+		return nil, err
+	}
+	out.opts = append(out.opts,
+		kgo.ProducerBatchCompression(codecs[compression]),
+		kgo.ProducerBatchMaxBytes(int32(largest)),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProduceRequestTimeout(10*time.Second),
+		kgo.UnknownTopicRetries(3),
+	)
+	idempotent, err := conf.FieldBool(fieldIdempotent)
+	if err != nil {
+		return nil, err
+	}
+	if !idempotent {
+		out.opts = append(out.opts, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1))
+	}
+	return out, nil
+}
+
+// Connect implements service.BatchOutput.
+func (o *output) Connect(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.client != nil {
+		return nil
+	}
+	var topics []string
+	if o.fixed != "" {
+		topics = append(topics, o.fixed)
+	}
+	client, err := connect(ctx, o.opts, topics...)
+	if err != nil {
+		return err
+	}
+	o.client = client
+	return nil
+}
+
+// WriteBatch implements service.BatchOutput.
+func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
+	o.mu.Lock()
+	client := o.client
+	o.mu.Unlock()
+	if client == nil {
+		return service.ErrNotConnected
+	}
+	errs := make([]error, len(batch))
+	var written sync.WaitGroup
+	for i := range batch {
+		r, err := o.record(batch, i)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		written.Add(1)
+		client.Produce(ctx, r, func(_ *kgo.Record, err error) {
+			errs[i] = err
+			written.Done()
+		})
+	}
+	written.Wait()
+	return failures(batch, errs)
+}
+
+func (o *output) record(batch service.MessageBatch, i int) (*kgo.Record, error) {
+	msg := batch[i]
+	value, err := msg.AsBytes()
+	if err != nil {
+		return nil, err
+	}
+	r := &kgo.Record{Value: value, Topic: o.fixed}
+	if r.Topic == "" {
+		if r.Topic, err = batch.TryInterpolatedString(i, o.topic); err != nil {
+			return nil, fmt.Errorf("topic: %w", err)
+		}
+	}
+	if o.key != nil {
+		if r.Key, err = batch.TryInterpolatedBytes(i, o.key); err != nil {
+			return nil, fmt.Errorf("key: %w", err)
+		}
+		// All that have no key would go to one partition.
+		if len(r.Key) == 0 {
+			r.Key = nil
+		}
+	}
+	if o.metadata != nil {
+		err := o.metadata.Walk(msg, func(name, value string) error {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("metadata: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// failures tells which messages were not written, so that only they are
+// written again.
+func failures(batch service.MessageBatch, errs []error) error {
+	var all *service.BatchError
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, kerr.MessageTooLarge) {
+			err = fmt.Errorf("%w; raise max_message_bytes, and max.message.bytes of the topic", err)
+		}
+		if all == nil {
+			all = service.NewBatchError(batch, err)
+		}
+		all = all.Failed(i, err)
+	}
+	if all == nil {
+		return nil
+	}
+	return all
+}
+
+// Close implements service.BatchOutput.
+func (o *output) Close(context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.client != nil {
+		o.client.Close()
+		o.client = nil
+	}
+	return nil
+}
