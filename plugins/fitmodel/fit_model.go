@@ -1,0 +1,477 @@
+// Package fitmodel is the fit_model input, which reads the transactions of
+// another input to their end and fits the models of purchases and spend to
+// them.
+package fitmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/model/fit"
+)
+
+const (
+	fieldInput            = "input"
+	fieldModels           = "models"
+	fieldDirectory        = "directory"
+	fieldCustomer         = "customer"
+	fieldTime             = "time"
+	fieldAmount           = "amount"
+	fieldTimeUnit         = "time_unit"
+	fieldTimeZone         = "time_zone"
+	fieldObservedUntil    = "observed_until"
+	fieldMinCustomers     = "min_customers"
+	fieldMinPreviousShare = "min_previous_share"
+	fieldMaxUnusableShare = "max_unusable_share"
+	fieldPenalty          = "penalty"
+	fieldIdleTimeout      = "idle_timeout"
+)
+
+func shareLint(field, means string) string {
+	return `root = if this < 0 || this > 1 { "` + field + ` is a share: write a number from 0 to 1, such as ` + means + `" }`
+}
+
+func spec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("0.1.0").
+		Categories("Utility").
+		Summary("Reads the transactions of another input to their end, fits models of purchases and spend to them, and writes the parameter files that profiles read.").
+		Description(`
+One run is one fit: run it on a schedule, such as every night by cron, with an input that ends: files, a query, a bucket. Each model has its parameter file in `+"`directory`, `bg_nbd.yaml` and `gamma_gamma.yaml`"+`. A file is replaced as a whole or not at all, and whatever reads it takes the new parameters without a restart.
+
+From the transactions of a customer the models take what the literature has them take: purchases of one day are one purchase, of their summed amount; the first made the customer one, and is not among the repeat purchases that are counted; times are counted in whole days, up to the day `+"`observed_until`"+`, and given in `+"`time_unit`"+`. `+"`bg_nbd`"+` is fitted to all customers, and `+"`gamma_gamma`"+` to the mean amounts of the repeat purchases of those who have some.
+
+Once the transactions have ended, there is one message for each model, and then the stream ends:
+
+| member | meaning |
+| --- | --- |
+| `+"`model`, `path`"+` | the model, and its parameter file |
+| `+"`written`"+` | whether the file was replaced |
+| `+"`error`"+` | why not; the message then has this error too, so that an output can tell by `+"`errored()`"+` |
+| `+"`parameters`, `log_likelihood`, `customers`, `fitted_at`, `observed_until`, `time_unit`"+` | what is in the new file |
+| `+"`transactions`"+` | how many were `+"`used`"+`, how many were `+"`later`"+` than `+"`observed_until`"+`, and how many were `+"`unusable`"+`, by what is wrong: `+"`failed`"+` in a processor, or without a proper `+"`customer`, `time` or `amount`"+` |
+
+The file stays as it was, and the error says why and what to do, when
+
+- the input sent nothing, or stopped sending without ending for `+"`idle_timeout`"+`;
+- more than `+"`max_unusable_share`"+` of the transactions cannot be used;
+- there are fewer customers than `+"`min_customers`"+`, or than `+"`min_previous_share`"+` of those that the present file was fitted to, as after an export that was cut off;
+- the likelihood has no maximum, for which the error names the likely cause.
+
+When the process is told to end before the transactions have, nothing is fitted.
+
+Transactions are acknowledged as they are read, since an input tells its end only then: keep them where they came from, and leave options like `+"`delete_on_finish`"+` alone. They are held in memory until the end, some 20 bytes for each and 200 for each customer.
+
+Metrics are the counters `+"`fit_model_transactions`"+`, by `+"`result`"+`, and `+"`fit_model_fits`, by `model` and `result`, `written` or `failed`"+`.`).
+		Fields(
+			service.NewInputField(fieldInput).
+				Description("Where the transactions come from, one for each message, in any order. Shape and filter them by its `processors`."),
+			service.NewStringListField(fieldModels).
+				Description("The models to fit: `bg_nbd`, `gamma_gamma` or both.").
+				Default([]any{string(model.KindBGNBD), string(model.KindGammaGamma)}).
+				Example([]any{string(model.KindBGNBD)}).
+				LintRule(`root = if this.type() == "array" { if this.length() == 0 { "models is empty: write bg_nbd, gamma_gamma or both" } } else if !["bg_nbd", "gamma_gamma"].contains(this) { "models can be bg_nbd and gamma_gamma: other models are not fitted here" }`),
+			service.NewStringField(fieldDirectory).
+				Description("The folder of the parameter files. It is made if there is none.").
+				Example("./data/models"),
+			service.NewBloblangField(fieldCustomer).
+				Description("What gives the customer of a transaction: a text that is not empty, or a whole number.").
+				Default("this.userId").
+				Example("this.customer_id"),
+			service.NewBloblangField(fieldTime).
+				Description("What gives the time of a transaction: a time in RFC 3339, a date such as 2026-01-31, or a Bloblang timestamp. Times before 1980 and beyond tomorrow are taken for mistakes.").
+				Default("this.timestamp").
+				Example("this.ordered_on").
+				Example(`this.date.ts_parse("20060102")`),
+			service.NewBloblangField(fieldAmount).
+				Description("What gives the value of a transaction: a number that is not negative. It is not asked for unless `gamma_gamma` is fitted.").
+				Default("this.properties.total").
+				Example("this.cents / 100"),
+			service.NewStringField(fieldTimeUnit).
+				Description("The unit of time of the parameters, in whole days. It is also that of horizons and discount rates that the models are asked with.").
+				Default("7d").
+				Example("1d").
+				LintRule(`root = if !this.re_match("^[1-9][0-9]{0,3}d$") { "time_unit is a whole number of days: write 7d for weeks, 1d for days" }`),
+			service.NewStringField(fieldTimeZone).
+				Description("The time zone in which a day begins and ends.").
+				Default("UTC").
+				Example("Europe/Berlin").
+				Advanced(),
+			service.NewStringField(fieldObservedUntil).
+				Description("The last day that counts. Later transactions are left out, to compare a forecast with them for example. Empty means the day of the latest transaction.").
+				Default("").
+				Example("2026-01-31").
+				LintRule(`root = if this != "" && !this.re_match("^[0-9]{4}-[0-9]{2}-[0-9]{2}$") { "observed_until must be a date, such as 2026-01-31, or empty for the day of the latest transaction" }`),
+			service.NewIntField(fieldMinCustomers).
+				Description("Do not fit a model to fewer customers than this. For `gamma_gamma` those count who bought again and spent something then.").
+				Default(100).
+				Example(1000).
+				LintRule(`root = if this < 1 { "min_customers must be 1 or more" }`),
+			service.NewFloatField(fieldMinPreviousShare).
+				Description("Do not replace a file that was fitted to many more customers: this is the share of them that there must be now. Zero replaces it by any.").
+				Default(0.5).
+				Example(0.9).
+				Advanced().
+				LintRule(shareLint(fieldMinPreviousShare, "0.5 for half")),
+			service.NewFloatField(fieldMaxUnusableShare).
+				Description("Do not fit anything if more than this share of the transactions cannot be used.").
+				Default(0.01).
+				Example(0).
+				LintRule(shareLint(fieldMaxUnusableShare, "0.01 for one in a hundred")),
+			service.NewFloatField(fieldPenalty).
+				Description("Keeps parameters that the data say little about near those of a usual shop. Zero gives the estimates of maximum likelihood. Try 0.001 if an error says that the likelihood has no maximum.").
+				Default(0).
+				Example(0.001).
+				Advanced().
+				LintRule(`root = if this < 0 || this > 1 { "penalty must be from 0 to 1: 0 for maximum likelihood, 0.001 for a little help" }`),
+			service.NewDurationField(fieldIdleTimeout).
+				Description("Give up when the input has neither sent anything nor ended for this long, as one does that waits for a file to appear.").
+				Default("5m").
+				Example("1h").
+				Advanced(),
+		).
+		Example("Orders, every night", `
+Order Completed events as they were stored, a folder of files with an event on each line. What is not an order is dropped before it is counted. The outcome goes to standard output, a line for each model.`, `
+input:
+  fit_model:
+    directory: ./data/models
+    time_zone: Europe/Berlin
+    input:
+      file:
+        paths: [ ./data/events/*.jsonl ]
+        scanner:
+          lines:
+            max_buffer_size: 1_000_000
+      processors:
+        - mapping: root = if this.event != "Order Completed" { deleted() }
+
+output:
+  stdout: {}
+`).
+		Example("An alert when parameters stay old", `
+An outcome with an error goes to whoever looks after the models.`, `
+input:
+  fit_model:
+    directory: ./data/models
+    customer: this.customer_id
+    time: this.ordered_on
+    amount: this.total
+    input:
+      file:
+        paths: [ ./exports/orders.csv ]
+        scanner:
+          csv: {}
+      processors:
+        - mapping: |
+            root = this
+            root.total = this.total.number()
+
+output:
+  switch:
+    cases:
+      - check: errored()
+        output:
+          http_client:
+            url: "${ALERTS_URL:http://127.0.0.1:9093/alerts}"
+            verb: POST
+      - output:
+          stdout: {}
+`)
+}
+
+func init() {
+	service.MustRegisterBatchInput("fit_model", spec(),
+		func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
+			in, err := newInput(conf, res, time.Now)
+			if err != nil {
+				return nil, err
+			}
+			return service.AutoRetryNacksBatched(in), nil
+		})
+}
+
+type input struct {
+	child     *service.OwnedInput
+	models    []model.Kind
+	directory string
+	reader    reader
+
+	unit             time.Duration
+	observedUntil    string
+	minCustomers     int
+	minPreviousShare float64
+	maxUnusableShare float64
+	options          fit.Options
+	idleTimeout      time.Duration
+
+	now          func() time.Time
+	logger       *service.Logger
+	transactions *service.MetricCounter
+	fits         *service.MetricCounter
+
+	// started and done are used by ReadBatch, which is called by one goroutine
+	// at a time, and by Close after the last call.
+	started, done bool
+}
+
+func newInput(conf *service.ParsedConfig, res *service.Resources, now func() time.Time) (*input, error) {
+	in := &input{
+		now:          now,
+		logger:       res.Logger(),
+		transactions: res.Metrics().NewCounter("fit_model_transactions", "result"),
+		fits:         res.Metrics().NewCounter("fit_model_fits", "model", "result"),
+	}
+	names, err := conf.FieldStringList(fieldModels)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		kind := model.Kind(name)
+		if kind != model.KindBGNBD && kind != model.KindGammaGamma {
+			return nil, fmt.Errorf("%s can be %s and %s: %q is neither", fieldModels, model.KindBGNBD, model.KindGammaGamma, name)
+		}
+		if !slices.Contains(in.models, kind) {
+			in.models = append(in.models, kind)
+		}
+	}
+	if len(in.models) == 0 {
+		return nil, fmt.Errorf("%s is empty: write %s, %s or both", fieldModels, model.KindBGNBD, model.KindGammaGamma)
+	}
+	if in.directory, err = conf.FieldString(fieldDirectory); err != nil {
+		return nil, err
+	}
+	if in.directory == "" {
+		return nil, fmt.Errorf("%s is empty: write the folder that the parameter files go to, such as ./data/models", fieldDirectory)
+	}
+
+	in.reader.needsAmount = slices.Contains(in.models, model.KindGammaGamma)
+	for field, target := range map[string]**bloblang.Executor{
+		fieldCustomer: &in.reader.customer,
+		fieldTime:     &in.reader.time,
+		fieldAmount:   &in.reader.amount,
+	} {
+		if *target, err = conf.FieldBloblang(field); err != nil {
+			return nil, err
+		}
+	}
+	zone, err := conf.FieldString(fieldTimeZone)
+	if err != nil {
+		return nil, err
+	}
+	if in.reader.zone, err = time.LoadLocation(zone); err != nil {
+		return nil, fmt.Errorf("%s %q is not known: write UTC, or a name such as Europe/Berlin", fieldTimeZone, zone)
+	}
+	in.reader.from = fit.DayOf(time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC))
+
+	unit, err := conf.FieldString(fieldTimeUnit)
+	if err != nil {
+		return nil, err
+	}
+	if in.unit, err = model.ParseUnit(unit); err != nil {
+		return nil, fmt.Errorf("%s: %w", fieldTimeUnit, err)
+	}
+	if in.unit%(24*time.Hour) != 0 {
+		return nil, fmt.Errorf("%s is a whole number of days: write 7d for weeks, 1d for days", fieldTimeUnit)
+	}
+	if in.observedUntil, err = conf.FieldString(fieldObservedUntil); err != nil {
+		return nil, err
+	}
+	if in.observedUntil != "" {
+		if _, err := time.Parse(time.DateOnly, in.observedUntil); err != nil {
+			return nil, fmt.Errorf("%s must be a date, such as 2026-01-31, or empty for the day of the latest transaction", fieldObservedUntil)
+		}
+	}
+	if in.minCustomers, err = conf.FieldInt(fieldMinCustomers); err != nil {
+		return nil, err
+	}
+	for field, target := range map[string]*float64{
+		fieldMinPreviousShare: &in.minPreviousShare,
+		fieldMaxUnusableShare: &in.maxUnusableShare,
+		fieldPenalty:          &in.options.Penalty,
+	} {
+		if *target, err = conf.FieldFloat(field); err != nil {
+			return nil, err
+		}
+		if !(*target >= 0 && *target <= 1) {
+			return nil, fmt.Errorf("%s must be a number from 0 to 1", field)
+		}
+	}
+	if in.idleTimeout, err = conf.FieldDuration(fieldIdleTimeout); err != nil {
+		return nil, err
+	}
+	if in.idleTimeout <= 0 {
+		return nil, fmt.Errorf("%s must be more than 0s, such as 5m", fieldIdleTimeout)
+	}
+	if in.child, err = conf.FieldInput(fieldInput); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+func (in *input) Connect(context.Context) error { return nil }
+
+// ReadBatch reads all transactions and returns the outcomes, once.
+func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
+	if in.done {
+		return nil, nil, service.ErrEndOfInput
+	}
+	in.started = true
+	var rows rows
+	failure := in.readAll(ctx, &rows)
+	if err := ctx.Err(); err != nil {
+		in.logger.Warnf("Interrupted before the transactions ended: no model was fitted")
+		return nil, nil, err
+	}
+	in.done = true
+
+	batch := make(service.MessageBatch, 0, len(in.models))
+	for _, outcome := range in.fitAll(&rows, failure) {
+		msg, err := outcome.message()
+		if err != nil {
+			return nil, nil, err
+		}
+		batch = append(batch, msg)
+	}
+	return batch, func(context.Context, error) error { return nil }, nil
+}
+
+// readAll reads transactions until there are no more. The error is why they
+// are not all there.
+func (in *input) readAll(ctx context.Context, rows *rows) error {
+	in.reader.until = fit.DayOf(in.now().In(in.reader.zone)) + 1
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		waiting, done := context.WithTimeout(ctx, in.idleTimeout)
+		batch, ack, err := in.child.ReadBatch(waiting)
+		done()
+		switch {
+		case errors.Is(err, service.ErrEndOfInput):
+			return nil
+		case errors.Is(err, context.DeadlineExceeded):
+			return fmt.Errorf("the input neither sent anything nor ended for %s: correct what it logs as its errors, or have it end, or set %s", in.idleTimeout, fieldIdleTimeout)
+		case err != nil:
+			return err
+		}
+		for _, msg := range batch {
+			result := rows.add(&in.reader, msg)
+			in.transactions.Incr(1, string(result))
+		}
+		// Even if this was interrupted: an input that waits for an
+		// acknowledgement cannot be closed.
+		if err := ack(context.WithoutCancel(ctx), nil); err != nil {
+			return fmt.Errorf("a transaction could not be acknowledged: %w", err)
+		}
+	}
+}
+
+// fitAll fits every model and replaces its file.
+func (in *input) fitAll(rows *rows, failure error) []outcome {
+	if failure == nil {
+		failure = in.check(rows)
+	}
+	var until fit.Day
+	var customers []fit.Customer
+	if failure == nil {
+		until = rows.log.Last()
+		if in.observedUntil != "" {
+			// It was parsed before.
+			day, _ := time.Parse(time.DateOnly, in.observedUntil)
+			until = fit.DayOf(day)
+		}
+		customers = rows.log.Observed(until, in.unit)
+		rows.splitAt(until)
+	}
+	outcomes := make([]outcome, 0, len(in.models))
+	for _, kind := range in.models {
+		o := outcome{kind: kind, path: filepath.Join(in.directory, string(kind)+".yaml"), rows: rows}
+		o.err = failure
+		if o.err == nil {
+			o.fitted, o.err = in.fit(kind, o.path, customers, until)
+		}
+		if o.err != nil {
+			in.logger.Errorf("Did not fit %s, and left %s as it was: %v", kind, o.path, o.err)
+			in.fits.Incr(1, string(kind), "failed")
+		} else {
+			in.logger.Infof("Fitted %s to %d customers and wrote %s: %s", kind, o.fitted.Origin().Customers, o.path, o.parameters())
+			in.fits.Incr(1, string(kind), "written")
+		}
+		outcomes = append(outcomes, o)
+	}
+	return outcomes
+}
+
+// check tells what is wrong with the transactions as a whole.
+func (in *input) check(rows *rows) error {
+	total := rows.log.Count() + rows.unusable()
+	switch {
+	case total == 0:
+		return errors.New("the input sent no transactions: check that what it reads is there, and what its processors drop")
+	case float64(rows.unusable()) > in.maxUnusableShare*float64(total):
+		return fmt.Errorf("%d of %d transactions cannot be used (%s), more than %s allows: correct %s, %s and %s, or drop such transactions by the input's processors",
+			rows.unusable(), total, rows.unusableReasons(), fieldMaxUnusableShare, fieldCustomer, fieldTime, fieldAmount)
+	}
+	return nil
+}
+
+func (in *input) fit(kind model.Kind, path string, customers []fit.Customer, until fit.Day) (model.Model, error) {
+	usable := len(customers)
+	if kind == model.KindGammaGamma {
+		usable = 0
+		for _, c := range customers {
+			if c.Repeat > 0 && c.MeanSpend > 0 {
+				usable++
+			}
+		}
+	}
+	if usable < in.minCustomers {
+		return nil, fmt.Errorf("there are %d customers to fit it to, and %s asks for %d: read a longer history, or lower it", usable, fieldMinCustomers, in.minCustomers)
+	}
+	// A file that cannot be read is no reason to keep it.
+	if present, err := model.Load(path); err == nil {
+		if before := present.Origin().Customers; float64(usable) < in.minPreviousShare*float64(before) {
+			return nil, fmt.Errorf("there are %d customers to fit it to, and the present file was fitted to %d: look for transactions that are missing; if none are, remove the file or lower %s", usable, before, fieldMinPreviousShare)
+		}
+	}
+
+	var fitted model.Model
+	switch kind {
+	case model.KindBGNBD:
+		m, err := fit.BGNBD(customers, in.unit, in.options)
+		if err != nil {
+			return nil, err
+		}
+		m.From.FittedAt, m.From.ObservedUntil = in.now().UTC().Truncate(time.Second), until.Time()
+		fitted = m
+	default:
+		m, err := fit.GammaGamma(customers, in.options)
+		if err != nil {
+			return nil, err
+		}
+		m.From.FittedAt, m.From.ObservedUntil = in.now().UTC().Truncate(time.Second), until.Time()
+		fitted = m
+	}
+	if err := model.Save(path, fitted); err != nil {
+		return nil, fmt.Errorf("the file could not be written: %w", err)
+	}
+	return fitted, nil
+}
+
+// Close ends the input of the transactions. One that never started has nothing
+// to end, and would be waited for in vain.
+func (in *input) Close(ctx context.Context) error {
+	if !in.started {
+		return nil
+	}
+	return in.child.Close(ctx)
+}
