@@ -1,0 +1,74 @@
+package main
+
+import (
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/urfave/cli/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/configlint"
+	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/trackingplan"
+)
+
+// fileKinds lists the YAML files, other than pipelines, that a folder of
+// configs holds.
+func fileKinds() []configlint.Kind {
+	return []configlint.Kind{
+		{
+			Name:      "profile definition",
+			Recognise: func(keys configlint.Keys) bool { return keys.Any("features") },
+			Lint:      lintDefinition,
+		},
+		{
+			Name:      "tracking plan",
+			Recognise: func(keys configlint.Keys) bool { return keys.Any("events") },
+			Lint:      lintPlan,
+		},
+		{
+			Name:      "model parameter",
+			Recognise: func(keys configlint.Keys) bool { return keys.Any("model") },
+			Lint:      lintModel,
+		},
+		configlint.JSONSchema(),
+	}
+}
+
+func lintDefinition(path string) ([]configlint.Lint, error) {
+	found, err := profiles.LintDefinition(path)
+	lints := make([]configlint.Lint, len(found))
+	for i, l := range found {
+		lints[i] = configlint.Lint{Path: path, Lint: l}
+	}
+	return lints, err
+}
+
+func lintPlan(path string) ([]configlint.Lint, error) {
+	var lints []configlint.Lint
+	for _, l := range trackingplan.LintFile(path) {
+		lints = append(lints, configlint.Lint{
+			Path: l.File,
+			Lint: service.Lint{Line: l.Line, Column: 1, Type: service.LintCustom, What: l.Message},
+		})
+	}
+	return lints, nil
+}
+
+func lintModel(path string) ([]configlint.Lint, error) {
+	problems, err := model.Lint(path)
+	lints := make([]configlint.Lint, len(problems))
+	for i, p := range problems {
+		lints[i] = configlint.Lint{
+			Path: p.File,
+			Lint: service.Lint{Line: p.Line, Column: 1, Type: service.LintCustom, What: p.Message},
+		}
+	}
+	return lints, err
+}
+
+// prepare is called once the flags of a command are parsed, before it acts.
+func prepare(c *cli.Context) error {
+	if c.Command.Name == "test" {
+		profiles.UseMemory()
+	}
+	return nil
+}

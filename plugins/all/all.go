@@ -1,0 +1,15 @@
+// Package all registers every plugin of this project. A distribution, and any
+// program that needs their config specs, imports it for that effect alone.
+package all
+
+import (
+	_ "github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	_ "github.com/connect-personalize/connect-personalize/plugins/eventcollector"
+	_ "github.com/connect-personalize/connect-personalize/plugins/fitmodel"
+	_ "github.com/connect-personalize/connect-personalize/plugins/kafkatopic"
+	_ "github.com/connect-personalize/connect-personalize/plugins/profileapi"
+	_ "github.com/connect-personalize/connect-personalize/plugins/profiles"
+	_ "github.com/connect-personalize/connect-personalize/plugins/syntheticshop"
+	_ "github.com/connect-personalize/connect-personalize/plugins/updateprofile"
+	_ "github.com/connect-personalize/connect-personalize/plugins/validateevent"
+)
