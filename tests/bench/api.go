@@ -1,0 +1,300 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// api is our API, webdis and a bare net/http server on the same profiles.
+type api struct {
+	ours, webdis, bare string // addresses
+	debug              string // of our profiles, if wanted
+	processes          []*process
+	bodyBytes          int
+	customers          int
+}
+
+func (a *api) stop() {
+	for _, p := range a.processes {
+		p.stop()
+	}
+}
+
+const webdisConfig = `{
+  "redis_host": %q, "redis_port": %s, "http_host": "127.0.0.1", "http_port": %s,
+  "threads": 2, "pool_size": 20, "daemonize": false, "websockets": false,
+  "database": 0, "verbosity": 0, "logfile": %q,
+  "acl": [{ "disabled": ["DEBUG"] }]
+}`
+
+// startAPI serves the profiles that are in the server, and beside them values
+// of the size that a profile has as JSON.
+func (b *bench) startAPI(ctx context.Context) (a *api, err error) {
+	if err := b.need(ctx, "wrk", "wrk"); err != nil {
+		return nil, err
+	}
+	if err := b.need(ctx, "webdis", "webdis"); err != nil {
+		return nil, err
+	}
+	a = &api{customers: b.sizes.api}
+	defer func() {
+		if err != nil {
+			a.stop()
+		}
+	}()
+	if a.ours, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	env := []string{"API_ADDRESS=" + a.ours, "REDIS_URL=" + b.server.url}
+	if b.profiles != "" {
+		if a.debug, err = freeAddress(); err != nil {
+			return nil, err
+		}
+		env = append(env, "HTTP_ENABLED=true", "HTTP_ADDRESS="+a.debug)
+	}
+	ours, err := b.start(ctx, env, nil, b.ours, "run", "tests/bench/configs/api.yaml")
+	if err != nil {
+		return nil, err
+	}
+	a.processes = append(a.processes, ours)
+	if err := ours.waitFor(func() error { _, err := get("http://" + a.ours + "/readyz"); return err }); err != nil {
+		return nil, err
+	}
+	total := 0
+	const sample = 200
+	for i := range sample {
+		body, err := get("http://" + a.ours + "/api/customer/" + customerID(i*a.customers/sample))
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Contains(body, []byte(`"orders_30d"`)) {
+			return nil, fmt.Errorf("a profile has no features: %s", body)
+		}
+		total += len(body)
+	}
+	a.bodyBytes = total / sample
+	b.say("a profile is %d bytes of JSON", a.bodyBytes)
+	if err := b.server.fill(ctx, a.customers, a.bodyBytes, rawKey, numberedKey); err != nil {
+		return nil, err
+	}
+
+	if a.webdis, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	host, port := b.server.hostPort()
+	config := filepath.Join(b.dir, "webdis.json")
+	text := fmt.Sprintf(webdisConfig, host, port, a.webdis[len("127.0.0.1:"):], filepath.Join(b.dir, "webdis.log"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	webdis, err := b.start(ctx, nil, nil, "webdis", config)
+	if err != nil {
+		return nil, err
+	}
+	a.processes = append(a.processes, webdis)
+	err = webdis.waitFor(func() error {
+		body, err := get("http://" + a.webdis + "/GET/" + rawKey(0) + ".txt")
+		if err == nil && len(body) != a.bodyBytes {
+			err = fmt.Errorf("webdis answers %d bytes, not %d", len(body), a.bodyBytes)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	if a.bare, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	bare, err := b.start(ctx, nil, nil, b.bare, a.bare, strconv.Itoa(a.bodyBytes))
+	if err != nil {
+		return nil, err
+	}
+	a.processes = append(a.processes, bare)
+	return a, bare.waitFor(func() error { _, err := get("http://" + a.bare + "/"); return err })
+}
+
+func rawKey(n int) string { return fmt.Sprintf("raw-%07d", n) }
+
+// numberedKey is a key that redis-benchmark can draw.
+func numberedKey(n int) string { return fmt.Sprintf("n:%012d", n) }
+
+func get(url string) ([]byte, error) {
+	response, err := http.Get(url)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(response.Body)
+	err = errors.Join(err, response.Body.Close())
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET answers %s", response.Status)
+	}
+	return body, err
+}
+
+// load is what one run of wrk saw.
+type load struct {
+	Name        string  `json:"name"`
+	Connections int     `json:"connections"`
+	Requests    int     `json:"requests"`
+	Seconds     float64 `json:"seconds"`
+	Bytes       int64   `json:"bytes"`
+	Errors      int     `json:"errors"`
+	P50         float64 `json:"p50_us"`
+	P99         float64 `json:"p99_us"`
+	P999        float64 `json:"p999_us"`
+}
+
+func (l load) rate() float64 { return float64(l.Requests) / l.Seconds }
+
+type loads []load
+
+func (all loads) of(name string, connections int) (chosen loads) {
+	for _, l := range all {
+		if l.Name == name && l.Connections == connections {
+			chosen = append(chosen, l)
+		}
+	}
+	return chosen
+}
+
+// wrk loads a server with one of the scripts of the folder load.
+func (b *bench) wrk(ctx context.Context, script, address string, connections int, args ...string) (l load, err error) {
+	threads := min(connections, 2)
+	command := []string{
+		"wrk", "-t", strconv.Itoa(threads), "-c", strconv.Itoa(connections), "-d", strconv.Itoa(int(b.sizes.load / time.Second)),
+		"--timeout", "10s", "-s", "tests/bench/load/" + script, "http://" + address, "--",
+	}
+	out, err := b.run(ctx, append(command, args...)...)
+	if err != nil {
+		return l, err
+	}
+	at := bytes.LastIndexByte(out, '{')
+	if at < 0 {
+		return l, fmt.Errorf("wrk printed no result:\n%s", out)
+	}
+	if err := json.Unmarshal(out[at:], &l); err != nil {
+		return l, fmt.Errorf("wrk printed %q: %w", out[at:], err)
+	}
+	l.Connections = connections
+	if l.Errors > 0 {
+		b.say("%d of %d requests failed", l.Errors, l.Requests)
+	}
+	return l, nil
+}
+
+// reads measures single reads, each side in turn.
+func (b *bench) reads(ctx context.Context, a *api, connections []int, hot bool) (loads, error) {
+	customers := strconv.Itoa(a.customers)
+	type side struct {
+		name, address string
+		args          []string
+	}
+	sides := []side{
+		{"ours", a.ours, []string{"/api/customer/u-", "", customers}},
+		{"webdis", a.webdis, []string{"/GET/raw-", ".txt", customers}},
+		{"net/http", a.bare, []string{"/", "", customers}},
+	}
+	if hot {
+		sides = append(sides, side{"ours, 100 customers", a.ours, []string{"/api/customer/u-", "", "100"}})
+	}
+	var all loads
+	for round := range b.sizes.rounds {
+		for _, c := range connections {
+			for _, side := range sides {
+				if side.address == a.ours && a.debug != "" {
+					go b.profile(ctx, fmt.Sprintf("read-%d", c), a.debug)
+				}
+				l, err := b.wrk(ctx, "get.lua", side.address, c, side.args...)
+				if err != nil {
+					return nil, err
+				}
+				l.Name = side.name
+				b.say("round %d: %-19s %5d connections: %8s requests/s, p50 %.2f ms, p99 %.2f ms", round+1, l.Name, c, thousands(l.rate()), l.P50/1e3, l.P99/1e3)
+				all = append(all, l)
+			}
+		}
+	}
+	return all, nil
+}
+
+var benchmarkRate = regexp.MustCompile(`([\d.]+) requests per second`)
+
+const (
+	batchIDs         = 1000
+	batchConnections = 4
+)
+
+// batchRates are profiles a second by batch reads, and values a second by
+// redis-benchmark.
+type batchRates struct{ ours, wide, narrow []float64 }
+
+// batchReads measures batch reads, and redis-benchmark: with as many
+// connections and as many reads on their way on each, and as its manual has it.
+func (b *bench) batchReads(ctx context.Context, a *api) (rates batchRates, err error) {
+	for round := range b.sizes.rounds {
+		if a.debug != "" {
+			go b.profile(ctx, "batch", a.debug)
+		}
+		l, err := b.wrk(ctx, "batch.lua", a.ours, batchConnections, "/api/customers/batch", "u-", strconv.Itoa(a.customers), strconv.Itoa(batchIDs))
+		if err != nil {
+			return rates, err
+		}
+		if l.Bytes < int64(l.Requests)*batchIDs*int64(a.bodyBytes)/2 {
+			return rates, fmt.Errorf("batch reads answered %d bytes in %d requests: too little to be the profiles", l.Bytes, l.Requests)
+		}
+		wide, err := b.redisBenchmark(ctx, a, batchConnections, batchIDs)
+		if err != nil {
+			return rates, err
+		}
+		narrow, err := b.redisBenchmark(ctx, a, 50, 16)
+		if err != nil {
+			return rates, err
+		}
+		rates.ours = append(rates.ours, l.rate()*batchIDs)
+		rates.wide, rates.narrow = append(rates.wide, wide), append(rates.narrow, narrow)
+		b.say("round %d: batches: %s profiles/s, p99 %.1f ms; redis-benchmark %s, with 16 at a time %s",
+			round+1, thousands(l.rate()*batchIDs), l.P99/1e3, thousands(wide), thousands(narrow))
+	}
+	return rates, nil
+}
+
+// redisBenchmark reads values for about as long as wrk runs.
+func (b *bench) redisBenchmark(ctx context.Context, a *api, connections, pipelined int) (float64, error) {
+	host, port := b.server.hostPort()
+	out, err := b.run(ctx, "redis-benchmark", "-h", host, "-p", port, "-q",
+		"-n", strconv.Itoa(int(b.sizes.load/time.Second)*300_000), "-c", strconv.Itoa(connections),
+		"-P", strconv.Itoa(pipelined), "-r", strconv.Itoa(a.customers), "GET", "n:__rand_int__")
+	if err != nil {
+		return 0, err
+	}
+	found := benchmarkRate.FindAllSubmatch(out, -1)
+	if found == nil {
+		return 0, fmt.Errorf("redis-benchmark printed no rate:\n%s", out)
+	}
+	return strconv.ParseFloat(string(found[len(found)-1][1]), 64)
+}
+
+func itself(v float64) float64 { return v }
+
+// measureAPI measures only the API.
+func (b *bench) measureAPI(ctx context.Context, conditions conditions) error {
+	t := &table{Conditions: conditions, Runs: map[string][]measured{}}
+	b.rows = map[string]bool{"read": true, "batch": true, "hot": true}
+	if err := b.serving(ctx, t); err != nil {
+		return err
+	}
+	t.print()
+	b.results.API = t
+	return nil
+}

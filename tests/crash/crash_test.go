@@ -1,0 +1,206 @@
+//go:build unix
+
+// Package crash kills the distribution while events flow in and checks that
+// what was acknowledged is counted, once.
+package crash
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const root = "../.."
+
+func freeAddress(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// server is the quickstart as a process that can be killed and started again.
+type server struct {
+	t              *testing.T
+	binary, data   string
+	collector, api string
+	cmd            *exec.Cmd
+	log            *os.File
+}
+
+func (s *server) start() {
+	s.cmd = exec.Command(s.binary, "-c", "configs/quickstart.yaml")
+	s.cmd.Dir = root
+	s.cmd.Env = append(os.Environ(),
+		"COLLECTOR_ADDRESS="+s.collector, "PROFILE_API_ADDRESS="+s.api, "HTTP_ADDRESS="+freeAddress(s.t),
+		"PROFILE_DIR="+filepath.Join(s.data, "profiles"), "DATA_DIR="+s.data, "SHOP_RATE=20")
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	require.NoError(s.t, s.cmd.Start())
+}
+
+func (s *server) waitReady() {
+	require.Eventually(s.t, func() bool {
+		response, err := http.Get("http://" + s.api + "/readyz")
+		if err != nil {
+			return false
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	}, 30*time.Second, 20*time.Millisecond)
+}
+
+// post sends a batch until it is acknowledged.
+func (s *server) post(client *http.Client, body []byte, stop <-chan struct{}) bool {
+	for {
+		request, err := http.NewRequest(http.MethodPost, "http://"+s.collector+"/v1/batch", bytes.NewReader(body))
+		if err != nil {
+			return false
+		}
+		request.SetBasicAuth("demo", "")
+		response, err := client.Do(request)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return true
+			}
+		}
+		select {
+		case <-stop:
+			return false
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// TestKilledInMidStream: clients send batches, again and again until they are
+// acknowledged, while the process is killed and started anew; then every event
+// is counted exactly once.
+func TestKilledInMidStream(t *testing.T) {
+	data := t.TempDir()
+	binary := filepath.Join(data, "connect-personalize")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/connect-personalize")
+	build.Dir = root
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	log, err := os.Create(filepath.Join(data, "log"))
+	require.NoError(t, err)
+	defer log.Close()
+
+	s := &server{t: t, binary: binary, data: data, collector: freeAddress(t), api: freeAddress(t), log: log}
+	s.start()
+	s.waitReady()
+	t.Cleanup(func() {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("the end of the log:\n%s", text[max(0, len(text)-3000):])
+		}
+	})
+
+	const clients, batches, size = 4, 400, 20
+	stop := make(chan struct{})
+	var sending sync.WaitGroup
+	for c := range clients {
+		sending.Add(1)
+		go func() {
+			defer sending.Done()
+			client := &http.Client{Timeout: 5 * time.Second}
+			for b := range batches {
+				var events []json.RawMessage
+				for i := range size {
+					// Of every third event the total is no number: it is to be
+					// set aside once and counted never.
+					total := "1.25"
+					if i%3 == 2 {
+						total = `"much"`
+					}
+					events = append(events, fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"c%d-b%d-i%d","userId":"crash-%d","timestamp":%q,"properties":{"order_id":"o","total":%s}}`,
+						c, b, i, c, time.Now().UTC().Format(time.RFC3339Nano), total))
+				}
+				body, err := json.Marshal(map[string]any{"batch": events})
+				if err != nil {
+					panic(err)
+				}
+				if !s.post(client, body, stop) {
+					return
+				}
+			}
+		}()
+	}
+	finished := make(chan struct{})
+	go func() { sending.Wait(); close(finished) }()
+
+	kills := 0
+	deadline := time.After(2 * time.Minute)
+kill:
+	for {
+		select {
+		case <-finished:
+			break kill
+		case <-deadline:
+			close(stop)
+			t.Fatal("the events were not acknowledged in time")
+		case <-time.After(time.Duration(50+rand.IntN(250)) * time.Millisecond):
+			if kills < 8 {
+				require.NoError(t, s.cmd.Process.Kill())
+				_ = s.cmd.Wait()
+				kills++
+				s.start()
+				s.waitReady()
+			}
+		}
+	}
+	require.GreaterOrEqual(t, kills, 2)
+	t.Logf("killed %d times", kills)
+
+	good := 0
+	for i := range size {
+		if i%3 != 2 {
+			good++
+		}
+	}
+	for c := range clients {
+		response, err := http.Get(fmt.Sprintf("http://%s/api/customer/crash-%d?fields=features.orders,features.revenue", s.api, c))
+		require.NoError(t, err)
+		var profile struct {
+			Features struct{ Orders, Revenue float64 }
+		}
+		require.NoError(t, json.NewDecoder(response.Body).Decode(&profile))
+		response.Body.Close()
+		require.Equal(t, float64(batches*good), profile.Features.Orders, "customer %d", c)
+		require.Equal(t, float64(batches*good)*1.25, profile.Features.Revenue, "customer %d", c)
+	}
+	// Dead letters may be written again after a crash, by the same id; none is
+	// missing.
+	letters, err := os.ReadFile(filepath.Join(data, "dead_letters.jsonl"))
+	require.NoError(t, err)
+	set := map[string]bool{}
+	for line := range bytes.Lines(letters) {
+		var letter struct{ ID, Original string }
+		if json.Unmarshal(line, &letter) != nil {
+			continue // a line that a kill cut off
+		}
+		if bytes.Contains([]byte(letter.Original), []byte(`"userId":"crash-`)) {
+			var event struct {
+				MessageID string `json:"messageId"`
+			}
+			require.NoError(t, json.Unmarshal([]byte(letter.Original), &event))
+			set[event.MessageID] = true
+		}
+	}
+	require.Len(t, set, clients*batches*(size-good))
+}

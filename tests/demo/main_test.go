@@ -1,0 +1,124 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The first thing anybody does: start the demo, copy the two commands it
+// prints, interrupt it.
+func TestDemo(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	bin, data := t.TempDir(), filepath.Join(t.TempDir(), "demo")
+	build := exec.Command("go", "build", "-o", bin, "./cmd/connect-personalize", "./tests/demo")
+	build.Dir = root
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	demo := exec.Command(filepath.Join(bin, "demo"), "-binary", filepath.Join(bin, "connect-personalize"), "-data", data)
+	demo.Dir = root
+	demo.Env = append(os.Environ(), "COLLECTOR_ADDRESS="+freeAddress(t), "PROFILE_API_ADDRESS="+freeAddress(t), "HTTP_ADDRESS="+freeAddress(t))
+	demo.Stderr = os.Stderr
+	stdout, err := demo.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, demo.Start())
+	t.Cleanup(func() { _ = demo.Process.Kill() })
+
+	var said strings.Builder
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		said.WriteString(lines.Text() + "\n")
+		if strings.HasPrefix(lines.Text(), "Ctrl-C") {
+			break
+		}
+	}
+	commands := regexp.MustCompile(`(?s)curl (\S+/api/customer/\S+)\s+curl -u demo: (\S+) .* -d '([^']+)'`).FindStringSubmatch(said.String())
+	require.NotNil(t, commands, said.String())
+	profileURL, trackURL, event := commands[1], commands[2], commands[3]
+
+	before := viewed(t, profileURL)
+	request, err := http.NewRequest(http.MethodPost, trackURL, strings.NewReader(event))
+	require.NoError(t, err)
+	request.SetBasicAuth("demo", "")
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	answer, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode, string(answer))
+	// The shop goes on meanwhile, and may have added views of its own.
+	require.Greater(t, viewed(t, profileURL), before, "the event counts as soon as it is answered")
+
+	require.NoError(t, demo.Process.Signal(os.Interrupt))
+	rest := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(stdout)
+		rest <- string(text)
+	}()
+	select {
+	case text := <-rest:
+		require.Contains(t, text, "Stopped.")
+	case <-time.After(30 * time.Second):
+		t.Fatal("it did not stop when interrupted")
+	}
+	require.NoError(t, demo.Wait())
+}
+
+// viewed is how many products the customer has viewed this week.
+func viewed(t *testing.T, profileURL string) float64 {
+	t.Helper()
+	response, err := http.Get(profileURL)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	var profile struct {
+		Features struct {
+			Viewed float64 `json:"products_viewed_7d"`
+		}
+	}
+	require.NoError(t, json.NewDecoder(response.Body).Decode(&profile))
+	return profile.Features.Viewed
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func TestDemoSaysWhyItCannotStart(t *testing.T) {
+	for _, e := range []endpoint{collector, api, metrics} {
+		t.Setenv(e.variable, freeAddress(t))
+	}
+	binary, err := exec.LookPath("false")
+	require.NoError(t, err)
+	err = run(binary, "config.yaml", t.TempDir(), 10*time.Second)
+	require.ErrorContains(t, err, "connect-personalize ended (exit status 1)")
+}
+
+func TestDemoDoesNotShowSomebodyElsesProcess(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	t.Setenv(collector.variable, freeAddress(t))
+	t.Setenv(api.variable, listener.Addr().String())
+	err = run("unused", "unused", t.TempDir(), time.Second)
+	require.ErrorContains(t, err, listener.Addr().String()+" is taken: end what listens there, or set PROFILE_API_ADDRESS")
+}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// history is everything that is sent, with what must come of it.
+type history struct {
+	asOf      time.Time
+	customers []*customer
+	sent      []record
+	shuffled  int
+	repeated  int
+	journeys  int               // customers who were anonymous first
+	bad       map[string]string // what must be refused, by its bytes, with the stage
+	badBy     map[string]int    // how many of them, by kind
+}
+
+// customer is a person, under all ids, with the events that count, in order.
+type customer struct {
+	id        string // what to read the profile by
+	anonymous string // an id that must lead to the same profile
+	events    [][]byte
+	traits    map[string]any
+}
+
+// record is a record of the topic.
+type record struct {
+	key, value []byte
+}
+
+const (
+	eventsEach = 40
+	span       = 100 * 24 * time.Hour
+	// oversize is what a trait has that makes a profile too large for the
+	// limit that the workers are given.
+	oversize    = 80 << 10
+	recordLimit = "64KiB"
+)
+
+var (
+	categories = []string{"shoes", "hats", "coats", "bags"}
+	countries  = []string{"DE", "FR", "NL"}
+)
+
+// makeHistory draws n events or a few more.
+func makeHistory(n int, seed uint64, asOf time.Time) *history {
+	r := rand.New(rand.NewPCG(seed, 1))
+	h := &history{asOf: asOf, bad: map[string]string{}, badBy: map[string]int{}}
+	var perCustomer [][]record
+	for made, i := 0, 0; made < n; i++ {
+		c, records := makeCustomer(r, i, asOf)
+		if c.anonymous != "" {
+			h.journeys++
+		}
+		h.customers = append(h.customers, c)
+		perCustomer = append(perCustomer, records)
+		made += len(records)
+	}
+	h.sent = weave(r, perCustomer)
+	h.addBad(r, n/200)
+	h.repeat(r, len(h.sent)/10)
+	h.shuffle(r, len(h.sent)/5)
+	return h
+}
+
+func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []record) {
+	user, anonymous := fmt.Sprintf("u-%06d", i), ""
+	n := eventsEach/2 + r.IntN(eventsEach)
+	known := 0 // the event by which the customer is known
+	switch r.IntN(10) {
+	case 0, 1, 2: // somebody who signs in
+		anonymous = fmt.Sprintf("a-%06d", i)
+		known = 1 + r.IntN(n-2)
+	case 3: // somebody who never does
+		user, anonymous, known = "", fmt.Sprintf("a-%06d", i), n
+	}
+	c := &customer{id: user, anonymous: anonymous, traits: map[string]any{}}
+	if user == "" {
+		c.id, c.anonymous = anonymous, ""
+	}
+	// No two events of a customer are at the same time, so that what is first
+	// and what is last does not hang on how ties are broken.
+	times := map[int64]bool{}
+	for len(times) < n {
+		times[asOf.Add(-time.Minute-time.Duration(r.Int64N(int64(span)))).UnixMilli()] = true
+	}
+	at := make([]int64, 0, n)
+	for t := range times {
+		at = append(at, t)
+	}
+	slices.Sort(at)
+	var records []record
+	for k, ms := range at {
+		e := map[string]any{
+			"messageId": fmt.Sprintf("%s%s-%d", user, anonymous, k),
+			"timestamp": stamp(ms), "receivedAt": stamp(ms + int64(r.IntN(2000))), "source": "web",
+		}
+		key := user
+		switch {
+		case k < known:
+			e["anonymousId"], key = anonymous, anonymous
+		case anonymous != "" && k > known && r.IntN(3) == 0:
+			// Another tab still sends the anonymous id alone.
+			e["anonymousId"], key = anonymous, anonymous
+		default:
+			e["userId"] = user
+		}
+		switch what := r.IntN(20); {
+		case k == known && anonymous != "" && user != "":
+			e["userId"], e["anonymousId"], key = user, anonymous, user
+			identify(r, c, e)
+		case what < 2:
+			identify(r, c, e)
+		case what < 8:
+			e["type"], e["event"] = "track", "Product Viewed"
+			e["properties"] = map[string]any{
+				"product_id": fmt.Sprintf("p-%d", r.IntN(12)), "name": "thing",
+				"category": categories[r.IntN(len(categories))], "price": cents(r),
+			}
+		case what < 13:
+			var products []any
+			for range 1 + r.IntN(3) {
+				products = append(products, map[string]any{
+					"product_id": fmt.Sprintf("p-%d", r.IntN(12)), "name": "thing", "quantity": 1,
+					"category": categories[r.IntN(len(categories))], "price": cents(r),
+				})
+			}
+			e["type"], e["event"] = "track", "Order Completed"
+			e["properties"] = map[string]any{
+				"order_id": fmt.Sprintf("o-%d-%d", i, k), "total": cents(r), "currency": "EUR", "products": products,
+			}
+		default:
+			e["type"], e["name"] = "page", "Home"
+		}
+		raw := encode(e)
+		c.events = append(c.events, raw)
+		records = append(records, record{[]byte(key), raw})
+	}
+	return c, records
+}
+
+// identify makes e an identify event. Events are drawn in the order of their
+// times, so the trait stated last is the one that holds.
+func identify(r *rand.Rand, c *customer, e map[string]any) {
+	e["type"] = "identify"
+	traits := map[string]any{}
+	for _, t := range []struct {
+		name  string
+		value any
+	}{
+		{"plan", []string{"free", "gold"}[r.IntN(2)]},
+		{"country", countries[r.IntN(len(countries))]},
+		{"points", r.IntN(1000)},
+	} {
+		if r.IntN(2) == 0 {
+			continue
+		}
+		c.traits[t.name] = t.value
+		traits[t.name] = t.value
+		if s, ok := t.value.(string); ok && t.name == "country" {
+			traits[t.name] = " " + strings.ToLower(s) // what the pipeline cleans
+		}
+	}
+	e["traits"] = traits
+}
+
+func cents(r *rand.Rand) float64 { return float64(100+r.IntN(20000)) / 100 }
+
+func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
+
+func encode(e map[string]any) []byte {
+	raw, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
+// weave mixes the customers, each of whose events stay in order.
+func weave(r *rand.Rand, perCustomer [][]record) []record {
+	var order []int
+	for c, records := range perCustomer {
+		for range records {
+			order = append(order, c)
+		}
+	}
+	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	sent := make([]record, 0, len(order))
+	next := make([]int, len(perCustomer))
+	for _, c := range order {
+		sent = append(sent, perCustomer[c][next[c]])
+		next[c]++
+	}
+	return sent
+}
+
+// addBad adds events that must become dead letters, each with bytes of its own.
+// They name customers of their own: a bad event changes no good one's profile,
+// and a customer who was refused has none.
+func (h *history) addBad(r *rand.Rand, n int) {
+	good := map[string]any{"type": "page", "timestamp": stamp(h.asOf.UnixMilli() - 60_000)}
+	with := func(i int, more map[string]any) []byte {
+		e := map[string]any{"messageId": fmt.Sprintf("bad-%d", i), "userId": fmt.Sprintf("bad-%d", i)}
+		for _, m := range []map[string]any{good, more} {
+			for k, v := range m {
+				e[k] = v
+			}
+		}
+		return encode(e)
+	}
+	for i := range max(n, 6) {
+		var raw []byte
+		kind, stage := "", "validate_event"
+		switch i % 6 {
+		case 0:
+			kind, raw = "cut off", with(i, nil)
+			raw = raw[:len(raw)-2]
+		case 1:
+			kind, raw = "not UTF-8", append(with(i, nil), 0xff)
+		case 2:
+			kind, raw = "wrong type", with(i, map[string]any{"type": "track", "event": "Order Completed",
+				"properties": map[string]any{"order_id": "o", "total": "a lot", "products": []any{}}})
+		case 3:
+			kind, raw = "nobody", with(i, map[string]any{"userId": nil})
+		case 4:
+			kind, stage = "placeholder id", "update_profile"
+			raw = with(i, map[string]any{"userId": "undefined"})
+		case 5:
+			if i > 5 && i%60 != 5 { // large ones are few
+				kind, raw = "cut off", with(i, nil)[1:]
+				break
+			}
+			kind, stage = "profile over the size limit", "update_profile"
+			raw = with(i, map[string]any{"type": "identify", "traits": map[string]any{"about": strings.Repeat("x", oversize)}})
+		}
+		h.bad[string(raw)] = stage
+		h.badBy[kind]++
+		at := r.IntN(len(h.sent))
+		h.sent = append(h.sent, h.sent[at])
+		h.sent[at] = record{[]byte(fmt.Sprintf("bad-%d", i)), raw}
+	}
+}
+
+// repeat sends n records a second time, somewhere after the first.
+func (h *history) repeat(r *rand.Rand, n int) {
+	h.repeated = n
+	for range n {
+		at := r.IntN(len(h.sent))
+		rec := h.sent[at]
+		later := at + r.IntN(len(h.sent)-at)
+		h.sent = append(h.sent, h.sent[later])
+		h.sent[later] = rec
+		// What was there goes to the end, which is late.
+	}
+}
+
+// shuffle swaps records with others until n are out of place.
+func (h *history) shuffle(r *rand.Rand, n int) {
+	h.shuffled = n
+	for range n / 2 {
+		i, j := r.IntN(len(h.sent)), r.IntN(len(h.sent))
+		h.sent[i], h.sent[j] = h.sent[j], h.sent[i]
+	}
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+)
+
+const readAtOnce = 500
+
+// verdict is how profiles compare with the oracle.
+type verdict struct {
+	customers, features, traits, aliases, wrong int
+	examples                                    []string
+}
+
+func (v *verdict) miss(format string, args ...any) {
+	v.wrong++
+	if len(v.examples) < 5 {
+		v.examples = append(v.examples, fmt.Sprintf(format, args...))
+	}
+}
+
+type served struct {
+	Found   bool `json:"found"`
+	Profile struct {
+		ID       string         `json:"id"`
+		Traits   map[string]any `json:"traits"`
+		Features map[string]any `json:"features"`
+	} `json:"profile"`
+}
+
+// verify reads every profile through the API and compares it.
+func verify(ctx context.Context, api string, features []oracle.Feature, h *history) (*verdict, error) {
+	v := &verdict{}
+	for at := 0; at < len(h.customers); at += readAtOnce {
+		some := h.customers[at:min(at+readAtOnce, len(h.customers))]
+		ids := make([]string, 0, 2*len(some))
+		for _, c := range some {
+			ids = append(ids, c.id)
+		}
+		for _, c := range some {
+			if c.anonymous != "" {
+				ids = append(ids, c.anonymous)
+			}
+		}
+		answers, err := readProfiles(ctx, api, ids, h.asOf)
+		if err != nil {
+			return nil, err
+		}
+		want := make([]map[string]any, len(some))
+		var computing sync.WaitGroup
+		for i, c := range some {
+			computing.Go(func() { want[i] = expected(features, c, h.asOf) })
+		}
+		computing.Wait()
+		alias := len(some)
+		for i, c := range some {
+			v.customer(c, want[i], &answers[i])
+			if c.anonymous != "" {
+				v.aliases++
+				if !answers[alias].Found || answers[alias].Profile.ID != c.id {
+					v.miss("%s does not lead to %s", c.anonymous, c.id)
+				}
+				alias++
+			}
+		}
+	}
+	// Nobody came into being by events that were refused.
+	var refused []string
+	for i := range min(len(h.bad), readAtOnce) {
+		refused = append(refused, fmt.Sprintf("bad-%d", i))
+	}
+	answers, err := readProfiles(ctx, api, refused, h.asOf)
+	if err != nil {
+		return nil, err
+	}
+	for i := range answers {
+		if answers[i].Found {
+			v.miss("%s has a profile by a refused event", refused[i])
+		}
+	}
+	return v, nil
+}
+
+func (v *verdict) customer(c *customer, want map[string]any, got *served) {
+	v.customers++
+	if !got.Found {
+		v.miss("%s has no profile", c.id)
+		return
+	}
+	if len(got.Profile.Features) != len(want) {
+		v.miss("%s has %d features, not %d", c.id, len(got.Profile.Features), len(want))
+	}
+	for name, value := range want {
+		v.features++
+		if !same(value, got.Profile.Features[name]) {
+			v.miss("%s: %s is %v, not %v", c.id, name, got.Profile.Features[name], value)
+		}
+	}
+	v.traits += len(c.traits)
+	if !same(plain(c.traits), any(got.Profile.Traits)) && len(c.traits)+len(got.Profile.Traits) > 0 {
+		v.miss("%s: traits are %v, not %v", c.id, got.Profile.Traits, c.traits)
+	}
+}
+
+func readProfiles(ctx context.Context, api string, ids []string, asOf time.Time) ([]served, error) {
+	var all []served
+	for at := 0; at < len(ids); at += readAtOnce {
+		some := ids[at:min(at+readAtOnce, len(ids))]
+		body, err := json.Marshal(map[string]any{"ids": some})
+		if err != nil {
+			return nil, err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost,
+			"http://"+api+"/api/customers/batch?as_of="+url.QueryEscape(asOf.Format(time.RFC3339)), bytes.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		var page struct {
+			Customers []served `json:"customers"`
+		}
+		if err := json.Unmarshal(raw, &page); err != nil || resp.StatusCode != http.StatusOK || len(page.Customers) != len(some) {
+			return nil, fmt.Errorf("batch read of %d profiles: status %d, %d profiles: %s", len(some), resp.StatusCode, len(page.Customers), raw[:min(len(raw), 300)])
+		}
+		all = append(all, page.Customers...)
+	}
+	return all, nil
+}

@@ -1,0 +1,22 @@
+// What the suite sends and therefore expects: the i-th event of an SDK.
+export const SDKS = ['segment', 'rudderstack'];
+
+export function eventAt(sdk, i, userId) {
+  if (i === 0) {
+    return { type: 'identify', userId, traits: { name: 'Zoë Müller', plan: sdk } };
+  }
+  if (i % 10 === 0) {
+    return { type: 'page', userId, name: 'Product', properties: { sdk, n: i, url: `https://shop.example/p/${i}` } };
+  }
+  return {
+    type: 'track',
+    userId,
+    event: 'Order Completed',
+    properties: { sdk, n: i, order_id: `${sdk}-${i}`, total: total(i), currency: 'EUR', note: 'naïve “quotes” 🛒' },
+  };
+}
+
+// total is an amount in whole cents, to add up without rounding.
+export function total(i) {
+  return (i * 37 % 10000) / 100;
+}
