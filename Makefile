@@ -1,0 +1,95 @@
+# Everything here needs Go and nothing else; targets that need more say so.
+
+BINARY      := bin/connect-personalize
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
+FUZZTIME    ?= 10s
+CASES       ?= 10000
+LOG         ?= ../shared/data/CDNOW_sample.txt
+
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+DATE   := $(shell git log -1 --format=%cI 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint race bench bench-api bench-curve docs fuzz oracle sdk services import cdnow faults-short faults clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+build: ## write bin/connect-personalize
+	go build -trimpath -ldflags '-X main.commit=$(COMMIT) -X main.date=$(DATE)' -o $(BINARY) ./cmd/connect-personalize
+
+demo: build ## run the quickstart: a synthetic shop's events become profiles
+	@go build -o bin/demo ./tests/demo
+	@set -m 2>/dev/null; bin/demo # job control keeps Ctrl-C from make
+
+test: build ## vet, unit tests, then lint and test every shipped config
+	go vet ./...
+	go test ./...
+	$(BINARY) lint --deprecated configs/...
+	$(BINARY) test configs/...
+
+lint: ## formatting and static analysis
+	@unformatted=$$(gofmt -l cmd docs plugins tests); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	$(STATICCHECK) ./...
+
+race: ## unit tests of the plugins under the race detector
+	go test -race -timeout 15m ./cmd/... ./plugins/...
+
+bench: ## measure against the budgets and print the table (installs what it needs)
+	go run ./tests/bench
+
+bench-api: ## the profile API at 1, 64 and 1,024 connections
+	go run ./tests/bench -api
+
+bench-curve: ## customers, processes and batch sizes
+	go run ./tests/bench -curve
+
+docs: ## write docs/plugins from the config specs
+	go run ./docs/generate
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@set -e; for package in $$(grep -rl --include='*_test.go' '^func Fuzz' plugins | xargs -r -n1 dirname | sort -u); do \
+	  for target in $$(go test -list '^Fuzz' ./$$package | grep '^Fuzz'); do \
+	    echo "$$package $$target"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package; \
+	  done; \
+	done
+
+sdk: build tests/sdk/node_modules ## send events with Segment's and RudderStack's SDKs (needs node and npm)
+	tests/sdk/run.sh
+	tests/sdk/profile.sh
+
+# Not `npm ci`: it refuses a lock file that lacks the optional packages of other
+# platforms, and not every registry has those.
+tests/sdk/node_modules: tests/sdk/package-lock.json
+	cd tests/sdk && npm install --no-save --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+services: ## store tests on a real Redis and Redis Cluster (installs redis-server)
+	@set -e; trap 'tests/services/redis.sh stop make; tests/services/redis_cluster.sh stop make' EXIT; \
+	TEST_REDIS_URL=$$(tests/services/redis.sh start make); \
+	TEST_REDIS_CLUSTER=$$(tests/services/redis_cluster.sh start make); \
+	export TEST_REDIS_URL TEST_REDIS_CLUSTER; \
+	go test -count=1 ./plugins/store/redis
+
+import: build ## import a log of purchases (DATA=file) twice and compare every customer
+	tests/cdnow/run.sh $(DATA)
+
+cdnow: ## fit the purchase models to the CDNOW sample (DATA=file), and plot the forecast
+	go run ./tests/cdnow_fit -plot docs/cdnow_forecast.svg $(DATA)
+
+oracle: ## compare features with the naive computation over CASES (10000) random histories
+	CASES=$(CASES) go test -count=1 -timeout 30m ./plugins/profile -run 'Oracle|Order|Merge|Definitions|Heavy' -rapid.checks=$(CASES)
+	go test -count=1 -timeout 30m ./plugins/profiles -run 'Writers|Faults' -rapid.checks=$$(($(CASES) / 20))
+
+faults-short: ## kill, pause and restart everything while events flow, then compare every profile
+	go run ./tests/faults -events 50000
+
+faults: ## the same with a million events, a minute without Redis, and a cluster that fails over
+	go run ./tests/faults -events 1000000 -outage 60s
+	go run ./tests/faults -events 200000 -cluster
+
+clean: ## remove what the targets above wrote
+	rm -rf bin data/demo
