@@ -246,9 +246,12 @@ func during(t *testing.T, s *Store, event func()) {
 			mu.Unlock()
 		})
 	}
-	event()
-	stopped.Store(true)
-	workers.Wait()
+	func() {
+		// An event that fails ends the test: not before the workers have ended.
+		defer workers.Wait()
+		defer stopped.Store(true)
+		event()
+	}()
 	l.check(t, s, batches)
 	t.Logf("%v batches, %d errors, %d retries", batches, l.errors.Load(), l.retries.Load())
 }
@@ -257,18 +260,21 @@ func during(t *testing.T, s *Store, event func()) {
 func takeOver(t *testing.T, c *goredis.ClusterClient) {
 	var mu sync.Mutex
 	var replica *goredis.Client
-	c.ReloadState(ctx)
-	require.NoError(t, c.ForEachSlave(ctx, func(ctx context.Context, n *goredis.Client) error {
-		role, err := n.Do(ctx, "role").Slice()
-		if err != nil || role[0] != "slave" {
+	// After a takeover the nodes need a moment to agree on who is whose replica.
+	require.Eventually(t, func() bool {
+		c.ReloadState(ctx)
+		err := c.ForEachSlave(ctx, func(ctx context.Context, n *goredis.Client) error {
+			role, err := n.Do(ctx, "role").Slice()
+			if err != nil || role[0] != "slave" || role[3] != "connected" {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			replica = n
 			return nil
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		replica = n
-		return nil
-	}))
-	require.NotNil(t, replica)
+		})
+		return err == nil && replica != nil
+	}, waitLimit, pollInterval)
 	require.NoError(t, replica.Do(ctx, "cluster", "failover").Err())
 	require.Eventually(t, func() bool {
 		role, err := replica.Do(ctx, "role").Slice()
