@@ -3,11 +3,9 @@ package profiles
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
@@ -17,6 +15,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/specfile"
 )
 
 // The fields of a definition file.
@@ -242,19 +241,18 @@ func DefinitionFields() []*service.ConfigField {
 	}
 }
 
+// definitionFile says what a definition file is made of.
+var definitionFile = specfile.New("definition", DefinitionFields)
+
 // ReadDefinition reads a definition file. Its error lists everything that is
 // wrong, each as file:line: message.
 func ReadDefinition(path string) (*Definition, error) {
 	def, lints, err := readDefinition(path)
+	if err == nil {
+		err = specfile.Error(path, lints)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if len(lints) > 0 {
-		var errs []error
-		for _, l := range lints {
-			errs = append(errs, fmt.Errorf("%s:%d: %s", path, l.Line, l.What))
-		}
-		return nil, errors.Join(errs...)
 	}
 	return def, nil
 }
@@ -267,86 +265,20 @@ func LintDefinition(path string) ([]service.Lint, error) {
 }
 
 func readDefinition(path string) (*Definition, []service.Lint, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("definition file: %w", err)
+	file, lints, err := definitionFile.Read(path)
+	if file == nil {
+		return nil, lints, err
 	}
-	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
-		return nil, []service.Lint{{Line: 1, Type: service.LintFailedRead, What: err.Error()}}, nil
-	}
-	schema, err := definitionSchema()
-	if err != nil {
-		return nil, nil, err
-	}
-	lints, err := schema.NewStreamConfigLinter().SetSkipEnvVarCheck(true).LintYAML(text)
-	if err != nil {
-		return nil, []service.Lint{{Line: 1, Type: service.LintFailedRead, What: err.Error()}}, nil
-	}
-	if len(lints) > 0 {
-		return nil, lints, nil
-	}
-	conf, err := service.NewConfigSpec().Fields(DefinitionFields()...).ParseYAML(string(text), nil)
-	if err != nil {
-		return nil, []service.Lint{{Line: 1, Type: service.LintFailedRead, What: err.Error()}}, nil
-	}
-	written := featureNodes(&root)
-	def, err := parseDefinition(conf, written)
-	for _, e := range flatten(err) {
-		line := 1
+	written := file.Items(fieldFeatures)
+	def, err := parseDefinition(file.Conf, written)
+	return def, specfile.Lints(err, func(err error) int {
 		var spec *feature.SpecError
-		if errors.As(e, &spec) {
-			line = written[spec.Feature].Line
+		if errors.As(err, &spec) {
+			return written[spec.Feature].Line
 		}
-		lints = append(lints, service.Lint{Line: line, Type: service.LintCustom, What: e.Error()})
-	}
-	return def, lints, nil
+		return 1
+	}), nil
 }
-
-// flatten lists the errors that err joins.
-func flatten(err error) []error {
-	if err == nil {
-		return nil
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []error
-		for _, e := range joined.Unwrap() {
-			all = append(all, flatten(e)...)
-		}
-		return all
-	}
-	return []error{err}
-}
-
-// featureNodes returns the items of the features field as they are written.
-func featureNodes(root *yaml.Node) []*yaml.Node {
-	if len(root.Content) == 0 {
-		return nil
-	}
-	for at := 0; at+1 < len(root.Content[0].Content); at += 2 {
-		if root.Content[0].Content[at].Value == fieldFeatures {
-			items := slices.Clone(root.Content[0].Content[at+1].Content)
-			for i, item := range items {
-				if item.Kind == yaml.AliasNode {
-					items[i] = item.Alias
-				}
-			}
-			return items
-		}
-	}
-	return nil
-}
-
-// definitionSchema is a config schema that has the fields of a definition file
-// and no others.
-var definitionSchema = sync.OnceValues(func() (*service.ConfigSchema, error) {
-	schema, err := service.ConfigSchemaFromJSONV0([]byte(`{}`))
-	if err != nil {
-		return nil, err
-	}
-	schema.SetEnvironment(service.GlobalEnvironment())
-	return schema.Fields(DefinitionFields()...), nil
-})
 
 func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definition, error) {
 	def := &Definition{Definition: &profile.Definition{}}
