@@ -85,9 +85,9 @@ func FuzzRequest(f *testing.F) {
 			if w.Code == 202 {
 				e, err := new(event.Parser).Parse(<-taken)
 				require.NoError(t, err)
-				p, id := findPage(u)
-				require.Equal(t, pageTraits, p)
-				require.Equal(t, id, string(e.UserID))
+				p, params := findPage(u)
+				require.Equal(t, "traits", p.name)
+				require.Equal(t, params[0], string(e.UserID))
 				require.NoError(t, e.VisitTraits(func([]byte, event.Value) {}))
 			}
 		case 204, 304:

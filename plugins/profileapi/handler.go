@@ -81,69 +81,31 @@ func (h *handler) isDraining() bool {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	h.telemetry.begin()
-	p, id := findPage(r.URL)
+	p, params := findPage(r.URL)
 	status := http.StatusInternalServerError
 	defer func() {
 		if v := recover(); v != nil {
 			// The value may hold anything; the stack has no values in it.
-			h.log.Errorf("A request to %s panicked with a %T:\n%s", p.route(), v, debug.Stack())
+			h.log.Errorf("A request to %s panicked with a %T:\n%s", p.name, v, debug.Stack())
 			h.telemetry.end(p, status, time.Since(started))
 			panic(http.ErrAbortHandler) // the only safe answer once part of one may be out
 		}
 		h.telemetry.end(p, status, time.Since(started))
 	}()
-	status = h.serve(w, r, p, id, started)
+	status = h.serve(w, r, p, visit{id: params[0], name: params[1], started: started})
 }
 
-// method is what a page does with an HTTP method.
-type method struct {
-	scope scope
-	serve func(*handler, http.ResponseWriter, *http.Request, string, time.Time) int
-}
-
-// methods lists what each page answers to; allow is the same as a header.
-var (
-	methods = [numPages]map[string]method{
-		pageHealth: {
-			http.MethodGet:  {serve: (*handler).health},
-			http.MethodHead: {serve: (*handler).health},
-		},
-		pageReady: {
-			http.MethodGet:  {serve: (*handler).ready},
-			http.MethodHead: {serve: (*handler).ready},
-		},
-		pageCustomer: {
-			http.MethodGet:  {scopeRead, (*handler).getCustomer},
-			http.MethodHead: {scopeRead, (*handler).getCustomer},
-		},
-		pageTraits: {
-			http.MethodPut:   {scopeWrite, (*handler).writeTraits},
-			http.MethodPatch: {scopeWrite, (*handler).writeTraits},
-		},
-		pageBatch: {
-			http.MethodPost: {scopeRead, (*handler).readBatch},
-		},
-	}
-	allow = [numPages]string{
-		pageHealth:   "GET, HEAD, OPTIONS",
-		pageReady:    "GET, HEAD, OPTIONS",
-		pageCustomer: "GET, HEAD, OPTIONS",
-		pageTraits:   "PUT, PATCH, OPTIONS",
-		pageBatch:    "POST, OPTIONS",
-	}
-)
-
-func (h *handler) serve(w http.ResponseWriter, r *http.Request, p page, id string, started time.Time) int {
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, p *page, v visit) int {
 	if len(h.conf.origins) > 0 {
 		h.allowOrigin(w, r)
 	}
 	// A preflight request cannot carry credentials, and learns only what the
 	// documentation says.
-	if r.Method == http.MethodOptions && p != pageUnknown {
+	if r.Method == http.MethodOptions && p != unknownPage {
 		return h.options(w, r, p)
 	}
-	m, ok := methods[p][r.Method]
-	if p == pageCustomer || p == pageTraits || p == pageBatch || p == pageUnknown && underAPI(r.URL) {
+	route := p.routes[r.Method]
+	if p.protected || p == unknownPage && underAPI(r.URL) {
 		if h.conf.localOnly && !namesLoopback(r.Host) {
 			return refuse(w, r, &problem{status: http.StatusMisdirectedRequest, code: "unknown_host",
 				message: "without tokens the API is called by a loopback address: a host name may be a trap laid for a browser"})
@@ -152,24 +114,24 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, p page, id strin
 		if refusal != nil {
 			return refuse(w, r, refusal)
 		}
-		if ok && scopes&m.scope == 0 {
+		if route != nil && scopes&route.scope == 0 {
 			return refuse(w, r, &problem{status: http.StatusForbidden, code: "forbidden",
-				message: fmt.Sprintf("this needs a token with the scope %q", m.scope)})
+				message: fmt.Sprintf("this needs a token with the scope %q", route.scope)})
 		}
 	}
 	switch {
-	case p == pageUnknown:
+	case p == unknownPage:
 		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_page",
 			message: "there is nothing at this path; in a customer id a slash is written %2F"})
-	case !ok:
+	case route == nil:
 		return refuse(w, r, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed",
-			message: "this path answers to " + allow[p], allow: allow[p]})
-	case p == pageCustomer || p == pageTraits:
-		if refusal := checkID(id, h.conf.limits.idBytes); refusal != nil {
+			message: "this path answers to " + p.allow, allow: p.allow})
+	case p.customer:
+		if refusal := checkID(v.id, h.conf.limits.idBytes); refusal != nil {
 			return refuse(w, r, refusal)
 		}
 	}
-	return m.serve(h, w, r, id, started)
+	return route.serve(h, w, r, v)
 }
 
 // allowOrigin lets pages of the named origins read the answer.
@@ -181,11 +143,11 @@ func (h *handler) allowOrigin(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *handler) options(w http.ResponseWriter, r *http.Request, p page) int {
+func (h *handler) options(w http.ResponseWriter, r *http.Request, p *page) int {
 	header := w.Header()
-	header.Set("Allow", allow[p])
+	header.Set("Allow", p.allow)
 	if header.Get("Access-Control-Allow-Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
-		header.Set("Access-Control-Allow-Methods", allow[p])
+		header.Set("Access-Control-Allow-Methods", p.allow)
 		header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, If-None-Match")
 		header.Set("Access-Control-Max-Age", "600")
 	}
@@ -193,16 +155,16 @@ func (h *handler) options(w http.ResponseWriter, r *http.Request, p page) int {
 	return http.StatusNoContent
 }
 
-func (h *handler) health(w http.ResponseWriter, r *http.Request, _ string, _ time.Time) int {
+func (h *handler) health(w http.ResponseWriter, r *http.Request, _ visit) int {
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusOK, valueJSON, []byte(`{"status":"ok"}`+"\n"))
 }
 
-func (h *handler) ready(w http.ResponseWriter, r *http.Request, _ string, started time.Time) int {
+func (h *handler) ready(w http.ResponseWriter, r *http.Request, v visit) int {
 	if h.isDraining() {
 		return refuse(w, r, &stopping)
 	}
-	if err := h.readiness.check(r.Context(), h.reader, started); err != nil {
+	if err := h.readiness.check(r.Context(), h.reader, v.started); err != nil {
 		return refuse(w, r, &storeAway)
 	}
 	w.Header()["Cache-Control"] = valueNoStore
@@ -247,7 +209,7 @@ func (p *readiness) check(ctx context.Context, r reader, now time.Time) error {
 }
 
 // getCustomer answers with one profile.
-func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, id string, started time.Time) int {
+func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
 	if negotiate(r.Header["Accept"], typeJSON) == "" {
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "profiles are served as " + typeJSON})
@@ -256,7 +218,7 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, id string,
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	result, refusal := h.readOne(id, q, started)
+	result, refusal := h.readOne(v.id, q, v.started)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -333,7 +295,7 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 const maxPooledBuffer = 8 << 20
 
 // readBatch answers with many profiles.
-func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, _ string, started time.Time) int {
+func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int {
 	contentType := negotiate(r.Header["Accept"], typeJSON, typeNDJSON)
 	if contentType == "" {
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
@@ -354,7 +316,7 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, _ string, st
 
 	// Not the request's context: net/http ends that at the read timeout, which
 	// says nothing about how long an answer may take.
-	ctx, cancel := context.WithDeadline(context.Background(), started.Add(h.conf.timeouts.request))
+	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
 	results, refusal := h.readMany(ctx, ids, q)
 	if refusal != nil {

@@ -223,7 +223,12 @@ func (s *server) try(method, path, body string, headers ...string) (answer, erro
 	}
 	defer response.Body.Close()
 	read, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, string(read)}, err
+	a := answer{response.StatusCode, response.Header, string(read)}
+	if err == nil {
+		// Every answer that a test gets is one that the description describes.
+		err = served().conforms(method, request.URL, a)
+	}
+	return a, err
 }
 
 // syncBuffer collects a log.

@@ -91,6 +91,7 @@ Features are evaluated when a profile is read, so what is served is true now, wh
 | `+"`POST /api/customers/batch`"+` | the profiles of `+"`"+`{"ids": [...]}`+"`"+`, in that order, missing ones marked |
 | `+"`PATCH /api/customer/{id}/traits`"+` | sets the traits in the body, unsets those given as `+"`null`"+` |
 | `+"`PUT /api/customer/{id}/traits`"+` | makes the traits in the body the customer's only ones |
+| `+"`GET /openapi.json`"+` | all of this, as an OpenAPI 3.1 description |
 | `+"`GET /healthz`"+` | 200 while the process is up |
 | `+"`GET /readyz`"+` | 200 while the store answers, 503 when it does not and while the process is stopping |
 
@@ -126,7 +127,7 @@ A write is answered with 202 once the pipeline has acknowledged it, and with 503
 
 ### Safety
 
-Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config holds the SHA-256 only, or a client certificate, or both. Without either the input listens on loopback addresses only, and answers only requests that name one as their `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both. `+"`/healthz`"+` and `+"`/readyz`"+` need no token. Ids and profiles appear in no log, metric or error.
+Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config holds the SHA-256 only, or a client certificate, or both. Without either the input listens on loopback addresses only, and answers only requests that name one as their `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both. `+"`/healthz`, `/readyz` and `/openapi.json`"+` need no token. Ids and profiles appear in no log, metric or error.
 
 ### Metrics
 

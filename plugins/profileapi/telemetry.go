@@ -26,10 +26,10 @@ func newTelemetry(m *service.Metrics) telemetry {
 
 func (t *telemetry) begin() { t.inFlight.Incr(1) }
 
-func (t *telemetry) end(p page, status int, took time.Duration) {
+func (t *telemetry) end(p *page, status int, took time.Duration) {
 	t.inFlight.Decr(1)
-	t.requests.Incr(1, p.route(), statusLabel(status))
-	t.latency.Timing(int64(took), p.route())
+	t.requests.Incr(1, p.name, statusLabel(status))
+	t.latency.Timing(int64(took), p.name)
 }
 
 func statusLabel(status int) string {

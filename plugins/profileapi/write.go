@@ -40,7 +40,7 @@ func (w *write) settle(err error) {
 // the customer's traits those it is given: the ones a read finds that it does
 // not name are unset. Both become the same kind of event, so a newer trait
 // that another source states meanwhile wins over either, as over any event.
-func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, id string, started time.Time) int {
+func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) int {
 	if !h.conf.writes {
 		return refuse(w, r, &problem{status: http.StatusForbidden, code: "writes_disabled",
 			message: "this API is set up for reads only"})
@@ -69,9 +69,9 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, id string,
 		return refuse(w, r, refusal)
 	}
 
-	ctx, cancel := context.WithDeadline(context.Background(), started.Add(h.conf.timeouts.request))
+	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
-	customer, refusal := h.resolve(id, started)
+	customer, refusal := h.resolve(v.id, v.started)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -93,7 +93,7 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, id string,
 
 	// The id as it was given: a token for writes alone is not told whom an
 	// anonymousId turned out to be.
-	reply := feature.AppendString([]byte(`{"id":`), []byte(id))
+	reply := feature.AppendString([]byte(`{"id":`), []byte(v.id))
 	reply = feature.AppendString(append(reply, `,"message_id":`...), []byte(messageID))
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusAccepted, valueJSON, append(reply, "}\n"...))

@@ -1,0 +1,199 @@
+package profileapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/stretchr/testify/require"
+)
+
+// contract is the description the API serves, ready to check answers by.
+type contract struct {
+	compiler *jsonschema.Compiler
+	document any
+
+	mu      sync.Mutex
+	schemas map[string]*jsonschema.Schema
+}
+
+var served = sync.OnceValue(func() *contract {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(description()))
+	if err != nil {
+		panic(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	if err := c.AddResource("openapi.json", document); err != nil {
+		panic(err)
+	}
+	return &contract{compiler: c, document: document, schemas: map[string]*jsonschema.Schema{}}
+})
+
+// at returns what a JSON pointer leads to, through references, and where that
+// is.
+func (c *contract) at(pointer string) (any, string) {
+	value, path := c.document, ""
+	for _, part := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
+		o, _ := value.(map[string]any)
+		value = o[strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")]
+		path += "/" + part
+		if target, ok := value.(map[string]any); ok && target["$ref"] != nil {
+			value, path = c.at(strings.TrimPrefix(target["$ref"].(string), "#"))
+		}
+	}
+	return value, path
+}
+
+// check validates JSON by the schema at a pointer.
+func (c *contract) check(pointer, text string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	schema := c.schemas[pointer]
+	if schema == nil {
+		var err error
+		// The pointer stands in the fragment of a URL.
+		if schema, err = c.compiler.Compile("openapi.json#" + (&url.URL{Path: pointer}).EscapedPath()); err != nil {
+			return err
+		}
+		c.schemas[pointer] = schema
+	}
+	value, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err != nil {
+		return err
+	}
+	return schema.Validate(value)
+}
+
+// patternOf returns the pattern of a page.
+func patternOf(p *page) string {
+	pattern := ""
+	for _, s := range p.segments {
+		pattern += "/" + s.text
+	}
+	return pattern
+}
+
+// conforms tells what of an answer is not as the description says.
+func (c *contract) conforms(method string, u *url.URL, a answer) error {
+	p, _ := findPage(u)
+	mediaType, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
+	documented := p.routes[method]
+	if documented == nil || documented.doc.id == "" {
+		// Not a route: what is said then is a problem, and OPTIONS says nothing.
+		if method == http.MethodHead || a.body == "" {
+			return nil
+		}
+		return c.check("/components/schemas/Problem", a.body)
+	}
+	where := fmt.Sprintf("/paths/%s/%s/responses/%d", strings.ReplaceAll(patternOf(p), "/", "~1"), strings.ToLower(method), a.status)
+	value, path := c.at(where)
+	response, ok := value.(map[string]any)
+	if !ok {
+		return fmt.Errorf("openapi: %s %s answers with status %d, which is not described", method, patternOf(p), a.status)
+	}
+	headers, _ := response["headers"].(map[string]any)
+	for name := range headers {
+		if a.header.Get(name) == "" {
+			return fmt.Errorf("openapi: %s %s answers with status %d without %s", method, patternOf(p), a.status, name)
+		}
+	}
+	content, _ := response["content"].(map[string]any)
+	if method == http.MethodHead || len(content) == 0 {
+		if a.body != "" {
+			return fmt.Errorf("openapi: %s %s answers with status %d and a body, which is not described", method, patternOf(p), a.status)
+		}
+		return nil
+	}
+	if content[mediaType] == nil {
+		return fmt.Errorf("openapi: %s %s answers with %q, which is not described", method, patternOf(p), mediaType)
+	}
+	_, path = c.at(path + "/content/" + strings.ReplaceAll(mediaType, "/", "~1") + "/schema")
+	switch mediaType {
+	case typeJSON:
+		return c.check(path, a.body)
+	case typeNDJSON:
+		for line := range strings.Lines(a.body) {
+			if err := c.check("/components/schemas/BatchEntry", line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// TestDescription checks the description against itself: every reference leads
+// somewhere, every example is valid, every operation has a name of its own.
+func TestDescription(t *testing.T) {
+	c := served()
+	var visit func(at string, v any)
+	visit = func(at string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if target, ok := v["$ref"].(string); ok {
+				found, _ := c.at(strings.TrimPrefix(target, "#"))
+				require.NotNil(t, found, "%s refers to %s", at, target)
+			}
+			if example, ok := v["example"]; ok && v["schema"] != nil {
+				text, err := json.Marshal(example)
+				require.NoError(t, err)
+				_, path := c.at(at + "/schema")
+				require.NoError(t, c.check(path, string(text)), at)
+			}
+			for name, member := range v {
+				if name != "example" && name != "examples" {
+					visit(at+"/"+strings.ReplaceAll(name, "/", "~1"), member)
+				}
+			}
+		case []any:
+			for i, item := range v {
+				visit(at+"/"+strconv.Itoa(i), item)
+			}
+		}
+	}
+	visit("", c.document)
+
+	ids := map[string]bool{}
+	for _, r := range routes() {
+		require.False(t, r.doc.id != "" && ids[r.doc.id], "two routes are %q", r.doc.id)
+		ids[r.doc.id] = true
+		require.Contains(t, allowOf(r.pattern), r.method)
+	}
+	// What nothing refers to is not described for anybody.
+	var parts map[string]map[string]any
+	require.NoError(t, json.Unmarshal(components, &parts))
+	text := string(description())
+	for kind, members := range parts {
+		for name := range members {
+			require.True(t, strings.Contains(text, `"#/components/`+kind+`/`+name), "nothing refers to %s of %s", name, kind)
+		}
+	}
+}
+
+func allowOf(pattern string) []string {
+	at := slices.IndexFunc(pages, func(p *page) bool { return patternOf(p) == pattern })
+	return strings.Split(pages[at].allow, ", ")
+}
+
+func TestDescriptionIsServed(t *testing.T) {
+	s := serve(t, withProfiles(), "tokens: [ { name: a, sha256: "+hashOf("a")+" } ]")
+	got := s.do(t, "GET", "/openapi.json", "")
+	require.Equal(t, 200, got.status)
+	require.JSONEq(t, string(description()), got.body)
+	require.Equal(t, "3.1.0", jsonOf(t, got.body)["openapi"])
+}
+
+func jsonOf(t testing.TB, text string) map[string]any {
+	t.Helper()
+	var o map[string]any
+	require.NoError(t, json.Unmarshal([]byte(text), &o))
+	return o
+}

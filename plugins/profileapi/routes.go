@@ -1,0 +1,245 @@
+package profileapi
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// route is one thing the API does: by which method at which path, for whom,
+// and how it is told to those who call it. The table of them is the one source
+// of what is served and of the description at /openapi.json.
+type route struct {
+	method string
+	// pattern is the path, in which a segment such as {id} is a parameter.
+	pattern string
+	// page names the path in metrics and logs.
+	page string
+	// scope is what a token must be good for; a route without one needs no
+	// token.
+	scope scope
+	serve func(*handler, http.ResponseWriter, *http.Request, visit) int
+	// doc describes the route. One without an id is left out of the
+	// description.
+	doc operation
+}
+
+// visit is a request as a route is given it.
+type visit struct {
+	// id and name are the first and the second parameter of the path, decoded.
+	id, name string
+	// started is when the request was read.
+	started time.Time
+}
+
+// routes returns all there are. A GET answers to HEAD as well.
+func routes() []route {
+	return slices.Concat(serviceRoutes(), readRoutes(), writeRoutes())
+}
+
+// page is one of the places of the API, with all that can be done there.
+type page struct {
+	name     string
+	segments []segment
+	routes   map[string]*route // by method
+	// allow lists the methods, as a header does.
+	allow string
+	// protected is set where callers must say who they are, and customer
+	// where the first parameter is a customer's id.
+	protected, customer bool
+}
+
+// segment is a part of a path: a text, or a parameter.
+type segment struct {
+	text      string
+	parameter bool
+}
+
+var (
+	// pages are those of the table, in its order.
+	pages []*page
+	// unknownPage is a path that leads nowhere.
+	unknownPage = &page{name: "unknown"}
+)
+
+// Handlers refer to what the table gives, so it is made after all else.
+func init() {
+	pages = lay(routes())
+	description = sync.OnceValue(func() []byte { return describe(routes()) })
+}
+
+// lay makes pages of routes.
+func lay(routes []route) []*page {
+	var pages []*page
+	byPattern := map[string]*page{}
+	for i := range routes {
+		r := &routes[i]
+		p := byPattern[r.pattern]
+		if p == nil {
+			p = &page{name: r.page, routes: map[string]*route{}, customer: strings.Contains(r.pattern, "/customer/{id}")}
+			for part := range strings.SplitSeq(strings.TrimPrefix(r.pattern, "/"), "/") {
+				p.segments = append(p.segments, segment{part, strings.HasPrefix(part, "{")})
+			}
+			byPattern[r.pattern] = p
+			pages = append(pages, p)
+		}
+		p.protected = p.protected || r.scope != 0
+		add := func(method string) {
+			p.routes[method] = r
+			p.allow += method + ", "
+		}
+		add(r.method)
+		if r.method == http.MethodGet {
+			add(http.MethodHead)
+		}
+	}
+	for _, p := range pages {
+		p.allow += http.MethodOptions
+	}
+	return pages
+}
+
+// findPage resolves a path and returns the parameters in it, decoded. An id is
+// one segment of the path: a slash inside it arrives as %2F.
+func findPage(u *url.URL) (*page, [2]string) {
+	segments, n := splitPath(u)
+	for _, p := range pages {
+		if params, ok := p.match(segments[:n]); ok {
+			return p, params
+		}
+	}
+	return unknownPage, [2]string{}
+}
+
+func (p *page) match(path []string) (params [2]string, ok bool) {
+	if len(path) != len(p.segments) {
+		return params, false
+	}
+	n := 0
+	for i := range p.segments {
+		switch s := &p.segments[i]; {
+		case s.parameter:
+			params[n] = path[i]
+			n++
+		case s.text != path[i]:
+			return params, false
+		}
+	}
+	return params, true
+}
+
+// maxSegments is more than any page has.
+const maxSegments = 6
+
+// splitPath returns the decoded segments of a path, none if there are too many
+// for any page.
+func splitPath(u *url.URL) (segments [maxSegments]string, n int) {
+	// RawPath is set only when the path was not written in its usual form. A
+	// segment with an escaped slash never is, so without RawPath every slash
+	// in Path separates segments.
+	path, escaped := u.Path, false
+	if u.RawPath != "" {
+		path, escaped = u.RawPath, true
+	}
+	path, ok := strings.CutPrefix(path, "/")
+	for ok {
+		if n == len(segments) {
+			return segments, 0
+		}
+		var segment string
+		segment, path, ok = strings.Cut(path, "/")
+		if escaped {
+			var err error
+			if segment, err = url.PathUnescape(segment); err != nil {
+				return segments, 0
+			}
+		}
+		segments[n] = segment
+		n++
+	}
+	return segments, n
+}
+
+// underAPI tells whether a path lies where callers must say who they are,
+// whether or not there is a page.
+func underAPI(u *url.URL) bool {
+	segments, n := splitPath(u)
+	return n == 0 || segments[0] == "api"
+}
+
+func serviceRoutes() []route {
+	status := func(word string) []outcome {
+		return []outcome{{status: http.StatusOK, description: "It is.", content: []media{{typeJSON, "Status", `{"status":"` + word + `"}`}}}}
+	}
+	return []route{
+		{
+			method: http.MethodGet, pattern: "/healthz", page: "healthz", serve: (*handler).health,
+			doc: operation{id: "getHealth", summary: "Whether the process is up", answers: status("ok")},
+		},
+		{
+			method: http.MethodGet, pattern: "/readyz", page: "readyz", serve: (*handler).ready,
+			doc: operation{id: "getReadiness", summary: "Whether the store answers and the process is not stopping",
+				answers: status("ready"), refusals: []int{http.StatusServiceUnavailable}},
+		},
+		{
+			method: http.MethodGet, pattern: "/openapi.json", page: "openapi", serve: (*handler).getOpenAPI,
+			doc: operation{id: "getDescription", summary: "This description",
+				answers: []outcome{{status: http.StatusOK, description: "The description.", content: []media{{typeJSON, "Description", `{"openapi":"3.1.0"}`}}}}},
+		},
+	}
+}
+
+func readRoutes() []route {
+	return []route{
+		{
+			method: http.MethodGet, pattern: "/api/customer/{id}", page: "customer", scope: scopeRead, serve: (*handler).getCustomer,
+			doc: operation{id: "getCustomer", summary: "The profile of a customer",
+				description: "Features are evaluated when the profile is read, so what is served is true now.",
+				parameters:  []string{"fields", "as_of", "If-None-Match"},
+				answers: []outcome{
+					{status: http.StatusOK, description: "The profile.", headers: []string{"ETag", "Cache-Control"}, content: []media{{typeJSON, "Profile",
+						`{"id":"42","traits":{"plan":"gold"},"features":{"orders_30d":2},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z"}`}}},
+					{status: http.StatusNotModified, description: "The profile is the one that If-None-Match names.", headers: []string{"ETag", "Cache-Control"}},
+				},
+				refusals: []int{400, 404, 406, 500, 503}},
+		},
+		{
+			method: http.MethodPost, pattern: "/api/customers/batch", page: "batch", scope: scopeRead, serve: (*handler).readBatch,
+			doc: operation{id: "getCustomers", summary: "The profiles of many customers, in the order they were asked for",
+				parameters: []string{"fields", "as_of"},
+				body:       []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
+				answers: []outcome{
+					{status: http.StatusOK, description: "The profiles, in order, missing ones marked.", headers: []string{"Cache-Control"}, content: []media{
+						{typeJSON, "BatchAnswer",
+							`{"customers":[{"id":"42","found":true,"profile":{"id":"42","traits":{},"features":{"orders_30d":2},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z"}},{"id":"43","found":false}]}`},
+						{typeNDJSON, "", `{"id":"43","found":false}`},
+					}},
+				},
+				refusals: []int{400, 406, 408, 413, 415, 500, 503}},
+		},
+	}
+}
+
+func writeRoutes() []route {
+	write := func(method, id, summary string, body []media) route {
+		return route{
+			method: method, pattern: "/api/customer/{id}/traits", page: "traits", scope: scopeWrite, serve: (*handler).writeTraits,
+			doc: operation{id: id, summary: summary,
+				description: "The write becomes an identify event of the pipeline and is answered once that has taken it.",
+				parameters:  []string{"Idempotency-Key"},
+				body:        body,
+				answers: []outcome{{status: http.StatusAccepted, description: "The pipeline has taken the write.",
+					content: []media{{typeJSON, "Written", `{"id":"42","message_id":"api-XBLKZ3GQ4MTQVE5N2YJ6WIPR7U"}`}}}},
+				refusals: []int{400, 406, 408, 413, 415, 500, 503}},
+		}
+	}
+	return []route{
+		write(http.MethodPut, "putTraits", "Make the traits of a customer those in the body",
+			[]media{{typeJSON, "Traits", `{"plan":"gold"}`}}),
+		write(http.MethodPatch, "patchTraits", "Set traits of a customer, and unset those given as null",
+			[]media{{typeJSON, "Traits", `{"plan":"gold","nickname":null}`}, {typeMergePatch, "Traits", `{"plan":"gold","nickname":null}`}}),
+	}
+}
