@@ -23,13 +23,13 @@ func (r *Record) LinkTo(key string) { r.link = []byte(key) }
 // Unmerged tells that the record has a link and still has content, which the
 // record it links to may lack.
 func (r *Record) Unmerged() bool {
-	return len(r.link) > 0 && (len(r.log) > 0 || len(r.rawTraits) > 0 || len(r.traits) > 0 || r.folded != never)
+	return len(r.link) > 0 && (len(r.log) > 0 || len(r.rawTraits) > 0 || len(r.traits) > 0 || r.folded != never || len(r.members) > 0 || len(r.outbox) > 0)
 }
 
 // Strip drops everything but the link and what goes with it.
 func (r *Record) Strip() {
 	link, claims := r.link, r.claims
-	r.Reset(r.def)
+	r.Clear()
 	r.link, r.claims = link, claims
 }
 
@@ -51,6 +51,11 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 	if at, found := slices.BinarySearchFunc(r.merged, key, func(m []byte, key string) int { return bytes.Compare(m, []byte(key)) }); !found {
 		r.merged = slices.Insert(r.merged, at, []byte(key))
 		changed = true
+	}
+	// What the other had to tell is told here from now on. A merge that is done
+	// again finds it told, perhaps.
+	if !again {
+		changed = r.takeOutbox(o) || changed
 	}
 	if err := r.parseTraits(); err != nil {
 		return false, err

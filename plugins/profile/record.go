@@ -39,6 +39,13 @@
 //	          position of the series; tiles as feature.Tiles
 //	9 claims  { hash(8) }: hashes of the keys of other customers an anonymous
 //	          id was identified as, ordered
+//	10 segments
+//	          time(6) rules(4) { uvarint(n) name(n) since(6) }: when and by which
+//	          rules the customer was last judged, and the segments it was then
+//	          in, since when; ordered by name
+//	11 outbox lease(6) { uvarint(n) at(6) id(16) content(n-22) }: what is to be
+//	          told, in the order it came up, and until when somebody has claimed
+//	          to tell it
 //
 // As long as nothing is folded, a record is the same, byte for byte, for the
 // same events under the same definition, however they were ordered, repeated or
@@ -78,6 +85,8 @@ const (
 	sectionFolded
 	sectionTiles
 	sectionClaims
+	sectionSegments
+	sectionOutbox
 )
 
 const (
@@ -169,7 +178,15 @@ type Record struct {
 	link      []byte
 	merged    [][]byte
 	claims    []byte
+	members   []member // by name
+	judgedAt  int64    // when members was found, 0 for never
+	judgedBy  uint32   // the rules it was found by
+	outbox    []Message
+	lease     int64
 	scratch   []byte
+
+	stored      []Entry // the index entries of the stored form
+	entriesRoom []Entry
 }
 
 // seriesState is a series as this record knows it. Those of the definition
@@ -206,11 +223,22 @@ func (p logPosition) compare(o logPosition) int {
 
 // Reset makes the record that of a customer nothing is known of.
 func (r *Record) Reset(def *Definition) {
+	r.stored = r.stored[:0]
+	r.clear(def)
+}
+
+// Clear makes the record one without content. Unlike after Reset, it is still
+// the record that was decoded: Edits removes the index entries it had.
+func (r *Record) Clear() { r.clear(r.def) }
+
+func (r *Record) clear(def *Definition) {
 	clear(r.tiles)
+	clear(r.outbox)
 	*r = Record{
 		def: def, series: r.series[:0], layouts: r.layouts[:0], traits: r.traits[:0],
 		merged: r.merged[:0], tiles: r.tiles[:0], scratch: r.scratch[:0], last: never, folded: never,
-		buffers: r.buffers,
+		buffers: r.buffers, members: r.members[:0], outbox: r.outbox[:0],
+		stored: r.stored, entriesRoom: r.entriesRoom,
 	}
 	for i := range def.Features.Series {
 		r.series = append(r.series, seriesState{fingerprint: def.Features.Series[i].Fingerprint})
@@ -277,10 +305,19 @@ func (r *Record) Decode(def *Definition, key string, data []byte) error {
 				return ErrCorrupt
 			}
 			r.claims = content
+		case sectionSegments:
+			if err := r.readMembers(content); err != nil {
+				return err
+			}
+		case sectionOutbox:
+			if err := r.readOutbox(content); err != nil {
+				return err
+			}
 		default:
 			return ErrCorrupt
 		}
 	}
+	r.stored = r.Entries(r.stored)
 	if err := r.readSeries(table, tiles); err != nil {
 		return err
 	}
@@ -582,6 +619,10 @@ func (r *Record) Encode(dst []byte, key string) []byte {
 		dst = appendSection(dst, sectionTiles, r.scratch)
 	}
 	dst = appendSection(dst, sectionClaims, r.claims)
+	r.scratch = r.appendMembers(r.scratch[:0])
+	dst = appendSection(dst, sectionSegments, r.scratch)
+	r.scratch = r.appendOutbox(r.scratch[:0])
+	dst = appendSection(dst, sectionOutbox, r.scratch)
 	return binary.LittleEndian.AppendUint32(dst, checksum(key, dst[start:]))
 }
 

@@ -94,10 +94,16 @@ func golden(t *testing.T) map[string]*profile.Record {
 	anonymous.LinkTo("uu1")
 	anonymous.Strip()
 	anonymous.Claim("uu2", 5)
+	telling := build(def, 2)
+	telling.SetMember("high_value", true, epoch)
+	telling.SetMember("at_risk", true, epoch+1)
+	telling.Tell(profile.Message{ID: profile.MessageID{1, 2, 3}, At: epoch, Content: []byte(`{"type":"track"}`)})
+	telling.Tell(profile.Message{ID: profile.MessageID{4, 5, 6}, At: epoch + 1, Content: []byte(`{"type":"track","event":"Segment Left"}`)})
+	telling.Hold(epoch + day)
 	empty := &profile.Record{}
 	empty.Reset(def)
 	return map[string]*profile.Record{
-		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100),
+		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": telling,
 	}
 }
 

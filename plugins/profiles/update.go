@@ -500,7 +500,7 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 			continue
 		}
 		u.extract = c.rec.Encode(u.extract[:0], c.key)
-		u.changes = append(u.changes, store.Change{Key: c.key, Version: c.version, Data: u.arena.keep(u.extract)})
+		u.changes = append(u.changes, store.Change{Key: c.key, Version: c.version, Data: u.arena.keep(u.extract), Index: indexEdits(&c.rec)})
 		u.who = append(u.who, i)
 	}
 	conflicts, err := u.p.store.Commit(ctx, u.changes)
@@ -519,6 +519,15 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		u.customers[u.who[n]].lost = true
 	}
 	return nil
+}
+
+// indexEdits makes the indexes agree with a record that is about to be written.
+// Every write of a record takes them along.
+func indexEdits(r *profile.Record) (edits []store.IndexEdit) {
+	r.Edits(func(e profile.Entry, remove bool) {
+		edits = append(edits, store.IndexEdit{Index: e.Index, Value: e.Value, Remove: remove})
+	})
+	return edits
 }
 
 // tooLarge tells whether err is a *store.ChangeError for a record over the
@@ -551,7 +560,7 @@ func (u *updater) stripMerged(ctx context.Context) error {
 			continue
 		}
 		rec.Strip()
-		u.changes = append(u.changes, store.Change{Key: key, Version: records[i].Version, Data: u.arena.keep(rec.Encode(nil, key))})
+		u.changes = append(u.changes, store.Change{Key: key, Version: records[i].Version, Data: u.arena.keep(rec.Encode(nil, key)), Index: indexEdits(rec)})
 	}
 	if len(u.changes) == 0 {
 		return nil

@@ -53,6 +53,11 @@ type Store interface {
 	// a record removes its entries too, and one without a record may vanish.
 	ScanIndex(ctx context.Context, index, from, to string, after IndexEntry, limit int) ([]IndexEntry, error)
 
+	// CountIndex returns how many entries of an index have from <= Value < to
+	// (an empty to means no upper bound). It is exact but for entries whose
+	// record vanished by itself, which count until a ScanIndex meets them.
+	CountIndex(ctx context.Context, index, from, to string) (int64, error)
+
 	// Scan lists records, each at least once if it exists throughout the scan;
 	// a server that rearranges its table meanwhile may list one again. Start
 	// with an empty cursor; the scan is complete when the returned cursor is

@@ -55,6 +55,17 @@ func appendEscaped(dst []byte, s string) []byte {
 	return append(dst, 0x00, 0x01)
 }
 
+// indexBounds are where the engine keys of an index begin, and those of its
+// entries with from <= value < to, where an empty to is no bound.
+func indexBounds(index, from, to string) (prefix, lower, upper []byte) {
+	prefix = appendIndex(nil, index)
+	lower, upper = appendIndexValue(nil, index, from), prefixEnd(prefix)
+	if to != "" {
+		upper = appendIndexValue(nil, index, to)
+	}
+	return prefix, lower, upper
+}
+
 // indexEntry reads what follows the index in the engine key of an entry.
 func indexEntry(b []byte) (store.IndexEntry, error) {
 	var value []byte

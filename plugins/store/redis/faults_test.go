@@ -496,7 +496,7 @@ func TestScanNoticesARestart(t *testing.T) {
 
 // The rights that the package's documentation lists are enough.
 func TestACLUser(t *testing.T) {
-	commands := strings.Fields("+get +mget +set +setnx +del +getrange +exists +zadd +zrem +zrangebylex +eval +evalsha +scan +info +ping +wait " +
+	commands := strings.Fields("+get +mget +set +setnx +del +getrange +exists +zadd +zrem +zrangebylex +zlexcount +eval +evalsha +scan +info +ping +wait " +
 		"+cluster|slots +cluster|shards +command +readonly")
 	for _, o := range []func(testing.TB) Options{single, cluster} {
 		t.Run("", func(t *testing.T) {

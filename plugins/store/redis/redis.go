@@ -18,7 +18,7 @@
 // applying the same events to it changes nothing.
 //
 // An ACL user needs ~PREFIX:* and +get +mget +set +setnx +del +getrange +exists
-// +zadd +zrem +zrangebylex +eval +evalsha +scan +info +ping, +wait to wait for
+// +zadd +zrem +zrangebylex +zlexcount +eval +evalsha +scan +info +ping, +wait to wait for
 // replicas, and +cluster|slots, +cluster|shards, +command and +readonly in a
 // cluster.
 package redis

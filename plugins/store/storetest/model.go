@@ -130,6 +130,10 @@ func (s space) ScanIndex(ctx context.Context, index, from, to string, after stor
 	return found, err
 }
 
+func (s space) CountIndex(ctx context.Context, index, from, to string) (int64, error) {
+	return s.whole.CountIndex(ctx, s.name+index, from, to)
+}
+
 func (s space) scanAll(t require.TestingT, limit int) map[string]store.Record {
 	all := map[string]store.Record{}
 	for k, r := range scanAll(t, s.whole, limit) {
@@ -221,6 +225,13 @@ func runModel(t *testing.T, open func(t *testing.T) store.Store) {
 				for i := range want {
 					require.Equal(t, want[i], got[i])
 				}
+			},
+			"count index": func(t *rapid.T) {
+				index := rapid.SampledFrom([]string{"", "a", "a\x00", "ab"}).Draw(t, "index")
+				from, to := name.Draw(t, "from"), name.Draw(t, "to")
+				got, err := s.CountIndex(ctx, index, from, to)
+				require.NoError(t, err)
+				require.EqualValues(t, len(m.scanIndex(index, from, to, store.IndexEntry{}, 1<<20)), got)
 			},
 			"scan": func(t *rapid.T) {
 				limit := rapid.IntRange(1, 30).Draw(t, "limit")

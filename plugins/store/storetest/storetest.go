@@ -44,6 +44,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"index edits are applied with their record only", testIndexAtomicity},
 		{"index edits repeat harmlessly", testIndexIdempotence},
 		{"index order, ranges and pages", testIndexScan},
+		{"index counts are exact", testIndexCount},
 		{"index entries sort as bytes", testIndexBytes},
 		{"indexes are separate", testIndexSeparation},
 		{"scan lists every record", testScan},
@@ -474,6 +475,28 @@ func testIndexScan(t *testing.T, s store.Store) {
 	require.Empty(t, page, "after an entry behind the range")
 }
 
+func testIndexCount(t *testing.T, s store.Store) {
+	count := func(from, to string) int64 {
+		n, err := s.CountIndex(context.Background(), "i", from, to)
+		require.NoError(t, err)
+		return n
+	}
+	require.Zero(t, count("", ""), "an index that is not there")
+	var changes []store.Change
+	for i := range 3_000 {
+		changes = append(changes, store.Change{Key: fmt.Sprintf("k%d", i), Data: []byte("x"), Index: []store.IndexEdit{add("i", fmt.Sprint(i%3)), add("other", "1")}})
+	}
+	require.Empty(t, commit(t, s, changes...))
+	require.EqualValues(t, 3_000, count("", ""))
+	require.EqualValues(t, 1_000, count("1", "2"), "from included, to excluded")
+	require.EqualValues(t, 2_000, count("1", ""))
+	require.Zero(t, count("2", "1"), "a reversed range")
+	put(t, s, "k0", []byte("y"), add("i", "0"))
+	require.EqualValues(t, 3_000, count("", ""), "an entry that exists is not added again")
+	put(t, s, "k0", nil, remove("i", "0"), remove("other", "1"))
+	require.EqualValues(t, 2_999, count("", ""))
+}
+
 func testIndexBytes(t *testing.T, s store.Store) {
 	values := append([]string{""}, oddStrings...)
 	m := newModel()
@@ -679,6 +702,8 @@ func testCancellation(t *testing.T, s store.Store) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = s.ScanIndex(ctx, "i", "", "", store.IndexEntry{}, 10)
 	require.ErrorIs(t, err, context.Canceled)
+	_, err = s.CountIndex(ctx, "i", "", "")
+	require.ErrorIs(t, err, context.Canceled)
 	_, _, err = s.Scan(ctx, "", 10)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Error(t, s.Ping(ctx))
@@ -728,6 +753,8 @@ func testClosed(t *testing.T, s store.Store) {
 	_, err = s.Commit(ctx, nil)
 	require.ErrorIs(t, err, store.ErrClosed)
 	_, err = s.ScanIndex(ctx, "i", "", "", store.IndexEntry{}, 10)
+	require.ErrorIs(t, err, store.ErrClosed)
+	_, err = s.CountIndex(ctx, "i", "", "")
 	require.ErrorIs(t, err, store.ErrClosed)
 	_, _, err = s.Scan(ctx, "", 10)
 	require.ErrorIs(t, err, store.ErrClosed)

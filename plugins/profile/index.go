@@ -1,0 +1,65 @@
+package profile
+
+import "slices"
+
+// Entry is an element of a store's index that points at a record: the record's
+// key is to be found in Index under Value.
+type Entry struct {
+	Index string
+	Value string
+}
+
+// The indexes of records.
+const (
+	// SegmentIndex, with a segment's name after it, has the customers whose
+	// records hold them to be in the segment, without values.
+	SegmentIndex = "segment/"
+	// OutboxIndex has the customers with messages to deliver, by the time from
+	// which they may be, as TimeValue writes it.
+	OutboxIndex = "outbox"
+)
+
+// TimeValue is a time, in Unix milliseconds, as the value of an index entry, so
+// that values sort as times do.
+func TimeValue(ms int64) string {
+	const digits = "0123456789abcdef"
+	var text [2 * timeSize]byte
+	for i := range text {
+		text[i] = digits[ms>>(4*(len(text)-1-i))&0xf]
+	}
+	return string(text[:])
+}
+
+// Entries appends the index entries a record has. They follow from what is
+// stored in the record alone, neither from its definition nor from the moment:
+// whoever writes a record can so tell what to add to the indexes and what to
+// remove (Edits), and an index is made anew by going over all records.
+func (r *Record) Entries(dst []Entry) []Entry {
+	for _, m := range r.members {
+		dst = append(dst, Entry{Index: r.def.segmentIndex(m.name)})
+	}
+	if len(r.outbox) > 0 {
+		dst = append(dst, Entry{OutboxIndex, TimeValue(r.DueAt())})
+	}
+	return dst
+}
+
+// Edits calls edit for every entry that the record had when it was decoded and
+// no longer has, then for every one that it has gained. Clear a record that is
+// to be deleted first.
+func (r *Record) Edits(edit func(e Entry, remove bool)) {
+	if len(r.stored) == 0 && len(r.members) == 0 && len(r.outbox) == 0 {
+		return // the usual case
+	}
+	r.entriesRoom = r.Entries(r.entriesRoom[:0])
+	for _, e := range r.stored {
+		if !slices.Contains(r.entriesRoom, e) {
+			edit(e, true)
+		}
+	}
+	for _, e := range r.entriesRoom {
+		if !slices.Contains(r.stored, e) {
+			edit(e, false)
+		}
+	}
+}
