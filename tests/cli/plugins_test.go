@@ -4,7 +4,7 @@ package cli
 // headings of the list command.
 var plugins = map[string][]string{
 	"inputs":     {"event_collector", "fit_model", "kafka_topic", "profile_api", "synthetic_shop"},
-	"outputs":    {"kafka_topic"},
+	"outputs":    {"kafka_topic", "profile_api"},
 	"processors": {"dead_letter", "update_profile", "validate_event"},
 }
 

@@ -1,0 +1,286 @@
+package profileapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profileapi/push"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// profileReader is what the output needs of a profiles resource.
+type profileReader interface {
+	Read(ctx context.Context, ids []string, q profiles.Query) ([]profiles.Result, error)
+}
+
+func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, error) {
+	o := &output{log: res.Logger(), reading: push.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second}}
+	label, err := conf.FieldString(outProfiles)
+	if err != nil {
+		return nil, err
+	}
+	if label != "" {
+		if o.profiles, err = profiles.Get(res, label); err != nil {
+			return nil, err
+		}
+	}
+	if err := o.parse(conf); err != nil {
+		return nil, err
+	}
+	if o.profiles != nil {
+		// Whether there are such fields needs no customer, and no store.
+		var unknown *profiles.UnknownFieldError
+		if _, err := o.profiles.Read(context.Background(), nil, o.query); errors.As(err, &unknown) {
+			return nil, err
+		}
+	}
+	pushing, err := o.pushConfig(conf, res)
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 64
+	transport.ResponseHeaderTimeout = pushing.Timeout
+	tlsConf, enabled, err := conf.FieldTLSToggled(outTLS)
+	if err != nil {
+		return nil, err
+	}
+	if enabled {
+		transport.TLSClientConfig = tlsConf
+	}
+	if transport.TLSClientConfig == nil {
+		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	o.transport = transport
+	o.sender = push.New(*pushing, transport)
+	o.elements = res.Metrics().NewCounter("profile_api_elements", "outcome")
+	return o, nil
+}
+
+// parse reads the fields that make requests of messages.
+func (o *output) parse(conf *service.ParsedConfig) error {
+	for _, f := range []struct {
+		name string
+		to   **service.InterpolatedString
+	}{
+		{outURL, &o.url}, {outVerb, &o.verb}, {outCustomer, &o.customer}, {outMessageID, &o.messageID},
+	} {
+		var err error
+		if *f.to, err = conf.FieldInterpolatedString(f.name); err != nil {
+			return err
+		}
+	}
+	headers, err := conf.FieldInterpolatedStringMap(outHeaders)
+	if err != nil {
+		return err
+	}
+	o.headers = map[string]*service.InterpolatedString{}
+	for name, value := range headers {
+		o.headers[http.CanonicalHeaderKey(name)] = value
+	}
+	for _, f := range []struct {
+		name string
+		to   **processor
+	}{
+		{outElement, &o.element}, {outRequest, &o.request}, {outFailures, &o.failures},
+	} {
+		if !conf.Contains(f.name) {
+			continue
+		}
+		p, err := conf.FieldProcessor(f.name)
+		if err != nil {
+			return err
+		}
+		*f.to = &processor{owned: p}
+	}
+	if conf.Contains(outDeadLetters) {
+		if o.deadLetters, err = conf.FieldOutput(outDeadLetters); err != nil {
+			return err
+		}
+	}
+	if o.latestOnly, err = conf.FieldBool(outLatestOnly); err != nil {
+		return err
+	}
+	o.query.Fields, err = conf.FieldStringList(outFields)
+	return err
+}
+
+// pushConfig reads the fields that say how requests are sent.
+func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) (*push.Config, error) {
+	c := &push.Config{MaxAnswerBytes: 4 << 20, Compose: o.compose}
+	if o.failures != nil {
+		c.Judge = o.judge
+	}
+	var errs []error
+	number := func(path ...string) int {
+		n, err := conf.FieldInt(path...)
+		if err == nil && n < 1 {
+			err = fmt.Errorf("%s must be at least 1", strings.Join(path, "."))
+		}
+		errs = append(errs, err)
+		return n
+	}
+	duration := func(path ...string) time.Duration {
+		d, err := conf.FieldDuration(path...)
+		if err == nil && d <= 0 && path[0] != outGiveUpAfter {
+			err = fmt.Errorf("%s must be longer than zero, such as 5s", strings.Join(path, "."))
+		}
+		errs = append(errs, err)
+		return d
+	}
+	text := func(path ...string) string {
+		s, err := conf.FieldString(path...)
+		errs = append(errs, err)
+		return s
+	}
+	statuses := func(name string) push.Statuses {
+		texts, err := conf.FieldStringList(outStatuses, name)
+		if err != nil {
+			errs = append(errs, err)
+			return push.Statuses{}
+		}
+		set, err := push.ParseStatuses(texts)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.%s: %w", outStatuses, name, err))
+		}
+		return set
+	}
+	c.MaxElements, c.MaxBytes, c.Parallel = number(outMaxElements), number(outMaxBytes), number(outParallel)
+	o.single = c.MaxElements == 1
+	c.Timeout, c.GiveUpAfter = duration(outTimeout), duration(outGiveUpAfter)
+	o.giveUpAfter = c.GiveUpAfter
+	c.Retry = push.Backoff{Initial: duration(outRetries, outInitial), Max: duration(outRetries, outMax)}
+	c.MaxRetryAfter, c.ResetHeader = duration(outRetries, outMaxRetryAfter), text(outRetries, outResetHeader)
+	c.Circuit = push.Circuit{
+		Failures: number(outCircuit, outCircuitFailures),
+		Probe:    push.Backoff{Initial: duration(outCircuit, outCircuitProbe), Max: duration(outCircuit, outCircuitMaxProbe)},
+		FailFast: text(outCircuit, outCircuitOpen) == circuitGiveUp,
+	}
+	c.Delivered, c.Retried, c.Split = statuses(outDelivered), statuses(outRetried), statuses(outSplit)
+	c.IdempotencyHeader = text(outIdempotency)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.Authorize, err = authorize(conf); err != nil {
+		return nil, err
+	}
+	if label := text(outRateLimit); label != "" {
+		if !res.HasRateLimit(label) {
+			return nil, fmt.Errorf("rate_limit %q does not exist; add an item with this label to rate_limit_resources", label)
+		}
+		c.Limit = func(r *http.Request) error { return waitTurn(r.Context(), res, label) }
+	}
+	requests := res.Metrics().NewCounter("profile_api_pushes", "status")
+	latency := res.Metrics().NewTimer("profile_api_push_latency_ns")
+	c.OnAnswer = func(status int, took time.Duration) {
+		requests.Incr(1, fmt.Sprint(status))
+		latency.Timing(took.Nanoseconds())
+	}
+	open := res.Metrics().NewGauge("profile_api_circuit_open")
+	c.OnCircuit = func(reason error) {
+		if reason != nil {
+			open.Set(1)
+			res.Logger().Errorf("The platform is taken to be down: %v", reason)
+			return
+		}
+		open.Set(0)
+		res.Logger().Info("The platform is back")
+	}
+	return c, nil
+}
+
+// waitTurn waits until a rate limit allows for a request.
+func waitTurn(ctx context.Context, res *service.Resources, label string) error {
+	for {
+		var wait time.Duration
+		var limitErr error
+		err := res.AccessRateLimit(ctx, label, func(r service.RateLimit) { wait, limitErr = r.Access(ctx) })
+		if err = errors.Join(err, limitErr); err != nil {
+			// A limit that cannot tell, as one kept elsewhere, is asked again.
+			wait = time.Second
+		}
+		if wait <= 0 {
+			return nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// authorize returns what adds the secrets to a request.
+func authorize(conf *service.ParsedConfig) (func(*http.Request, []byte, string, time.Time) error, error) {
+	value, err := conf.FieldString(outAuthorization)
+	if err != nil {
+		return nil, err
+	}
+	header, err := conf.FieldString(outAuthHeader)
+	if err != nil {
+		return nil, err
+	}
+	// A variable that is not set leaves a scheme without a credential.
+	if scheme := strings.TrimSpace(value); value != "" && (scheme == "" || scheme == "Bearer" || strings.HasSuffix(value, " ")) {
+		return nil, errors.New("authorization has no credential in it: set the variable that it is to come from")
+	}
+	username, err := conf.FieldString(outBasicAuth, outUsername)
+	if err != nil {
+		return nil, err
+	}
+	password, err := conf.FieldString(outBasicAuth, outPassword)
+	if err != nil {
+		return nil, err
+	}
+	if username != "" && password == "" {
+		return nil, errors.New("basic_auth has a username and no password: set the variable that it is to come from")
+	}
+	signer, err := parseSigner(conf)
+	if err != nil {
+		return nil, err
+	}
+	return func(r *http.Request, body []byte, key string, now time.Time) error {
+		if value != "" {
+			r.Header.Set(header, value)
+		}
+		if password != "" {
+			r.SetBasicAuth(username, password)
+		}
+		if signer != nil {
+			signer.Sign(r.Header, body, key, now)
+		}
+		return nil
+	}, nil
+}
+
+func parseSigner(conf *service.ParsedConfig) (*push.Signer, error) {
+	secrets, err := conf.FieldStringList(outSignature, outSecrets)
+	if err != nil || len(secrets) == 0 {
+		return nil, err
+	}
+	header, err := conf.FieldString(outSignature, outSignatureHeader)
+	if err != nil {
+		return nil, err
+	}
+	var signer *push.Signer
+	switch {
+	case header == "":
+		signer, err = push.NewWebhookSigner(secrets...)
+	case len(secrets) > 1:
+		err = errors.New("a signature of the body alone has one secret")
+	default:
+		signer, err = push.NewBodySigner(header, secrets[0])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", outSignature, err)
+	}
+	return signer, nil
+}

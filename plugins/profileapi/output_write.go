@@ -1,0 +1,461 @@
+package profileapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/profileapi/push"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// Rules of dead letters, beside the codes of package push.
+const (
+	ruleCustomer = "customer" // who a message is about cannot be told
+	ruleElement  = "element"  // no element can be made of it
+)
+
+// output pushes what messages tell to a platform.
+type output struct {
+	url, verb           *service.InterpolatedString
+	customer, messageID *service.InterpolatedString
+	headers             map[string]*service.InterpolatedString
+	element             *processor // or nil
+	request             *processor // or nil
+	failures            *processor // or nil
+	latestOnly          bool
+	single              bool // a request has one element
+	giveUpAfter         time.Duration
+
+	profiles profileReader // or nil
+	query    profiles.Query
+	reading  push.Backoff
+
+	deadLetters *service.OwnedOutput // or nil
+	sender      *push.Sender
+	transport   *http.Transport
+	elements    *service.MetricCounter
+	log         *service.Logger
+}
+
+// processor is one of the config, used by many at a time.
+type processor struct {
+	mu    sync.Mutex
+	owned *service.OwnedProcessor
+}
+
+// errDeleted is returned for a message that a processor deletes.
+var errDeleted = errors.New("deleted")
+
+// run returns the one message that the processor makes of a message.
+func (p *processor) run(ctx context.Context, msg *service.Message) (*service.Message, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	made, err := p.owned.Process(ctx, msg)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(made) == 0:
+		return nil, errDeleted
+	case len(made) > 1:
+		return nil, errors.New("it makes several of one")
+	}
+	return made[0], made[0].GetError()
+}
+
+// Connect implements service.BatchOutput. Platforms are connected to by
+// requests; one that is away is no reason not to start.
+func (o *output) Connect(context.Context) error { return nil }
+
+// WriteBatch implements service.BatchOutput.
+func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
+	began := time.Now()
+	failed := make([]error, len(batch))
+	customers := make([]string, len(batch))
+	for i, msg := range batch {
+		if failed[i] = msg.GetError(); failed[i] != nil {
+			continue
+		}
+		var err error
+		if customers[i], err = batch.TryInterpolatedString(i, o.customer); err != nil {
+			failed[i] = rejection(ruleCustomer, "customer cannot be told from the message"+atLine(err))
+		}
+	}
+	found, err := o.read(ctx, began, customers, failed)
+	if err != nil {
+		return err
+	}
+
+	var items []push.Item
+	var members [][]int // the messages that an item is for
+	last := map[string]int{}
+	for i := range batch {
+		if failed[i] != nil {
+			continue
+		}
+		item, err := o.item(ctx, batch, i, customers[i], found[customers[i]])
+		switch {
+		case errors.Is(err, errDeleted):
+			o.elements.Incr(1, "skipped")
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			failed[i] = err
+		default:
+			if n, before := last[item.Customer]; before && o.latestOnly {
+				items[n], members[n] = *item, append(members[n], i)
+				continue
+			}
+			if item.Customer != "" {
+				last[item.Customer] = len(items)
+			}
+			items, members = append(items, *item), append(members, []int{i})
+		}
+	}
+	for n, err := range o.sender.Deliver(ctx, items) {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return err
+		}
+		for _, i := range members[n] {
+			failed[i] = o.outcome(err)
+		}
+	}
+	return o.conclude(ctx, batch, failed)
+}
+
+// outcome counts what became of an element, and says why it was not delivered.
+func (o *output) outcome(err error) error {
+	if err == nil {
+		o.elements.Incr(1, "delivered")
+		return nil
+	}
+	if refused, ok := errors.AsType[*push.Refused](err); ok {
+		o.elements.Incr(1, "refused")
+		return rejection(refused.Code, refused.Error())
+	}
+	o.elements.Incr(1, "gave_up")
+	if gaveUp, ok := errors.AsType[*push.GaveUp](err); ok {
+		return rejection(gaveUp.Code, gaveUp.Error())
+	}
+	return err
+}
+
+func rejection(rule, message string) *deadletter.Rejection {
+	return &deadletter.Rejection{Stage: "profile_api", Reasons: []deadletter.Reason{{Rule: rule, Message: message}}}
+}
+
+// conclude puts what failed into the dead letters, or returns it.
+func (o *output) conclude(ctx context.Context, batch service.MessageBatch, failed []error) error {
+	var letters service.MessageBatch
+	var of []int
+	for i, err := range failed {
+		if err != nil {
+			letter := batch[i].Copy()
+			letter.SetError(err)
+			letters, of = append(letters, letter), append(of, i)
+		}
+	}
+	if len(letters) == 0 {
+		return nil
+	}
+	if o.deadLetters != nil {
+		err := o.deadLetters.WriteBatch(ctx, letters)
+		if err == nil {
+			return nil
+		}
+		// Messages whose letters were written are written once more.
+		for _, i := range of {
+			failed[i] = fmt.Errorf("dead_letters: %w", err)
+		}
+	}
+	all := service.NewBatchError(batch, failed[of[0]])
+	for _, i := range of {
+		all = all.Failed(i, failed[i])
+	}
+	return all
+}
+
+// readProfile is what was found of a customer.
+type readProfile struct {
+	json []byte // nil if there is none
+	err  error
+}
+
+// read returns the profiles of the customers, in one read. While the store is
+// away it waits, as long as there is time.
+func (o *output) read(ctx context.Context, began time.Time, customers []string, failed []error) (map[string]readProfile, error) {
+	if o.profiles == nil {
+		return nil, nil
+	}
+	found := map[string]readProfile{}
+	var ids []string
+	for i, id := range customers {
+		if _, known := found[id]; !known && id != "" && failed[i] == nil {
+			found[id] = readProfile{}
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return found, nil
+	}
+	for failures := 1; ; failures++ {
+		results, err := o.profiles.Read(ctx, ids, o.query)
+		if err == nil {
+			for i, r := range results {
+				switch {
+				case r.Err != nil:
+					found[ids[i]] = readProfile{err: r.Err}
+				case r.Found:
+					found[ids[i]] = readProfile{json: r.JSON}
+				}
+			}
+			return found, nil
+		}
+		if _, unknown := errors.AsType[*profiles.UnknownFieldError](err); unknown {
+			return nil, err
+		}
+		if failures == 1 {
+			o.log.Errorf("Profiles cannot be read, waiting: %v", err)
+		}
+		wait := o.reading.After(failures)
+		if o.giveUpAfter > 0 && time.Since(began)+wait > o.giveUpAfter {
+			for i := range failed {
+				if failed[i] == nil {
+					o.elements.Incr(1, "gave_up")
+					failed[i] = rejection(push.CodeGaveUp, "the profile could not be read in the time for it")
+				}
+			}
+			return found, nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// item makes the element of a message, and finds where it goes.
+func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, customer string, found readProfile) (*push.Item, error) {
+	msg := batch[i]
+	if found.err != nil {
+		return nil, rejection(ruleElement, "the profile cannot be read: its record is damaged")
+	}
+	raw, err := msg.AsBytes()
+	if err != nil {
+		return nil, err
+	}
+	item := &push.Item{Customer: customer}
+	if item.ID, err = batch.TryInterpolatedString(i, o.messageID); err != nil {
+		return nil, rejection(ruleElement, "message_id cannot be told from the message"+atLine(err))
+	}
+	if item.ID == "" {
+		sum := sha256.Sum256(raw)
+		item.ID = string(sum[:])
+	}
+
+	doc := map[string]any{"customer": customer, "profile": nil}
+	if doc["message"], err = msg.AsStructured(); err != nil {
+		doc["message"] = string(raw)
+	}
+	if found.json != nil {
+		if doc["profile"], err = service.NewMessage(found.json).AsStructured(); err != nil {
+			return nil, rejection(ruleElement, "the profile is no JSON")
+		}
+	}
+	given := msg.Copy()
+	given.SetStructured(doc)
+	var element any
+	switch {
+	case o.element != nil:
+		made, err := o.element.run(ctx, given.Copy())
+		if errors.Is(err, errDeleted) {
+			return nil, err
+		}
+		if err != nil {
+			return nil, rejection(ruleElement, "no element can be made of the message"+atLine(err))
+		}
+		if item.Element, err = made.AsBytes(); err != nil || !json.Valid(item.Element) {
+			return nil, rejection(ruleElement, "the element is no JSON")
+		}
+		element, err = made.AsStructured()
+		if err != nil {
+			return nil, rejection(ruleElement, "the element is no JSON")
+		}
+	case o.profiles != nil:
+		if found.json == nil {
+			return nil, errDeleted
+		}
+		item.Element, element = found.json, doc["profile"]
+	default:
+		if !json.Valid(raw) {
+			return nil, rejection(ruleElement, "the message is no JSON: make an element of it")
+		}
+		item.Element, element = raw, doc["message"]
+	}
+	item.Target, err = o.target(given, doc, element)
+	return item, err
+}
+
+// target finds where an element goes.
+func (o *output) target(given *service.Message, doc map[string]any, element any) (t push.Target, err error) {
+	with := map[string]any{"element": element}
+	for name, value := range doc {
+		with[name] = value
+	}
+	given.SetStructured(with)
+	if t.URL, err = o.url.TryString(given); err != nil {
+		return t, rejection(ruleElement, "url cannot be told from the message"+atLine(err))
+	}
+	if u, err := url.Parse(t.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return t, rejection(ruleElement, "url is none: escape what is put into it, such as by escape_url_path()")
+	}
+	if t.Verb, err = o.verb.TryString(given); err != nil {
+		return t, rejection(ruleElement, "verb cannot be told from the message"+atLine(err))
+	}
+	t.Header = http.Header{"Content-Type": {"application/json"}}
+	for name, text := range o.headers {
+		value, err := text.TryString(given)
+		if err != nil || strings.ContainsAny(value, "\r\n\x00") {
+			return t, rejection(ruleElement, "header "+name+" cannot be told from the message"+atLine(err))
+		}
+		t.Header[name] = []string{value}
+	}
+	return t, nil
+}
+
+// atLine returns where a mapping failed. The rest of its error may show what it
+// was working on.
+func atLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	if line := lineOf.FindString(err.Error()); line != "" {
+		return " (" + line + " of the mapping)"
+	}
+	return ""
+}
+
+var lineOf = regexp.MustCompile(`line \d+`)
+
+// compose makes the body of a request.
+func (o *output) compose(elements []json.RawMessage) ([]byte, error) {
+	switch {
+	case o.request == nil && o.single:
+		return elements[0], nil
+	case o.request == nil:
+		return json.Marshal(elements)
+	}
+	list, err := json.Marshal(elements)
+	if err != nil {
+		return nil, err
+	}
+	body := append(append([]byte(`{"elements":`), list...), '}')
+	made, err := o.request.run(context.Background(), service.NewMessage(body))
+	if err != nil {
+		return nil, err
+	}
+	return made.AsBytes()
+}
+
+var errNoList = errors.New("failures has no list of failures for it")
+
+// judge asks what of a request failed.
+func (o *output) judge(answer *push.Answer, elements []json.RawMessage) ([]push.Failure, error) {
+	list, err := json.Marshal(elements)
+	if err != nil {
+		return nil, err
+	}
+	sent, err := service.NewMessage(list).AsStructured()
+	if err != nil {
+		return nil, err
+	}
+	doc := map[string]any{"status": answer.Status, "elements": sent, "body": nil}
+	if len(answer.Body) > 0 {
+		body, err := service.NewMessage(answer.Body).AsStructured()
+		if err != nil {
+			return nil, errors.New("it is no JSON")
+		}
+		doc["body"] = body
+	}
+	msg := service.NewMessage(nil)
+	msg.SetStructured(doc)
+	made, err := o.failures.run(context.Background(), msg)
+	if errors.Is(err, errDeleted) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("failures does not succeed%s", atLine(err))
+	}
+	raw, err := made.AsBytes()
+	if err != nil {
+		return nil, errNoList
+	}
+	var named []struct {
+		Index    *int    `json:"index"`
+		Customer *string `json:"customer"`
+		Retry    bool    `json:"retry"`
+		Code     any     `json:"code"`
+	}
+	if err := json.Unmarshal(raw, &named); err != nil {
+		return nil, errNoList
+	}
+	failures := make([]push.Failure, len(named))
+	for i, n := range named {
+		f := push.Failure{Index: -1, Retry: n.Retry, Code: codeOf(n.Code)}
+		if n.Index != nil {
+			if f.Index = *n.Index; f.Index < 0 {
+				return nil, errNoList
+			}
+		} else if n.Customer != nil {
+			if f.Customer = *n.Customer; f.Customer == "" {
+				return nil, errNoList
+			}
+		}
+		failures[i] = f
+	}
+	return failures, nil
+}
+
+var code = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
+
+// codeOf returns a code if it is one: what else platforms say may be personal.
+func codeOf(v any) string {
+	switch v := v.(type) {
+	case string:
+		if code.MatchString(v) {
+			return v
+		}
+	case float64:
+		if v == float64(int(v)) {
+			return fmt.Sprint(int(v))
+		}
+	}
+	return ""
+}
+
+// Close implements service.BatchOutput.
+func (o *output) Close(ctx context.Context) error {
+	var errs []error
+	for _, p := range []*processor{o.element, o.request, o.failures} {
+		if p != nil {
+			errs = append(errs, p.owned.Close(ctx))
+		}
+	}
+	if o.deadLetters != nil {
+		errs = append(errs, o.deadLetters.Close(ctx))
+	}
+	o.transport.CloseIdleConnections()
+	return errors.Join(errs...)
+}
