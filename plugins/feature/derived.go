@@ -3,6 +3,7 @@ package feature
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -45,7 +46,7 @@ func (b *builder) order() {
 			if j, ok := b.byName[name]; ok {
 				f.needs = append(f.needs, j)
 			} else {
-				b.errs = append(b.errs, &SpecError{f.position, f.Name, fmt.Errorf("there is no feature %q%s", name, b.suggest(name))})
+				b.errs = append(b.errs, &SpecError{f.position, f.Name, fmt.Errorf("there is no feature %q%s", name, Suggest(name, slices.Collect(maps.Keys(b.byName))))})
 			}
 		}
 	}
@@ -76,11 +77,11 @@ func (b *builder) order() {
 	}
 }
 
-// suggest returns a hint at the feature whose name is nearest to one that does
-// not exist.
-func (b *builder) suggest(name string) string {
+// Suggest returns a hint at the known name that is nearest to one that does not
+// exist, empty if none is near.
+func Suggest(name string, names []string) string {
 	best, nearest := "", len(name)/2+1
-	for known := range b.byName {
+	for _, known := range names {
 		if d := distance(name, known); d < nearest || d == nearest && known < best {
 			best, nearest = known, d
 		}

@@ -115,6 +115,10 @@ type Profiles struct {
 	updaters sync.Pool
 	now      func() time.Time
 
+	outboxes   atomic.Int32 // that wait for messages
+	hinted     chan string  // keys of customers that may have some
+	lostClaims *service.MetricCounter
+
 	closing   sync.Once
 	unfollow  context.CancelFunc
 	following sync.WaitGroup
@@ -147,6 +151,8 @@ func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 		future:        res.Metrics().NewCounter("profiles_future_events"),
 		unidentified:  res.Metrics().NewCounter("profiles_unidentified_events"),
 		refusedMerges: res.Metrics().NewCounter("profiles_merges_refused"),
+		lostClaims:    res.Metrics().NewCounter("profile_changes_claims_lost"),
+		hinted:        make(chan string, hints),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.unfollow = cancel
@@ -220,6 +226,9 @@ func Get(res *service.Resources, label string) (*Profiles, error) {
 
 // Definition returns what a profile is.
 func (p *Profiles) Definition() *profile.Definition { return p.def }
+
+// Now returns the time as the profiles have it.
+func (p *Profiles) Now() time.Time { return p.now() }
 
 // Ping tells whether the store can serve requests now.
 func (p *Profiles) Ping(ctx context.Context) error { return p.store.Ping(ctx) }

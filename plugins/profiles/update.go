@@ -518,6 +518,11 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 	for _, n := range conflicts {
 		u.customers[u.who[n]].lost = true
 	}
+	for _, i := range u.who {
+		if c := u.customers[i]; !c.lost && len(c.rec.Outbox()) > 0 && c.rec.DueAt() <= u.p.now().UnixMilli() {
+			u.p.hint(c.key)
+		}
+	}
 	return nil
 }
 
