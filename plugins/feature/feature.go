@@ -181,6 +181,9 @@ func (f *Feature) Needs() []int { return f.needs }
 type Definition struct {
 	Features []Feature
 	Series   []Series
+	// Interests are the positions of the series of the interests it was made
+	// with.
+	Interests []int
 
 	byName  map[string]int
 	byEvent map[string][]int
@@ -199,15 +202,39 @@ const DefaultK = 10
 
 const maxLimit = 1000
 
-// New checks specs and makes a definition of them. The error joins a
-// *SpecError for everything that is wrong.
-func New(specs []Spec, compile PredicateCompiler) (*Definition, error) {
+// Interest is events whose times are wanted for something else than a feature.
+type Interest struct {
+	// Events and Where choose the events, as those of a feature do.
+	Events []string
+	Where  string
+	// Reach is how far back the times are wanted.
+	Reach time.Duration
+}
+
+// InterestError is what is wrong with an interest.
+type InterestError struct {
+	// Interest is its position among those that were given.
+	Interest int
+	Err      error
+}
+
+func (e *InterestError) Error() string { return e.Err.Error() }
+
+func (e *InterestError) Unwrap() error { return e.Err }
+
+// New checks specs and makes a definition of them, and of series for interests
+// besides. The error joins a *SpecError or *InterestError for everything that
+// is wrong.
+func New(specs []Spec, compile PredicateCompiler, interests ...Interest) (*Definition, error) {
 	d := &Definition{byName: map[string]int{}, byEvent: map[string][]int{}}
 	b := builder{Definition: d, compile: compile, series: map[string]int{}, where: map[string]int{}}
 	for i, spec := range specs {
 		b.add(i, spec)
 	}
 	b.order()
+	for i := range interests {
+		b.interest(i, &interests[i])
+	}
 	if err := errors.Join(b.errs...); err != nil {
 		return nil, err
 	}
@@ -270,37 +297,12 @@ func (b *builder) add(i int, spec Spec) {
 		return
 	}
 
-	s, err := newSeries(&spec)
+	at, err := b.seriesOf(&spec)
 	if err != nil {
 		fail("%v", err)
 		return
 	}
-	if s.Where != "" {
-		w, ok := b.where[s.Where]
-		if !ok {
-			predicate, err := b.compile(s.Where)
-			if err != nil {
-				fail("where: %v", err)
-				return
-			}
-			w = len(b.wheres)
-			b.wheres = append(b.wheres, predicate)
-			b.where[s.Where] = w
-		}
-		s.where = w
-	}
-	at, ok := b.series[s.text]
-	if !ok {
-		if slices.ContainsFunc(b.Series, func(o Series) bool { return o.Fingerprint == s.Fingerprint }) {
-			fail("its fingerprint is by chance that of another; add an event name that never occurs to events")
-			return
-		}
-		at = len(b.Series)
-		b.series[s.text] = at
-		b.Series = append(b.Series, *s)
-	}
-
-	w := wants{parts: takes.parts, recent: spec.K, split: len(s.columns) == 2, bare: len(s.columns) == 0}
+	w := wants{parts: takes.parts, recent: spec.K, split: len(b.Series[at].columns) == 2, bare: len(b.Series[at].columns) == 0}
 	if spec.Of == timestampPath {
 		w.parts &^= partEnds // the times alone
 	}
@@ -313,6 +315,53 @@ func (b *builder) add(i int, spec Spec) {
 	b.byName[spec.Name] = len(b.Features)
 	b.Features = append(b.Features, Feature{Spec: spec, Series: at, position: i, wants: w})
 	b.Series[at].want(&w, spec.Window)
+}
+
+// interest adds the series of an interest.
+func (b *builder) interest(i int, in *Interest) {
+	if slices.Contains(in.Events, "") {
+		b.errs = append(b.errs, &InterestError{i, errors.New("events has an empty name; remove it")})
+		return
+	}
+	at, err := b.seriesOf(&Spec{Events: in.Events, Where: in.Where})
+	if err != nil {
+		b.errs = append(b.errs, &InterestError{i, err})
+		return
+	}
+	b.Interests = append(b.Interests, at)
+	b.Series[at].want(&wants{bare: true}, in.Reach)
+}
+
+// seriesOf returns the position of the series of a spec, which is added unless
+// another has the same.
+func (b *builder) seriesOf(spec *Spec) (int, error) {
+	s, err := newSeries(spec)
+	if err != nil {
+		return 0, err
+	}
+	if s.Where != "" {
+		w, ok := b.where[s.Where]
+		if !ok {
+			predicate, err := b.compile(s.Where)
+			if err != nil {
+				return 0, fmt.Errorf("where: %w", err)
+			}
+			w = len(b.wheres)
+			b.wheres = append(b.wheres, predicate)
+			b.where[s.Where] = w
+		}
+		s.where = w
+	}
+	if at, ok := b.series[s.text]; ok {
+		return at, nil
+	}
+	if slices.ContainsFunc(b.Series, func(o Series) bool { return o.Fingerprint == s.Fingerprint }) {
+		return 0, errors.New("its fingerprint is by chance that of another; add an event name that never occurs to events")
+	}
+	at := len(b.Series)
+	b.series[s.text] = at
+	b.Series = append(b.Series, *s)
+	return at, nil
 }
 
 // check reports what is wrong with a spec by itself and fills in defaults.

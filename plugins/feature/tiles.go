@@ -49,6 +49,17 @@ func (t *Tiles) Last() int64 {
 	return last
 }
 
+// First returns the time of the earliest occurrence, -1 if there is none.
+func (t *Tiles) First() int64 {
+	first := int64(-1)
+	for _, s := range t.list {
+		if first < 0 || s.first < first {
+			first = s.first
+		}
+	}
+	return first
+}
+
 // Fold takes an occurrence of a series. Settle must follow.
 func (t *Tiles) Fold(s *Series, o *Occurrence) {
 	if n := len(t.list); n > 0 {

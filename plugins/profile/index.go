@@ -41,6 +41,9 @@ func (r *Record) Entries(dst []Entry) []Entry {
 	if len(r.outbox) > 0 {
 		dst = append(dst, Entry{OutboxIndex, TimeValue(r.DueAt())})
 	}
+	if due, some := r.TriggersDue(); some {
+		dst = append(dst, Entry{TriggerIndex, TimeValue(due)})
+	}
 	return dst
 }
 
@@ -48,7 +51,7 @@ func (r *Record) Entries(dst []Entry) []Entry {
 // no longer has, then for every one that it has gained. Clear a record that is
 // to be deleted first.
 func (r *Record) Edits(edit func(e Entry, remove bool)) {
-	if len(r.stored) == 0 && len(r.members) == 0 && len(r.outbox) == 0 {
+	if _, due := r.TriggersDue(); len(r.stored) == 0 && len(r.members) == 0 && len(r.outbox) == 0 && !due {
 		return // the usual case
 	}
 	r.entriesRoom = r.Entries(r.entriesRoom[:0])

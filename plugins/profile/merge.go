@@ -57,6 +57,7 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 	if !again {
 		changed = r.takeOutbox(o) || changed
 	}
+	changed = r.mergeTriggers(o) || changed
 	if err := r.parseTraits(); err != nil {
 		return false, err
 	}

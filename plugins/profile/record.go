@@ -46,6 +46,9 @@
 //	11 outbox lease(6) { uvarint(n) at(6) id(16) content(n-22) }: what is to be
 //	          told, in the order it came up, and until when somebody has claimed
 //	          to tell it
+//	12 triggers
+//	          when the first trigger is due, and which were settled: as
+//	          trigger.State
 //
 // As long as nothing is folded, a record is the same, byte for byte, for the
 // same events under the same definition, however they were ordered, repeated or
@@ -71,6 +74,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/trigger"
 )
 
 const formatVersion = 1
@@ -87,6 +91,7 @@ const (
 	sectionClaims
 	sectionSegments
 	sectionOutbox
+	sectionTriggers
 )
 
 const (
@@ -136,6 +141,9 @@ type Definition struct {
 	// Events is how many events of a customer are kept one by one; 0 stands
 	// for DefaultEvents.
 	Events int
+	// Triggers are what customers are told and when, nil for nothing. The
+	// series of their rules are among those of Features.
+	Triggers *trigger.Set
 }
 
 // DefaultEvents is how many events of a customer are kept one by one where a
@@ -183,6 +191,7 @@ type Record struct {
 	judgedBy  uint32   // the rules it was found by
 	outbox    []Message
 	lease     int64
+	triggers  trigger.State
 	scratch   []byte
 
 	stored      []Entry // the index entries of the stored form
@@ -234,10 +243,11 @@ func (r *Record) Clear() { r.clear(r.def) }
 func (r *Record) clear(def *Definition) {
 	clear(r.tiles)
 	clear(r.outbox)
+	r.triggers.Reset()
 	*r = Record{
 		def: def, series: r.series[:0], layouts: r.layouts[:0], traits: r.traits[:0],
 		merged: r.merged[:0], tiles: r.tiles[:0], scratch: r.scratch[:0], last: never, folded: never,
-		buffers: r.buffers, members: r.members[:0], outbox: r.outbox[:0],
+		buffers: r.buffers, members: r.members[:0], outbox: r.outbox[:0], triggers: r.triggers,
 		stored: r.stored, entriesRoom: r.entriesRoom,
 	}
 	for i := range def.Features.Series {
@@ -312,6 +322,10 @@ func (r *Record) Decode(def *Definition, key string, data []byte) error {
 		case sectionOutbox:
 			if err := r.readOutbox(content); err != nil {
 				return err
+			}
+		case sectionTriggers:
+			if r.triggers.Read(content) != nil {
+				return ErrCorrupt
 			}
 		default:
 			return ErrCorrupt
@@ -623,6 +637,8 @@ func (r *Record) Encode(dst []byte, key string) []byte {
 	dst = appendSection(dst, sectionSegments, r.scratch)
 	r.scratch = r.appendOutbox(r.scratch[:0])
 	dst = appendSection(dst, sectionOutbox, r.scratch)
+	r.scratch = r.triggers.Append(r.scratch[:0])
+	dst = appendSection(dst, sectionTriggers, r.scratch)
 	return binary.LittleEndian.AppendUint32(dst, checksum(key, dst[start:]))
 }
 

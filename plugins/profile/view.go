@@ -117,20 +117,8 @@ func (w *Viewer) appendFeatures(dst []byte, r *Record, asOf int64, sel *Selectio
 	} else {
 		w.chosen = append(w.chosen, sel.Features...)
 	}
-	if err := w.gather(r); err != nil {
+	if err := w.prepare(r, asOf); err != nil {
 		return dst, err
-	}
-	w.evaluator.Reset()
-	w.record, w.moment = r, feature.Moment{AsOf: asOf}
-	w.traits = nil
-	for _, i := range w.chosen {
-		if all[i].Zoned() && w.moment.Zone == nil {
-			zone, err := r.zone()
-			if err != nil {
-				return dst, err
-			}
-			w.moment.Zone = zone
-		}
 	}
 
 	dst = append(dst, `,"features":{`...)
@@ -164,21 +152,48 @@ func (w *Viewer) appendFeatures(dst []byte, r *Record, asOf int64, sel *Selectio
 	return dst, nil
 }
 
+// prepare begins an evaluation of the chosen features.
+func (w *Viewer) prepare(r *Record, asOf int64) error {
+	if err := w.gather(r); err != nil {
+		return err
+	}
+	w.evaluator.Reset()
+	w.record, w.moment = r, feature.Moment{AsOf: asOf}
+	w.traits = nil
+	for _, i := range w.chosen {
+		if r.def.Features.Features[i].Zoned() {
+			zone, err := r.zone()
+			if err != nil {
+				return err
+			}
+			w.moment.Zone = zone // nil, if it is not known, is UTC
+			break
+		}
+	}
+	return nil
+}
+
 // gather collects the state of the series that the chosen features need.
 func (w *Viewer) gather(r *Record) error {
-	for len(w.states) < len(r.series) {
-		w.states = append(w.states, feature.State{})
-	}
 	w.wanted = append(w.wanted[:0], make([]bool, len(r.series))...)
 	w.values = append(w.values[:0], make([]value, len(r.def.Features.Features))...)
 	for _, i := range w.chosen {
 		w.want(&r.def.Features.Features[i], r.def.Features.Features)
 	}
+	return r.gather(&w.states, w.wanted)
+}
+
+// gather collects the state of the series that are wanted, by position.
+func (r *Record) gather(into *[]feature.State, wanted []bool) error {
+	for len(*into) < len(r.series) {
+		*into = append(*into, feature.State{})
+	}
+	states := *into
 	for i := range r.series {
-		state := &w.states[i]
+		state := &states[i]
 		state.Occurrences = state.Occurrences[:0]
 		state.Tiles.Reset()
-		if tiles := r.tilesOf(i); w.wanted[i] && len(tiles) > 0 {
+		if tiles := r.tilesOf(i); wanted[i] && len(tiles) > 0 {
 			if err := state.Tiles.Read(tiles); err != nil {
 				return ErrCorrupt
 			}
@@ -190,9 +205,9 @@ func (w *Viewer) gather(r *Record) error {
 			return true
 		}
 		failed = feature.Visit(extract, r.layouts, func(series int, o feature.Occurrence) {
-			if w.wanted[series] {
+			if wanted[series] {
 				o.Time, o.ID = at.time, at.id
-				w.states[series].Occurrences = append(w.states[series].Occurrences, o)
+				states[series].Occurrences = append(states[series].Occurrences, o)
 			}
 		})
 		return failed == nil
@@ -263,7 +278,7 @@ func (w *Viewer) Traits() map[string]any {
 // Europe/Berlin.
 const zoneTrait = "timezone"
 
-// zone returns the customer's time zone, UTC if it is not known.
+// zone returns the customer's time zone, nil if it is not known.
 func (r *Record) zone() (*time.Location, error) {
 	if err := r.parseTraits(); err != nil {
 		return nil, err
@@ -273,7 +288,7 @@ func (r *Record) zone() (*time.Location, error) {
 			return loadZone(string(t.value.Text)), nil
 		}
 	}
-	return time.UTC, nil
+	return nil, nil
 }
 
 // zones caches *time.Location by name: loading one parses its whole history.
@@ -286,7 +301,7 @@ func loadZone(name string) *time.Location {
 	zone, err := time.LoadLocation(name)
 	if err != nil || name == "Local" {
 		// Not cached: traits can hold any number of names that are none.
-		return time.UTC
+		return nil
 	}
 	zones.Store(name, zone)
 	return zone
