@@ -39,7 +39,7 @@ func Spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Personalization").
-		Summary("Tells what happens to customers: that they entered or left a segment.").
+		Summary("Fires triggers, and tells what happens to customers: that a trigger fired, that they entered or left a segment.").
 		Description(`
 Each message is a track event in JSON, such as
 
@@ -52,6 +52,15 @@ A message is stored with the customer's profile, in the same write as what cause
 
 Any number of processes, and of these inputs, share the work: a customer's messages are claimed for the time of a `+"`lease`"+`. What the same process wrote is delivered at once, what others wrote after `+"`poll_interval`"+` at the latest. Messages that nobody delivers within seven days are given up, as are the oldest of more than 256 of a customer.
 
+If the definition has [triggers](../triggers.md) the input fires those that are due, looking at every `+"`poll_interval`"+`; a pipeline without this input fires none. Their messages are
+
+`+"```json"+`
+{"type":"track","event":"Trigger Fired","messageId":"9f86…","userId":"u1","timestamp":"2026-01-31T09:30:00.120Z",
+ "properties":{"trigger":"cart_abandoned","channel":"email","cause_at":"2026-01-31T08:30:00.000Z","due_at":"2026-01-31T09:30:00.000Z","data":{"product":"p7"}}}
+`+"```"+`
+
+and the same with `+"`Trigger Held Out`"+` for customers who are told nothing, for the sake of comparison. While messages do not arrive nothing is fired.
+
 ### Metadata
 
 - `+"`customer_id`"+`: the id of the customer, to key messages of a topic by
@@ -61,6 +70,10 @@ Any number of processes, and of these inputs, share the work: a customer's messa
 - `+"`profile_changes_delivered`"+`: messages that arrived
 - `+"`profile_changes_returned`"+`: messages that did not, and will come again
 - `+"`profile_changes_delay_ns`"+`: the time from the cause of a message to its arrival
+- `+"`profile_triggers`"+`: triggers decided, by `+"`trigger`"+` and `+"`outcome`"+`: fired, held_out, expired, no_consent, condition, failed, capped
+- `+"`profile_triggers_delay_ns`"+`: the time from when a trigger was due to its firing
+- `+"`profile_triggers_lost`"+`: customers that another process fired for, or an update changed, at the same time
+- `+"`profile_triggers_data_failures`"+`: messages whose `+"`data`"+` could not be made
 - `+"`profile_changes_claims_lost`"+`: customers that another process claimed, or an update changed, at the same time`).
 		Field(service.NewStringField(fieldProfiles).
 			Description("The label of the `profiles` resource.").
@@ -113,6 +126,7 @@ type input struct {
 	poll     time.Duration
 	lease    time.Duration
 	outbox   *profiles.Outbox
+	firing   *firing      // nil without triggers
 	failures atomic.Int32 // deliveries that failed since one arrived
 	log      *service.Logger
 
@@ -157,6 +171,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 func (in *input) Connect(context.Context) error {
 	if in.outbox == nil {
 		in.outbox = in.profiles.Outbox(in.poll, in.lease, in.size)
+		in.firing = in.fire()
 	}
 	return nil
 }
@@ -214,6 +229,7 @@ func (in *input) settle(ctx context.Context, d *profiles.Delivery, failed error)
 // Close implements service.BatchInput.
 func (in *input) Close(context.Context) error {
 	if in.outbox != nil {
+		in.firing.stop()
 		in.outbox.Close()
 		in.outbox = nil
 	}

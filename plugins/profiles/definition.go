@@ -16,6 +16,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/specfile"
+	"github.com/connect-personalize/connect-personalize/plugins/trigger"
 )
 
 // The fields of a definition file.
@@ -50,6 +51,8 @@ type Definition struct {
 	*profile.Definition
 	// files are the parameter files of its models.
 	files []follower
+	// messages are its triggers, nil for none.
+	messages *messages
 }
 
 // duration is the form of a time span in definitions; lint rules and parsing
@@ -190,7 +193,7 @@ var kindNames = append(feature.Kinds(), feature.Ratio, feature.RFM, feature.Expr
 
 // DefinitionFields describes a definition file.
 func DefinitionFields() []*service.ConfigField {
-	return []*service.ConfigField{
+	return append([]*service.ConfigField{
 		service.NewStringListField(fieldSources).
 			Description("Sources of traits, the most trusted first. When two sources state a trait at the same time the one listed earlier holds; sources that are not listed come last.").
 			Default([]any{}).
@@ -238,7 +241,7 @@ func DefinitionFields() []*service.ConfigField {
 				map[string]any{"name": "orders_30d", "count": map[string]any{"events": []any{"Order Completed"}, "window": "30d"}},
 				map[string]any{"name": "revenue", "sum": map[string]any{"events": []any{"Order Completed"}, "of": "properties.total"}},
 			}),
-	}
+	}, triggerFields()...)
 }
 
 // definitionFile says what a definition file is made of.
@@ -269,12 +272,16 @@ func readDefinition(path string) (*Definition, []service.Lint, error) {
 	if file == nil {
 		return nil, lints, err
 	}
-	written := file.Items(fieldFeatures)
+	written, triggers := file.Items(fieldFeatures), file.Items(fieldTriggers)
 	def, err := parseDefinition(file.Conf, written)
 	return def, specfile.Lints(err, func(err error) int {
 		var spec *feature.SpecError
 		if errors.As(err, &spec) {
 			return written[spec.Feature].Line
+		}
+		var rule *trigger.RuleError
+		if errors.As(err, &rule) && rule.Rule >= 0 {
+			return triggers[rule.Rule].Line
 		}
 		return 1
 	}), nil
@@ -318,8 +325,21 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definit
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	def.Features, err = feature.New(specs, compileWhere)
-	return def, err
+	triggers, err := parseTriggers(conf)
+	if err != nil {
+		return nil, err
+	}
+	if def.Features, err = feature.New(specs, compileWhere, triggers.interests...); err != nil {
+		return nil, triggers.blame(err)
+	}
+	noSegments := func(string) bool { return false }
+	if def.messages, err = triggers.finish(def.Features, noSegments); err != nil {
+		return nil, err
+	}
+	if def.messages != nil {
+		def.Triggers = def.messages.Set
+	}
+	return def, nil
 }
 
 func parseIdentity(conf *service.ParsedConfig, ids *profile.Identity) (err error) {

@@ -119,6 +119,12 @@ type Profiles struct {
 	hinted     chan string  // keys of customers that may have some
 	lostClaims *service.MetricCounter
 
+	messages     *messages // nil without triggers
+	fired        *service.MetricCounter
+	fireDelay    *service.MetricTimer
+	lostFirings  *service.MetricCounter
+	dataFailures *service.MetricCounter
+
 	closing   sync.Once
 	unfollow  context.CancelFunc
 	following sync.WaitGroup
@@ -143,7 +149,7 @@ func construct(conf *service.ParsedConfig, res *service.Resources) (any, error) 
 // New returns the profiles of a definition in an open store, which they own.
 func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 	p := &Profiles{
-		def: def.Definition, store: s, label: res.Label(), log: res.Logger(), now: time.Now,
+		def: def.Definition, store: s, label: res.Label(), log: res.Logger(), now: wallClock,
 		whereFailures: res.Metrics().NewCounter("profiles_where_failures"),
 		duplicates:    res.Metrics().NewCounter("profiles_duplicate_events"),
 		conflicts:     res.Metrics().NewCounter("profiles_write_conflicts"),
@@ -153,6 +159,11 @@ func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 		refusedMerges: res.Metrics().NewCounter("profiles_merges_refused"),
 		lostClaims:    res.Metrics().NewCounter("profile_changes_claims_lost"),
 		hinted:        make(chan string, hints),
+		messages:      def.messages,
+		fired:         res.Metrics().NewCounter("profile_triggers", "trigger", "outcome"),
+		fireDelay:     res.Metrics().NewTimer("profile_triggers_delay_ns"),
+		lostFirings:   res.Metrics().NewCounter("profile_triggers_lost"),
+		dataFailures:  res.Metrics().NewCounter("profile_triggers_data_failures"),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.unfollow = cancel

@@ -57,6 +57,7 @@ type updater struct {
 	keys      []string
 	who       []int
 	changes   []store.Change
+	watcher   profile.Watcher
 }
 
 // update is an event, read.
@@ -497,6 +498,9 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 	u.changes, u.who = u.changes[:0], u.who[:0]
 	for i, c := range u.customers {
 		if c.err != nil || c.follow >= 0 && !c.linked || !chosen(c) {
+			continue
+		}
+		if c.err = u.watcher.Watch(&c.rec, c.key); c.err != nil {
 			continue
 		}
 		u.extract = c.rec.Encode(u.extract[:0], c.key)

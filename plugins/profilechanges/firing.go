@@ -1,0 +1,64 @@
+package profilechanges
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// firing fires triggers as long as the input runs.
+type firing struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// fire begins to fire what is due, looking at an interval. As long as messages
+// do not arrive nothing is fired: what is true of a customer now may not be
+// when they arrive.
+func (in *input) fire() *firing {
+	t := in.profiles.Triggers(in.size)
+	if t == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &firing{cancel: cancel}
+	f.done.Go(func() {
+		for {
+			pause := in.poll
+			if in.failures.Load() == 0 {
+				more, err := t.Fire(ctx)
+				switch {
+				case ctx.Err() != nil:
+				case err != nil:
+					in.profiles.StoreFailed(err)
+					pause = max(pause, firstReturn)
+				case more:
+					pause = 0
+				}
+			}
+			if !wait(ctx, pause) {
+				return
+			}
+		}
+	})
+	return f
+}
+
+func (f *firing) stop() {
+	if f != nil {
+		f.cancel()
+		f.done.Wait()
+	}
+}
+
+// wait tells whether a time passed before ctx ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}

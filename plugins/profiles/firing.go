@@ -1,0 +1,231 @@
+package profiles
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+	"github.com/connect-personalize/connect-personalize/plugins/trigger"
+)
+
+// The events that firings are told as.
+const (
+	EventTriggerFired   = "Trigger Fired"
+	EventTriggerHeldOut = "Trigger Held Out"
+)
+
+// Triggers fires what is due. Any number of them, in any number of processes,
+// share the work: a firing is a commit on the condition that the record is as
+// it was when the firing was decided, so that one of several wins. What is told
+// goes into the record's outbox in the same commit; who dies before it has done
+// nothing, and who dies after it has done everything.
+type Triggers struct {
+	p       *Profiles
+	limit   int
+	rec     profile.Record
+	viewer  profile.Viewer
+	watcher profile.Watcher
+}
+
+// Triggers returns one that looks at up to limit customers at a time, nil if
+// the definition has no triggers. It is for one goroutine.
+func (p *Profiles) Triggers(limit int) *Triggers {
+	if p.messages == nil {
+		return nil
+	}
+	return &Triggers{p: p, limit: limit}
+}
+
+// Fire decides what is due for some customers and tells whether more may be.
+func (t *Triggers) Fire(ctx context.Context) (more bool, err error) {
+	now := t.p.now().UnixMilli()
+	page, err := t.p.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now+1), store.IndexEntry{}, 4*t.limit)
+	if err != nil || len(page) == 0 {
+		return false, err
+	}
+	// Of much that is due a part at random is taken, so that those who look at
+	// the same time seldom want the same.
+	if len(page) > t.limit {
+		more = true
+		from := rand.IntN(len(page) - t.limit + 1)
+		page = page[from : from+t.limit]
+	}
+	found := make(map[string]string, len(page))
+	keys := make([]string, 0, len(page))
+	for _, e := range page {
+		if _, twice := found[e.Key]; !twice {
+			found[e.Key] = e.Value
+			keys = append(keys, e.Key)
+		}
+	}
+	return more, t.fire(ctx, keys, found, now)
+}
+
+func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]string, now int64) error {
+	records, err := t.p.store.Load(ctx, keys)
+	if err != nil {
+		return err
+	}
+	changes := make([]store.Change, 0, len(keys))
+	decided := make([][]trigger.Decision, 0, len(keys))
+	for i, key := range keys {
+		c := store.Change{Key: key, Version: records[i].Version, Data: records[i].Data}
+		var decisions []trigger.Decision
+		if records[i].Version != store.Absent {
+			if t.rec.Decode(t.p.def, key, records[i].Data) != nil {
+				continue // whoever updates the customer says so
+			}
+			if decisions, err = t.decide(key, now); err != nil {
+				continue
+			}
+			c.Data, c.Index = t.rec.Encode(nil, key), indexEdits(&t.rec)
+		}
+		// An entry that no record stands behind, as one that expired leaves,
+		// goes.
+		stale := store.IndexEdit{Index: profile.TriggerIndex, Value: found[key], Remove: true}
+		due, some := t.rec.TriggersDue()
+		if records[i].Version == store.Absent || !some || profile.TimeValue(due) != found[key] {
+			if !slices.Contains(c.Index, stale) {
+				c.Index = append(c.Index, stale)
+			}
+		}
+		changes, decided = append(changes, c), append(decided, decisions)
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	lost, err := t.p.store.Commit(ctx, changes)
+	if err != nil {
+		return err
+	}
+	for i := range changes {
+		if len(lost) > 0 && lost[0] == i {
+			// Somebody fired it, or an event came. In the second case it is
+			// found again.
+			lost = lost[1:]
+			t.p.lostFirings.Incr(1)
+			continue
+		}
+		for _, d := range decided[i] {
+			t.p.fired.Incr(1, t.p.messages.Rules[d.Rule].Name, d.Outcome.String())
+			if d.Outcome == trigger.Fired {
+				t.p.fireDelay.Timing((now - d.Due) * int64(time.Millisecond))
+			}
+		}
+		if len(decided[i]) > 0 {
+			t.p.hint(changes[i].Key)
+		}
+	}
+	return nil
+}
+
+// decide decides what is due for the customer whose record was read.
+func (t *Triggers) decide(key string, now int64) ([]trigger.Decision, error) {
+	must := &conditions{t: t, now: now}
+	decisions, err := t.watcher.Decide(nil, &t.rec, key, now, must)
+	if err != nil {
+		return nil, err
+	}
+	for i := range decisions {
+		d := &decisions[i]
+		if d.Outcome != trigger.Fired && d.Outcome != trigger.HeldOut {
+			continue
+		}
+		id := t.p.messages.ID(&d.Firing, profile.KeyID(key))
+		t.rec.Tell(profile.Message{ID: id, At: now, Content: t.content(key, d, id, now, must)})
+	}
+	return decisions, t.watcher.Watch(&t.rec, key)
+}
+
+// conditions answers what must hold for the customer whose record was read.
+type conditions struct {
+	t     *Triggers
+	now   int64
+	known map[string]any
+}
+
+func (c *conditions) facts() (map[string]any, error) {
+	var err error
+	if c.known == nil {
+		c.known, err = c.t.viewer.Facts(&c.t.rec, c.now, c.t.p.messages.needs)
+	}
+	return c.known, err
+}
+
+func (c *conditions) ask(q *query) (bool, error) {
+	if q == nil {
+		return true, nil
+	}
+	facts, err := c.facts()
+	if err != nil {
+		return false, err
+	}
+	return q.holds(facts)
+}
+
+// Consent implements trigger.Conditions.
+func (c *conditions) Consent(channel int) (bool, error) {
+	return c.ask(c.t.p.messages.consent[channel])
+}
+
+// When implements trigger.Conditions.
+func (c *conditions) When(rule int) (bool, error) { return c.ask(c.t.p.messages.when[rule]) }
+
+// maxData bounds what goes with a message.
+const maxData = 16 << 10
+
+// content is the event by which a firing is told.
+func (t *Triggers) content(key string, d *trigger.Decision, id profile.MessageID, now int64, must *conditions) []byte {
+	rule := &t.p.messages.Rules[d.Rule]
+	name, field := EventTriggerFired, "userId"
+	if d.Outcome == trigger.HeldOut {
+		name = EventTriggerHeldOut
+	}
+	if key[0] == profile.Anonymous {
+		field = "anonymousId"
+	}
+	at := func(dst []byte, before string, ms int64) []byte {
+		return append(event.AppendTime(append(dst, before...), ms), '"')
+	}
+	b := append(make([]byte, 0, 512), `{"type":"track","event":"`...)
+	b = append(b, name...)
+	b = append(b, `","messageId":"`...)
+	b = hex.AppendEncode(b, id[:])
+	b = append(b, `","`+field+`":`...)
+	b = feature.AppendString(b, []byte(profile.KeyID(key)))
+	b = at(b, `,"timestamp":"`, now)
+	b = append(b, `,"properties":{"trigger":"`+rule.Name+`","channel":"`+t.p.messages.Channels[rule.Channel].Name+`"`...)
+	b = at(b, `,"cause_at":"`, d.At)
+	b = at(b, `,"due_at":"`, d.Due)
+	if q := t.p.messages.data[d.Rule]; q != nil {
+		if data := t.data(q, must); data != nil {
+			b = append(append(b, `,"data":`...), data...)
+		}
+	}
+	return append(b, "}}"...)
+}
+
+func (t *Triggers) data(q *query, must *conditions) []byte {
+	facts, err := must.facts()
+	if err != nil {
+		return nil
+	}
+	result, err := q.run.Query(facts)
+	if _, object := result.(map[string]any); err != nil || !object {
+		t.p.dataFailures.Incr(1)
+		return nil
+	}
+	text, err := json.Marshal(result)
+	if err != nil || len(text) > maxData {
+		t.p.dataFailures.Incr(1)
+		return nil
+	}
+	return text
+}
