@@ -43,6 +43,8 @@ type output struct {
 	reading  push.Backoff
 
 	deadLetters *service.OwnedOutput // or nil
+	priming     sync.Once
+	primed      error // of priming
 	sender      *push.Sender
 	transport   *http.Transport
 	elements    *service.MetricCounter
@@ -76,7 +78,18 @@ func (p *processor) run(ctx context.Context, msg *service.Message) (*service.Mes
 
 // Connect implements service.BatchOutput. Platforms are connected to by
 // requests; one that is away is no reason not to start.
-func (o *output) Connect(context.Context) error { return nil }
+func (o *output) Connect(context.Context) error { return o.primeLetters() }
+
+// primeLetters starts the output of dead letters. One that was never started
+// cannot be closed either.
+func (o *output) primeLetters() error {
+	o.priming.Do(func() {
+		if o.deadLetters != nil {
+			o.primed = o.deadLetters.Prime()
+		}
+	})
+	return o.primed
+}
 
 // WriteBatch implements service.BatchOutput.
 func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
@@ -453,7 +466,7 @@ func (o *output) Close(ctx context.Context) error {
 			errs = append(errs, p.owned.Close(ctx))
 		}
 	}
-	if o.deadLetters != nil {
+	if o.deadLetters != nil && o.primeLetters() == nil {
 		errs = append(errs, o.deadLetters.Close(ctx))
 	}
 	o.transport.CloseIdleConnections()
