@@ -235,9 +235,10 @@ Put them in `+"`authorization`, `basic_auth.password` and `signature`"+`. They, 
 			service.NewBatchPolicyField(outBatching),
 		).
 		LintRule(`
-root = if this.fields.or([]).length() > 0 && this.profiles.or("") == "" { "fields are read from profiles: name the resource by its label in profiles" }`).
-		LintRule(`
-root = if this.authorization.or("") != "" && this.basic_auth.password.or("") != "" { "authorization and basic_auth both authorize: set one of them" }`).
+root = [
+  if this.fields.or([]).length() > 0 && this.profiles.or("") == "" { "fields are read from profiles: name the resource by its label in profiles" },
+  if this.authorization.or("") != "" && this.basic_auth.password.or("") != "" { "authorization and basic_auth both authorize: set one of them" },
+].filter(lint -> lint != null)`).
 		Example("Traits to a platform",
 			"Whatever changes, the platform gets the customer's traits and two features, up to 75 customers at a time.", `
 profiles:
