@@ -13,6 +13,8 @@ require (
 	gopkg.in/yaml.v3 v3.0.1
 )
 
+require github.com/DataDog/sketches-go v1.4.8 // indirect
+
 require (
 	cuelang.org/go v0.17.1 // indirect
 	github.com/DataDog/zstd v1.5.7 // indirect

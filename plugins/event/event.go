@@ -145,7 +145,7 @@ func (p *Parser) Parse(data []byte) (*Event, error) {
 // It is built at the first call.
 func (e *Event) Structured() any {
 	if e.tree == nil {
-		e.tree = generic(e.root)
+		e.tree = Generic(e.root)
 	}
 	return e.tree
 }
@@ -235,18 +235,19 @@ func daysIn(year, month int) int {
 	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
-func generic(v *fastjson.Value) any {
+// Generic returns a JSON value as generic maps, for queries that need them.
+func Generic(v *fastjson.Value) any {
 	switch v.Type() {
 	case fastjson.TypeObject:
 		obj := v.GetObject()
 		m := make(map[string]any, obj.Len())
-		obj.Visit(func(k []byte, v *fastjson.Value) { m[string(k)] = generic(v) })
+		obj.Visit(func(k []byte, v *fastjson.Value) { m[string(k)] = Generic(v) })
 		return m
 	case fastjson.TypeArray:
 		items := v.GetArray()
 		a := make([]any, len(items))
 		for i, item := range items {
-			a[i] = generic(item)
+			a[i] = Generic(item)
 		}
 		return a
 	case fastjson.TypeString:

@@ -134,3 +134,37 @@ func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 		fn(values)
 	}
 }
+
+// Visit calls fn with every value that the path leads to in a JSON value: one,
+// which may be Missing, or one for each element of the array it goes through.
+// It tells whether that array, if any, is there. Texts belong to the parser.
+func (p Path) Visit(root *fastjson.Value, fn func(Value)) bool {
+	at := root.Get(p.keys...)
+	if !p.each {
+		fn(valueOf(at))
+		return true
+	}
+	if at == nil || at.Type() != fastjson.TypeArray {
+		return false
+	}
+	for _, element := range at.GetArray() {
+		if len(p.rest) > 0 {
+			element = element.Get(p.rest...)
+		}
+		fn(valueOf(element))
+	}
+	return true
+}
+
+// Keys calls fn with the name of every member of the object that the path leads
+// to, that of root itself if the path is unset.
+func (p Path) Keys(root *fastjson.Value, fn func(name []byte)) {
+	at := root
+	if !p.IsZero() {
+		at = root.Get(p.keys...)
+	}
+	if at == nil || at.Type() != fastjson.TypeObject {
+		return
+	}
+	at.GetObject().Visit(func(name []byte, _ *fastjson.Value) { fn(name) })
+}
