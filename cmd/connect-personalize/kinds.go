@@ -5,6 +5,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/configlint"
+	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/model"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	"github.com/connect-personalize/connect-personalize/plugins/trackingplan"
@@ -29,17 +30,32 @@ func fileKinds() []configlint.Kind {
 			Recognise: func(keys configlint.Keys) bool { return keys.Any("model") },
 			Lint:      lintModel,
 		},
+		{
+			Name:      "expectation suite",
+			Recognise: func(keys configlint.Keys) bool { return keys.Any("expectations") },
+			Lint:      lintSuite,
+		},
 		configlint.JSONSchema(),
 	}
 }
 
 func lintDefinition(path string) ([]configlint.Lint, error) {
 	found, err := profiles.LintDefinition(path)
+	return at(path, found), err
+}
+
+func lintSuite(path string) ([]configlint.Lint, error) {
+	found, err := expect.LintSuite(path)
+	return at(path, found), err
+}
+
+// at says which file lints are of.
+func at(path string, found []service.Lint) []configlint.Lint {
 	lints := make([]configlint.Lint, len(found))
 	for i, l := range found {
 		lints[i] = configlint.Lint{Path: path, Lint: l}
 	}
-	return lints, err
+	return lints
 }
 
 func lintPlan(path string) ([]configlint.Lint, error) {

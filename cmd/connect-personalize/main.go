@@ -19,6 +19,7 @@ import (
 
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 	"github.com/connect-personalize/connect-personalize/plugins/configlint"
+	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -47,7 +48,8 @@ func main() {
 	tuneMemory()
 	cli.AppHelpTemplate = helpTemplate
 	lint := configlint.Command(name, stockLint, fileKinds()...)
-	code, err := service.RunCLIToCode(context.Background(), append(options(), service.CLIOptAddCommand(lint))...)
+	code, err := service.RunCLIToCode(context.Background(), append(options(),
+		service.CLIOptAddCommand(lint), service.CLIOptAddCommand(expect.SuggestCommand(name)))...)
 	profiles.CloseProvided()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -21,5 +22,10 @@ func otherSpecs() []otherSpec {
 			Version("0.1.0").
 			Summary("The file that says what a profile is made of. The `profiles` resource names it.").
 			Fields(profiles.DefinitionFields()...)},
+		{"file", "expectation_suite", service.NewConfigSpec().
+			Stable().
+			Version("0.1.0").
+			Summary("The file that says what is expected of a stream's data. The `expect` processor names it, and `connect-personalize suggest-suite` writes one from data.").
+			Fields(expect.SuiteFields()...)},
 	}
 }

@@ -5,7 +5,7 @@ package cli
 var plugins = map[string][]string{
 	"inputs":     {"event_collector", "fit_model", "kafka_topic", "profile_api", "synthetic_shop"},
 	"outputs":    {"kafka_topic", "profile_api"},
-	"processors": {"dead_letter", "update_profile", "validate_event"},
+	"processors": {"dead_letter", "expect", "update_profile", "validate_event"},
 }
 
 // Custom resources are not among what list prints, but in the schema.

@@ -1,0 +1,354 @@
+// Package expect is the `expect` processor: a data-quality suite judged over
+// the windows of a stream.
+package expect
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+)
+
+const (
+	fieldSuite     = "suite"
+	fieldWindow    = "window"
+	fieldClock     = "clock"
+	fieldLateness  = "lateness"
+	fieldReport    = "report"
+	fieldEmit      = "emit"
+	fieldOnFailure = "on_failure"
+
+	onFailureAlert = "alert"
+	onFailureStop  = "stop"
+)
+
+// SuiteMetadata is set on messages that are reports, and not rows.
+const SuiteMetadata = "expectation_suite"
+
+const lintFunction = "lint_expectation_suite"
+
+func spec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("0.1.0").
+		Categories("Personalization").
+		Summary("Judges a stream by a suite of data-quality expectations, window by window.").
+		Description(`
+Every message passes as it is; what it holds is counted. The suite is a file of its own, in the vocabulary of Great Expectations: see the [suite file](expectation_suite.md), and `+"`connect-personalize suggest-suite`"+`, which writes one from data. When a window ends, the suite is judged, and a report is made:
+
+`+"```json"+`
+{"suite":"shop","from":"2026-01-31T08:00:00Z","to":"2026-01-31T08:05:00Z","success":false,"rows":15012,
+ "late_rows":0,"undated_rows":0,"malformed_rows":0,
+ "results":[{"name":"orders_have_a_total","expectation_type":"expect_column_values_to_be_between","column":"properties.total",
+   "success":false,"observed_value":null,"element_count":311,"missing_count":0,"unexpected_count":12,"unexpected_percent":3.86}]}
+`+"```"+`
+
+It has numbers that summarise values, and never a value of a single row. An expectation that has nothing to judge is met, and its `+"`observed_value`"+` null. Messages with an error are not rows.
+
+Where reports go:
+
+- a line of `+"`report`"+`, a file that is rotated at 50 MB and kept three times;
+- the log, a warning with the names of the expectations that failed;
+- the metrics: the counter `+"`expect_results`"+` by `+"`suite`, `expectation` and `result`"+` (met, failed), the gauge `+"`expect_suite_met`"+` by `+"`suite`"+` (1 or 0), and the counter `+"`expect_rows`"+` by `+"`suite` and `kind`"+` (judged, late, undated, malformed);
+- with `+"`emit: true`"+` a message with the metadata `+"`expectation_suite`"+`, in a batch of its own behind the one that ended the window. A window that ends in silence has its message sent with the next batch; the others do not wait.
+
+What is counted of a window is in memory: a process that is killed forgets the window it is in, and each of several processes judges the rows it gets. The first and the last window of a process are `+"`partial`"+`, and are not failed for having too few rows. A customer's events that are delivered twice count twice here.
+
+With `+"`on_failure: stop`"+` a failed suite holds the stream: no message passes from then on, and nothing is acknowledged, until the process is started anew. The window's own messages have passed by then.`).
+		Fields(
+			service.NewStringField(fieldSuite).
+				Description("The path of the suite file.").
+				Example("./configs/retail/expectations.yaml").
+				LintRule(`root = `+lintFunction+`(this)`),
+			service.NewDurationField(fieldWindow).
+				Description("How long a window is. Windows begin at multiples of it.").
+				Default("5m").
+				Example("1h").
+				LintRule(`root = if !this.string().re_match("^[^-]*[1-9]") { [ "window must be longer than zero, such as 5m" ] }`),
+			service.NewStringField(fieldClock).
+				Description("The path of the time, in RFC 3339, by which a row belongs to a window, such as `timestamp`. Empty means that it belongs to the window it arrives in, which suits live streams: silence is noticed too. A clock of the rows suits those that are replayed.").
+				Default("").
+				Example("timestamp"),
+			service.NewDurationField(fieldLateness).
+				Description("With a clock of the rows, how long after its end a window waits for late ones. Later ones are counted as late.").
+				Default("1m").
+				Example("15m"),
+			service.NewStringField(fieldReport).
+				Description("The file that reports are appended to, a line each. Empty for none.").
+				Default("").
+				Example("./data/quality.jsonl"),
+			service.NewBoolField(fieldEmit).
+				Description("Whether reports become messages as well. Send them elsewhere by `meta(\"expectation_suite\") != null`.").
+				Default(false),
+			service.NewStringAnnotatedEnumField(fieldOnFailure, map[string]string{
+				onFailureAlert: "report, log and count it",
+				onFailureStop:  "do that, and hold the stream until the process is started anew",
+			}).Description("What to do when a suite is not met.").Default(onFailureAlert),
+		).
+		Example("Notice drift within minutes", "A warning in the log and a line in the report when orders do not look like orders any more; reports also go to a topic.", `
+pipeline:
+  processors:
+    - validate_event:
+        plan: ./configs/retail/plan.yaml
+    - expect:
+        suite: ./configs/retail/expectations.yaml
+        window: 5m
+        report: ./data/quality.jsonl
+        emit: true
+
+output:
+  switch:
+    cases:
+      - check: meta("expectation_suite") != null
+        output:
+          kafka_topic:
+            seed_brokers: [ "${KAFKA_SEEDS:127.0.0.1:9092}" ]
+            topic: quality
+      - output:
+          drop: {}
+`)
+}
+
+func init() {
+	// A field's lint rule is compiled as the spec is built.
+	err := bloblang.RegisterFunctionV2(lintFunction,
+		bloblang.NewPluginSpec().
+			Description("Returns what is wrong with an expectation suite file, an array of strings that is empty for a correct file.").
+			Param(bloblang.NewStringParam("path").Description("The path of the file.")),
+		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
+			path, err := args.GetString("path")
+			if err != nil {
+				return nil, err
+			}
+			return func() (any, error) { return lintForConfig(path), nil }, nil
+		})
+	if err != nil {
+		panic(err)
+	}
+	service.MustRegisterBatchProcessor("expect", spec(),
+		func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
+			return newProcessor(conf, res, time.Now)
+		})
+}
+
+func lintForConfig(path string) []any {
+	lints, err := LintSuite(path)
+	if err != nil {
+		return []any{fmt.Sprintf("%v; write the path of an expectation suite, relative to the folder the command runs in", err)}
+	}
+	out := []any{}
+	for _, l := range lints {
+		out = append(out, fmt.Sprintf("%s:%d: %s", path, l.Line, l.What))
+	}
+	return out
+}
+
+type processor struct {
+	suite   *expectation.Suite
+	monitor *expectation.Monitor
+	report  *lumberjack.Logger // nil for none
+	emit    bool
+	halt    bool
+	log     *service.Logger
+	now     func() time.Time
+
+	results *service.MetricCounter
+	met     *service.MetricGauge
+	rows    *service.MetricCounter
+
+	mu     sync.Mutex
+	unsent []expectation.Report
+	failed chan struct{} // closed once the stream is to be held
+	once   sync.Once
+
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+func newProcessor(conf *service.ParsedConfig, res *service.Resources, now func() time.Time) (*processor, error) {
+	path, err := conf.FieldString(fieldSuite)
+	if err != nil {
+		return nil, err
+	}
+	suite, err := ReadSuite(path)
+	if err != nil {
+		return nil, err
+	}
+	var w expectation.Windows
+	if w.Every, err = conf.FieldDuration(fieldWindow); err != nil {
+		return nil, err
+	}
+	if w.Every <= 0 {
+		return nil, fmt.Errorf("window must be longer than zero, such as 5m")
+	}
+	if w.Lateness, err = conf.FieldDuration(fieldLateness); err != nil {
+		return nil, err
+	}
+	clock, err := conf.FieldString(fieldClock)
+	if err != nil {
+		return nil, err
+	}
+	if clock != "" {
+		if w.Clock, err = event.ParsePath(clock); err != nil {
+			return nil, fmt.Errorf("clock: %w", err)
+		}
+	}
+	metrics := res.Metrics()
+	p := &processor{
+		suite:   suite,
+		monitor: expectation.NewMonitor(suite, w, now()),
+		log:     res.Logger(),
+		now:     now,
+		results: metrics.NewCounter("expect_results", "suite", "expectation", "result"),
+		met:     metrics.NewGauge("expect_suite_met", "suite"),
+		rows:    metrics.NewCounter("expect_rows", "suite", "kind"),
+		failed:  make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	if p.emit, err = conf.FieldBool(fieldEmit); err != nil {
+		return nil, err
+	}
+	onFailure, err := conf.FieldString(fieldOnFailure)
+	if err != nil {
+		return nil, err
+	}
+	p.halt = onFailure == onFailureStop
+	file, err := conf.FieldString(fieldReport)
+	if err != nil {
+		return nil, err
+	}
+	if file != "" {
+		const megabytes, backups = 50, 3
+		p.report = &lumberjack.Logger{Filename: file, MaxSize: megabytes, MaxBackups: backups}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	go p.tick(ctx, w.Every)
+	return p, nil
+}
+
+// tick ends windows that no message ends.
+func (p *processor) tick(ctx context.Context, every time.Duration) {
+	defer close(p.stopped)
+	ticker := time.NewTicker(min(max(every/10, 10*time.Millisecond), time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			p.keep(p.publish(p.monitor.Tick(p.now())))
+		}
+	}
+}
+
+// keep holds reports back until a batch can take them along.
+func (p *processor) keep(reports []expectation.Report) {
+	if !p.emit || len(reports) == 0 {
+		return
+	}
+	// Enough to bridge a night's silence, and bounded.
+	const most = 1024
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unsent = append(p.unsent, reports...)
+	p.unsent = p.unsent[max(0, len(p.unsent)-most):]
+}
+
+// publish tells of reports everywhere but downstream.
+func (p *processor) publish(reports []expectation.Report) []expectation.Report {
+	for i := range reports {
+		r := &reports[i]
+		for kind, n := range map[string]int64{"judged": r.Rows, "late": r.Late, "undated": r.Undated, "malformed": r.NotJSON} {
+			p.rows.Incr(n, r.Suite, kind)
+		}
+		var failed []string
+		for _, x := range r.Results {
+			result := "met"
+			if !x.Success {
+				result = "failed"
+				failed = append(failed, x.Name)
+			}
+			p.results.Incr(1, r.Suite, x.Name, result)
+		}
+		met := int64(1)
+		if !r.Success {
+			met = 0
+			p.log.Warnf("The suite %s is not met from %s to %s: %q", r.Suite, r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), failed)
+		}
+		p.met.Set(met, r.Suite)
+		if p.report != nil {
+			if _, err := p.report.Write(append(r.JSON(), '\n')); err != nil {
+				p.log.Errorf("A quality report cannot be written: %v", err)
+			}
+		}
+		if !r.Success && p.halt {
+			p.once.Do(func() {
+				p.log.Errorf("The suite %s is not met, and on_failure is stop: the stream is held until the process is started anew; nothing is acknowledged from now on", r.Suite)
+				close(p.failed)
+			})
+		}
+	}
+	return reports
+}
+
+// ProcessBatch implements service.BatchProcessor.
+func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
+	select {
+	case <-p.failed:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	default:
+	}
+	rows := make([][]byte, 0, len(batch))
+	for _, msg := range batch {
+		if msg.GetError() != nil {
+			continue
+		}
+		raw, err := msg.AsBytes()
+		if err != nil {
+			continue
+		}
+		rows = append(rows, raw)
+	}
+	reports := p.publish(p.monitor.Add(rows, p.now()))
+	out := []service.MessageBatch{batch}
+	if !p.emit {
+		return out, nil
+	}
+	p.mu.Lock()
+	reports = append(p.unsent, reports...)
+	p.unsent = nil
+	p.mu.Unlock()
+	if len(reports) > 0 {
+		told := make(service.MessageBatch, len(reports))
+		for i := range reports {
+			told[i] = service.NewMessage(reports[i].JSON())
+			told[i].MetaSetMut(SuiteMetadata, reports[i].Suite)
+		}
+		out = append(out, told)
+	}
+	return out, nil
+}
+
+// Close reports the windows that are open.
+func (p *processor) Close(ctx context.Context) error {
+	p.stop()
+	select {
+	case <-p.stopped:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.publish(p.monitor.Flush(p.now()))
+	if p.report != nil {
+		return p.report.Close()
+	}
+	return nil
+}

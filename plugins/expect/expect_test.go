@@ -1,0 +1,245 @@
+package expect
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+
+	_ "github.com/redpanda-data/benthos/v4/public/components/io"
+	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
+
+	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+)
+
+const orders = `
+name: shop
+expectations:
+  - name: orders_have_a_total
+    events: [Order Completed]
+    row_condition: this.properties.currency == "EUR"
+    expect_column_values_to_be_between: { column: properties.total, min_value: 0, max_value: 100, mostly: 0.9 }
+  - expect_table_row_count_to_be_between: { min_value: 1 }
+`
+
+func writeFile(t *testing.T, name, text string) string {
+	path := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
+
+// clock is a time that tests move.
+type clock struct{ nanos atomic.Int64 }
+
+func newClock() *clock {
+	c := &clock{}
+	c.nanos.Store(time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC).UnixNano())
+	return c
+}
+
+func (c *clock) now() time.Time          { return time.Unix(0, c.nanos.Load()) }
+func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
+
+func newTestProcessor(t *testing.T, c *clock, config string) *processor {
+	conf, err := spec().ParseYAML(config, nil)
+	require.NoError(t, err)
+	p, err := newProcessor(conf, service.MockResources(), c.now)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, p.Close(context.Background())) })
+	return p
+}
+
+func order(total any) *service.Message {
+	return service.NewMessage(fmt.Appendf(nil, `{"type":"track","event":"Order Completed","properties":{"total":%v,"currency":"EUR"}}`, total))
+}
+
+func reportOf(t *testing.T, msg *service.Message) (r expectation.Report) {
+	raw, err := msg.AsBytes()
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(raw, &r))
+	return r
+}
+
+func TestMessagesPassAndAReportFollowsTheWindow(t *testing.T) {
+	c := newClock()
+	file := filepath.Join(t.TempDir(), "quality.jsonl")
+	p := newTestProcessor(t, c, `{ suite: "`+writeFile(t, "suite.yaml", orders)+`", window: 1h, report: "`+file+`", emit: true }`)
+
+	failed := service.NewMessage([]byte(`not a row`))
+	failed.SetError(fmt.Errorf("refused before"))
+	in := service.MessageBatch{order(50), order(500), service.NewMessage([]byte(`{"type":"page"}`)), failed}
+	out, err := p.ProcessBatch(t.Context(), in)
+	require.NoError(t, err)
+	require.Equal(t, []service.MessageBatch{in}, out)
+
+	c.advance(time.Hour)
+	next := service.MessageBatch{order(7)}
+	require.Eventually(t, func() bool { // the ticker may have ended the window first
+		out, err = p.ProcessBatch(t.Context(), next)
+		require.NoError(t, err)
+		return len(out) == 2
+	}, 10*time.Second, time.Millisecond)
+	require.Equal(t, next, out[0])
+	require.Len(t, out[1], 1)
+	name, ok := out[1][0].MetaGet(SuiteMetadata)
+	require.True(t, ok)
+	require.Equal(t, "shop", name)
+	r := reportOf(t, out[1][0])
+	require.EqualValues(t, 3, r.Rows, "messages with an error are no rows")
+	require.Zero(t, r.NotJSON)
+	require.False(t, r.Success)
+	require.Len(t, r.Failed(), 1)
+	require.Equal(t, "orders_have_a_total", r.Failed()[0].Name)
+	require.EqualValues(t, 1, *r.Failed()[0].Unexpected)
+
+	written, err := os.ReadFile(file)
+	require.NoError(t, err)
+	raw, err := out[1][0].AsBytes()
+	require.NoError(t, err)
+	require.Equal(t, string(raw)+"\n", string(written))
+	require.NotContains(t, string(written), "500", "a report holds no values of rows")
+}
+
+// A window that ends in silence is reported at once to the file, and as a
+// message with the batch that breaks the silence.
+func TestSilence(t *testing.T) {
+	c := newClock()
+	file := filepath.Join(t.TempDir(), "quality.jsonl")
+	p := newTestProcessor(t, c, `{ suite: "`+writeFile(t, "suite.yaml", orders)+`", window: 100ms, report: "`+file+`", emit: true }`)
+	c.advance(100 * time.Millisecond)
+	require.Eventually(t, func() bool {
+		written, _ := os.ReadFile(file)
+		return strings.Contains(string(written), "expect_table_row_count_to_be_between")
+	}, 10*time.Second, time.Millisecond)
+	var out []service.MessageBatch
+	require.Eventually(t, func() bool {
+		var err error
+		out, err = p.ProcessBatch(t.Context(), service.MessageBatch{order(7)})
+		require.NoError(t, err)
+		return len(out) == 2
+	}, 10*time.Second, time.Millisecond)
+	r := reportOf(t, out[1][0])
+	require.Zero(t, r.Rows)
+	require.False(t, r.Success, "no rows at all are fewer than one")
+}
+
+func TestStopHoldsTheStream(t *testing.T) {
+	c := newClock()
+	p := newTestProcessor(t, c, `{ suite: "`+writeFile(t, "suite.yaml", orders)+`", window: 1h, on_failure: stop }`)
+	_, err := p.ProcessBatch(t.Context(), service.MessageBatch{order(500)})
+	require.NoError(t, err)
+	c.advance(time.Hour)
+	_, err = p.ProcessBatch(t.Context(), service.MessageBatch{order(1)})
+	require.NoError(t, err, "what ends the window has passed")
+	<-p.failed
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := p.ProcessBatch(ctx, service.MessageBatch{order(2)})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("a message passed: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled, "nothing is acknowledged")
+}
+
+func TestInAPipeline(t *testing.T) {
+	suite := writeFile(t, "suite.yaml", orders)
+	events := writeFile(t, "events.jsonl", strings.Repeat(`{"type":"track","event":"Order Completed","properties":{"total":5,"currency":"EUR"}}`+"\n", 250)+"not JSON\n")
+	dir := t.TempDir()
+	b := service.NewStreamBuilder()
+	require.NoError(t, b.SetYAML(`
+input:
+  broker:
+    inputs: [ { file: { paths: [ "`+events+`" ] } } ]
+    batching: { count: 100, period: 50ms }
+pipeline:
+  threads: 2
+  processors:
+    - expect: { suite: "`+suite+`", window: 24h, report: "`+filepath.Join(dir, "quality.jsonl")+`" }
+output:
+  file: { path: "`+filepath.Join(dir, "out.jsonl")+`", codec: lines }
+logger: { level: none }
+`))
+	stream, err := b.Build()
+	require.NoError(t, err)
+	require.NoError(t, stream.Run(t.Context()))
+	in, err := os.ReadFile(events)
+	require.NoError(t, err)
+	out, err := os.ReadFile(filepath.Join(dir, "out.jsonl"))
+	require.NoError(t, err)
+	require.Equal(t, strings.Count(string(in), "\n"), strings.Count(string(out), "\n"))
+	line, err := os.ReadFile(filepath.Join(dir, "quality.jsonl"))
+	require.NoError(t, err)
+	var r expectation.Report
+	require.NoError(t, json.Unmarshal(line, &r))
+	require.EqualValues(t, 250, r.Rows)
+	require.EqualValues(t, 1, r.NotJSON)
+	require.True(t, r.Partial && r.Success)
+}
+
+func TestMistakes(t *testing.T) {
+	const head = "name: shop\nexpectations:\n"
+	for _, test := range []struct {
+		name, suite string
+		line        int
+		want        string
+	}{
+		{"no kind", head + "  - name: nothing\n", 3, "it needs a kind"},
+		{"two kinds", head + "  - expect_column_values_to_not_be_null: { column: a }\n    expect_table_row_count_to_be_between: { min_value: 1 }\n", 3, "make two expectations of it"},
+		{"an unknown kind", head + "  - expect_column_values_to_be_nice: { column: a }\n", 3, "not recognised"},
+		{"an unknown argument", head + "  - expect_column_values_to_not_be_null: { column: a, often: 1 }\n", 3, "often"},
+		{"a share over 1", head + "  - expect_column_values_to_not_be_null: { column: a, mostly: 99 }\n", 3, "such as 0.99"},
+		{"a set of objects", head + "  - expect_column_values_to_be_in_set: { column: a, value_set: [ {} ] }\n", 3, "in quotes"},
+		{"ranges that are none", head + "  - expect_column_quantile_values_to_be_between: { column: a, quantile_ranges: { quantiles: [0.5], value_ranges: [7] } }\n", 3, "pairs of numbers"},
+		{"one bound too many", head + "  - expect_column_quantile_values_to_be_between: { column: a, quantile_ranges: { quantiles: [0.5], value_ranges: [[1, 2, 3]] } }\n", 3, "a least and a greatest"},
+		{"a condition that does not parse", head + "  - row_condition: this.(\n    expect_column_values_to_not_be_null: { column: a }\n", 3, "expected query"},
+		{"second of two", head + "  - expect_column_values_to_not_be_null: { column: a }\n  - expect_column_values_to_match_regex: { column: a, regex: '(' }\n", 4, "RE2"},
+		{"no name", "expectations:\n  - expect_column_values_to_not_be_null: { column: a }\n", 1, "name"},
+		{"not YAML", "name: [", 1, "yaml"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lints, err := LintSuite(writeFile(t, "suite.yaml", test.suite))
+			require.NoError(t, err)
+			require.NotEmpty(t, lints)
+			require.Contains(t, lints[0].What, test.want)
+			require.Equal(t, test.line, lints[0].Line)
+		})
+	}
+	_, err := LintSuite(filepath.Join(t.TempDir(), "none.yaml"))
+	require.ErrorContains(t, err, "suite file")
+}
+
+func TestLintOfTheProcessor(t *testing.T) {
+	linter := service.GlobalEnvironment().NewComponentConfigLinter()
+	for config, want := range map[string]string{
+		`expect: { suite: ./none.yaml }`:                                                           "relative to the folder",
+		`expect: { suite: "` + writeFile(t, "suite.yaml", orders) + `", window: 0s }`:              "longer than zero",
+		`expect: { suite: "` + writeFile(t, "suite.yaml", orders) + `", on_failure: panic }`:       "not a valid option",
+		`expect: { suite: "` + writeFile(t, "bad.yaml", "name: x\nexpectations: [ {} ]\n") + `" }`: "bad.yaml:2",
+	} {
+		lints, err := linter.LintProcessorYAML([]byte(config))
+		require.NoError(t, err)
+		require.NotEmpty(t, lints, config)
+		var all []string
+		for _, l := range lints {
+			all = append(all, l.What)
+		}
+		require.Contains(t, strings.Join(all, "\n"), want)
+	}
+	lints, err := linter.LintProcessorYAML([]byte(`expect: { suite: "` + writeFile(t, "suite.yaml", orders) + `" }`))
+	require.NoError(t, err)
+	require.Empty(t, lints)
+}

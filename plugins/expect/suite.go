@@ -1,0 +1,378 @@
+package expect
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/plugins/specfile"
+)
+
+// The fields of a suite file. Those of an expectation are named as the
+// arguments of Great Expectations are.
+const (
+	fieldName         = "name"
+	fieldExpectations = "expectations"
+	fieldEvents       = "events"
+	fieldRowCondition = "row_condition"
+
+	fieldColumn      = "column"
+	fieldMostly      = "mostly"
+	fieldMinValue    = "min_value"
+	fieldMaxValue    = "max_value"
+	fieldStrictMin   = "strict_min"
+	fieldStrictMax   = "strict_max"
+	fieldValueSet    = "value_set"
+	fieldRegex       = "regex"
+	fieldRanges      = "quantile_ranges"
+	fieldQuantiles   = "quantiles"
+	fieldValueRanges = "value_ranges"
+	fieldColumnSet   = "column_set"
+	fieldExactMatch  = "exact_match"
+	fieldMaxAge      = "max_age"
+	fieldPartition   = "partition_object"
+	fieldValues      = "values"
+	fieldBins        = "bins"
+	fieldWeights     = "weights"
+	fieldThreshold   = "threshold"
+	fieldMinRows     = "min_rows"
+)
+
+func columnField() *service.ConfigField {
+	return service.NewStringField(fieldColumn).
+		Description("The path of the values: keys joined by dots. A key that ends in `[]` is an array, each element of which counts.").
+		Example("properties.total").
+		Example("properties.products[].price")
+}
+
+func mostlyField() *service.ConfigField {
+	return service.NewFloatField(fieldMostly).
+		Description("The share of the values that must be as expected.").
+		Default(1.0).
+		Example(0.99).
+		LintRule(`root = if this <= 0 || this > 1 { [ "mostly must be a share above 0 and at most 1, such as 0.99" ] }`)
+}
+
+func boundFields(what string) []*service.ConfigField {
+	return []*service.ConfigField{
+		service.NewFloatField(fieldMinValue).Description("The least " + what + ".").Optional().Example(1.0),
+		service.NewFloatField(fieldMaxValue).Description("The greatest " + what + ".").Optional().Example(1000.0),
+		service.NewBoolField(fieldStrictMin).Description("Whether it must be above `min_value`, not equal to it.").Default(false).Advanced(),
+		service.NewBoolField(fieldStrictMax).Description("Whether it must be below `max_value`, not equal to it.").Default(false).Advanced(),
+	}
+}
+
+// kindFields returns the field of each kind of expectation.
+func kindFields() []*service.ConfigField {
+	field := func(kind expectation.Kind, description string, fields ...*service.ConfigField) *service.ConfigField {
+		return service.NewObjectField(string(kind), fields...).Description(description).Optional()
+	}
+	bounded := func(what string) []*service.ConfigField {
+		return append([]*service.ConfigField{columnField()}, boundFields(what)...)
+	}
+	const numbers = " Values that are no numbers are left out."
+	return []*service.ConfigField{
+		field(expectation.RowCount, "How many rows a window has.", boundFields("number of rows")...),
+		field(expectation.ColumnSet, "Which members rows have.",
+			service.NewStringListField(fieldColumnSet).Description("The names that at least one row must have.").Example([]any{"order_id", "total"}),
+			service.NewBoolField(fieldExactMatch).Description("Whether there may be no others.").Default(true),
+			service.NewStringField(fieldColumn).Description("The path of the object that has them, such as `properties`; empty for the row itself.").Default("").Example("properties")),
+		field(expectation.Fresh, "How old the latest row may be when a window ends, whichever window it came in.",
+			service.NewStringField(fieldColumn).Description("The path of the time of a row, in RFC 3339.").Default("timestamp").Example("receivedAt"),
+			service.NewDurationField(fieldMaxAge).Description("The greatest age.").Example("10m")),
+		field(expectation.NotNull, "That values are there.", columnField(), mostlyField()),
+		field(expectation.InSet, "That values are some of a set. What is missing is left out, as in all that follow.", columnField(),
+			service.NewAnyListField(fieldValueSet).Description("The values: strings, numbers, booleans.").Example([]any{"EUR", "USD"}), mostlyField()),
+		field(expectation.MatchRegex, "That values match a pattern somewhere; `^` and `$` tie it to the ends.", columnField(),
+			service.NewStringField(fieldRegex).Description("The pattern, in RE2 syntax.").Example("^o-[0-9]+$"), mostlyField()),
+		field(expectation.Between, "That values are numbers within bounds.", append(bounded("value"), mostlyField())...),
+		field(expectation.Unique, "That no value occurs twice in a window, of up to 262,144 different ones.", columnField(), mostlyField()),
+		field(expectation.Min, "The least value."+numbers, bounded("minimum")...),
+		field(expectation.Max, "The greatest value."+numbers, bounded("maximum")...),
+		field(expectation.Sum, "The sum of the values."+numbers, bounded("sum")...),
+		field(expectation.Mean, "The mean of the values."+numbers, bounded("mean")...),
+		field(expectation.Stdev, "The standard deviation of the values, as of a sample."+numbers, bounded("standard deviation")...),
+		field(expectation.Median, "The median of the values; within 1% beyond 10,000 of them."+numbers, bounded("median")...),
+		field(expectation.Quantiles, "Quantiles of the values; within 1% beyond 10,000 of them."+numbers, columnField(),
+			service.NewObjectField(fieldRanges,
+				service.NewFloatListField(fieldQuantiles).Description("The quantiles, from 0 to 1.").Example([]any{0.5, 0.95}),
+				service.NewAnyListField(fieldValueRanges).Description("For each, a list of the least and the greatest value; `null` is no bound.").Example([]any{[]any{10, 40}, []any{nil, 200}}),
+			).Description("Which quantiles, and their bounds.")),
+		field(expectation.ProportionUnique, "The number of different values, divided by that of all.", bounded("proportion")...),
+		field(expectation.ProportionNotNull, "The share of values that are there.", bounded("proportion")...),
+		field(expectation.DistributionNearest, "How far the distribution of the values is from one that was stored: the Kullback-Leibler divergence in nats, 0 for the same. A hundredth of the expected distribution is held back for values it does not have.", columnField(),
+			service.NewObjectField(fieldPartition,
+				service.NewAnyListField(fieldValues).Description("The values of a distribution of strings, numbers or booleans.").Default([]any{}),
+				service.NewFloatListField(fieldBins).Description("The rising edges of the intervals of a distribution of numbers, one more than weights.").Default([]any{}),
+				service.NewFloatListField(fieldWeights).Description("The share of each value or interval; they add up to 1.").Example([]any{0.7, 0.3}),
+			).Description("The distribution expected. `suggest-suite` writes one from data."),
+			service.NewFloatField(fieldThreshold).Description("What the divergence must be below.").Default(0.1),
+			service.NewIntField(fieldMinRows).Description("Of how many values at least a window is judged.").Default(expectation.DefaultMinRows).
+				LintRule(`root = if this < 1 { [ "min_rows must be at least 1" ] }`)),
+	}
+}
+
+// SuiteFields describes a suite file.
+func SuiteFields() []*service.ConfigField {
+	return []*service.ConfigField{
+		service.NewStringField(fieldName).
+			Description("What the suite is called in reports and metrics.").
+			Example("shop").
+			LintRule(`root = if this == "" { [ "give the suite a name, such as shop" ] }`),
+		service.NewObjectListField(fieldExpectations, append([]*service.ConfigField{
+			service.NewStringField(fieldName).
+				Description("What the expectation is called in reports and metrics. It is made of its kind, column and events where it is empty.").
+				Default("").
+				Example("orders_have_a_total"),
+			service.NewStringListField(fieldEvents).
+				Description("The events that it is about: the name of a track event, or `page`, `screen`, `identify`, `group`, `alias`. Empty means every row.").
+				Default([]any{}).
+				Example([]any{"Order Completed"}),
+			service.NewBloblangField(fieldRowCondition).
+				Description("A Bloblang query over the row that tells whether it is about it. A row for which it fails to evaluate is left out.").
+				Default("").
+				Example(`this.properties.currency == "EUR"`),
+		}, kindFields()...)...).
+			Description("What is expected. Each has exactly one kind.").
+			Example([]any{
+				map[string]any{"events": []any{"Order Completed"}, string(expectation.Between): map[string]any{"column": "properties.total", "min_value": 0, "max_value": 10000, "mostly": 0.999}},
+			}),
+	}
+}
+
+// suiteFile says what a suite file is made of.
+var suiteFile = specfile.New("suite", SuiteFields)
+
+// ReadSuite reads a suite file. Its error lists everything that is wrong, each
+// as file:line: message.
+func ReadSuite(path string) (*expectation.Suite, error) {
+	suite, lints, err := readSuite(path)
+	if err == nil {
+		err = specfile.Error(path, lints)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return suite, nil
+}
+
+// LintSuite returns what is wrong with a suite file, with the line of each. The
+// error is for a file that cannot be read.
+func LintSuite(path string) ([]service.Lint, error) {
+	_, lints, err := readSuite(path)
+	return lints, err
+}
+
+func readSuite(path string) (*expectation.Suite, []service.Lint, error) {
+	file, lints, err := suiteFile.Read(path)
+	if file == nil {
+		return nil, lints, err
+	}
+	written := file.Items(fieldExpectations)
+	suite, err := parseSuite(file.Conf, written)
+	return suite, specfile.Lints(err, func(err error) int {
+		var spec *expectation.SpecError
+		if errors.As(err, &spec) {
+			return written[spec.Expectation].Line
+		}
+		return 1
+	}), nil
+}
+
+func parseSuite(conf *service.ParsedConfig, written []*yaml.Node) (*expectation.Suite, error) {
+	name, err := conf.FieldString(fieldName)
+	if err != nil {
+		return nil, err
+	}
+	items, err := conf.FieldObjectList(fieldExpectations)
+	if err != nil {
+		return nil, err
+	}
+	var specs []expectation.Spec
+	var errs []error
+	for i, item := range items {
+		spec, err := parseExpectation(item, written[i])
+		if err != nil {
+			errs = append(errs, &expectation.SpecError{Expectation: i, Name: spec.Name, Err: err})
+		}
+		specs = append(specs, spec)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return expectation.New(name, specs, compileCondition)
+}
+
+func compileCondition(text string) (expectation.Predicate, error) {
+	query, err := bloblang.GlobalEnvironment().Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return func(row any) (bool, error) {
+		result, err := query.Query(row)
+		if err != nil {
+			return false, err
+		}
+		holds, _ := result.(bool)
+		return holds, nil
+	}, nil
+}
+
+func parseExpectation(item *service.ParsedConfig, written *yaml.Node) (s expectation.Spec, err error) {
+	if s.Name, err = item.FieldString(fieldName); err != nil {
+		return s, err
+	}
+	if s.Events, err = item.FieldStringList(fieldEvents); err != nil {
+		return s, err
+	}
+	if s.Condition, err = item.FieldString(fieldRowCondition); err != nil {
+		return s, err
+	}
+	// Which kind was meant is told by what was written: a parsed config has
+	// every kind whose fields all have defaults.
+	var args *yaml.Node
+	for at := 0; at+1 < len(written.Content); at += 2 {
+		kind := written.Content[at].Value
+		if !strings.HasPrefix(kind, "expect_") {
+			continue
+		}
+		if s.Kind != "" {
+			return s, fmt.Errorf("it has two kinds, %s and %s; make two expectations of it", s.Kind, kind)
+		}
+		s.Kind, args = expectation.Kind(kind), written.Content[at+1]
+	}
+	if s.Kind == "" {
+		return s, fmt.Errorf("it needs a kind, one of %v", expectation.Kinds())
+	}
+	return s, parseArguments(&s, item.Namespace(string(s.Kind)), args)
+}
+
+func parseArguments(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
+	for _, f := range []struct {
+		name string
+		into *string
+	}{{fieldColumn, &s.Column}, {fieldRegex, &s.Regex}} {
+		if conf.Contains(f.name) {
+			if *f.into, err = conf.FieldString(f.name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range []struct {
+		name string
+		into *bool
+	}{{fieldStrictMin, &s.StrictMin}, {fieldStrictMax, &s.StrictMax}, {fieldExactMatch, &s.Exact}} {
+		if conf.Contains(f.name) {
+			if *f.into, err = conf.FieldBool(f.name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range []struct {
+		name string
+		into **float64
+	}{{fieldMinValue, &s.Min}, {fieldMaxValue, &s.Max}} {
+		if conf.Contains(f.name) {
+			n, err := conf.FieldFloat(f.name)
+			if err != nil {
+				return err
+			}
+			*f.into = &n
+		}
+	}
+	if conf.Contains(fieldMostly) {
+		if s.Mostly, err = conf.FieldFloat(fieldMostly); err != nil {
+			return err
+		}
+	}
+	if conf.Contains(fieldColumnSet) {
+		if s.Columns, err = conf.FieldStringList(fieldColumnSet); err != nil {
+			return err
+		}
+	}
+	if conf.Contains(fieldMaxAge) {
+		if s.MaxAge, err = conf.FieldDuration(fieldMaxAge); err != nil {
+			return err
+		}
+	}
+	if conf.Contains(fieldValueSet) {
+		if s.Set, err = scalars(args, fieldValueSet); err != nil {
+			return err
+		}
+	}
+	if conf.Contains(fieldRanges) {
+		if err := parseRanges(s, conf.Namespace(fieldRanges), specfile.Member(args, fieldRanges)); err != nil {
+			return err
+		}
+	}
+	if conf.Contains(fieldPartition) {
+		return parsePartition(s, conf, specfile.Member(args, fieldPartition))
+	}
+	return nil
+}
+
+func parseRanges(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
+	if s.Quantiles, err = conf.FieldFloatList(fieldQuantiles); err != nil {
+		return err
+	}
+	var ranges [][]*float64
+	if node := specfile.Member(args, fieldValueRanges); node == nil || node.Decode(&ranges) != nil {
+		return errors.New("value_ranges must be a list of pairs of numbers, such as [[10, 40], [null, 200]]")
+	}
+	for _, r := range ranges {
+		if len(r) != 2 {
+			return errors.New("each of value_ranges must be a least and a greatest value, such as [10, 40] or [null, 200]")
+		}
+		s.Ranges = append(s.Ranges, [2]*float64{r[0], r[1]})
+	}
+	return nil
+}
+
+func parsePartition(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
+	p := conf.Namespace(fieldPartition)
+	if s.Partition.Values, err = scalars(args, fieldValues); err != nil {
+		return err
+	}
+	if s.Partition.Bins, err = p.FieldFloatList(fieldBins); err != nil {
+		return err
+	}
+	if s.Partition.Weights, err = p.FieldFloatList(fieldWeights); err != nil {
+		return err
+	}
+	if s.Threshold, err = conf.FieldFloat(fieldThreshold); err != nil {
+		return err
+	}
+	s.MinRows, err = conf.FieldInt(fieldMinRows)
+	return err
+}
+
+// scalars reads a list of values whose types matter: a parsed config makes
+// texts of all of them.
+func scalars(args *yaml.Node, key string) ([]any, error) {
+	node := specfile.Member(args, key)
+	if node == nil {
+		return nil, nil
+	}
+	var list []any
+	if err := node.Decode(&list); err != nil {
+		return nil, fmt.Errorf("%s must be a list", key)
+	}
+	for i, v := range list {
+		switch v := v.(type) {
+		case string, bool, int:
+		case float64:
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				return nil, fmt.Errorf("%s has a number that is none at position %d", key, i+1)
+			}
+		default:
+			return nil, fmt.Errorf("%s must hold strings, numbers and booleans; put item %d in quotes", key, i+1)
+		}
+	}
+	return list, nil
+}
