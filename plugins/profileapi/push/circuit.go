@@ -52,8 +52,9 @@ func (c *circuit) signal() {
 	c.changed = make(chan struct{})
 }
 
-// enter waits until a request may be sent. Whoever enters has to leave.
-func (c *circuit) enter(ctx context.Context) error {
+// enter waits until a request may be sent, and tells whether it is a probe.
+// Whoever enters has to say what became of it.
+func (c *circuit) enter(ctx context.Context) (probe bool, err error) {
 	for {
 		c.mu.Lock()
 		now := time.Now()
@@ -62,9 +63,10 @@ func (c *circuit) enter(ctx context.Context) error {
 			wait = max(wait, c.retryAt.Sub(now))
 		}
 		if wait <= 0 && !(c.open() && c.probing) {
-			c.probing = c.open()
+			probe = c.open()
+			c.probing = probe
 			c.mu.Unlock()
-			return nil
+			return probe, nil
 		}
 		hopeless := c.open() && c.FailFast
 		if deadline, ok := ctx.Deadline(); ok && deadline.Sub(now) < wait {
@@ -73,7 +75,7 @@ func (c *circuit) enter(ctx context.Context) error {
 		last, changed := c.last, c.changed
 		c.mu.Unlock()
 		if hopeless {
-			return errors.Join(errOpen, last)
+			return false, errors.Join(errOpen, last)
 		}
 
 		var alarm <-chan time.Time
@@ -86,7 +88,7 @@ func (c *circuit) enter(ctx context.Context) error {
 		case <-alarm:
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }
@@ -104,19 +106,19 @@ func (c *circuit) succeeded() {
 }
 
 // failed tells that the platform did not do its part.
-func (c *circuit) failed(reason error) {
+func (c *circuit) failed(probe bool, reason error) {
 	c.mu.Lock()
 	wasOpen := c.open()
 	c.failures++
 	c.last = reason
 	if c.open() {
 		// Requests that were under way when it opened are no probes.
-		if !wasOpen || c.probing {
+		if !wasOpen || probe {
 			c.probes++
 			c.retryAt = time.Now().Add(c.Probe.After(c.probes))
 		}
-		c.probing = false
 	}
+	c.probing = c.probing && !probe
 	opened := !wasOpen && c.open()
 	c.signal()
 	c.mu.Unlock()
@@ -126,20 +128,20 @@ func (c *circuit) failed(reason error) {
 }
 
 // asked tells that the platform wants nothing to be sent for a time. It lives.
-func (c *circuit) asked(wait time.Duration) {
+func (c *circuit) asked(probe bool, wait time.Duration) {
 	c.mu.Lock()
 	if until := time.Now().Add(wait); until.After(c.paused) {
 		c.paused = until
 	}
-	c.probing = false
+	c.probing = c.probing && !probe
 	c.signal()
 	c.mu.Unlock()
 }
 
 // left tells that a request ended for reasons of our own.
-func (c *circuit) left() {
+func (c *circuit) left(probe bool) {
 	c.mu.Lock()
-	c.probing = false
+	c.probing = c.probing && !probe
 	c.signal()
 	c.mu.Unlock()
 }

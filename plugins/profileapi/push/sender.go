@@ -64,8 +64,7 @@ type outcome struct {
 	failures []*Failure
 	// err tells that there is no answer that says anything about the items.
 	err   error
-	fatal bool          // err ends the delivery
-	wait  time.Duration // that the platform asks for
+	fatal bool // err ends the delivery
 }
 
 // Deliver sends the items and returns, when all are settled, an error for each
@@ -301,7 +300,7 @@ func (d *delivery) settle(o outcome) {
 			d.last = o.err
 		}
 		o.attempts++
-		o.due = time.Now().Add(max(o.wait, d.conf.Retry.After(o.attempts)))
+		o.due = time.Now().Add(d.conf.Retry.After(o.attempts))
 		d.repeats = append(d.repeats, o.request)
 		return
 	}
@@ -356,7 +355,8 @@ func (f *Failure) code() string {
 // limit of the delivery.
 func (s *Sender) send(ctx, limited context.Context, r *request) outcome {
 	o := outcome{request: r}
-	if o.err = s.circuit.enter(limited); o.err != nil {
+	var probe bool
+	if probe, o.err = s.circuit.enter(limited); o.err != nil {
 		o.fatal = true
 		return o
 	}
@@ -364,12 +364,12 @@ func (s *Sender) send(ctx, limited context.Context, r *request) outcome {
 	o.answer, o.err = s.try(limited, r)
 	switch {
 	case o.err != nil && ctx.Err() != nil, errors.Is(o.err, errLimit):
-		s.circuit.left()
+		s.circuit.left(probe)
 		o.fatal = true
 		return o
 	case o.err != nil:
 		s.observe(0, began)
-		s.circuit.failed(o.err)
+		s.circuit.failed(probe, o.err)
 		// What is cut off by the time limit is a failure of the platform too.
 		o.fatal = limited.Err() != nil
 		return o
@@ -381,19 +381,18 @@ func (s *Sender) send(ctx, limited context.Context, r *request) outcome {
 		wait, asked := askedFor(o.answer.Header, s.conf.ResetHeader, time.Now(), s.conf.MaxRetryAfter)
 		overloaded := status == http.StatusTooManyRequests
 		if !overloaded {
-			s.circuit.failed(o.err)
+			s.circuit.failed(probe, o.err)
 		}
 		if overloaded && !asked {
 			wait = s.conf.Retry.After(r.attempts + 1)
 		}
 		if overloaded || asked {
-			o.wait = wait
-			s.circuit.asked(wait)
+			s.circuit.asked(probe, wait)
 		}
 		return o
 	}
 	if o.failures, o.err = s.judge(o.answer, r); o.err != nil {
-		s.circuit.failed(o.err)
+		s.circuit.failed(probe, o.err)
 		return o
 	}
 	s.circuit.succeeded()
