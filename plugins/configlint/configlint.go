@@ -166,11 +166,13 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 		kind Kind
 	}
 	var own []ownTarget
+	var pipelines []string
 	for _, target := range targets {
 		if kind, found := kindOf(target, kinds); found {
 			own = append(own, ownTarget{target, kind})
 		} else {
 			args = append(args, escapeGlob(target))
+			pipelines = append(pipelines, target)
 		}
 	}
 
@@ -182,7 +184,7 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 	}
 	ok = code == 0
 
-	red, yellow, green := color.New(color.FgRed), color.New(color.FgYellow), color.New(color.FgGreen)
+	red, green := color.New(color.FgRed), color.New(color.FgGreen)
 	for _, target := range own {
 		lints, err := target.kind.Lint(target.path)
 		if err != nil {
@@ -195,18 +197,24 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 			}
 			fmt.Fprintf(stdout, "%v: %v\n", target.path, result)
 		}
-		for _, l := range lints {
-			ok = false
-			text := fmt.Sprintf("%v%v\n", l.Path, l.Error())
-			if l.Type == service.LintFailedRead || l.Type == service.LintComponentMissing {
-				text = red.Sprint(text)
-			} else {
-				text = yellow.Sprint(text)
-			}
-			fmt.Fprint(stderr, text)
-		}
+		ok = report(stderr, lints) && ok
 	}
-	return ok, nil
+	return report(stderr, agreement(pipelines)) && ok, nil
+}
+
+// report writes lints, and tells whether there are none.
+func report(stderr io.Writer, lints []Lint) bool {
+	red, yellow := color.New(color.FgRed), color.New(color.FgYellow)
+	for _, l := range lints {
+		text := fmt.Sprintf("%v%v\n", l.Path, l.Error())
+		if l.Type == service.LintFailedRead || l.Type == service.LintComponentMissing {
+			text = red.Sprint(text)
+		} else {
+			text = yellow.Sprint(text)
+		}
+		fmt.Fprint(stderr, text)
+	}
+	return len(lints) == 0
 }
 
 // kindOf reads as much of a file as tells what it is. A file that cannot be
