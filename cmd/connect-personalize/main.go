@@ -49,7 +49,8 @@ func main() {
 	cli.AppHelpTemplate = helpTemplate
 	lint := configlint.Command(name, stockLint, fileKinds()...)
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
-		service.CLIOptAddCommand(lint), service.CLIOptAddCommand(expect.SuggestCommand(name)))...)
+		service.CLIOptAddCommand(lint), service.CLIOptAddCommand(configlint.PlanDiffCommand(name)),
+		service.CLIOptAddCommand(expect.SuggestCommand(name)))...)
 	profiles.CloseProvided()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
