@@ -14,6 +14,7 @@ require (
 )
 
 require github.com/DataDog/sketches-go v1.4.8 // indirect
+require github.com/nyaruka/phonenumbers v1.8.1
 
 require (
 	cuelang.org/go v0.17.1 // indirect
@@ -110,7 +111,7 @@ require (
 	golang.org/x/oauth2 v0.36.0 // indirect
 	golang.org/x/sync v0.22.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect
-	golang.org/x/text v0.40.0 // indirect
+	golang.org/x/text v0.40.0
 	golang.org/x/tools v0.47.0 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect

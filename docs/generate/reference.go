@@ -34,7 +34,7 @@ type plugin struct {
 	Examples []example
 }
 
-type example struct{ Title, Summary, Config string }
+type example struct{ Title, Summary, Config, Language string }
 
 // field is one field of a plugin, named by its path. Fields that are alike in
 // all but one step of the path are told of once, with * for that step.
@@ -151,7 +151,11 @@ func describeBloblang(kind, name, status, version, description string, params bl
 		p.Fields = append(p.Fields, field{Path: d.Name, Type: d.ValueType, Need: need, Description: plain(d.Description)})
 	}
 	for _, e := range examples {
-		p.Examples = append(p.Examples, example{Summary: plain(e.Summary), Config: strings.TrimSpace(e.Mapping)})
+		mapping := strings.TrimSpace(e.Mapping) + "\n"
+		for _, result := range e.Results {
+			mapping += "\n# In:  " + result[0] + "\n# Out: " + result[1]
+		}
+		p.Examples = append(p.Examples, example{Summary: plain(e.Summary), Config: strings.TrimSpace(mapping), Language: "coffee"})
 	}
 	return p
 }
@@ -223,7 +227,7 @@ func describe(kind string, view *service.ConfigView) (plugin, error) {
 		return p, errors.New("it has no summary")
 	}
 	for _, e := range data.Examples {
-		p.Examples = append(p.Examples, example{e.Title, plain(e.Summary), strings.TrimSpace(e.Config)})
+		p.Examples = append(p.Examples, example{e.Title, plain(e.Summary), strings.TrimSpace(e.Config), "yaml"})
 	}
 	err = p.addFields("", spec.Config.Children)
 	p.Fields = mergeAlike(p.Fields)

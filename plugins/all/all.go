@@ -3,6 +3,7 @@
 package all
 
 import (
+	_ "github.com/connect-personalize/connect-personalize/plugins/clean"
 	_ "github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	_ "github.com/connect-personalize/connect-personalize/plugins/eventcollector"
 	_ "github.com/connect-personalize/connect-personalize/plugins/expect"
