@@ -13,7 +13,8 @@ require (
 	gopkg.in/yaml.v3 v3.0.1
 )
 
-require github.com/DataDog/sketches-go v1.4.8 // indirect
+require github.com/DataDog/sketches-go v1.4.8
+
 require github.com/nyaruka/phonenumbers v1.8.1
 
 require (
@@ -114,6 +115,6 @@ require (
 	golang.org/x/text v0.40.0
 	golang.org/x/tools v0.47.0 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
-	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect
+	gopkg.in/natefinch/lumberjack.v2 v2.2.1
 	pgregory.net/rapid v1.3.0
 )
