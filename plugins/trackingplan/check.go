@@ -3,6 +3,7 @@ package trackingplan
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -39,6 +40,21 @@ type Result struct {
 	// Body and Changes are the event as repaired, and what was changed.
 	Body    []byte
 	Changes []Change
+}
+
+// Malformed tells that an event was rejected for what it is written like and
+// not for what it says: no two readers would agree on it.
+func (r *Result) Malformed() bool {
+	if r.Status != Rejected {
+		return false
+	}
+	return slices.ContainsFunc(r.Violations, func(v Violation) bool {
+		switch v.Rule {
+		case RuleJSON, RuleEncoding, RuleDuplicate, RuleDepth, RuleNumber:
+			return true
+		}
+		return false
+	})
 }
 
 // scratch is the memory that checking one event needs.

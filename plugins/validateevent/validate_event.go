@@ -25,9 +25,10 @@ const (
 	fieldKeepOriginal   = "keep_original"
 )
 
-// The metadata of events that pass, and are not simply valid.
+// The metadata of events that are not simply valid.
 const (
-	// StatusMetadata is unplanned, repaired or violation.
+	// StatusMetadata is unplanned, repaired or violation of an event that
+	// passes, and refused or malformed of one that does not.
 	StatusMetadata = "tracking_plan_status"
 	// ViolationsMetadata is what is wrong with an event that breaks its schema
 	// and passes, or that was repaired, as a JSON array of reasons.
@@ -36,6 +37,8 @@ const (
 	statusUnplanned = "unplanned"
 	statusRepaired  = "repaired"
 	statusViolation = "violation"
+	statusRefused   = "refused"
+	statusMalformed = "malformed"
 )
 
 // The values of the label result.
@@ -119,7 +122,7 @@ Whatever the plan says, an event is rejected that is not valid JSON (rule `+"`js
 
 ### Metadata
 
-Events that pass without being simply valid get the metadata `+"`"+StatusMetadata+"`"+`: `+"`unplanned`, `repaired` or `violation`"+`. The last two also get `+"`"+ViolationsMetadata+"`"+`, the reasons as a JSON array. A repaired event also notes at `+"`context.protocols.repaired`"+` what was coerced, from which type to which, and what was omitted. The event as it arrived is kept for dead letters in the metadata `+"`"+deadletter.OriginalMetadata+"`"+`.
+Events that pass without being simply valid get the metadata `+"`"+StatusMetadata+"`"+`: `+"`unplanned`, `repaired` or `violation`"+`. The last two also get `+"`"+ViolationsMetadata+"`"+`, the reasons as a JSON array. A repaired event also notes at `+"`context.protocols.repaired`"+` what was coerced, from which type to which, and what was omitted. Events that do not pass get `+"`refused`"+` if they break their schema, which cleaning may mend, and `+"`malformed`"+` if they are not JSON that can be relied on. The status is always that of the last check. The event as it arrived is kept for dead letters in the metadata `+"`"+deadletter.OriginalMetadata+"`"+`.
 
 ### Metrics
 
@@ -308,7 +311,8 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 			msg = deadletter.KeepOriginal(msg)
 			batch[i] = msg
 		}
-		if result.Status != trackingplan.Valid || result.Unplanned {
+		_, checked := msg.MetaGetMut(StatusMetadata) // before, and maybe changed since
+		if result.Status != trackingplan.Valid || result.Unplanned || checked {
 			p.treat(msg, plan, &result)
 		}
 		tallies = count(tallies, label(&result), result.Event)
@@ -327,6 +331,11 @@ func (p *processor) treat(msg *service.Message, plan *trackingplan.Plan, result 
 		for i, v := range result.Violations {
 			reasons[i] = deadletter.Reason(v)
 		}
+		status := statusRefused
+		if result.Malformed() {
+			status = statusMalformed
+		}
+		msg.MetaSetMut(StatusMetadata, status)
 		msg.SetError(&deadletter.Rejection{Stage: stage, Plan: plan.Name, PlanVersion: plan.Version, Reasons: reasons})
 	case trackingplan.Repaired:
 		msg.SetBytes(result.Body)
@@ -336,6 +345,8 @@ func (p *processor) treat(msg *service.Message, plan *trackingplan.Plan, result 
 	case trackingplan.Valid:
 		if result.Mark {
 			msg.MetaSetMut(StatusMetadata, statusUnplanned)
+		} else {
+			msg.MetaDelete(StatusMetadata)
 		}
 	}
 }

@@ -187,6 +187,31 @@ func TestUnplannedPolicies(t *testing.T) {
 
 // TestOriginalOutlivesChanges has a second plan reject what a first one
 // repaired and a mapping changed: the dead letter holds what arrived.
+// What a plan refuses may be mended and checked again; what is malformed says
+// so, since reading it at all would be a guess.
+func TestStatusIsThatOfTheLastCheck(t *testing.T) {
+	plan := writePlan(t, fmt.Sprintf(testPlan, "mark"))
+	check := "  - validate_event: { plan: " + plan + " }\n"
+	mend := "  - catch: [ { mapping: 'root = if @tracking_plan_status == \"refused\" { this.assign({\"properties\": {\"total\": 1}}) }' } ]\n"
+	batch := []string{
+		track("Strict", `{"total":"x"}`), track("Strict", `{"total":1}`), track("Coerced", `{"total":"1"}`), track("Other", `{}`),
+		`{"type":"track","event":"Strict","event":"Strict","properties":{"total":1}}`, `{"type":`,
+	}
+	out, _ := run(t, check, messages(batch...)...)
+	again, _ := run(t, check+mend+check, messages(batch[0], batch[2], batch[3])...)
+	status := func(msg *service.Message) string {
+		s, _ := msg.MetaGet(StatusMetadata)
+		return s
+	}
+	for i, want := range []string{"refused", "", "repaired", "unplanned", "malformed", "malformed"} {
+		require.Equal(t, want, status(out[i]), batch[i])
+	}
+	for i, want := range []string{"", "", "unplanned"} {
+		require.NoError(t, again[i].GetError())
+		require.Equal(t, want, status(again[i]))
+	}
+}
+
 func TestOriginalOutlivesChanges(t *testing.T) {
 	first := writePlan(t, fmt.Sprintf(testPlan, "mark"))
 	second := writePlan(t, "name: second\nversion: 1\nevents: { Coerced: { properties: { required: [nothing] } } }\n")
