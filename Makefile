@@ -10,7 +10,7 @@ COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 DATE   := $(shell git log -1 --format=%cI 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint race bench bench-api bench-curve docs fuzz oracle sdk services import cdnow faults-short faults clean
+.PHONY: help build demo test lint race bench bench-api bench-curve docs fuzz oracle sdk services import cdnow dirty-day faults-short faults clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ services: ## store tests on a real Redis and Redis Cluster (installs redis-serve
 
 import: build ## import a log of purchases (DATA=file) twice and compare every customer
 	tests/cdnow/run.sh $(DATA)
+
+dirty-day: ## account for every fault of 22 kinds in a day of events
+	go run ./tests/dirtyday
 
 cdnow: ## fit the purchase models to the CDNOW sample (DATA=file), and plot the forecast
 	go run ./tests/cdnow_fit -plot docs/cdnow_forecast.svg $(DATA)

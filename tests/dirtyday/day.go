@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+)
+
+const (
+	customers = 900 // an audit asks for 1,000 at most
+	share     = 0.05
+)
+
+// start of the day. It is in the past, as of any run.
+var start = time.Date(2026, 3, 10, 0, 0, 0, 0, time.UTC)
+
+// arrival is an event as it arrives.
+type arrival struct {
+	raw      []byte
+	id       string
+	intended map[string]any // what it should have been
+	kind     *kind          // what is wrong with it, nil for nothing
+	hour     int
+}
+
+type day struct {
+	events []arrival
+}
+
+// makeDay makes up a day and spoils its share of events, with as many of each
+// kind as there are events of theirs.
+func makeDay(n int, seed uint64) (*day, error) {
+	s, err := shop.New(shop.Settings{
+		Seed: seed, Start: start, Customers: customers, Rate: float64(n) / (24 * time.Hour).Seconds(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := rand.New(rand.NewPCG(seed, 0))
+	d := &day{}
+	for range n {
+		e := s.Next()
+		a := arrival{raw: slices.Clone(e.Data), hour: e.Received.UTC().Hour()}
+		if a.intended, err = decode(a.raw); err != nil {
+			return nil, err
+		}
+		a.id, _ = a.intended["messageId"].(string)
+		d.events = append(d.events, a)
+	}
+	budget := int(share * float64(n))
+	var sporadic []*kind
+	var again []arrival
+	// Drift first: most of an hour's events, as many as the budget bears.
+	for i := range kinds {
+		k := &kinds[i]
+		if k.want != reported {
+			sporadic = append(sporadic, k)
+			continue
+		}
+		spoiled := 0
+		for j := range d.events {
+			if a := &d.events[j]; a.hour == k.hour && k.of(a.intended) && spoiled < budget/3 && r.IntN(10) < 9 {
+				a.spoil(k, r)
+				spoiled++
+			}
+		}
+		budget -= spoiled
+	}
+	for turn := 0; budget > 0; turn++ {
+		k := sporadic[turn%len(sporadic)]
+		// The rarest events are one in a thousand.
+		for range 20_000 {
+			a := &d.events[r.IntN(len(d.events))]
+			if a.kind == nil && k.of(a.intended) && !ofAnHour(a.hour) {
+				a.spoil(k, r)
+				if k.want == once {
+					again = append(again, *a)
+				}
+				break
+			}
+		}
+		budget--
+	}
+	// What is sent again comes some time later.
+	for _, a := range again {
+		at := min(slices.IndexFunc(d.events, func(o arrival) bool { return o.id == a.id })+1+r.IntN(500), len(d.events))
+		d.events = slices.Insert(d.events, at, a)
+	}
+	return d, nil
+}
+
+// ofAnHour tells whether an hour belongs to a kind that shows in its report.
+func ofAnHour(hour int) bool {
+	return slices.ContainsFunc(kinds, func(k kind) bool { return k.want == reported && k.hour == hour })
+}
+
+func (a *arrival) spoil(k *kind, r *rand.Rand) {
+	e, err := decode(a.raw)
+	if err != nil {
+		panic(fmt.Sprintf("the shop's own event: %v", err))
+	}
+	a.kind = k
+	a.raw = k.spoil(a.raw, e, r)
+}
+
+func decode(raw []byte) (e map[string]any, err error) {
+	err = json.Unmarshal(raw, &e)
+	return e, err
+}
+
+func (d *day) faulty() (n int) {
+	for i := range d.events {
+		if d.events[i].kind != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func (d *day) write(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := bufio.NewWriter(f)
+	for i := range d.events {
+		_, _ = w.Write(d.events[i].raw)
+		_ = w.WriteByte('\n')
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// counts tells whether an event must end up in a profile.
+func (a *arrival) counts() bool { return a.kind == nil || a.kind.want != deadLetter }
+
+// writeSource writes what the shop's own books say: orders and revenue by
+// customer, from what each event should have been, each once.
+func (d *day) writeSource(path string) error {
+	type sum struct {
+		orders  int
+		revenue float64
+	}
+	owner := map[string]string{}
+	for i := range d.events {
+		e := d.events[i].intended
+		if d.events[i].counts() && e["type"] == "identify" && known(e) && e["anonymousId"] != nil {
+			owner[e["anonymousId"].(string)] = e["userId"].(string)
+		}
+	}
+	books := map[string]sum{}
+	seen := map[string]bool{}
+	for i := range d.events {
+		a := &d.events[i]
+		if !a.counts() || seen[a.id] || a.intended["event"] != "Order Completed" {
+			continue
+		}
+		seen[a.id] = true
+		id, _ := a.intended["userId"].(string)
+		if id == "" {
+			id = owner[fmt.Sprint(a.intended["anonymousId"])]
+		}
+		if id == "" {
+			continue // the books know customers only
+		}
+		s := books[id]
+		books[id] = sum{s.orders + 1, s.revenue + properties(a.intended)["total"].(float64)}
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := csv.NewWriter(f)
+	_ = w.Write([]string{"customer_id", "orders", "revenue"})
+	for _, id := range slices.Sorted(maps.Keys(books)) {
+		_ = w.Write([]string{id, strconv.Itoa(books[id].orders), strconv.FormatFloat(books[id].revenue, 'f', 2, 64)})
+	}
+	w.Flush()
+	return w.Error()
+}
