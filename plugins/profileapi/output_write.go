@@ -136,7 +136,7 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 			items, members = append(items, *item), append(members, []int{i})
 		}
 	}
-	for n, err := range o.sender.Deliver(ctx, items) {
+	for n, err := range o.sender.Deliver(ctx, began, items) {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return err
 		}

@@ -46,6 +46,12 @@ func newCircuit(c Circuit, onChange func(error)) *circuit {
 
 func (c *circuit) open() bool { return c.failures >= c.Failures }
 
+func (c *circuit) isOpen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open()
+}
+
 // signal wakes those who wait. The lock is held.
 func (c *circuit) signal() {
 	close(c.changed)
@@ -80,9 +86,7 @@ func (c *circuit) enter(ctx context.Context) (probe bool, err error) {
 
 		var alarm <-chan time.Time
 		if wait > 0 {
-			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			alarm = timer.C
+			alarm = time.After(wait)
 		}
 		select {
 		case <-alarm:

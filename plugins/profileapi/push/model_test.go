@@ -330,7 +330,7 @@ func (s *scenario) deliver(t *testing.T, ctx context.Context) (results []error, 
 			p.byCustomer[e.Customer] = append(p.byCustomer[e.Customer], e.ID)
 		}
 		began := time.Now()
-		results = New(s.conf, p).Deliver(ctx, items)
+		results = New(s.conf, p).Deliver(ctx, time.Now(), items)
 		took = time.Since(began)
 	})
 	return results, p, took

@@ -154,7 +154,7 @@ func TestCircuit(t *testing.T) {
 		for i := range 100 {
 			items = append(items, item(fmt.Sprint(i), ""))
 		}
-		for _, err := range s.Deliver(context.Background(), items) {
+		for _, err := range s.Deliver(context.Background(), time.Now(), items) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, []string{"status 503", "<nil>"}, changes)
@@ -188,7 +188,7 @@ func TestFailFast(t *testing.T) {
 		}))
 		deliver := func() (error, time.Duration) {
 			began := time.Now()
-			err := s.Deliver(context.Background(), []Item{item("m", "c")})[0]
+			err := s.Deliver(context.Background(), time.Now(), []Item{item("m", "c")})[0]
 			return err, time.Since(began)
 		}
 		err, took := deliver()
@@ -202,11 +202,34 @@ func TestFailFast(t *testing.T) {
 		require.ErrorAs(t, err, &gaveUp)
 		require.Zero(t, took)
 
+		// When it is back, all of what has the probe in it arrives.
 		time.Sleep(10 * time.Second)
 		down = false
-		err, took = deliver()
-		require.NoError(t, err)
-		require.Zero(t, took)
+		var items []Item
+		for i := range 50 {
+			items = append(items, item(fmt.Sprint(i), ""))
+		}
+		for _, err := range s.Deliver(context.Background(), time.Now(), items) {
+			require.NoError(t, err)
+		}
+	})
+}
+
+// The time for a delivery is counted from its beginning.
+func TestTimeBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conf := testConfig()
+		conf.GiveUpAfter = 10 * time.Second
+		hangs := handler(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		began := time.Now()
+		time.Sleep(4 * time.Second)
+		err := New(conf, hangs).Deliver(context.Background(), began, []Item{item("m", "c")})[0]
+		_, gaveUp := errors.AsType[*GaveUp](err)
+		require.True(t, gaveUp, "%v", err)
+		require.Equal(t, 10*time.Second, time.Since(began))
 	})
 }
 
@@ -223,7 +246,7 @@ func TestEndOfTheContext(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		results := New(conf, hangs).Deliver(ctx, []Item{item("a", "c"), item("b", "c")})
+		results := New(conf, hangs).Deliver(ctx, time.Now(), []Item{item("a", "c"), item("b", "c")})
 		require.ErrorIs(t, results[0], context.DeadlineExceeded)
 		require.ErrorIs(t, results[1], context.DeadlineExceeded)
 	})
@@ -258,7 +281,7 @@ func TestErrorsAreDiscreet(t *testing.T) {
 			it := item("m", "c")
 			it.Target.URL = server.URL + "/hook?token=s3cret"
 			it.Target.Header = http.Header{"X-Key": {"s3cret"}}
-			err := New(conf, http.DefaultTransport).Deliver(context.Background(), []Item{it})[0]
+			err := New(conf, http.DefaultTransport).Deliver(context.Background(), time.Now(), []Item{it})[0]
 			_, gaveUp := errors.AsType[*GaveUp](err)
 			require.True(t, gaveUp, "%v", err)
 			require.NotRegexp(t, `s3cret|hook|jo|example|127\.0`, err.Error())
@@ -271,7 +294,7 @@ func TestErrorsAreDiscreet(t *testing.T) {
 		conf.GiveUpAfter = 100 * time.Millisecond
 		it := item("m", "c")
 		it.Target.URL = server.URL + "/hook?token=s3cret"
-		err := New(conf, &http.Transport{}).Deliver(context.Background(), []Item{it})[0]
+		err := New(conf, &http.Transport{}).Deliver(context.Background(), time.Now(), []Item{it})[0]
 		require.ErrorContains(t, err, "connection refused")
 		require.NotRegexp(t, `s3cret|hook|127\.0`, err.Error())
 	})

@@ -68,8 +68,9 @@ type outcome struct {
 }
 
 // Deliver sends the items and returns, when all are settled, an error for each
-// that was not delivered: *Refused, *GaveUp, or that of the context.
-func (s *Sender) Deliver(ctx context.Context, items []Item) []error {
+// that was not delivered: *Refused, *GaveUp, or that of the context. The time
+// for it is counted from when it began, which may be before.
+func (s *Sender) Deliver(ctx context.Context, began time.Time, items []Item) []error {
 	d := delivery{
 		Sender: s, results: make([]error, len(items)), busy: map[string]bool{},
 		outcomes: make(chan outcome),
@@ -79,7 +80,7 @@ func (s *Sender) Deliver(ctx context.Context, items []Item) []error {
 	}
 	limited, cancel := ctx, context.CancelFunc(func() {})
 	if s.conf.GiveUpAfter > 0 {
-		limited, cancel = context.WithTimeout(ctx, s.conf.GiveUpAfter)
+		limited, cancel = context.WithDeadline(ctx, began.Add(s.conf.GiveUpAfter))
 	}
 	defer cancel()
 	d.run(ctx, limited)
@@ -100,7 +101,12 @@ type delivery struct {
 
 func (d *delivery) run(ctx, limited context.Context) {
 	for {
-		for d.underWay < d.conf.Parallel {
+		parallel := d.conf.Parallel
+		if d.circuit.isOpen() {
+			// Only one could go through, and the others would be given up.
+			parallel = 1
+		}
+		for d.underWay < parallel {
 			r := d.next()
 			if r == nil {
 				break
@@ -112,10 +118,8 @@ func (d *delivery) run(ctx, limited context.Context) {
 			return
 		}
 		var alarm <-chan time.Time
-		if due, ok := d.nextDue(); ok && d.underWay < d.conf.Parallel {
-			timer := time.NewTimer(time.Until(due))
-			defer timer.Stop()
-			alarm = timer.C
+		if due, ok := d.nextDue(); ok && d.underWay < parallel {
+			alarm = time.After(time.Until(due))
 		}
 		select {
 		case o := <-d.outcomes:
