@@ -17,6 +17,8 @@ require github.com/DataDog/sketches-go v1.4.8
 
 require github.com/nyaruka/phonenumbers v1.8.1
 
+require golang.org/x/time v0.15.0
+
 require (
 	cuelang.org/go v0.17.1 // indirect
 	github.com/DataDog/zstd v1.5.7 // indirect

@@ -7,6 +7,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/configlint"
 	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	"github.com/connect-personalize/connect-personalize/plugins/trackingplan"
 )
@@ -35,6 +36,11 @@ func fileKinds() []configlint.Kind {
 			Recognise: func(keys configlint.Keys) bool { return keys.Any("expectations") },
 			Lint:      lintSuite,
 		},
+		{
+			Name:      "token",
+			Recognise: func(keys configlint.Keys) bool { return keys.Any("tokens", "signing_keys") },
+			Lint:      lintCredentials,
+		},
 		configlint.JSONSchema(),
 	}
 }
@@ -56,6 +62,15 @@ func at(path string, found []service.Lint) []configlint.Lint {
 		lints[i] = configlint.Lint{Path: path, Lint: l}
 	}
 	return lints
+}
+
+func lintCredentials(path string) ([]configlint.Lint, error) {
+	found, err := profileapi.LintCredentials(path)
+	lints := make([]configlint.Lint, len(found))
+	for i, l := range found {
+		lints[i] = configlint.Lint{Path: path, Lint: l}
+	}
+	return lints, err
 }
 
 func lintPlan(path string) ([]configlint.Lint, error) {

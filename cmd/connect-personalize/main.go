@@ -20,6 +20,7 @@ import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 	"github.com/connect-personalize/connect-personalize/plugins/configlint"
 	"github.com/connect-personalize/connect-personalize/plugins/expect"
+	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -50,7 +51,8 @@ func main() {
 	lint := configlint.Command(name, stockLint, fileKinds()...)
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
 		service.CLIOptAddCommand(lint), service.CLIOptAddCommand(configlint.PlanDiffCommand(name)),
-		service.CLIOptAddCommand(expect.SuggestCommand(name)))...)
+		service.CLIOptAddCommand(expect.SuggestCommand(name)),
+		service.CLIOptAddCommand(profileapi.SignCommand()))...)
 	profiles.CloseProvided()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -48,9 +48,8 @@ type handler struct {
 const maxTripProfiles = 256
 
 func newHandler(conf *config, r reader, res *service.Resources) *handler {
-	return &handler{
+	h := &handler{
 		conf:      conf,
-		guard:     guard{tokens: conf.tokens},
 		reader:    r,
 		coalescer: coalescer{reader: r, trips: conf.roundTrips, limit: maxTripProfiles},
 		batches:   make(chan struct{}, conf.roundTrips),
@@ -60,6 +59,9 @@ func newHandler(conf *config, r reader, res *service.Resources) *handler {
 		draining:  make(chan struct{}),
 		gone:      make(chan struct{}),
 	}
+	h.guard.required = conf.needsCredentials()
+	h.guard.accepted.Store(conf.credentials)
+	return h
 }
 
 // drain makes the API refuse writes and report that it is not ready.
@@ -110,11 +112,11 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, p *page, v visit
 			return refuse(w, r, &problem{status: http.StatusMisdirectedRequest, code: "unknown_host",
 				message: "without tokens the API is called by a loopback address: a host name may be a trap laid for a browser"})
 		}
-		scopes, refusal := h.guard.check(r.Header)
-		if refusal != nil {
+		var refusal *problem
+		if v.caller, r, refusal = h.guard.check(r, route, v.started); refusal != nil {
 			return refuse(w, r, refusal)
 		}
-		if route != nil && scopes&route.scope == 0 {
+		if route != nil && v.caller.scopes&route.scope == 0 {
 			return refuse(w, r, &problem{status: http.StatusForbidden, code: "forbidden",
 				message: fmt.Sprintf("this needs a token with the scope %q", route.scope)})
 		}

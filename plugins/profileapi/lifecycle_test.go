@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -219,37 +218,6 @@ func TestLargeHeaders(t *testing.T) {
 	status, err := bufio.NewReader(c).ReadString('\n')
 	require.NoError(t, err)
 	require.Contains(t, status, "HTTP/1.1 431 ")
-}
-
-func TestConnectionLimit(t *testing.T) {
-	s := serve(t, withProfiles("c1"), "limits: { connections: 1 }")
-	address := strings.TrimPrefix(s.url, "http://")
-	get := func(c net.Conn) error {
-		if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-			return err
-		}
-		response, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil {
-			return err
-		}
-		return response.Body.Close()
-	}
-	first, err := net.Dial("tcp", address)
-	require.NoError(t, err)
-	require.NoError(t, get(first))
-	second, err := net.Dial("tcp", address)
-	require.NoError(t, err)
-	defer second.Close()
-	answered := make(chan error, 1)
-	go func() { answered <- get(second) }()
-	require.NoError(t, get(first), "the one connection goes on working")
-	select {
-	case <-answered:
-		t.Fatal("a second connection was served")
-	default:
-	}
-	require.NoError(t, first.Close())
-	require.NoError(t, <-answered)
 }
 
 func TestPanicEndsOneRequest(t *testing.T) {

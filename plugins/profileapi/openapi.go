@@ -112,6 +112,8 @@ func describe(routes []route) []byte {
 			"description": "A token whose SHA-256 is in the config, good for some of the scopes " + strings.Join(scopeList, ", ") + "."},
 		"certificate": object{"type": "mutualTLS",
 			"description": "A certificate signed by the authority in the config, where it names one."},
+		"signature": object{"type": "apiKey", "in": "query", "name": "signature",
+			"description": "The end of a signed address, which needs no headers: ?expires=SECONDS&key=NAME&signature=HEX, the HMAC-SHA256 of the path and query before &signature=. Whoever signs says what it is of and until when."},
 	}
 	text, err := json.MarshalIndent(object{
 		"openapi": "3.1.0",
@@ -175,7 +177,11 @@ func (r *route) describeQuestion(o object) {
 		o["security"] = []any{}
 		return
 	}
-	o["security"] = []any{object{"token": []any{r.scope.String()}}, object{"certificate": []any{}}, object{}}
+	ways := []any{object{"token": []any{r.scope.String()}}, object{"certificate": []any{}}, object{}}
+	if r.signable() {
+		ways = append(ways, object{"signature": []any{}})
+	}
+	o["security"] = ways
 }
 
 func (r *route) describeAnswers(refused map[int]bool, bodies bool) object {
@@ -211,12 +217,15 @@ func (r *route) statuses() []int {
 	if r.scope != 0 {
 		all = append(all, guardStatuses...)
 	}
+	if r.signable() {
+		all = append(all, http.StatusGone)
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
 // guardStatuses are those of what any protected page may refuse.
-var guardStatuses = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest}
+var guardStatuses = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests}
 
 func refusalName(status int) string {
 	name := strings.ReplaceAll(http.StatusText(status), " ", "")

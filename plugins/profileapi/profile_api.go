@@ -4,10 +4,8 @@ package profileapi
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	stdlog "log"
@@ -18,8 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
@@ -29,10 +25,6 @@ import (
 const (
 	fieldProfiles             = "profiles"
 	fieldAddress              = "address"
-	fieldTokens               = "tokens"
-	fieldTokenName            = "name"
-	fieldTokenSHA256          = "sha256"
-	fieldTokenScopes          = "scopes"
 	fieldAllowUnauthenticated = "allow_unauthenticated"
 	fieldTLS                  = "tls"
 	fieldCertFile             = "cert_file"
@@ -123,15 +115,22 @@ A write is answered with 202 once the pipeline has acknowledged it, and with 503
 
 ### Errors
 
-`+"`"+`{"error": {"code": "no_such_customer", "message": "…"}}`+"`"+`: the code is for programs and does not change. 400 for what is not understood, 401 and 403 for a missing or insufficient token, 404, 405, 406, 408, 413, 415, 421, 500 for a stored profile that cannot be read, and 503 with `+"`Retry-After`"+`.
+`+"`"+`{"error": {"code": "no_such_customer", "message": "…"}}`+"`"+`: the code is for programs and does not change. 400 for what is not understood, 401 and 403 for a missing or insufficient token, 404, 405, 406, 408, 410 for a signed address that has expired, 413, 415, 421, 429 with `+"`Retry-After`"+`, 500 for a stored profile that cannot be read, and 503 with `+"`Retry-After`"+`.
 
 ### Safety
 
-Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config holds the SHA-256 only, or a client certificate, or both. Without either the input listens on loopback addresses only, and answers only requests that name one as their `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both. `+"`/healthz`, `/readyz` and `/openapi.json`"+` need no token. Ids and profiles appear in no log, metric or error.
+Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config holds the SHA-256 only, or a client certificate, or both. A token is good for some of the scopes `+"`read`, `write`, `content` and `erase`"+`, and for as many requests a second as it is given. `+"`tokens_file`"+` names a file of tokens that is followed, so that they are rotated without a restart. Without either the input listens on loopback addresses only, and answers only requests that name one as their `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both. `+"`/healthz`, `/readyz` and `/openapi.json`"+` need no token. Ids and profiles appear in no log, metric or error.
+
+A platform that cannot send headers fetches a signed address: `+"`/api/customer/42/content/hero?expires=1798761600&key=newsletter-2026&signature=…`"+`. The signature comes last and is the HMAC-SHA256, in hexadecimal, of the path and query before `+"`&signature=`"+`; it fetches rendered content, and of a profile the `+"`fields`"+` that its key names. `+"`connect-personalize sign-url`"+` makes one, and so does anything that has HMAC:
+
+`+"```"+`
+TARGET="/api/customer/42/content/hero?expires=$(date -d '30 days' +%s)&key=newsletter-2026"
+echo "https://profiles.example.com$TARGET&signature=$(printf %s "$TARGET" | openssl dgst -sha256 -hmac "$SECRET" | sed 's/.* //')"
+`+"```"+`
 
 ### Metrics
 
-`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, and the gauge `+"`profile_api_in_flight`"+`.
+`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, the gauge `+"`profile_api_in_flight`"+`, and `+"`profile_api_connections_cut`"+`: connections that were closed to make room for others.
 `).
 		Fields(
 			service.NewStringField(fieldProfiles).
@@ -143,26 +142,12 @@ Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config holds t
 				Default("127.0.0.1:8081").
 				Examples("0.0.0.0:8081", "[::1]:8081").
 				LintRule(`root = if !this.string().re_match(":[0-9]+$") { "write a host and a port, such as 127.0.0.1:8081" }`),
-			service.NewObjectListField(fieldTokens,
-				service.NewStringField(fieldTokenName).
-					Description("Who the token was given to, for error messages and for you.").
-					Example("braze"),
-				service.NewStringField(fieldTokenSHA256).
-					Description("The SHA-256 of the token, in hexadecimal. Make a token with `openssl rand -hex 32`, and its hash with `printf %s \"$TOKEN\" | sha256sum`.").
-					Secret().
-					Example("${BRAZE_TOKEN_SHA256}").
-					LintRule(`root = if !this.string().re_match("^[0-9a-fA-F]{64}$") { "write the SHA-256 of the token as 64 hexadecimal digits, not the token: printf %s \"$TOKEN\" | sha256sum" }`),
-				service.NewStringListField(fieldTokenScopes).
-					Description("What the token may do: `read` profiles, `write` traits.").
-					Default([]any{"read"}).
-					Example([]string{"read", "write"}).
-					LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.any(s -> s != "read" && s != "write")) { "list read, write or both" }`),
-			).
-				Description("The bearer tokens that callers may present. If there is one, all of `/api` needs one.").
-				Default([]any{}).
-				Example([]any{map[string]any{
-					fieldTokenName: "braze", fieldTokenSHA256: "${BRAZE_TOKEN_SHA256}", fieldTokenScopes: []any{"read"},
-				}}),
+		).
+		Fields(credentialFields()...).
+		Fields(
+			service.NewStringField(fieldTokensFile).
+				Description("A YAML file with more `tokens` and `signing_keys`, which are written as here. It is followed: a change of it counts some seconds later, without a restart, and a file that is wrong changes nothing.").
+				Default("").Example("./configs/retail/tokens.yaml"),
 			service.NewObjectField(fieldTLS,
 				service.NewStringField(fieldCertFile).
 					Description("The server's certificate chain, in PEM. Setting it turns TLS, and HTTP/2, on.").
@@ -203,7 +188,7 @@ root = match {
 				LintRule(`root = if this.type() == "array" && this.any(o -> !o.string().re_match("^https?://[^/*]+$")) { "name each origin in full, without a path or *, such as https://crm.example.com" }`),
 			positiveField(fieldRoundTrips, 4, "How many reads of the store may be under way at once for single profiles, and as many again for batches. What arrives meanwhile is read together."),
 			service.NewObjectField(fieldLimits,
-				positiveField(fieldConnections, 4096, "How many connections may be open. More wait to be accepted."),
+				positiveField(fieldConnections, 4096, "How many connections may be open. When there are as many, one that is idle, or has not come up with a request, is closed for the next; if there is none, one whose request has taken longer than `timeouts.request`."),
 				positiveField(fieldHeaderBytes, 16<<10, "How long the request line and headers may be."),
 				positiveField(fieldBodyBytes, 1<<20, "How long the body of a batch read may be."),
 				positiveField(fieldTraitsBytes, 32<<10, "How long the body of a write may be."),
@@ -221,9 +206,9 @@ root = match {
 				Description("How long things may take. The time to write must be longer than that of a request, so that a timeout can still be answered.").Advanced(),
 		).
 		LintRule(`
-let open = this.tokens.or([]).length() == 0 && this.tls.client_ca_file.or("") == "" && !this.allow_unauthenticated.or(false)
+let open = this.tokens.or([]).length() == 0 && this.signing_keys.or([]).length() == 0 && this.tokens_file.or("") == "" && this.tls.client_ca_file.or("") == "" && !this.allow_unauthenticated.or(false)
 root = if $open && !this.address.or("127.0.0.1:8081").string().re_match("^(localhost|127[.][0-9.]+|\\[::1\\]):[0-9]+$") {
-  "listening beyond loopback needs authentication: set tokens or tls.client_ca_file, or allow_unauthenticated: true if something in front of the API checks its callers"
+  "listening beyond loopback needs authentication: set tokens, tokens_file or tls.client_ca_file, or allow_unauthenticated: true if something in front of the API checks its callers"
 }`).
 		Example("Serve profiles",
 			"An email platform reads profiles, and a CRM may change traits as well.", `
@@ -275,7 +260,8 @@ func init() {
 // config is what the fields say.
 type config struct {
 	address      string
-	tokens       []token
+	credentials  *credentials
+	tokensFile   string
 	tls          *tls.Config
 	writes       bool
 	source       string
@@ -302,7 +288,10 @@ func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
 	if c.address, err = p.FieldString(fieldAddress); err != nil {
 		return nil, err
 	}
-	if c.tokens, err = parseTokens(p); err != nil {
+	if c.credentials, err = parseCredentials(p); err != nil {
+		return nil, err
+	}
+	if c.tokensFile, err = p.FieldString(fieldTokensFile); err != nil {
 		return nil, err
 	}
 	if c.tls, err = parseTLS(p.Namespace(fieldTLS), fs); err != nil {
@@ -337,58 +326,6 @@ func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
 		return nil, err
 	}
 	return c, errors.Join(c.parseLimits(p.Namespace(fieldLimits)), c.parseTimeouts(p.Namespace(fieldTimeouts)))
-}
-
-func parseTokens(p *service.ParsedConfig) ([]token, error) {
-	list, err := p.FieldObjectList(fieldTokens)
-	if err != nil {
-		return nil, err
-	}
-	tokens := make([]token, 0, len(list))
-	holders := map[[sha256.Size]byte]string{}
-	for _, item := range list {
-		name, err := item.FieldString(fieldTokenName)
-		if err != nil {
-			return nil, err
-		}
-		t, err := parseToken(item)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", fieldTokens, name, err)
-		}
-		if other, ok := holders[t.hash]; ok {
-			return nil, fmt.Errorf("%s: %q and %q have the same token: give each its own", fieldTokens, other, name)
-		}
-		holders[t.hash] = name
-		tokens = append(tokens, t)
-	}
-	return tokens, nil
-}
-
-func parseToken(p *service.ParsedConfig) (t token, err error) {
-	text, err := p.FieldString(fieldTokenSHA256)
-	if err != nil {
-		return t, err
-	}
-	hash, err := hex.DecodeString(text)
-	if err != nil || len(hash) != sha256.Size {
-		return t, fmt.Errorf("%s is not 64 hexadecimal digits: write the SHA-256 of the token, not the token", fieldTokenSHA256)
-	}
-	t.hash = [sha256.Size]byte(hash)
-	names, err := p.FieldStringList(fieldTokenScopes)
-	if err != nil {
-		return t, err
-	}
-	for _, name := range names {
-		s, ok := scopeNames[name]
-		if !ok {
-			return t, fmt.Errorf("%s has an unknown scope: list read, write or both", fieldTokenScopes)
-		}
-		t.scopes |= s
-	}
-	if t.scopes == 0 {
-		return t, fmt.Errorf("%s is empty: list read, write or both", fieldTokenScopes)
-	}
-	return t, nil
 }
 
 func parseTLS(p *service.ParsedConfig, fs *service.FS) (*tls.Config, error) {
@@ -430,6 +367,11 @@ func parseTLS(p *service.ParsedConfig, fs *service.FS) (*tls.Config, error) {
 	return conf, nil
 }
 
+// needsCredentials tells whether callers must present a token or a signature.
+func (c *config) needsCredentials() bool {
+	return len(c.credentials.tokens) > 0 || len(c.credentials.keys) > 0 || c.tokensFile != ""
+}
+
 // checkExposure refuses to serve everybody on a network by accident.
 func (c *config) checkExposure(p *service.ParsedConfig) error {
 	host, _, err := net.SplitHostPort(c.address)
@@ -440,12 +382,12 @@ func (c *config) checkExposure(p *service.ParsedConfig) error {
 	if err != nil {
 		return err
 	}
-	open := len(c.tokens) == 0 && (c.tls == nil || c.tls.ClientCAs == nil)
+	open := !c.needsCredentials() && (c.tls == nil || c.tls.ClientCAs == nil)
 	c.exposed = open && !isLoopback(host)
 	c.localOnly = open && isLoopback(host) && !allowed
 	if c.exposed && !allowed {
-		return fmt.Errorf("listening on %s, beyond loopback, needs authentication: set %s or %s.%s, or %s: true if something in front of the API checks its callers",
-			c.address, fieldTokens, fieldTLS, fieldClientCAFile, fieldAllowUnauthenticated)
+		return fmt.Errorf("listening on %s, beyond loopback, needs authentication: set %s, %s or %s.%s, or %s: true if something in front of the API checks its callers",
+			c.address, fieldTokens, fieldTokensFile, fieldTLS, fieldClientCAFile, fieldAllowUnauthenticated)
 	}
 	return nil
 }
@@ -515,6 +457,12 @@ type input struct {
 	// lost gets the reason when a listener fails that nobody closed.
 	lost chan error
 
+	// rotation follows the file of tokens, where there is one; following ends
+	// it.
+	rotation  *rotation
+	following sync.Once
+	unfollow  context.CancelFunc
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -528,6 +476,13 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 		res.Logger().Warnf("Anybody who can reach %s may read and write profiles: neither tokens nor client certificates are set.", conf.address)
 	}
 	h := newHandler(conf, r, res)
+	var follow *rotation
+	if conf.tokensFile != "" {
+		follow = &rotation{path: conf.tokensFile, inline: conf.credentials, guard: &h.guard, log: res.Logger()}
+		if err := follow.start(); err != nil {
+			return nil, err
+		}
+	}
 	return &input{
 		conf:    conf,
 		log:     res.Logger(),
@@ -541,9 +496,12 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 			WriteTimeout:                 conf.timeouts.write,
 			IdleTimeout:                  conf.timeouts.idle,
 			DisableGeneralOptionsHandler: true,
+			ConnState:                    connectionChanged,
 			ErrorLog:                     stdlog.New(serverLog{res.Logger()}, "", 0),
 		},
-		lost: make(chan error, 1),
+		lost:     make(chan error, 1),
+		rotation: follow,
+		unfollow: func() {},
 	}, nil
 }
 
@@ -568,7 +526,14 @@ func (in *input) serve(ln net.Listener) {
 		scheme = "https"
 	}
 	in.log.Infof("Listening on %s://%s", scheme, ln.Addr())
-	ln = netutil.LimitListener(ln, in.conf.limits.connections)
+	ln = limitConnections(ln, in.conf.limits.connections, in.conf.timeouts.request, func() { in.handler.telemetry.cut.Incr(1) })
+	in.following.Do(func() {
+		if in.rotation != nil {
+			var ctx context.Context
+			ctx, in.unfollow = context.WithCancel(context.Background())
+			go in.rotation.follow(ctx)
+		}
+	})
 	go func() {
 		var err error
 		if in.conf.tls != nil {
@@ -605,6 +570,7 @@ func (in *input) Close(ctx context.Context) error {
 	in.closeOnce.Do(func() {
 		in.handler.drain()
 		in.handler.abandon()
+		in.unfollow()
 		ctx, cancel := context.WithTimeout(ctx, in.conf.timeouts.close)
 		defer cancel()
 		if err := in.server.Shutdown(ctx); err != nil {

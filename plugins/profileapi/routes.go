@@ -33,6 +33,8 @@ type visit struct {
 	id, name string
 	// started is when the request was read.
 	started time.Time
+	// caller is who makes it.
+	caller caller
 }
 
 // routes returns all there are. A GET answers to HEAD as well.

@@ -14,6 +14,8 @@ type telemetry struct {
 	requests *service.MetricCounter
 	latency  *service.MetricTimer
 	inFlight *service.MetricGauge
+	// cut counts the connections that had to make room for others.
+	cut *service.MetricCounter
 }
 
 func newTelemetry(m *service.Metrics) telemetry {
@@ -21,6 +23,7 @@ func newTelemetry(m *service.Metrics) telemetry {
 		requests: m.NewCounter("profile_api_requests", "route", "status"),
 		latency:  m.NewTimer("profile_api_latency_ns", "route"),
 		inFlight: m.NewGauge("profile_api_in_flight"),
+		cut:      m.NewCounter("profile_api_connections_cut"),
 	}
 }
 

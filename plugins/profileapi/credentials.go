@@ -1,0 +1,380 @@
+package profileapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"golang.org/x/time/rate"
+
+	"github.com/connect-personalize/connect-personalize/plugins/specfile"
+)
+
+const (
+	fieldTokens       = "tokens"
+	fieldTokenName    = "name"
+	fieldTokenSHA256  = "sha256"
+	fieldTokenScopes  = "scopes"
+	fieldSigningKeys  = "signing_keys"
+	fieldKeyName      = "name"
+	fieldKeySecret    = "secret"
+	fieldKeyFields    = "fields"
+	fieldPerSecond    = "requests_per_second"
+	fieldBurst        = "burst"
+	fieldTokensFile   = "tokens_file"
+	scopesExplanation = "list any of read, write, content, erase"
+
+	// minSecret is how long the secret of a signing key must be.
+	minSecret = 32
+)
+
+func limitFields() []*service.ConfigField {
+	return []*service.ConfigField{
+		service.NewFloatField(fieldPerSecond).
+			Description("How many requests a second it is good for; zero stands for no limit. What comes faster is answered with status 429 and `Retry-After`. Each process counts for itself.").
+			Default(0.0).Example(50).
+			LintRule(`root = if this.number().catch(0) < 0 { "must be zero or more, such as 50" }`),
+		service.NewIntField(fieldBurst).
+			Description("How many requests may come at once before that rate holds; zero stands for those of one second.").
+			Default(0).Example(100).
+			LintRule(`root = if this.number().catch(0) < 0 { "must be zero or more, such as 100" }`),
+	}
+}
+
+// credentialFields are those of a config, and of a file that a config names.
+func credentialFields() []*service.ConfigField {
+	return []*service.ConfigField{
+		service.NewObjectListField(fieldTokens,
+			append([]*service.ConfigField{
+				service.NewStringField(fieldTokenName).
+					Description("Who the token was given to, for the audit of erasures, for error messages and for you.").
+					Example("braze"),
+				service.NewStringField(fieldTokenSHA256).
+					Description("The SHA-256 of the token, in hexadecimal. Make a token with `openssl rand -hex 32`, and its hash with `printf %s \"$TOKEN\" | sha256sum`.").
+					Secret().
+					Example("${BRAZE_TOKEN_SHA256}").
+					LintRule(`root = if !this.string().re_match("^[0-9a-fA-F]{64}$") { "write the SHA-256 of the token as 64 hexadecimal digits, not the token: printf %s \"$TOKEN\" | sha256sum" }`),
+				service.NewStringListField(fieldTokenScopes).
+					Description("What the token may do: `read` profiles, `write` traits, fetch rendered `content`, `erase` customers.").
+					Default([]any{"read"}).
+					Example([]string{"read", "write"}).
+					LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.any(s -> ![ "read", "write", "content", "erase" ].contains(s))) { "` + scopesExplanation + `" }`),
+			}, limitFields()...)...,
+		).
+			Description("The bearer tokens that callers may present. If there is one, all of `/api` needs one.").
+			Default([]any{}).
+			Example([]any{map[string]any{
+				fieldTokenName: "braze", fieldTokenSHA256: "${BRAZE_TOKEN_SHA256}", fieldTokenScopes: []any{"read", "content"}, fieldPerSecond: 200,
+			}}),
+		service.NewObjectListField(fieldSigningKeys,
+			append([]*service.ConfigField{
+				service.NewStringField(fieldKeyName).
+					Description("What an address names the key by.").
+					Example("newsletter").
+					LintRule(`root = if !this.string().re_match("^[A-Za-z0-9_.-]+$") { "write a name of letters, digits, dots and dashes, such as newsletter-2026" }`),
+				service.NewStringField(fieldKeySecret).
+					Description("The secret that addresses are signed with, of 32 characters or more: `openssl rand -hex 32`.").
+					Secret().
+					Example("${NEWSLETTER_SIGNING_SECRET}").
+					LintRule(`root = if this.string().length() < 32 { "write 32 characters or more: openssl rand -hex 32" }`),
+				service.NewStringListField(fieldKeyFields).
+					Description("What of a profile a signed address may read: `traits`, `features`, `traits.NAME` or `features.NAME`. Rendered content it may fetch in any case.").
+					Default([]any{}).
+					Example([]string{"traits.first_name", "features.orders_30d"}),
+			}, limitFields()...)...,
+		).
+			Description("The keys of signed addresses. To rotate one, add another, sign with that, and remove the old one when its last address has expired.").
+			Default([]any{}).
+			Example([]any{map[string]any{fieldKeyName: "newsletter-2026", fieldKeySecret: "${NEWSLETTER_SIGNING_SECRET}"}}).
+			Advanced(),
+	}
+}
+
+// fields is what parsing needs of a config.
+type fields interface {
+	FieldObjectList(path ...string) ([]*service.ParsedConfig, error)
+}
+
+func parseCredentials(p fields) (*credentials, error) {
+	c := &credentials{}
+	list, err := p.FieldObjectList(fieldTokens)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range list {
+		name, err := item.FieldString(fieldTokenName)
+		if err != nil {
+			return nil, err
+		}
+		t, err := parseToken(item)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", fieldTokens, name, err)
+		}
+		t.name = name
+		c.tokens = append(c.tokens, t)
+	}
+	if list, err = p.FieldObjectList(fieldSigningKeys); err != nil {
+		return nil, err
+	}
+	for _, item := range list {
+		k, err := parseSigningKey(item)
+		if err != nil {
+			return nil, err
+		}
+		c.keys = append(c.keys, k)
+	}
+	return c, c.check()
+}
+
+// check finds credentials that could not be told apart.
+func (c *credentials) check() error {
+	holders := map[[sha256.Size]byte]string{}
+	for i := range c.tokens {
+		t := &c.tokens[i]
+		if other, ok := holders[t.hash]; ok {
+			return fmt.Errorf("%s: %q and %q have the same token: give each its own", fieldTokens, other, t.name)
+		}
+		holders[t.hash] = t.name
+	}
+	names := map[string]bool{}
+	for i := range c.keys {
+		if names[c.keys[i].name] {
+			return fmt.Errorf("%s: there are two of the name %q", fieldSigningKeys, c.keys[i].name)
+		}
+		names[c.keys[i].name] = true
+	}
+	return nil
+}
+
+func parseToken(p *service.ParsedConfig) (t token, err error) {
+	text, err := p.FieldString(fieldTokenSHA256)
+	if err != nil {
+		return t, err
+	}
+	hash, err := hex.DecodeString(text)
+	if err != nil || len(hash) != sha256.Size {
+		return t, fmt.Errorf("%s is not 64 hexadecimal digits: write the SHA-256 of the token, not the token", fieldTokenSHA256)
+	}
+	t.hash = [sha256.Size]byte(hash)
+	names, err := p.FieldStringList(fieldTokenScopes)
+	if err != nil {
+		return t, err
+	}
+	for _, name := range names {
+		s, ok := scopeNames[name]
+		if !ok {
+			return t, fmt.Errorf("%s has an unknown scope: %s", fieldTokenScopes, scopesExplanation)
+		}
+		t.scopes |= s
+	}
+	if t.scopes == 0 {
+		return t, fmt.Errorf("%s is empty: %s", fieldTokenScopes, scopesExplanation)
+	}
+	t.rate, err = parseLimit(p)
+	return t, err
+}
+
+func parseSigningKey(p *service.ParsedConfig) (k signingKey, err error) {
+	if k.name, err = p.FieldString(fieldKeyName); err != nil {
+		return k, err
+	}
+	secret, err := p.FieldString(fieldKeySecret)
+	if err != nil {
+		return k, err
+	}
+	if len(secret) < minSecret {
+		return k, fmt.Errorf("%s: the secret of %q is shorter than %d characters: openssl rand -hex 32", fieldSigningKeys, k.name, minSecret)
+	}
+	k.secret = []byte(secret)
+	if k.fields, err = p.FieldStringList(fieldKeyFields); err != nil {
+		return k, err
+	}
+	k.rate, err = parseLimit(p)
+	return k, err
+}
+
+func parseLimit(p *service.ParsedConfig) (l limit, err error) {
+	if l.perSecond, err = p.FieldFloat(fieldPerSecond); err != nil {
+		return l, err
+	}
+	if l.burst, err = p.FieldInt(fieldBurst); err != nil {
+		return l, err
+	}
+	if l.perSecond < 0 || l.burst < 0 {
+		return l, fmt.Errorf("%s and %s must be zero or more", fieldPerSecond, fieldBurst)
+	}
+	if l.perSecond > 0 {
+		if l.burst == 0 {
+			l.burst = int(math.Ceil(min(l.perSecond, math.MaxInt32)))
+		}
+		l.limiter = rate.NewLimiter(rate.Limit(l.perSecond), l.burst)
+	}
+	return l, nil
+}
+
+// keep takes over how much of its limit each credential has used, so that a
+// file that changes gives nobody a fresh one.
+func (c *credentials) keep(old *credentials) {
+	used := map[string]limit{}
+	for i := range old.tokens {
+		used[string(old.tokens[i].hash[:])] = old.tokens[i].rate
+	}
+	for i := range old.keys {
+		used[old.keys[i].name+"\n"+string(old.keys[i].secret)] = old.keys[i].rate
+	}
+	take := func(l *limit, id string) {
+		if before := used[id]; before.perSecond == l.perSecond && before.burst == l.burst {
+			*l = before
+		}
+	}
+	for i := range c.tokens {
+		take(&c.tokens[i].rate, string(c.tokens[i].hash[:]))
+	}
+	for i := range c.keys {
+		take(&c.keys[i].rate, c.keys[i].name+"\n"+string(c.keys[i].secret))
+	}
+}
+
+// join returns the credentials of both.
+func (c *credentials) join(o *credentials) (*credentials, error) {
+	all := &credentials{
+		tokens: append(append([]token(nil), c.tokens...), o.tokens...),
+		keys:   append(append([]signingKey(nil), c.keys...), o.keys...),
+	}
+	return all, all.check()
+}
+
+// credentialsFile is the kind of file that tokens_file names.
+var credentialsFile = specfile.New("token", credentialFields)
+
+// LintCredentials returns what is wrong with a file of tokens and signing keys.
+func LintCredentials(path string) ([]service.Lint, error) {
+	f, lints, err := credentialsFile.Read(path)
+	if err != nil || len(lints) > 0 {
+		return lints, err
+	}
+	_, err = parseCredentials(f.Conf)
+	return specfile.Lints(err, func(error) int { return 1 }), nil
+}
+
+func readCredentials(path string) (*credentials, error) {
+	f, lints, err := credentialsFile.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(lints) > 0 {
+		// Not what the lints say, which may quote what is there.
+		var lines []string
+		for _, l := range lints {
+			lines = append(lines, fmt.Sprint(l.Line))
+		}
+		return nil, fmt.Errorf("%s is wrong at line %s: ask connect-personalize lint %s", path, strings.Join(lines, ", "), path)
+	}
+	return parseCredentials(f.Conf)
+}
+
+// rotation follows a file of credentials. A file that is wrong is never taken:
+// the last good one stays, and the log says so.
+type rotation struct {
+	path   string
+	inline *credentials
+	guard  *guard
+	log    *service.Logger
+
+	mu      sync.Mutex
+	settled [sha256.Size]byte // what was last taken, or refused
+	pending [sha256.Size]byte // what was there at the last look, if something else
+}
+
+// rotationInterval is how often the file is looked at. It is compared by what
+// it holds rather than watched, which sees every change on network drives, on
+// bind mounts and in the swapped links of a Kubernetes Secret alike.
+const rotationInterval = 2 * time.Second
+
+// start takes the file as it is now.
+func (f *rotation) start() error {
+	f.settled = f.look()
+	return f.take()
+}
+
+// look returns a hash of what the file holds, that of nothing without a file.
+func (f *rotation) look() [sha256.Size]byte {
+	text, err := os.ReadFile(f.path)
+	if err != nil {
+		return [sha256.Size]byte{}
+	}
+	return sha256.Sum256(text)
+}
+
+func (f *rotation) take() error {
+	read, err := readCredentials(f.path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", fieldTokensFile, err)
+	}
+	all, err := f.inline.join(read)
+	if err != nil {
+		return fmt.Errorf("%s: %w", fieldTokensFile, err)
+	}
+	if old := f.guard.accepted.Load(); old != nil {
+		all.keep(old)
+	}
+	f.guard.accepted.Store(all)
+	return nil
+}
+
+// check looks whether the file has changed and takes it if so. A change is
+// taken at the first look that finds it as the one before did, so that a file
+// still being written is not taken for one with half its tokens.
+func (f *rotation) check() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.look()
+	switch {
+	case bytes.Equal(now[:], f.settled[:]):
+		f.pending = f.settled
+		return
+	case !bytes.Equal(now[:], f.pending[:]):
+		f.pending = now
+		return
+	}
+	f.settled = now
+	if err := f.take(); err != nil {
+		f.log.Errorf("The tokens in use stay as they were: %v", withoutPathError(err))
+		return
+	}
+	accepted := f.guard.accepted.Load()
+	f.log.Infof("The tokens have changed: there are %d, and %d signing keys.", len(accepted.tokens), len(accepted.keys))
+}
+
+// withoutPathError is for a file that is not there: what the system says of it
+// is enough.
+func withoutPathError(err error) error {
+	var missing *os.PathError
+	if errors.As(err, &missing) {
+		return fmt.Errorf("%s: %w", fieldTokensFile, missing)
+	}
+	return err
+}
+
+// follow checks the file until ctx ends.
+func (f *rotation) follow(ctx context.Context) {
+	ticker := time.NewTicker(rotationInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			f.check()
+		}
+	}
+}
