@@ -10,7 +10,7 @@ COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 DATE   := $(shell git log -1 --format=%cI 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint race bench bench-api bench-curve docs fuzz oracle sdk services import cdnow dirty-day faults-short faults clean
+.PHONY: help build demo test lint race bench bench-quality bench-api bench-curve docs fuzz oracle sdk services import cdnow dirty-day faults-short faults clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ race: ## unit tests of the plugins under the race detector
 
 bench: ## measure against the budgets and print the table (installs what it needs)
 	go run ./tests/bench
+
+bench-quality: ## validating and cleaning next to the stock processors, in one run
+	go run ./tests/quality
 
 bench-api: ## the profile API at 1, 64 and 1,024 connections
 	go run ./tests/bench -api

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 	_ "time/tzdata" // zones are known where the machine has no data of them
@@ -112,7 +113,7 @@ func timeOptions(args *bloblang.ParsedParams, zoned bool) (o value.TimeOptions, 
 		if err != nil {
 			return o, err
 		}
-		if o.Zone, err = time.LoadLocation(zone); err != nil {
+		if o.Zone, err = location(zone); err != nil {
 			return o, fmt.Errorf("zone: %q is not known; write one such as Europe/Berlin", zone)
 		}
 	}
@@ -124,6 +125,21 @@ func timeOptions(args *bloblang.ParsedParams, zoned bool) (o value.TimeOptions, 
 	}
 	o.Layouts, err = texts(args, "layouts")
 	return o, err
+}
+
+// zones are those that were read: an argument that is a query is one anew for
+// every value.
+var zones sync.Map
+
+func location(name string) (*time.Location, error) {
+	if known, ok := zones.Load(name); ok {
+		return known.(*time.Location), nil
+	}
+	zone, err := time.LoadLocation(name)
+	if err == nil {
+		zones.Store(name, zone)
+	}
+	return zone, err
 }
 
 // pseudonyms is the Pseudonym of a key that is read when it is first needed, so
