@@ -1,0 +1,77 @@
+package clean_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
+
+	_ "github.com/connect-personalize/connect-personalize/plugins/clean"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
+)
+
+// statements are what the CRM, the till and the shop's site say of one customer,
+// each in its own words.
+var statements = []string{
+	// All three at the same moment: by the definition's `sources` the CRM is
+	// believed, then the till, then the site.
+	`{"type":"identify","messageId":"crm-1","userId":"u1","source":"crm","timestamp":"01/31/2026 3:30 AM","traits":{"email":" Jo.Doe@Example.COM","birthday":"12/03/1980","phone":"N/A"}}`,
+	`{"type":"identify","messageId":"pos-1","userId":"u1","source":"pos","timestamp":"31.01.2026 09:30","traits":{"email":"kasse@example.com","birthday":"03.12.1980","phone":"030 123456","country":"Deutschland","city":"Bonn"}}`,
+	`{"type":"identify","messageId":"web-1","userId":"u1","source":"web","timestamp":"2026-01-31T08:30:00Z","traits":{"email":"jd@example.com","phone":"+49 30 999999","country":"AT","firstName":"Jo"}}`,
+	// Later, whoever says it: people move.
+	`{"type":"identify","messageId":"web-2","userId":"u1","source":"web","timestamp":"2026-02-01T08:30:00Z","traits":{"city":"K\u00f6ln "}}`,
+	// Earlier, however much it is believed: it is old news.
+	`{"type":"identify","messageId":"crm-2","userId":"u1","source":"crm","timestamp":"12/31/2025 10:00 PM","traits":{"firstName":"Joanna","city":"Trier"}}`,
+}
+
+// Sources that contradict each other, in the shop's definition and by its
+// cleaning, give one profile, whatever order they arrive in.
+func TestConflictsOfSources(t *testing.T) {
+	mapping, err := service.NewConfigSpec().Field(service.NewProcessorListField("p")).ParseYAML(`p: [ { mapping: 'from "../../configs/retail/clean.blobl"' } ]`, nil)
+	require.NoError(t, err)
+	processors, err := mapping.FieldProcessorList("p")
+	require.NoError(t, err)
+	var batch service.MessageBatch
+	for _, s := range statements {
+		batch = append(batch, service.NewMessage([]byte(s)))
+	}
+	out, err := service.ExecuteProcessors(t.Context(), processors, batch)
+	require.NoError(t, err)
+	var cleaned [][]byte
+	for _, msg := range out[0] {
+		require.NoError(t, msg.GetError())
+		raw, err := msg.AsBytes()
+		require.NoError(t, err)
+		cleaned = append(cleaned, raw)
+	}
+
+	def, err := profiles.ReadDefinition("../../configs/retail/profile.yaml")
+	require.NoError(t, err)
+	rapid.Check(t, func(r *rapid.T) {
+		events := rapid.Permutation(cleaned).Draw(r, "events")
+		s, err := embedded.Open(embedded.Options{Path: embedded.Memory})
+		require.NoError(r, err)
+		p := profiles.New(def, s, service.MockResources())
+		defer func() { require.NoError(r, p.Close(context.Background())) }()
+		for _, event := range events {
+			errs, err := p.Update(context.Background(), [][]byte{event})
+			require.NoError(r, err)
+			require.NoError(r, errs[0])
+		}
+		results, err := p.Read(context.Background(), []string{"u1"}, profiles.Query{Fields: []string{"traits"}})
+		require.NoError(r, err)
+		var view struct{ Traits map[string]any }
+		require.NoError(r, json.Unmarshal(results[0].JSON, &view))
+		require.Equal(r, map[string]any{
+			"email": "jo.doe@example.com", "birthday": "1980-12-03", // the CRM's, month first
+			"phone": "+4930123456", "country": "DE", // the till's, as the CRM has none
+			"city": "Köln", "firstName": "Jo", // the site's: later, and the only one at the time
+		}, view.Traits)
+	})
+}
