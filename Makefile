@@ -4,13 +4,14 @@ BINARY      := bin/connect-personalize
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME    ?= 10s
 CASES       ?= 10000
+DAYS        ?= 90
 LOG         ?= ../shared/data/CDNOW_sample.txt
 
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 DATE   := $(shell git log -1 --format=%cI 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint race bench bench-quality bench-api bench-curve docs fuzz oracle sdk services import cdnow dirty-day faults-short faults clean
+.PHONY: help build demo test lint race bench bench-quality bench-api bench-curve docs fuzz oracle sdk services import cdnow dirty-day faults-short faults simulate clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -96,6 +97,9 @@ faults-short: ## kill, pause and restart everything while events flow, then comp
 faults: ## the same with a million events, a minute without Redis, and a cluster that fails over
 	go run ./tests/faults -events 1000000 -outage 60s
 	go run ./tests/faults -events 200000 -cluster
+
+simulate: ## let DAYS (90) days of the synthetic shop go by, and check every trigger (needs java and mvn)
+	go run ./tests/simulate -days $(DAYS)
 
 clean: ## remove what the targets above wrote
 	rm -rf bin data/demo

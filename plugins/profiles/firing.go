@@ -65,14 +65,16 @@ func (t *Triggers) Fire(ctx context.Context) (more bool, err error) {
 			keys = append(keys, e.Key)
 		}
 	}
-	return more, t.fire(ctx, keys, found, now)
+	return more, t.fire(ctx, keys, found)
 }
 
-func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]string, now int64) error {
+func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]string) error {
 	records, err := t.p.store.Load(ctx, keys)
 	if err != nil {
 		return err
 	}
+	// What is decided is as of now, when it is known what was loaded.
+	now := t.p.now().UnixMilli()
 	changes := make([]store.Change, 0, len(keys))
 	decided := make([][]trigger.Decision, 0, len(keys))
 	for i, key := range keys {
@@ -91,10 +93,12 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 		// goes.
 		stale := store.IndexEdit{Index: profile.TriggerIndex, Value: found[key], Remove: true}
 		due, some := t.rec.TriggersDue()
-		if records[i].Version == store.Absent || !some || profile.TimeValue(due) != found[key] {
-			if !slices.Contains(c.Index, stale) {
-				c.Index = append(c.Index, stale)
-			}
+		gone := records[i].Version == store.Absent || !some || profile.TimeValue(due) != found[key]
+		if gone && !slices.Contains(c.Index, stale) {
+			c.Index = append(c.Index, stale)
+		}
+		if !gone && len(decisions) == 0 {
+			continue // not due yet: somebody was faster
 		}
 		changes, decided = append(changes, c), append(decided, decisions)
 	}

@@ -85,7 +85,8 @@ func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 	for {
 		keys = keys[:0]
 		var found map[string]string // by key, the value in the index
-		if !o.p.now().Before(o.nextPoll) {
+		// A clock may be put back.
+		if wait := o.nextPoll.Sub(o.p.now()); wait <= 0 || wait > o.interval {
 			var err error
 			if keys, found, err = o.poll(ctx, keys); err != nil {
 				return nil, err
@@ -99,7 +100,7 @@ func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 			}
 			continue
 		}
-		wait := time.NewTimer(max(0, o.nextPoll.Sub(o.p.now())))
+		wait := time.NewTimer(min(max(0, o.nextPoll.Sub(o.p.now())), o.interval))
 		select {
 		case <-ctx.Done():
 			wait.Stop()
