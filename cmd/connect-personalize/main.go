@@ -22,6 +22,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/whatif"
 )
 
 const (
@@ -52,7 +53,8 @@ func main() {
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
 		service.CLIOptAddCommand(lint), service.CLIOptAddCommand(configlint.PlanDiffCommand(name)),
 		service.CLIOptAddCommand(expect.SuggestCommand(name)),
-		service.CLIOptAddCommand(profileapi.SignCommand()))...)
+		service.CLIOptAddCommand(profileapi.SignCommand()),
+		service.CLIOptAddCommand(whatif.Command(name)))...)
 	profiles.CloseProvided()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

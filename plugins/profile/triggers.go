@@ -68,6 +68,28 @@ func (w *Watcher) Decide(dst []trigger.Decision, r *Record, key string, now int6
 	return rules.Decide(dst, &w.subject, &r.triggers, now, must), nil
 }
 
+// Trial is a firing that waits, and how it would be decided now.
+type Trial struct {
+	trigger.Firing
+	Outcome trigger.Outcome
+}
+
+// Try finds what waits for a record's customer, and how each would be decided if
+// it were due at a time in Unix milliseconds. It changes nothing.
+func (w *Watcher) Try(dst []Trial, r *Record, key string, now int64, must trigger.Conditions) ([]Trial, error) {
+	rules := r.def.Triggers
+	if rules == nil || len(r.link) > 0 {
+		return dst, nil
+	}
+	if err := w.read(r, key); err != nil {
+		return dst, err
+	}
+	for _, f := range rules.Pending(nil, &w.subject, &r.triggers) {
+		dst = append(dst, Trial{f, rules.Try(&f, &w.subject, &r.triggers, now, must)})
+	}
+	return dst, nil
+}
+
 // read gathers what triggers read of a record.
 func (w *Watcher) read(r *Record, key string) error {
 	w.subject = subject{record: r, key: key, states: &w.states}

@@ -78,6 +78,12 @@ func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, must C
 	return dst
 }
 
+// Try tells how a firing would be decided if it were due at a moment, and
+// changes nothing.
+func (s *Set) Try(f *Firing, c Customer, state *State, now int64, must Conditions) Outcome {
+	return s.decide(f, c, state, now, must)
+}
+
 // quietUntil returns when the quiet hours that a moment is in end, the moment
 // if there are none.
 func (s *Set) quietUntil(r *Rule, c Customer, now int64) int64 {

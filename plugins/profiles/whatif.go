@@ -1,0 +1,244 @@
+package profiles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/store"
+)
+
+// OpenItem opens the profiles that an item of the field `profiles` of a config
+// describes, in YAML, with a definition of another path if one is given.
+func OpenItem(item, definition string, res *service.Resources) (*Profiles, error) {
+	spec := Spec().Field(service.NewStringField("label").Default(""))
+	conf, err := spec.ParseYAML(item, nil)
+	if err != nil {
+		return nil, err
+	}
+	if definition == "" {
+		if definition, err = conf.FieldString(fieldDefinition); err != nil {
+			return nil, err
+		}
+	}
+	def, err := ReadDefinition(definition)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openStore(conf.Namespace(fieldStore), res)
+	if err != nil {
+		return nil, err
+	}
+	return New(def, s, res), nil
+}
+
+// Question is what would be if a rule went live. One of When and Trigger is set.
+type Question struct {
+	// When is a query over features, traits and segments.
+	When string
+	// Trigger is the name of a trigger of the definition.
+	Trigger string
+	// At is the moment it is asked for; zero is now.
+	At time.Time
+	// Sample is how many of the customers are listed.
+	Sample int
+	// Seed chooses them.
+	Seed uint64
+	// Profiles tells whether their whole profiles are, too.
+	Profiles bool
+}
+
+// Answer is what came of looking at all profiles.
+type Answer struct {
+	// Customers is how many there are, Unreadable how many records could not be
+	// read, and Matching for how many the rule holds: who match the query, or
+	// for whom the trigger waits.
+	Customers, Unreadable, Matching int
+	// Failed is for how many the query could not be evaluated.
+	Failed int
+	// Waiting counts firings of the trigger by when they are due: the first of
+	// Horizons that is not too short.
+	Waiting []int
+	// Outcomes counts how they would be decided if they were due at once.
+	Outcomes map[string]int
+	// Sample are some of the customers, chosen evenly.
+	Sample []SampleCustomer
+}
+
+// SampleCustomer is a customer for whom the rule holds.
+type SampleCustomer struct {
+	ID string
+	// Due is when the trigger is due for the customer.
+	Due time.Time
+	// Profile is the whole profile as JSON, if it was asked for.
+	Profile []byte
+}
+
+// Horizons are the spans of time that Waiting counts by; what is due later is
+// counted after the last.
+var Horizons = []time.Duration{0, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
+
+// WhatIf looks at all profiles and answers a question. It changes nothing.
+// progress is called with the number of customers so far, now and then.
+func (p *Profiles) WhatIf(ctx context.Context, q Question, progress func(customers int)) (*Answer, error) {
+	t := &trial{p: p, q: q, at: q.At.UnixMilli(), progress: progress}
+	if q.At.IsZero() {
+		t.at = p.now().UnixMilli()
+	}
+	switch {
+	case (q.When == "") == (q.Trigger == ""):
+		return nil, errors.New("ask for one of a query and a trigger")
+	case q.When != "":
+		var err error
+		if t.query, err = compileQuery(q.When, p.def.Features); err != nil {
+			return nil, fmt.Errorf("the query: %w", err)
+		}
+	default:
+		var known bool
+		if p.messages != nil {
+			t.rule, known = p.messages.Lookup(q.Trigger)
+		}
+		if !known {
+			var names []string
+			if p.messages != nil {
+				for _, r := range p.messages.Rules {
+					names = append(names, r.Name)
+				}
+			}
+			return nil, fmt.Errorf("there is no trigger %q%s", q.Trigger, feature.Suggest(q.Trigger, names))
+		}
+		t.triggers = &Triggers{p: p}
+	}
+	for {
+		err := t.run(ctx)
+		if !errors.Is(err, store.ErrScanRestart) {
+			return &t.answer, err
+		}
+	}
+}
+
+// trial is one look at all profiles.
+type trial struct {
+	p        *Profiles
+	q        Question
+	at       int64
+	query    *query
+	rule     int
+	triggers *Triggers
+	progress func(int)
+	answer   Answer
+	rand     *rand.Rand
+	viewer   profile.Viewer
+	rec      profile.Record
+}
+
+func (t *trial) run(ctx context.Context) error {
+	t.answer = Answer{Waiting: make([]int, len(Horizons)+1), Outcomes: map[string]int{}}
+	t.rand = rand.New(rand.NewPCG(t.q.Seed, 1))
+	const pageSize = 1000
+	for cursor := ""; ; {
+		page, next, err := t.p.store.Scan(ctx, cursor, pageSize)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if err := t.look(&page[i]); err != nil {
+				t.answer.Unreadable++
+			}
+		}
+		t.progress(t.answer.Customers)
+		if cursor = next; cursor == "" {
+			return nil
+		}
+	}
+}
+
+func (t *trial) look(e *store.Entry) error {
+	if e.Key[0] != profile.User && e.Key[0] != profile.Anonymous {
+		return nil // the store's own
+	}
+	rec := &t.rec
+	if t.triggers != nil {
+		rec = &t.triggers.rec
+	}
+	if err := rec.Decode(t.p.def, e.Key, e.Data); err != nil {
+		return err
+	}
+	if rec.Link() != "" {
+		return nil // it is counted where it leads
+	}
+	t.answer.Customers++
+	if t.triggers != nil {
+		return t.lookForTrigger(e.Key)
+	}
+	facts, err := t.viewer.Facts(rec, t.at, t.query.needs)
+	if err != nil {
+		return err
+	}
+	holds, err := t.query.holds(facts)
+	if err != nil {
+		t.answer.Failed++
+	}
+	if holds {
+		t.match(e.Key, rec, 0)
+	}
+	return nil
+}
+
+func (t *trial) lookForTrigger(key string) error {
+	must := &conditions{t: t.triggers, now: t.at}
+	trials, err := t.triggers.watcher.Try(nil, &t.triggers.rec, key, t.at, must)
+	if err != nil {
+		return err
+	}
+	var due int64
+	waits := false
+	for _, one := range trials {
+		if one.Rule != t.rule {
+			continue
+		}
+		if !waits || one.Due < due {
+			waits, due = true, one.Due
+		}
+		slot := 0
+		for slot < len(Horizons) && one.Due > t.at+Horizons[slot].Milliseconds() {
+			slot++
+		}
+		t.answer.Waiting[slot]++
+		t.answer.Outcomes[one.Outcome.String()]++
+	}
+	if waits {
+		t.match(key, &t.triggers.rec, due)
+	}
+	return nil
+}
+
+// match counts a customer, and keeps an even sample of them.
+func (t *trial) match(key string, rec *profile.Record, due int64) {
+	t.answer.Matching++
+	at := len(t.answer.Sample)
+	if at == t.q.Sample {
+		if at = t.rand.IntN(t.answer.Matching); at >= t.q.Sample {
+			return
+		}
+	} else {
+		t.answer.Sample = append(t.answer.Sample, SampleCustomer{})
+	}
+	one := SampleCustomer{ID: profile.KeyID(key)}
+	if due > 0 {
+		one.Due = time.UnixMilli(due).UTC()
+	}
+	if t.q.Profiles {
+		text, err := t.viewer.AppendJSON(nil, rec, one.ID, t.at, &profile.Everything)
+		if err == nil {
+			one.Profile = text
+		}
+	}
+	t.answer.Sample[at] = one
+}

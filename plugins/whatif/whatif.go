@@ -1,0 +1,222 @@
+// Package whatif is the what-if command of the distribution: how many of the
+// customers there are a rule would concern, before it goes live.
+package whatif
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/urfave/cli/v2"
+	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+const (
+	flagConfig     = "config"
+	flagProfiles   = "profiles"
+	flagDefinition = "definition"
+	flagWhen       = "when"
+	flagTrigger    = "trigger"
+	flagAt         = "at"
+	flagSample     = "sample"
+	flagSeed       = "seed"
+	flagShow       = "show"
+)
+
+// Command returns the what-if command of the program called binary.
+func Command(binary string) *cli.Command {
+	return &cli.Command{
+		Name:  "what-if",
+		Usage: "Tell how many customers a segment's rule or a trigger would concern",
+		Description: fmt.Sprintf(`
+Looks at all stored profiles, and changes nothing:
+
+  %[1]s what-if -c configs/retail/profiles.yaml --when 'features.revenue_90d > 500'
+  %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --trigger cart_abandoned
+
+For a query it tells how many customers match. For a trigger it tells for how
+many it waits, when it would be due, and how each would be decided now. A sample
+of their ids follows.
+
+The store is that of the profiles in the config, and the definition too unless
+another is named. A store on this machine is open to one process at a time: ask a
+copy of its folder, or stop the process.`, binary)[1:],
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: flagConfig, Aliases: []string{"c"}, Usage: "the pipeline whose field profiles names the store"},
+			&cli.StringFlag{Name: flagProfiles, Usage: "the label of the profiles, if the pipeline has several"},
+			&cli.StringFlag{Name: flagDefinition, Usage: "the path of a definition to try in place of the one in the config"},
+			&cli.StringFlag{Name: flagWhen, Usage: "a Bloblang query over features, traits and segments, such as 'features.orders > 3'"},
+			&cli.StringFlag{Name: flagTrigger, Usage: "the name of a trigger of the definition"},
+			&cli.TimestampFlag{Name: flagAt, Layout: time.RFC3339, Usage: "the moment it is asked for, such as 2026-01-31T08:30:00Z; now if not set"},
+			&cli.IntFlag{Name: flagSample, Value: 10, Usage: "how many ids to print"},
+			&cli.Uint64Flag{Name: flagSeed, Value: 1, Usage: "chooses which"},
+			&cli.BoolFlag{Name: flagShow, Usage: "print whole profiles, which hold personal data, with the ids"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := run(c, os.Stdout, os.Stderr); err != nil {
+				return cli.Exit("what-if: "+err.Error(), 1)
+			}
+			return nil
+		},
+	}
+}
+
+func run(c *cli.Context, out, progress io.Writer) error {
+	if c.Args().Len() > 0 {
+		return fmt.Errorf("%q is one word too many; put queries in quotes", c.Args().First())
+	}
+	if (c.String(flagWhen) == "") == (c.String(flagTrigger) == "") {
+		return errors.New("write what to ask for, either --when with a query in quotes or --trigger with a name")
+	}
+	if c.Int(flagSample) < 0 || c.Int(flagSample) > 10_000 {
+		return errors.New("--sample must be from 0 to 10000")
+	}
+	path := c.String(flagConfig)
+	if path == "" {
+		return errors.New("write the pipeline whose profiles to look at: -c configs/retail/profiles.yaml")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	item, err := itemOf(text, c.String(flagProfiles))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	p, err := profiles.OpenItem(item, c.String(flagDefinition), service.MockResources())
+	if err != nil {
+		return err
+	}
+	defer p.Close(context.Background())
+	q := profiles.Question{
+		When: c.String(flagWhen), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), At: time.Now(),
+	}
+	if at := c.Timestamp(flagAt); at != nil {
+		q.At = *at
+	}
+	shown := time.Now()
+	answer, err := p.WhatIf(c.Context, q, func(customers int) {
+		if now := time.Now(); now.Sub(shown) >= time.Second {
+			shown = now
+			fmt.Fprintf(progress, "%d customers so far\n", customers)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	write(out, &q, answer)
+	return nil
+}
+
+// itemOf returns the item of the field profiles with a label, or the only one,
+// with its variables filled in.
+func itemOf(config []byte, label string) (string, error) {
+	var root struct {
+		Profiles []yaml.Node `yaml:"profiles"`
+	}
+	if err := yaml.Unmarshal([]byte(fillIn(string(config))), &root); err != nil {
+		return "", err
+	}
+	var labels []string
+	for i := range root.Profiles {
+		var head struct {
+			Label string `yaml:"label"`
+		}
+		if err := root.Profiles[i].Decode(&head); err != nil {
+			return "", err
+		}
+		if labels = append(labels, head.Label); head.Label == label || label == "" && len(root.Profiles) == 1 {
+			item, err := yaml.Marshal(&root.Profiles[i])
+			return string(item), err
+		}
+	}
+	switch {
+	case len(labels) == 0:
+		return "", errors.New("it has no field profiles; name a pipeline that has")
+	case label == "":
+		return "", fmt.Errorf("it has several profiles; add --profiles with one of %s", strings.Join(labels, ", "))
+	}
+	return "", fmt.Errorf("it has no profiles with the label %q; use one of %s", label, strings.Join(labels, ", "))
+}
+
+var variable = regexp.MustCompile(`\$\{([0-9A-Za-z_.]+)(?::((?:\$\{[^}]+\}|[^}])*))?\}`)
+
+// fillIn puts the values of environment variables, or their defaults, in place
+// of ${NAME:default}.
+func fillIn(text string) string {
+	return variable.ReplaceAllStringFunc(text, func(found string) string {
+		m := variable.FindStringSubmatch(found)
+		if value, set := os.LookupEnv(m[1]); set {
+			return value
+		}
+		return fillIn(m[2])
+	})
+}
+
+func write(w io.Writer, q *profiles.Question, a *profiles.Answer) {
+	fmt.Fprintf(w, "%d customers as of %s\n", a.Customers, q.At.UTC().Format(time.RFC3339))
+	if a.Unreadable > 0 {
+		fmt.Fprintf(w, "%d records cannot be read\n", a.Unreadable)
+	}
+	if q.Trigger == "" {
+		fmt.Fprintf(w, "%d match (%.1f%%)\n", a.Matching, percent(a.Matching, a.Customers))
+		if a.Failed > 0 {
+			fmt.Fprintf(w, "%d for whom the query cannot be evaluated, such as for a feature that is null\n", a.Failed)
+		}
+	} else {
+		fmt.Fprintf(w, "%s waits for %d (%.1f%%)\n", q.Trigger, a.Matching, percent(a.Matching, a.Customers))
+		for i, n := range a.Waiting {
+			if n > 0 {
+				fmt.Fprintf(w, "  due %-12s %8d\n", horizon(i), n)
+			}
+		}
+		if len(a.Outcomes) > 0 {
+			fmt.Fprintln(w, "decided now they would be")
+			for _, name := range slices.Sorted(maps.Keys(a.Outcomes)) {
+				fmt.Fprintf(w, "  %-16s %8d\n", name, a.Outcomes[name])
+			}
+		}
+	}
+	if len(a.Sample) > 0 {
+		fmt.Fprintln(w, "such as")
+	}
+	for _, one := range a.Sample {
+		line := "  " + one.ID
+		if !one.Due.IsZero() {
+			line += "  due " + one.Due.Format(time.RFC3339)
+		}
+		if one.Profile != nil {
+			line += "  " + string(one.Profile)
+		}
+		fmt.Fprintln(w, line)
+	}
+}
+
+func horizon(i int) string {
+	switch {
+	case i == 0:
+		return "now"
+	case i == len(profiles.Horizons):
+		return "later"
+	case profiles.Horizons[i] < 24*time.Hour:
+		return fmt.Sprintf("within %dh", profiles.Horizons[i]/time.Hour)
+	}
+	return fmt.Sprintf("within %dd", profiles.Horizons[i]/(24*time.Hour))
+}
+
+func percent(part, whole int) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return 100 * float64(part) / float64(whole)
+}

@@ -1,0 +1,130 @@
+package whatif
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+	"github.com/urfave/cli/v2"
+
+	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+const definition = `
+features:
+  - { name: orders, count: { events: [Order Completed] } }
+messages: { channels: [ { name: email, consent: traits.consent == true } ] }
+triggers:
+  - { name: thanks, on: { events: [Order Completed], repeat: each }, after: 2h, channel: email }
+`
+
+// shop makes a store of ten customers, of whom those with even numbers ordered
+// an hour ago, and a config that names it.
+func shop(t *testing.T) (config string) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	config = write("pipeline.yaml", fmt.Sprintf("input: { stdin: {} }\nprofiles:\n  - label: shop\n    definition: %s\n    store: { embedded: { path: \"${SHOP_DATA:%s}\" } }\n", write("profile.yaml", definition), filepath.Join(dir, "data")))
+	text, err := os.ReadFile(config)
+	require.NoError(t, err)
+	item, err := itemOf(text, "")
+	require.NoError(t, err)
+	p, err := profiles.OpenItem(item, "", service.MockResources())
+	require.NoError(t, err)
+	at := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+	var events [][]byte
+	for i := range 10 {
+		events = append(events, fmt.Appendf(nil, `{"type":"identify","messageId":"i%d","userId":"u%d","anonymousId":"a%d","timestamp":%q,"traits":{"email":"jo@example.com","consent":%t}}`, i, i, i, at, i < 6))
+		if i%2 == 0 {
+			events = append(events, fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"o%d","userId":"u%d","timestamp":%q}`, i, i, at))
+		}
+	}
+	errs, err := p.Update(context.Background(), events)
+	require.NoError(t, err)
+	for _, err := range errs {
+		require.NoError(t, err)
+	}
+	require.NoError(t, p.Close(context.Background()))
+	return config
+}
+
+func ask(t *testing.T, args ...string) (string, error) {
+	var out, progress bytes.Buffer
+	command := Command("x")
+	command.Action = func(c *cli.Context) error { return run(c, &out, &progress) }
+	app := &cli.App{Commands: []*cli.Command{command}, ExitErrHandler: func(*cli.Context, error) {}, Writer: &progress, ErrWriter: &progress}
+	err := app.Run(append([]string{"x", "what-if"}, args...))
+	return out.String(), err
+}
+
+func TestAQuery(t *testing.T) {
+	config := shop(t)
+	out, err := ask(t, "-c", config, "--when", "features.orders > 0 && traits.consent", "--at", "2030-01-01T00:00:00Z")
+	require.NoError(t, err)
+	require.Contains(t, out, "10 customers as of 2030-01-01T00:00:00Z\n3 match (30.0%)\nsuch as\n")
+	for _, id := range []string{"u0", "u2", "u4"} {
+		require.Contains(t, out, "  "+id+"\n")
+	}
+	require.NotContains(t, out, "jo@example.com", "no personal data unless asked")
+
+	out, err = ask(t, "-c", config, "--when", "features.orders > 0", "--sample", "2", "--show")
+	require.NoError(t, err)
+	require.Contains(t, out, "5 match")
+	require.Equal(t, 2, bytes.Count([]byte(out), []byte("jo@example.com")))
+
+	out, err = ask(t, "-c", config, "--when", "traits.nothing > 1")
+	require.NoError(t, err)
+	require.Contains(t, out, "0 match (0.0%)\n10 for whom the query cannot be evaluated")
+}
+
+func TestATrigger(t *testing.T) {
+	config := shop(t)
+	for range 2 { // asking changes nothing
+		out, err := ask(t, "-c", config, "--trigger", "thanks")
+		require.NoError(t, err)
+		require.Contains(t, out, "thanks waits for 5 (50.0%)\n  due within 1h           5\ndecided now they would be\n  fired                   3\n  no_consent              2\n")
+	}
+	other := filepath.Join(t.TempDir(), "new.yaml")
+	require.NoError(t, os.WriteFile(other, []byte(definition+"  - { name: at_once, on: { events: [Order Completed] }, channel: email, when: features.orders > 1 }\n"), 0o600))
+	out, err := ask(t, "-c", config, "--definition", other, "--trigger", "at_once")
+	require.NoError(t, err)
+	require.Contains(t, out, "at_once waits for 5 (50.0%)\n  due now                 5\ndecided now they would be\n  condition               3\n  no_consent              2\n")
+}
+
+func TestWhatIsWrong(t *testing.T) {
+	config := shop(t)
+	for _, test := range []struct {
+		want string
+		args []string
+	}{
+		{"either --when", []string{"-c", config}},
+		{"either --when", []string{"-c", config, "--when", "true", "--trigger", "thanks"}},
+		{"-c configs/", []string{"--when", "true"}},
+		{"no such file", []string{"-c", config + "x", "--when", "true"}},
+		{"no profiles with the label", []string{"-c", config, "--profiles", "other", "--when", "true"}},
+		{`no trigger "thank"; did you mean "thanks"?`, []string{"-c", config, "--trigger", "thank"}},
+		{`no feature "order"`, []string{"-c", config, "--when", "features.order > 1"}},
+		{"one word too many", []string{"-c", config, "--when", "features.orders", ">", "1"}},
+		{"the query", []string{"-c", config, "--when", "features.orders >"}},
+		{"--sample", []string{"-c", config, "--when", "true", "--sample", "-1"}},
+	} {
+		_, err := ask(t, test.args...)
+		require.ErrorContains(t, err, test.want)
+	}
+}
+
+func TestVariablesAreFilledIn(t *testing.T) {
+	t.Setenv("WHAT_IF_SET", "value")
+	require.Equal(t, "a value b default c  d nested e", fillIn("a ${WHAT_IF_SET:x} b ${WHAT_IF_NOT:default} c ${WHAT_IF_NOT} d ${WHAT_IF_NOT:${WHAT_IF_NEITHER:nested}} e"))
+}
