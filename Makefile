@@ -5,16 +5,18 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME    ?= 10s
 CASES       ?= 10000
 DAYS        ?= 90
+PENDING     ?= 1000000
+RATE        ?= 1000
 LOG         ?= ../shared/data/CDNOW_sample.txt
 
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 DATE   := $(shell git log -1 --format=%cI 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint race bench bench-quality bench-api bench-curve docs fuzz oracle sdk services import cdnow dirty-day faults-short faults simulate clean
+.PHONY: help build demo test lint race bench bench-quality bench-api bench-curve docs fuzz oracle sdk services import cdnow dirty-day faults-short faults simulate bench-triggers clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 build: ## write bin/connect-personalize
 	go build -trimpath -ldflags '-X main.commit=$(COMMIT) -X main.date=$(DATE)' -o $(BINARY) ./cmd/connect-personalize
@@ -100,6 +102,9 @@ faults: ## the same with a million events, a minute without Redis, and a cluster
 
 simulate: ## let DAYS (90) days of the synthetic shop go by, and check every trigger (needs java and mvn)
 	go run ./tests/simulate -days $(DAYS)
+
+bench-triggers: ## how late triggers fire at 1,000 a second while a million wait (PENDING=, RATE=)
+	go run ./tests/firing -pending $(PENDING) -rate $(RATE)
 
 clean: ## remove what the targets above wrote
 	rm -rf bin data/demo
