@@ -5,6 +5,7 @@ package all
 import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/clean"
 	_ "github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	_ "github.com/connect-personalize/connect-personalize/plugins/enrich"
 	_ "github.com/connect-personalize/connect-personalize/plugins/eventcollector"
 	_ "github.com/connect-personalize/connect-personalize/plugins/expect"
 	_ "github.com/connect-personalize/connect-personalize/plugins/fitmodel"

@@ -1,0 +1,543 @@
+// Package enrich is the `enrich` processor: it looks up what events lack, for
+// all events of a batch together.
+package enrich
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/enrich/lookup"
+	"github.com/connect-personalize/connect-personalize/plugins/enrich/splice"
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+)
+
+const description = `
+The distinct keys of a batch are looked up together, so that a thousand events about fifty products are one lookup of fifty keys. What is known already comes from memory, and a key is asked for once however many events and batches wait for it. Events without a key, and events that already failed, pass by untouched; of an event that is enriched only the value is written into its text, and nothing else of it changes.
+
+Where the key of an event is an array, the value is an object of the values that were found by their keys.
+
+### When the provider is slow, wrong or away
+
+A batch waits for its ` + "`budget`" + ` and no longer, however the provider behaves: whether it hangs, trickles its answer, sends garbage or a body without end. A call has ` + "`timeout`" + `, and is tried again ` + "`retries`" + ` times with a varying wait. A call that is under way when the budget is up goes on, and what it finds serves the batches that follow. When calls keep failing the circuit opens and no batch waits for anything, until it is tried again after ` + "`circuit.open_for`" + `. What was found before is served meanwhile, for ` + "`cache.stale_for`" + ` longer than it is fresh.
+
+A request that the provider refuses because of what is in it (HTTP 400, 404 of a bulk request, 413, 422 and such; a key that is no number for a column of numbers) is halved until the key to blame is found, so that a poisonous key fails alone.
+
+` + "`on_absent`" + ` says what becomes of events whose key has no value, ` + "`on_failure`" + ` of those for which that is not known. A mark is the metadata ` + "`enrich_NAME`" + ` and a string at ` + "`context.enrichment_status.NAME`" + ` in the event: ` + "`absent`, `failed`, `timed_out` or `open`" + `. A feature can count such events, and ` + "`traits.status`" + ` states the same as a trait of the customer.
+
+### Traits
+
+With ` + "`traits`" + ` an identify event is added to the batch for every customer with an enriched event, right behind the latest of them, and ` + "`update_profile`" + ` takes it as it takes any other: its ` + "`messageId`" + ` is made of that event's and the name, its ` + "`timestamp`" + ` is that event's, its ` + "`source`" + ` is the name, for the ranking of sources. So a replay states the same again, and an old event that arrives late never overwrites what is newer. It names one id of the customer only, and merges nobody. Put the processor right before ` + "`update_profile`" + `.
+
+### Metrics
+
+- ` + "`enrich_lookups`" + `: keys by ` + "`result`" + `: ` + "`hit`, `stale`, `negative`" + ` (known to have no value), ` + "`miss`" + ` (the provider answered), ` + "`failed`, `timed_out`, `open`" + `
+- ` + "`enrich_events`" + `: events by ` + "`result`" + `: ` + "`enriched`, `passed`, `defaulted`, `marked`, `dead_letter`" + `
+- ` + "`enrich_calls`" + `: calls by ` + "`result`" + `: ` + "`ok`, `failed`" + `
+- ` + "`enrich_call_latency_ns`" + `: how long calls took
+- ` + "`enrich_circuit`" + `: 0 closed, 1 half open, 2 open
+- ` + "`enrich_file_reloads`" + `: files read anew by ` + "`result`" + `: ` + "`ok`, `failed`" + `
+
+All have the label ` + "`enrichment`" + `, the name. No metric, log line or error holds a key or a value.`
+
+func init() {
+	// A lint rule is compiled as the spec is built, so that the function must
+	// be there before.
+	if err := registerLintFunction(); err != nil {
+		panic(err)
+	}
+	service.MustRegisterBatchProcessor(Name, spec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
+		return newProcessor(conf, res)
+	})
+}
+
+// provider is a lookup.Provider that is opened.
+type provider interface {
+	lookup.Provider
+	close()
+}
+
+type processor struct {
+	config
+	loader   *lookup.Loader
+	provider provider
+	target   splice.Path
+	// targetRoom is the most that writing takes beside the value.
+	targetRoom int
+	status     splice.Path
+	work       sync.Pool // of *work
+
+	lookups *service.MetricCounter
+	events  *service.MetricCounter
+}
+
+func newProcessor(conf *service.ParsedConfig, res *service.Resources) (_ *processor, err error) {
+	c, err := parseConfig(conf)
+	if err != nil {
+		return nil, err
+	}
+	p := &processor{config: c}
+	if !c.enabled {
+		return p, nil
+	}
+	if len(c.target) > 0 {
+		p.target = splice.NewPath(c.target...)
+		p.targetRoom = len(p.target.Pointer())*6 + 8
+	}
+	p.status = splice.NewPath("context", "enrichment_status", c.name)
+	p.work.New = func() any { return &work{index: map[string]int{}} }
+	metrics := res.Metrics()
+	p.lookups = metrics.NewCounter("enrich_lookups", "enrichment", "result")
+	p.events = metrics.NewCounter("enrich_events", "enrichment", "result")
+
+	o, err := p.options(res)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.open(conf, res, &o); err != nil {
+		return nil, err
+	}
+	if p.loader, err = lookup.New(p.provider, o); err != nil {
+		p.provider.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// open opens the place that values come from.
+func (p *processor) open(conf *service.ParsedConfig, res *service.Resources, o *lookup.Options) (err error) {
+	at := conf.Namespace(p.kind)
+	r := results{p.result}
+	reloads := res.Metrics().NewCounter("enrich_file_reloads", "enrichment", "result")
+	reloaded := func(err error) {
+		if err != nil {
+			reloads.Incr(1, p.name, "failed")
+			res.Logger().Errorf("The changed file of the enrichment %s is wrong, going on with the last good one: %v", p.name, err)
+			return
+		}
+		reloads.Incr(1, p.name, "ok")
+		res.Logger().Infof("The enrichment %s goes on with the changed file", p.name)
+	}
+	o.Local = !isRemote(p.kind)
+	switch p.kind {
+	case fieldHTTP:
+		var h *httpProvider
+		if h, err = newHTTP(at, r, p.timeout, p.maxInFlight); err == nil {
+			p.provider = h
+			if !h.bulk {
+				o.BatchSize = 1
+			}
+		}
+	case fieldRedis:
+		p.provider, err = newRedis(at, r, p.timeout, p.maxInFlight)
+	case fieldSQL:
+		p.provider, err = newSQL(at, r, p.maxKeys, p.maxInFlight)
+	case fieldCSV:
+		var c *csvProvider
+		if c, err = newCSV(at, r, reloaded); err == nil {
+			p.provider, o.Version = c, c.version.Load
+		}
+	case fieldMMDB:
+		var m *mmdbProvider
+		if m, err = newMMDB(at, r, reloaded); err == nil {
+			p.provider, o.Version = m, m.version.Load
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("enrichment %s: %w", p.name, err)
+	}
+	return nil
+}
+
+func (p *processor) options(res *service.Resources) (lookup.Options, error) {
+	metrics := res.Metrics()
+	calls := metrics.NewCounter("enrich_calls", "enrichment", "result")
+	latency := metrics.NewTimer("enrich_call_latency_ns", "enrichment")
+	circuit := metrics.NewGauge("enrich_circuit", "enrichment")
+	circuit.Set(0, p.name)
+	o := lookup.Options{
+		TTL: p.ttl, NegativeTTL: p.negativeTTL, StaleFor: p.stale, MaxBytes: p.cacheBytes,
+		Timeout: p.timeout, Budget: p.budget, Retries: p.retries, RetryWait: p.retryWait,
+		BatchSize: p.maxKeys, MaxInFlight: p.maxInFlight,
+		Failures: p.failures, OpenFor: p.openFor, Probes: p.probes,
+		OnCall: func(ok bool, took time.Duration) {
+			result := "ok"
+			if !ok {
+				result = "failed"
+			}
+			calls.Incr(1, p.name, result)
+			latency.Timing(took.Nanoseconds(), p.name)
+		},
+		OnCircuit: func(_, to gobreaker.State, reason string) {
+			circuit.Set(int64(to), p.name)
+			switch to {
+			case gobreaker.StateOpen:
+				res.Logger().Warnf("The circuit of the enrichment %s is open for %v: %s", p.name, p.openFor, reason)
+			case gobreaker.StateHalfOpen:
+				res.Logger().Infof("The circuit of the enrichment %s is half open: its provider is tried", p.name)
+			case gobreaker.StateClosed:
+				res.Logger().Infof("The circuit of the enrichment %s is closed again", p.name)
+			}
+		},
+	}
+	if p.shared != "" {
+		if !res.HasCache(p.shared) {
+			return o, fmt.Errorf("cache.shared: there is no cache resource %q: add an item with this label to cache_resources", p.shared)
+		}
+		o.Shared = &sharedCache{res, p.shared, p.name + ":"}
+	}
+	if p.rateLimit != "" {
+		if !res.HasRateLimit(p.rateLimit) {
+			return o, fmt.Errorf("rate_limit: there is no rate limit resource %q: add an item with this label to rate_limit_resources", p.rateLimit)
+		}
+		o.Limit = func(ctx context.Context) error { return waitFor(ctx, res, p.rateLimit) }
+	}
+	return o, nil
+}
+
+// waitFor waits until a rate limit allows another call.
+func waitFor(ctx context.Context, res *service.Resources, label string) error {
+	for {
+		var wait time.Duration
+		var err error
+		if accessErr := res.AccessRateLimit(ctx, label, func(r service.RateLimit) { wait, err = r.Access(ctx) }); accessErr != nil {
+			return accessErr
+		}
+		if err != nil || wait <= 0 {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// sharedCache is a cache resource as a lookup.Shared.
+type sharedCache struct {
+	res           *service.Resources
+	label, prefix string
+}
+
+func (s *sharedCache) Get(ctx context.Context, key string) (value []byte, found bool) {
+	err := s.res.AccessCache(ctx, s.label, func(c service.Cache) {
+		var err error
+		value, err = c.Get(ctx, s.prefix+key)
+		found = err == nil
+	})
+	return value, found && err == nil
+}
+
+func (s *sharedCache) Set(ctx context.Context, key string, value []byte, ttl time.Duration) {
+	_ = s.res.AccessCache(ctx, s.label, func(c service.Cache) {
+		_ = c.Set(ctx, s.prefix+key, value, &ttl)
+	})
+}
+
+// work is what a batch needs, kept from batch to batch.
+type work struct {
+	parser event.Parser
+	keys   []string
+	index  map[string]int
+	refs   []int // positions in keys
+	items  []item
+}
+
+// item is an event of a batch that has keys: refs[first:first+n].
+type item struct {
+	msg      int
+	first, n int
+	array    bool
+}
+
+func (w *work) reset() {
+	clear(w.index)
+	clear(w.keys)
+	w.keys, w.refs, w.items = w.keys[:0], w.refs[:0], w.items[:0]
+}
+
+func (w *work) key(key []byte) {
+	i, ok := w.index[string(key)]
+	if !ok {
+		i = len(w.keys)
+		w.keys = append(w.keys, string(key))
+		w.index[w.keys[i]] = i
+	}
+	w.refs = append(w.refs, i)
+}
+
+// ProcessBatch implements service.BatchProcessor.
+func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
+	if !p.enabled {
+		return []service.MessageBatch{batch}, nil
+	}
+	w := p.work.Get().(*work)
+	defer p.work.Put(w)
+	w.reset()
+	for i, msg := range batch {
+		p.collect(w, i, msg)
+	}
+	if len(w.items) == 0 {
+		return []service.MessageBatch{batch}, nil
+	}
+	answers := p.loader.Get(ctx, w.keys)
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // being stopped says nothing about the events
+	}
+	var lookups [len(resultLabels)]int64
+	for _, a := range answers {
+		lookups[a.Result]++
+	}
+	for result, n := range lookups {
+		if n > 0 {
+			p.lookups.Incr(n, p.name, resultLabels[result])
+		}
+	}
+	var outcomes [outcomeCount]int64
+	var statements []statement
+	for _, it := range w.items {
+		o := p.outcomeOf(w, it, batch[it.msg], answers)
+		msg, outcome := p.apply(batch[it.msg], o)
+		batch[it.msg] = msg
+		outcomes[outcome]++
+		if p.traits && msg.GetError() == nil && outcome != passed {
+			statements = append(statements, statement{it.msg, o})
+		}
+	}
+	for outcome, n := range outcomes {
+		if n > 0 {
+			p.events.Incr(n, p.name, outcomeNames[outcome])
+		}
+	}
+	if len(statements) > 0 {
+		batch = p.state(w, batch, statements)
+	}
+	return []service.MessageBatch{batch}, nil
+}
+
+var resultLabels = func() (labels [7]string) {
+	for _, r := range lookup.Results() {
+		labels[r] = r.String()
+	}
+	return labels
+}()
+
+// collect notes the keys of an event. An event that cannot be read is left to
+// the stages whose business that is.
+func (p *processor) collect(w *work, i int, msg *service.Message) {
+	if msg.GetError() != nil {
+		return
+	}
+	raw, err := msg.AsBytes()
+	if err != nil {
+		return
+	}
+	e, err := w.parser.Parse(raw)
+	if err != nil || p.config.events != nil && !p.config.events[string(e.Name)] {
+		return
+	}
+	first := len(w.refs)
+	array := p.key.visit(e, msg, w.key)
+	if n := len(w.refs) - first; n > 0 {
+		w.items = append(w.items, item{i, first, n, array})
+	}
+}
+
+// Close implements service.BatchProcessor.
+func (p *processor) Close(context.Context) error {
+	if p.loader != nil {
+		p.loader.Close()
+		p.provider.close()
+	}
+	return nil
+}
+
+// outcome is what became of an event.
+type outcome int
+
+const (
+	enriched outcome = iota
+	passed
+	defaulted
+	marked
+	rejected
+	outcomeCount
+)
+
+var outcomeNames = [outcomeCount]string{"enriched", "passed", "defaulted", "marked", "dead_letter"}
+
+const (
+	statusOK     = "ok"
+	statusAbsent = "absent"
+)
+
+// found is what was found for an event.
+type found struct {
+	key   string // of an event that has one
+	value []byte // nil if there is nothing to write
+	// status is statusOK, statusAbsent, or the result of the lookup that
+	// failed. Of an array's keys it is the worst.
+	status string
+	policy policy
+}
+
+// outcomeOf puts together what was found for an event's keys.
+func (p *processor) outcomeOf(w *work, it item, msg *service.Message, answers []lookup.Answer) found {
+	refs := w.refs[it.first : it.first+it.n]
+	f := found{status: statusOK}
+	judge := func(a lookup.Answer) (value []byte) {
+		switch {
+		case a.Found():
+			return a.Value
+		case a.Known():
+			if f.status == statusOK {
+				f.status, f.policy = statusAbsent, p.onAbsent
+			}
+			if p.onAbsent == policyDefault {
+				return p.defaultValue
+			}
+		default:
+			if f.status == statusOK || f.status == statusAbsent {
+				f.status, f.policy = a.Result.String(), p.onFailure
+			}
+			if p.onFailure == policyDefault {
+				return p.defaultValue
+			}
+		}
+		return nil
+	}
+	if !it.array {
+		f.key = w.keys[refs[0]]
+		f.value = judge(answers[refs[0]])
+	} else {
+		f.value = p.object(w, refs, answers, judge)
+	}
+	if f.value != nil && p.eventResult != nil {
+		value, err := p.mapEvent(msg, f)
+		if err != nil {
+			f.status, f.policy = lookup.Failed.String(), p.onFailure
+			if p.onFailure == policyDefault {
+				value = p.defaultValue
+			}
+		}
+		f.value = value
+	}
+	return f
+}
+
+// object is the values of an array's keys, nil if there is none.
+func (p *processor) object(w *work, refs []int, answers []lookup.Answer, judge func(lookup.Answer) []byte) []byte {
+	object := []byte{'{'}
+	seen := make(map[int]bool, len(refs))
+	for _, ref := range refs {
+		if seen[ref] {
+			continue
+		}
+		seen[ref] = true
+		value := judge(answers[ref])
+		if value == nil {
+			continue
+		}
+		name, err := encode(w.keys[ref])
+		if err != nil {
+			continue
+		}
+		if len(object) > 1 {
+			object = append(object, ',')
+		}
+		object = append(append(append(object, name...), ':'), value...)
+	}
+	if len(object) == 1 {
+		return nil
+	}
+	return append(object, '}')
+}
+
+func (p *processor) mapEvent(msg *service.Message, f found) ([]byte, error) {
+	event, err := msg.AsStructured()
+	if err != nil {
+		return nil, err
+	}
+	value, err := decode(f.value)
+	if err != nil {
+		return nil, err
+	}
+	v, ok, err := query(p.eventResult, map[string]any{"event": event, "key": f.key, "value": value})
+	if err != nil || !ok {
+		return nil, err
+	}
+	return encode(v)
+}
+
+// apply writes into an event what was found, or does with it what the policy
+// says.
+func (p *processor) apply(msg *service.Message, f found) (*service.Message, outcome) {
+	if f.policy == policyDeadLetter {
+		reason := deadletter.Reason{Pointer: p.key.pointer(), Rule: f.status, Message: p.name + ": " + statusMessages[f.status]}
+		msg.SetError(&deadletter.Rejection{Stage: Name, Reasons: []deadletter.Reason{reason}})
+		return msg, rejected
+	}
+	result := enriched
+	switch {
+	case f.policy == policyMark:
+		result = marked
+	case f.policy == policyDefault:
+		result = defaulted
+	case f.policy == policyPass || f.value == nil:
+		result = passed
+	}
+	write := f.value != nil && len(p.config.target) > 0
+	if !write && result != marked {
+		return msg, result
+	}
+	doc, err := msg.AsBytes()
+	if err != nil {
+		msg.SetError(err)
+		return msg, rejected
+	}
+	if write {
+		room := make([]byte, 0, len(doc)+len(f.value)+p.targetRoom)
+		doc, err = splice.Set(room, doc, p.target, f.value)
+	}
+	if err == nil && result == marked {
+		doc, err = splice.Set(nil, doc, p.status, []byte(`"`+f.status+`"`))
+	}
+	if err != nil {
+		return p.unwritable(msg, err), rejected
+	}
+	if p.keepOriginal {
+		msg = deadletter.KeepOriginal(msg)
+	}
+	if result == marked {
+		msg.MetaSetMut("enrich_"+p.name, f.status)
+	}
+	msg.SetBytes(doc)
+	return msg, result
+}
+
+var statusMessages = map[string]string{
+	statusAbsent:             "there is no value for the key",
+	lookup.Failed.String():   "the lookup of the key failed",
+	lookup.TimedOut.String(): "the lookup of the key took too long",
+	lookup.Open.String():     "the lookup was not tried, as too many have failed",
+}
+
+// unwritable rejects an event that has something else where the value goes.
+func (p *processor) unwritable(msg *service.Message, err error) *service.Message {
+	reason := deadletter.Reason{Rule: "type", Message: p.name + ": the value cannot be written into the event"}
+	var parent *splice.ParentError
+	if errors.As(err, &parent) {
+		reason.Pointer, reason.Message = parent.Pointer, p.name+": must be an object, for the value to be written into it"
+	}
+	msg.SetError(&deadletter.Rejection{Stage: Name, Reasons: []deadletter.Reason{reason}})
+	return msg
+}

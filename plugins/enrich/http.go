@@ -1,0 +1,388 @@
+package enrich
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/connect-personalize/connect-personalize/plugins/enrich/lookup"
+)
+
+const (
+	fieldHTTP         = "http"
+	fieldURL          = "url"
+	fieldVerb         = "verb"
+	fieldHeaders      = "headers"
+	fieldBulk         = "bulk"
+	fieldRequest      = "request"
+	fieldResponse     = "response"
+	fieldAbsentStatus = "absent_status"
+	fieldMaxResponse  = "max_response_bytes"
+	fieldTLS          = "tls"
+	fieldBearer       = "bearer_token"
+	fieldBasic        = "basic_auth"
+	fieldUsername     = "username"
+	fieldPassword     = "password"
+	fieldOAuth2       = "oauth2"
+	fieldClientID     = "client_id"
+	fieldClientSecret = "client_secret"
+	fieldTokenURL     = "token_url"
+	fieldScopes       = "scopes"
+)
+
+func httpField() *service.ConfigField {
+	return service.NewObjectField(fieldHTTP,
+		service.NewInterpolatedStringField(fieldURL).
+			Description("The URL. `this.key` is the key and `this.keys`, in the bulk form, all of a request's, each escaped so that it is safe in a path as well as in a query.").
+			Example(`https://api.example.com/products/${! this.key }`).
+			Example(`https://api.example.com/products?ids=${! this.keys.join(",") }`).
+			LintRule(`root = if !this.string().re_match("^(https?://|\\$\\{)") { [ "url must begin with http:// or https://" ] }`),
+		service.NewStringEnumField(fieldVerb, http.MethodGet, http.MethodPost, http.MethodPut).
+			Description("The request's method.").
+			Default(http.MethodGet),
+		service.NewStringMapField(fieldHeaders).
+			Description("Headers of the request.").
+			Secret().
+			Default(map[string]any{}).
+			Example(map[string]any{"X-API-Key": "${CATALOGUE_KEY}"}),
+		service.NewBoolField(fieldBulk).
+			Description("Whether a request is about up to `max_keys` keys, and not one.").
+			Default(false),
+		service.NewBloblangField(fieldRequest).
+			Description("The body of the request, of `this.key` or, in the bulk form, `this.keys`, as they are. What is not a string is sent as JSON.").
+			Optional().
+			Example(`root.ids = this.keys`),
+		service.NewBloblangField(fieldResponse).
+			Description("The value in the body of the response, which is `this`; in the bulk form an object of the values by their keys. Keys that are not in it, or null, have no value. The body itself by default.").
+			Optional().
+			Example(`root = this.customers.map_each(c -> {(c.id): c}).squash()`),
+		service.NewIntListField(fieldAbsentStatus).
+			Description("The status codes that say that there is no value for the key. 204 always does.").
+			Default([]any{http.StatusNotFound, http.StatusGone}).
+			Advanced(),
+		service.NewStringField(fieldMaxResponse).
+			Description("The largest body of a response that is read; a larger one is a failure.").
+			Default("8MiB").
+			Advanced(),
+		service.NewStringField(fieldBearer).
+			Description("A token for the header `Authorization: Bearer`.").
+			Secret().
+			Default("").
+			Example("${CRM_TOKEN}"),
+		service.NewObjectField(fieldBasic,
+			service.NewStringField(fieldUsername).Description("The user.").Default(""),
+			service.NewStringField(fieldPassword).Description("The password.").Secret().Default(""),
+		).Description("Basic authentication, if there is a user.").Advanced(),
+		service.NewObjectField(fieldOAuth2,
+			service.NewStringField(fieldClientID).Description("The client.").Default(""),
+			service.NewStringField(fieldClientSecret).Description("The client's secret.").Secret().Default(""),
+			service.NewStringField(fieldTokenURL).Description("Where tokens are given out. If it is set, client credentials are used.").Default("").Example("https://crm.example.com/oauth2/token"),
+			service.NewStringListField(fieldScopes).Description("What is asked for.").Default([]any{}),
+		).Description("OAuth 2 with client credentials.").Advanced(),
+		service.NewTLSToggledField(fieldTLS),
+	).Description("An HTTP API that speaks JSON. Redirections are not followed.").
+		Optional().
+		LintRule(`
+let tokens = [ this.bearer_token.or("") != "", this.basic_auth.username.or("") != "", this.oauth2.token_url.or("") != "" ].filter(set -> set)
+root = [
+  if this.exists("request") && this.verb.or("GET") == "GET" {
+    "a GET request has no body: write verb: POST, or put the key into the url"
+  },
+  if this.bulk.or(false).string() == "true" && !this.exists("response") {
+    "the bulk form needs to know which value is whose: write response, such as root = this.items.map_each(i -> {(i.id): i}).squash()"
+  },
+  if !this.exists("request") && !this.url.or("").string().contains("$"+"{!") {
+    "the key is in neither url nor request: write it into the url as $"+"{! this.key }"
+  },
+  if $tokens.length() > 1 {
+    "keep one of bearer_token, basic_auth and oauth2"
+  },
+].filter(lint -> lint != null)
+`)
+}
+
+type httpProvider struct {
+	client            *http.Client
+	url               *service.InterpolatedString
+	verb              string
+	headers           map[string]string
+	bulk              bool
+	request, response *bloblang.Executor
+	absent            map[int]bool
+	maxBody           int64
+	results           results
+	username          string
+	password          string
+}
+
+func newHTTP(conf *service.ParsedConfig, r results, timeout time.Duration, inFlight int) (*httpProvider, error) {
+	p := &httpProvider{results: r, absent: map[int]bool{http.StatusNoContent: true}}
+	var size, bearer, clientID, clientSecret, tokenURL string
+	var err error
+	for _, field := range []struct {
+		into *string
+		path []string
+	}{
+		{&p.verb, []string{fieldVerb}},
+		{&size, []string{fieldMaxResponse}},
+		{&bearer, []string{fieldBearer}},
+		{&p.username, []string{fieldBasic, fieldUsername}},
+		{&p.password, []string{fieldBasic, fieldPassword}},
+		{&clientID, []string{fieldOAuth2, fieldClientID}},
+		{&clientSecret, []string{fieldOAuth2, fieldClientSecret}},
+		{&tokenURL, []string{fieldOAuth2, fieldTokenURL}},
+	} {
+		if *field.into, err = conf.FieldString(field.path...); err != nil {
+			return nil, err
+		}
+	}
+	if p.url, err = conf.FieldInterpolatedString(fieldURL); err != nil {
+		return nil, err
+	}
+	if p.headers, err = conf.FieldStringMap(fieldHeaders); err != nil {
+		return nil, err
+	}
+	if p.bulk, err = conf.FieldBool(fieldBulk); err != nil {
+		return nil, err
+	}
+	for _, field := range []struct {
+		into **bloblang.Executor
+		name string
+	}{{&p.request, fieldRequest}, {&p.response, fieldResponse}} {
+		if conf.Contains(field.name) {
+			if *field.into, err = conf.FieldBloblang(field.name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if p.bulk && p.response == nil {
+		return nil, errors.New("http.bulk needs http.response, which says which value is whose")
+	}
+	absent, err := conf.FieldIntList(fieldAbsentStatus)
+	if err != nil {
+		return nil, err
+	}
+	for _, status := range absent {
+		p.absent[status] = true
+	}
+	maxBody, err := parseSize(size)
+	if err != nil {
+		return nil, fmt.Errorf("http.max_response_bytes: %w", err)
+	}
+	p.maxBody = int64(maxBody)
+	scopes, err := conf.FieldStringList(fieldOAuth2, fieldScopes)
+	if err != nil {
+		return nil, err
+	}
+	tlsConf, enabled, err := conf.FieldTLSToggled(fieldTLS)
+	if err != nil {
+		return nil, err
+	}
+	if !enabled {
+		tlsConf = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+
+	transport := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        tlsConf,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           inFlight,
+		MaxIdleConnsPerHost:    inFlight,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	p.client = &http.Client{
+		Transport: transport,
+		// A redirection would take the credentials to wherever it says.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if bearer != "" {
+		if p.headers["Authorization"] != "" {
+			return nil, errors.New("keep one of http.bearer_token and the header Authorization")
+		}
+		headers := map[string]string{"Authorization": "Bearer " + bearer}
+		for name, value := range p.headers {
+			headers[name] = value
+		}
+		p.headers = headers
+	}
+	if tokenURL != "" {
+		// Tokens are fetched outside of any call's context, so that they need
+		// a time of their own.
+		tokens := &http.Client{Transport: transport, Timeout: timeout}
+		ctx := context.WithValue(context.Background(), oauth2.HTTPClient, tokens)
+		credentials := clientcredentials.Config{ClientID: clientID, ClientSecret: clientSecret, TokenURL: tokenURL, Scopes: scopes}
+		p.client.Transport = &oauth2.Transport{Source: credentials.TokenSource(ctx), Base: transport}
+	}
+	return p, nil
+}
+
+func (p *httpProvider) close() { p.client.CloseIdleConnections() }
+
+// escaped is a key that can go anywhere in a URL. A path's . and .. would mean
+// another path.
+func escaped(key string) string {
+	if strings.Trim(key, ".") == "" {
+		return strings.ReplaceAll(key, ".", "%2E")
+	}
+	return strings.ReplaceAll(url.QueryEscape(key), "+", "%20")
+}
+
+func failed(format string, args ...any) error {
+	return &lookup.Error{Reason: fmt.Sprintf(format, args...)}
+}
+
+// Lookup implements lookup.Provider.
+func (p *httpProvider) Lookup(ctx context.Context, keys []string) (map[string]lookup.Value, error) {
+	req, err := p.newRequest(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	values := make(map[string]lookup.Value, len(keys))
+	if !p.bulk && p.absent[resp.StatusCode] || resp.StatusCode == http.StatusNoContent {
+		p.drain(resp)
+		return values, nil
+	}
+	if err := statusError(resp); err != nil {
+		p.drain(resp)
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, p.maxBody+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(raw)) > p.maxBody {
+		return nil, failed("the body of a response is larger than max_response_bytes")
+	}
+	body, err := decode(raw)
+	if err != nil {
+		return nil, failed("the body of a response is not JSON")
+	}
+	found := true
+	if p.response != nil {
+		if body, found, err = query(p.response, body); err != nil {
+			return nil, failed("the mapping response failed on the body of a response")
+		}
+	}
+	if !p.bulk {
+		if found {
+			p.results.put(values, keys[0], body)
+		}
+		return values, nil
+	}
+	if !found {
+		return values, nil
+	}
+	byKey, ok := body.(map[string]any)
+	if !ok {
+		return nil, failed("the mapping response did not give an object of values by their keys")
+	}
+	for _, key := range keys {
+		p.results.put(values, key, byKey[key])
+	}
+	return values, nil
+}
+
+func (p *httpProvider) newRequest(ctx context.Context, keys []string) (*http.Request, error) {
+	safe := make([]any, len(keys))
+	plain := make([]any, len(keys))
+	for i, key := range keys {
+		safe[i], plain[i] = escaped(key), key
+	}
+	msg := service.NewMessage(nil)
+	msg.SetStructuredMut(map[string]any{"key": safe[0], "keys": safe})
+	target, err := p.url.TryString(msg)
+	if err != nil {
+		return nil, &lookup.Error{Reason: "the url cannot be made of a key", Refused: true}
+	}
+	var body io.Reader
+	var json bool
+	if p.request != nil {
+		v, _, err := query(p.request, map[string]any{"key": plain[0], "keys": plain})
+		if err != nil {
+			return nil, &lookup.Error{Reason: "the mapping request failed", Refused: true}
+		}
+		var raw []byte
+		switch v := v.(type) {
+		case string:
+			raw = []byte(v)
+		case []byte:
+			raw = v
+		default:
+			json = true
+			if raw, err = encode(v); err != nil {
+				return nil, &lookup.Error{Reason: "the mapping request did not give JSON", Refused: true}
+			}
+		}
+		body = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, p.verb, target, body)
+	if err != nil {
+		return nil, &lookup.Error{Reason: "the url is not valid", Refused: true}
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "connect-personalize")
+	if json {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for name, value := range p.headers {
+		req.Header.Set(name, value)
+	}
+	if p.username != "" {
+		req.SetBasicAuth(p.username, p.password)
+	}
+	return req, nil
+}
+
+// drain reads the little that is left of a body, so that the connection can be
+// used again.
+func (p *httpProvider) drain(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
+}
+
+// statusError is what a status says about the call, nil for a value.
+func statusError(resp *http.Response) error {
+	status := resp.StatusCode
+	e := &lookup.Error{Reason: "HTTP status " + strconv.Itoa(status)}
+	switch {
+	case status >= 200 && status < 300:
+		return nil
+	case status >= 300 && status < 400:
+		e.Reason += ": redirections are not followed, write the final url"
+	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
+		e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"))
+	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusProxyAuthRequired ||
+		status == http.StatusRequestTimeout || status == http.StatusTooEarly || status >= 500:
+	default:
+		e.Refused = true
+	}
+	return e
+}
+
+func retryAfter(header string) time.Duration {
+	if seconds, err := strconv.Atoi(header); err == nil && seconds >= 0 && seconds < 1<<31 {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return max(time.Until(at), 0)
+	}
+	return 0
+}
