@@ -100,7 +100,7 @@ func newRedis(conf *service.ParsedConfig, r results, timeout time.Duration, inFl
 	p.client = goredis.NewUniversalClient(&goredis.UniversalOptions{
 		Addrs: addrs, Username: first.Username, Password: first.Password, DB: first.DB, TLSConfig: tlsConf,
 		IsClusterMode: p.cluster, ContextTimeoutEnabled: true, MaxRetries: -1,
-		DialTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolSize: inFlight, PoolTimeout: timeout,
+		DialerRetries: 1, DialTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolSize: inFlight, PoolTimeout: timeout,
 	})
 	return p, nil
 }
