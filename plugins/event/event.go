@@ -21,6 +21,14 @@ const (
 	TypeAlias    = "alias"
 )
 
+// The types of what is about a customer rather than by one: that all of theirs
+// is to be erased, and that they are customers again. They come from the
+// profile API and never from those who collect events.
+const (
+	TypeErase   = "erase"
+	TypeReadmit = "readmit"
+)
+
 // Error is one thing wrong with an event, and where. The message never holds
 // the value itself.
 type Error struct {
@@ -42,7 +50,7 @@ func (e *Error) Error() string {
 // Event is a view of one event. It and every byte slice it returns are valid
 // until its Parser parses again.
 type Event struct {
-	// Type is track, identify, page, screen, group or alias.
+	// Type is track, identify, page, screen, group, alias, erase or readmit.
 	Type string
 	// Name is what definitions call the event: the event field of a track
 	// event, the type of any other.
@@ -106,6 +114,10 @@ func (p *Parser) Parse(data []byte) (*Event, error) {
 		e.Type, e.Name = TypeGroup, kind
 	case TypeAlias:
 		e.Type, e.Name = TypeAlias, kind
+	case TypeErase:
+		e.Type, e.Name = TypeErase, kind
+	case TypeReadmit:
+		e.Type, e.Name = TypeReadmit, kind
 	default:
 		return nil, &Error{"/type", "enum", "type must be track, identify, page, screen, group or alias"}
 	}

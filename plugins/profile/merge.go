@@ -28,15 +28,23 @@ func (r *Record) Unmerged() bool {
 
 // Strip drops everything but the link and what goes with it.
 func (r *Record) Strip() {
-	link, claims := r.link, r.claims
+	link, claims, erased, readmitted := r.link, r.claims, r.erasedAt, r.readmittedAt
 	r.Clear()
-	r.link, r.claims = link, claims
+	r.link, r.claims, r.erasedAt, r.readmittedAt = link, claims, erased, readmitted
 }
 
 // Merged tells whether the record of key was merged into this one.
 func (r *Record) Merged(key string) bool {
 	_, found := slices.BinarySearchFunc(r.merged, key, func(m []byte, key string) int { return bytes.Compare(m, []byte(key)) })
 	return found
+}
+
+func (r *Record) noteMerged(key []byte) bool {
+	at, found := slices.BinarySearchFunc(r.merged, key, bytes.Compare)
+	if !found {
+		r.merged = slices.Insert(r.merged, at, key)
+	}
+	return !found
 }
 
 // MergedCount returns how many records were merged into this one.
@@ -46,11 +54,11 @@ func (r *Record) MergedCount() int { return len(r.merged) }
 // if they had always been this customer's, and tells whether that changed it.
 // Both must be of the same definition. The record keeps parts of o.
 func (r *Record) Merge(key string, o *Record) (bool, error) {
-	changed := false
 	again := r.Merged(key)
-	if at, found := slices.BinarySearchFunc(r.merged, key, func(m []byte, key string) int { return bytes.Compare(m, []byte(key)) }); !found {
-		r.merged = slices.Insert(r.merged, at, []byte(key))
-		changed = true
+	changed := r.noteMerged([]byte(key))
+	// So that who erases this customer finds every key that leads here.
+	for _, m := range o.merged {
+		changed = r.noteMerged(m) || changed
 	}
 	// What the other had to tell is told here from now on. A merge that is done
 	// again finds it told, perhaps.

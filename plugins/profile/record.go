@@ -49,6 +49,9 @@
 //	12 triggers
 //	          when the first trigger is due, and which were settled: as
 //	          trigger.State
+//	13 erasure
+//	          time(6) time(6): when the customer was erased last, and when
+//	          readmitted, 0 for never
 //
 // As long as nothing is folded, a record is the same, byte for byte, for the
 // same events under the same definition, however they were ordered, repeated or
@@ -92,6 +95,7 @@ const (
 	sectionSegments
 	sectionOutbox
 	sectionTriggers
+	sectionErasure
 )
 
 const (
@@ -193,6 +197,8 @@ type Record struct {
 	lease     int64
 	triggers  trigger.State
 	scratch   []byte
+
+	erasedAt, readmittedAt int64
 
 	stored      []Entry // the index entries of the stored form
 	entriesRoom []Entry
@@ -326,6 +332,10 @@ func (r *Record) Decode(def *Definition, key string, data []byte) error {
 		case sectionTriggers:
 			if r.triggers.Read(content) != nil {
 				return ErrCorrupt
+			}
+		case sectionErasure:
+			if err := r.readErasure(content); err != nil {
+				return err
 			}
 		default:
 			return ErrCorrupt
@@ -596,7 +606,8 @@ func (r *Record) Encode(dst []byte, key string) []byte {
 		dst = append(dst, sectionTimes, timeSize)
 		dst = appendTime(dst, r.updatedAt)
 	}
-	if len(r.series) > 0 {
+	// A tombstone has no series.
+	if len(r.series) > 0 && !r.Erased() {
 		r.scratch = r.scratch[:0]
 		for i, s := range r.series {
 			r.scratch = binary.LittleEndian.AppendUint64(r.scratch, s.fingerprint)
@@ -639,6 +650,8 @@ func (r *Record) Encode(dst []byte, key string) []byte {
 	dst = appendSection(dst, sectionOutbox, r.scratch)
 	r.scratch = r.triggers.Append(r.scratch[:0])
 	dst = appendSection(dst, sectionTriggers, r.scratch)
+	r.scratch = r.appendErasure(r.scratch[:0])
+	dst = appendSection(dst, sectionErasure, r.scratch)
 	return binary.LittleEndian.AppendUint32(dst, checksum(key, dst[start:]))
 }
 

@@ -44,7 +44,7 @@ type subject struct {
 // first trigger is due. Whoever writes a record does this before.
 func (w *Watcher) Watch(r *Record, key string) error {
 	rules := r.def.Triggers
-	if rules == nil || len(r.link) > 0 {
+	if rules == nil || len(r.link) > 0 || r.Erased() {
 		r.triggers.SetDue(0, false)
 		return nil
 	}
@@ -59,7 +59,7 @@ func (w *Watcher) Watch(r *Record, key string) error {
 // milliseconds, and notes it in the record.
 func (w *Watcher) Decide(dst []trigger.Decision, r *Record, key string, now int64, must trigger.Conditions) ([]trigger.Decision, error) {
 	rules := r.def.Triggers
-	if rules == nil || len(r.link) > 0 {
+	if rules == nil || len(r.link) > 0 || r.Erased() {
 		return dst, nil
 	}
 	if err := w.read(r, key); err != nil {

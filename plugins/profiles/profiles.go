@@ -110,6 +110,8 @@ type Profiles struct {
 	future        *service.MetricCounter
 	unidentified  *service.MetricCounter
 	refusedMerges *service.MetricCounter
+	erasures      *service.MetricCounter
+	erasedEvents  *service.MetricCounter
 
 	readers  sync.Pool
 	updaters sync.Pool
@@ -164,6 +166,8 @@ func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 		fireDelay:     res.Metrics().NewTimer("profile_triggers_delay_ns"),
 		lostFirings:   res.Metrics().NewCounter("profile_triggers_lost"),
 		dataFailures:  res.Metrics().NewCounter("profile_triggers_data_failures"),
+		erasures:      res.Metrics().NewCounter("profiles_erasures"),
+		erasedEvents:  res.Metrics().NewCounter("profiles_erased_events"),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.unfollow = cancel

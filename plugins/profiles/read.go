@@ -44,6 +44,9 @@ type Result struct {
 	// for an AsOf so early that events of around it are no longer kept one by
 	// one. Traits are always those of now.
 	Complete bool
+	// Erased tells that the customer was erased, and is not Found for that
+	// reason.
+	Erased bool
 	// Anonymous tells that the customer is not known by a userId.
 	Anonymous bool
 	// Err is why this customer's record could not be read; the others of the
@@ -158,6 +161,9 @@ func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asO
 	}
 	result.ID = profile.KeyID(key)
 	result.Anonymous = key[0] == profile.Anonymous
+	if result.Erased = rd.rec.Erased(); result.Erased {
+		return ""
+	}
 	result.Complete = asOf >= rd.rec.FoldedTo()
 	if ms := rd.rec.UpdatedAt(); ms > 0 {
 		result.UpdatedAt = time.UnixMilli(ms)

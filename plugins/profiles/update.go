@@ -68,10 +68,12 @@ type update struct {
 	known     int // the known customer to merge into that one, -1 for none
 	fact      profile.Fact
 	logged    bool // the event matters to a feature or carries traits
+	erasing   erasing
 	source    []byte
 	traits    int // how many of updater.traits are its
 	firstOf   int
 	settled   bool
+	refused   bool // the customer was erased
 }
 
 type traitUpdate struct {
@@ -127,6 +129,11 @@ func (u *updater) read(i int, raw []byte) error {
 	up := update{event: i, anonymous: -1, known: -1, fact: profile.Fact{
 		Time: e.Time, ReceivedAt: min(max(e.ReceivedAt, 0), profile.MaxTime-1), ID: profile.HashID(e.MessageID),
 	}}
+	if up.erasing = erasingOf(e); up.erasing != noErasure {
+		u.identifyErasure(e, &up)
+		u.updates = append(u.updates, up)
+		return nil
+	}
 	if err := u.identify(e, &up); err != nil {
 		return err
 	}
@@ -307,14 +314,20 @@ func (u *updater) resolve(i int) (*customer, error) {
 }
 
 func (u *updater) apply() {
-	// A merge that a crash cut short comes first.
+	// A merge, or an erasure, that a crash cut short comes first.
 	for i, c := range u.customers {
-		if c.err != nil || c.follow < 0 || c.strip || !c.rec.Unmerged() {
+		if c.err != nil || c.follow < 0 || c.strip {
 			continue
 		}
-		if into, err := u.resolve(i); err != nil {
-			c.err = err
-		} else {
+		into, err := u.resolve(i)
+		switch {
+		case err != nil:
+			if c.rec.Unmerged() {
+				c.err = err
+			}
+		case into.rec.Erased():
+			c.eraseWith(into)
+		case c.rec.Unmerged():
 			u.merge(into, i)
 		}
 	}
@@ -323,14 +336,19 @@ func (u *updater) apply() {
 		if up.settled {
 			continue
 		}
-		if err := u.applyOne(up); err != nil {
+		err := u.applyOne(up)
+		up.refused = err == ErrErased
+		if err != nil {
 			u.errs[up.event] = err
-			up.settled = true
+			up.settled = !up.refused
 		}
 	}
 }
 
 func (u *updater) applyOne(up *update) error {
+	if up.erasing != noErasure {
+		return u.applyErasure(up)
+	}
 	if at := u.customers[up.who]; at.err == nil && u.p.def.Identity.MaxShared > 0 && at.rec.Claims() >= u.p.def.Identity.MaxShared {
 		u.p.unidentified.Incr(1)
 		return &event.Error{Pointer: "/anonymousId", Rule: "identifier", Message: "anonymousId has been seen with too many customers to identify one"}
@@ -338,6 +356,9 @@ func (u *updater) applyOne(up *update) error {
 	c, err := u.resolve(up.who)
 	if err != nil {
 		return err
+	}
+	if u.refuses(up, c) {
+		return ErrErased
 	}
 	for _, other := range [...]int{up.anonymous, up.known} {
 		if other >= 0 {
@@ -386,6 +407,13 @@ func (u *updater) join(c *customer, other int) error {
 	case err != nil:
 		return err
 	case into == c:
+		// The link may be all that a crash has left of a merge of nothing.
+		if a != c && !c.rec.Merged(a.key) {
+			u.merge(c, other)
+		}
+		return a.err
+	case into.rec.Erased():
+		u.p.refusedMerges.Incr(1)
 		return nil
 	case a.follow >= 0:
 		u.p.refusedMerges.Incr(1)
@@ -440,6 +468,9 @@ func (u *updater) commit(ctx context.Context) (again bool, err error) {
 	if err := u.stripMerged(ctx); err != nil {
 		return false, err
 	}
+	if err := u.finishErasures(ctx); err != nil {
+		return false, err
+	}
 
 	// What is written is not written again when the updates of others go again.
 	for _, c := range u.customers {
@@ -450,13 +481,15 @@ func (u *updater) commit(ctx context.Context) (again bool, err error) {
 		if up.settled {
 			continue
 		}
-		lost := up.anonymous >= 0 && u.customers[up.anonymous].lost || up.known >= 0 && u.customers[up.known].lost
-		for at := up.who; at >= 0 && !lost; at = u.customers[at].follow {
-			lost = u.customers[at].lost
+		lost := up.known >= 0 && u.customers[up.known].lost
+		for _, at := range [...]int{up.who, up.anonymous} {
+			for ; at >= 0 && !lost; at = u.customers[at].follow {
+				lost = u.customers[at].lost
+			}
 		}
 		up.settled = !lost
 		again = again || lost
-		if !lost {
+		if !lost && !up.refused {
 			_, u.errs[up.event] = u.resolve(up.who)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/valyala/fastjson"
+
+	"github.com/connect-personalize/connect-personalize/plugins/event"
 )
 
 // Status is what a plan makes of an event.
@@ -64,7 +66,7 @@ type scratch struct {
 }
 
 // Check holds an event against the plan. It does not keep the event.
-func (p *Plan) Check(event []byte) (result Result) {
+func (p *Plan) Check(raw []byte) (result Result) {
 	// Whatever an event does to us, it must not take its neighbours with it.
 	defer func() {
 		if recover() != nil {
@@ -75,18 +77,22 @@ func (p *Plan) Check(event []byte) (result Result) {
 	if s == nil {
 		s = &scratch{}
 	}
-	result = p.check(s, event)
+	result = p.check(s, raw)
 	p.scratch.Put(s)
 	return result
 }
 
-func (p *Plan) check(s *scratch, event []byte) Result {
-	v, fault := s.reader.read(event, p.maxDepth)
+func (p *Plan) check(s *scratch, raw []byte) Result {
+	v, fault := s.reader.read(raw, p.maxDepth)
 	if fault != nil {
 		return Result{Status: Rejected, Violations: []Violation{*fault}}
 	}
 	if v.Type() != fastjson.TypeObject {
 		return Result{Status: Rejected, Violations: []Violation{{Rule: "type", Message: "must be an object"}}}
+	}
+	// No plan can keep a customer from being erased.
+	if kind := string(v.GetStringBytes("type")); kind == event.TypeErase || kind == event.TypeReadmit {
+		return Result{}
 	}
 	s.evaluator.arena.Reset()
 
@@ -111,7 +117,7 @@ func (p *Plan) check(s *scratch, event []byte) Result {
 	if fault == nil && s.passes(p.envelope, v) && s.passes(checks, v) {
 		return result
 	}
-	return p.explain(event, result, policy, fault, p.envelope, checks)
+	return p.explain(raw, result, policy, fault, p.envelope, checks)
 }
 
 // passes tells whether v certainly keeps to all of the schemas.

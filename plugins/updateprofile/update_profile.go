@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
@@ -40,6 +41,8 @@ An event counts once however often it arrives: its `+"`messageId`"+` is remember
 
 Events pass through unchanged once their profiles are stored. While the store cannot be reached the processor waits and tries again, which holds back the input. An event that cannot be taken in is marked as failed, with the reason, and stops no other: route failed messages to dead letters. Events that already failed pass through untouched.
 
+An `+"`erase`"+` event, which the profile API makes of a DELETE, erases the customer of its `+"`userId`"+` or `+"`anonymousId`"+` and all that was merged into them. From then on events about them are dropped: they are neither passed on nor made dead letters, which would keep what was to be erased, but counted. A `+"`readmit`"+` event ends that, except for events of before.
+
 ### Metrics
 
 - `+"`update_profile_events`"+`: events taken in
@@ -51,6 +54,8 @@ Events pass through unchanged once their profiles are stored. While the store ca
 - `+"`profiles_future_events`"+`: events refused because their timestamp lies in the future
 - `+"`profiles_unidentified_events`"+`: events refused because no id of theirs identifies a customer
 - `+"`profiles_merges_refused`"+`: merges refused because an id belongs to another customer or a limit was reached
+- `+"`profiles_erasures`"+`: customers erased
+- `+"`profiles_erased_events`"+`: events dropped because their customer was erased
 - `+"`profiles_where_failures`"+`: conditions of features that failed to evaluate`).
 		Field(service.NewStringField(fieldProfiles).
 			Description("The label of the `profiles` resource to update.").
@@ -115,12 +120,23 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 	if err != nil {
 		return nil, err
 	}
+	erased := 0
 	for n, err := range errs {
-		if err != nil {
+		switch {
+		case errors.Is(err, profiles.ErrErased):
+			batch[at[n]], erased = nil, erased+1
+		case err != nil:
 			p.reject(batch[at[n]], err)
 		}
 	}
-	p.events.Incr(int64(len(events)))
+	p.events.Incr(int64(len(events) - erased))
+	if erased == 0 {
+		return []service.MessageBatch{batch}, nil
+	}
+	// What is heard of an erased customer goes no further.
+	if batch = slices.DeleteFunc(batch, func(m *service.Message) bool { return m == nil }); len(batch) == 0 {
+		return nil, nil
+	}
 	return []service.MessageBatch{batch}, nil
 }
 
