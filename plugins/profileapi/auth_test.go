@@ -83,7 +83,8 @@ tokens:
 		require.Equal(t, 401, s.do(t, "GET", path, "").status, path)
 	}
 	require.Equal(t, 401, s.do(t, "DELETE", customer, "").status)
-	require.Equal(t, 405, s.do(t, "DELETE", customer, "", "Authorization: Bearer r").status)
+	require.Equal(t, 403, s.do(t, "DELETE", customer, "", "Authorization: Bearer r").status)
+	require.Equal(t, 405, s.do(t, "DELETE", traits, "", "Authorization: Bearer r").status)
 	require.Equal(t, 404, s.do(t, "GET", "/other", "").status)
 	require.Equal(t, 200, s.do(t, "GET", "/healthz", "").status)
 }

@@ -57,6 +57,10 @@ func (r *fixedReader) Read(_ context.Context, ids []string, _ profiles.Query) ([
 	return results, nil
 }
 
+func (r *fixedReader) Export(context.Context, string) (profiles.Result, error) {
+	return profiles.Result{}, nil
+}
+
 func (r *fixedReader) Ping(context.Context) error { return nil }
 
 // listen serves a handler on a free port.

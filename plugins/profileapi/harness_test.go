@@ -83,6 +83,15 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 	return results, nil
 }
 
+func (f *fakeProfiles) Export(_ context.Context, id string) (profiles.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.profiles[id]; !ok {
+		return profiles.Result{}, f.readErr
+	}
+	return profiles.Result{Found: true, ID: id, JSON: []byte(`{"kind":"userId","id":"` + id + `","updated_at":null,"traits":[],"events":[],"summaries":[],"merged":[],"segments":[],"messages":[]}`)}, f.readErr
+}
+
 func (f *fakeProfiles) Ping(context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -25,6 +25,7 @@ import (
 const (
 	fieldProfiles             = "profiles"
 	fieldAddress              = "address"
+	fieldAuditKey             = "audit_key"
 	fieldAllowUnauthenticated = "allow_unauthenticated"
 	fieldTLS                  = "tls"
 	fieldCertFile             = "cert_file"
@@ -83,6 +84,9 @@ Features are evaluated when a profile is read, so what is served is true now, wh
 | `+"`POST /api/customers/batch`"+` | the profiles of `+"`"+`{"ids": [...]}`+"`"+`, in that order, missing ones marked |
 | `+"`PATCH /api/customer/{id}/traits`"+` | sets the traits in the body, unsets those given as `+"`null`"+` |
 | `+"`PUT /api/customer/{id}/traits`"+` | makes the traits in the body the customer's only ones |
+| `+"`DELETE /api/customer/{id}`"+` | erases the customer and keeps them erased |
+| `+"`DELETE /api/customer/{id}/erasure`"+` | ends that: they may be a customer again |
+| `+"`GET /api/customer/{id}/export`"+` | everything held of the customer |
 | `+"`GET /openapi.json`"+` | all of this, as an OpenAPI 3.1 description |
 | `+"`GET /healthz`"+` | 200 while the process is up |
 | `+"`GET /readyz`"+` | 200 while the store answers, 503 when it does not and while the process is stopping |
@@ -113,9 +117,15 @@ The event never has both, so a write never merges customers. The answer repeats 
 
 A write is answered with 202 once the pipeline has acknowledged it, and with 503 if the pipeline could not store it, in which case it should be sent again. A pipeline that validates events may set one aside as a dead letter, and acknowledges that as well: 202 says that nothing is lost, not that the plan agreed. `+"`Idempotency-Key`"+` becomes the event's `+"`messageId`"+`, by which a write sent twice counts once. PUT compares with the traits found at the time of the request; a trait that another source states later stays.
 
+### Erasure
+
+A DELETE becomes an `+"`erase`"+` event, and is answered with 200 once the pipeline has acknowledged it and the profile is gone: with its index entries, what waited to be told, and those of all ids that were merged into it. What is left is that these ids were erased and when. Events about them are dropped from then on, until a `+"`readmit`"+` event; those of before it stay out even then. Sending it again changes nothing.
+
+The event says under `+"`context.erasure`"+` which token asked for it (`+"`by`"+`) and, as `+"`subject`"+`, a hash of the id, for an audit that keeps no ids. It has to be stored wherever events are, so that a rebuild erases too: see [privacy](../privacy.md).
+
 ### Errors
 
-`+"`"+`{"error": {"code": "no_such_customer", "message": "…"}}`+"`"+`: the code is for programs and does not change. 400 for what is not understood, 401 and 403 for a missing or insufficient token, 404, 405, 406, 408, 410 for a signed address that has expired, 413, 415, 421, 429 with `+"`Retry-After`"+`, 500 for a stored profile that cannot be read, and 503 with `+"`Retry-After`"+`.
+`+"`"+`{"error": {"code": "no_such_customer", "message": "…"}}`+"`"+`: the code is for programs and does not change. 400 for what is not understood, 401 and 403 for a missing or insufficient token, 404, 405, 406, 408, 409 for a write about somebody who was erased, 410 for a signed address that has expired, 413, 415, 421, 429 with `+"`Retry-After`"+`, 500 for a stored profile that cannot be read, and 503 with `+"`Retry-After`"+`.
 
 ### Safety
 
@@ -178,6 +188,9 @@ root = match {
 				Description("The `source` of the events that writes become.").
 				Default("api").Example("crm").
 				LintRule(`root = if this == "" { "give the source a name, such as api" }`),
+			service.NewStringField(fieldAuditKey).
+				Description("The key of the HMAC-SHA256 by which erasures name the customer in the audit, so that nobody finds out by trying ids whom it was. Without one it is a plain SHA-256.").
+				Secret().Default("").Example("${AUDIT_KEY}").Advanced(),
 			service.NewDurationField(fieldMaxAge).
 				Description("How long a client may use a profile it has read without asking again, for `Cache-Control`. Zero lets it only ask whether it still holds.").
 				Default("0s").Example("30s").Advanced().
@@ -265,6 +278,7 @@ type config struct {
 	tls          *tls.Config
 	writes       bool
 	source       string
+	auditKey     string
 	cacheControl []string
 	origins      map[string]bool
 	roundTrips   int
@@ -304,6 +318,9 @@ func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
 		return nil, err
 	}
 	if c.source, err = p.FieldString(fieldSource); err != nil {
+		return nil, err
+	}
+	if c.auditKey, err = p.FieldString(fieldAuditKey); err != nil {
 		return nil, err
 	}
 	maxAge, err := p.FieldDuration(fieldMaxAge)

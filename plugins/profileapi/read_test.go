@@ -63,7 +63,7 @@ func TestRefusals(t *testing.T) {
 		{name: "deep path", path: "/api/customer/c1/traits/plan", status: 404, code: "no_such_page"},
 		{name: "root", path: "/", status: 404, code: "no_such_page"},
 		{name: "double slash", path: "//api/customer/c1", status: 404, code: "no_such_page"},
-		{name: "delete", method: "DELETE", path: "/api/customer/c1", status: 405, code: "method_not_allowed"},
+		{name: "delete", method: "DELETE", path: "/api/customer/c1/traits", status: 405, code: "method_not_allowed"},
 		{name: "post", method: "POST", path: "/api/customer/c1", status: 405, code: "method_not_allowed"},
 		{name: "own method", method: "BREW", path: "/api/customer/c1", status: 405, code: "method_not_allowed"},
 		{name: "get traits", path: "/api/customer/c1/traits", status: 405, code: "method_not_allowed"},

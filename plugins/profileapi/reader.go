@@ -12,6 +12,8 @@ type reader interface {
 	// to the store as it can. A record that cannot be read is the error of its
 	// result alone.
 	Read(ctx context.Context, ids []string, q profiles.Query) ([]profiles.Result, error)
+	// Export returns everything held of a customer.
+	Export(ctx context.Context, id string) (profiles.Result, error)
 	// Ping tells whether the store can serve requests now.
 	Ping(ctx context.Context) error
 }

@@ -39,7 +39,7 @@ type visit struct {
 
 // routes returns all there are. A GET answers to HEAD as well.
 func routes() []route {
-	return slices.Concat(serviceRoutes(), readRoutes(), writeRoutes())
+	return slices.Concat(serviceRoutes(), readRoutes(), writeRoutes(), privacyRoutes())
 }
 
 // page is one of the places of the API, with all that can be done there.
@@ -235,7 +235,7 @@ func writeRoutes() []route {
 				body:        body,
 				answers: []outcome{{status: http.StatusAccepted, description: "The pipeline has taken the write.",
 					content: []media{{typeJSON, "Written", `{"id":"42","message_id":"api-XBLKZ3GQ4MTQVE5N2YJ6WIPR7U"}`}}}},
-				refusals: []int{400, 406, 408, 413, 415, 500, 503}},
+				refusals: []int{400, 406, 408, 409, 413, 415, 500, 503}},
 		}
 	}
 	return []route{

@@ -75,6 +75,10 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
+	if customer.Erased {
+		return refuse(w, r, &problem{status: http.StatusConflict, code: "erased",
+			message: "the customer was erased, and nothing is taken of them until DELETE /api/customer/{id}/erasure ends that"})
+	}
 	if r.Method == http.MethodPut {
 		present, err := traitNames(customer)
 		if err != nil {
@@ -105,7 +109,7 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 func (h *handler) resolve(id string, started time.Time) (profiles.Result, *problem) {
 	q := question{Query: profiles.Query{Fields: []string{"traits"}}, text: "traits"}
 	customer, refusal := h.readOne(id, q, started)
-	if !customer.Found {
+	if !customer.Found && !customer.Erased {
 		customer = profiles.Result{ID: id}
 	}
 	return customer, refusal

@@ -95,10 +95,12 @@ func (p *Profiles) Read(ctx context.Context, ids []string, q Query) ([]Result, e
 	return results, p.followLinks(ctx, results, links, asOf, &sel)
 }
 
+// longestChain bounds how far links are followed.
+const longestChain = 16
+
 // followLinks reads what ids that were merged lead to and, where known customers
 // were merged, what that leads to again.
 func (p *Profiles) followLinks(ctx context.Context, results []Result, links []string, asOf int64, sel *profile.Selection) error {
-	const longestChain = 16
 	for range longestChain {
 		var keys []string
 		var resultOf []int

@@ -1,0 +1,179 @@
+package profileapi
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+func privacyRoutes() []route {
+	answers := func(erased string) []outcome {
+		return []outcome{{status: http.StatusOK, description: "It is done, and stored.",
+			content: []media{{typeJSON, "Erasure", `{"id":"42","message_id":"api-XBLKZ3GQ4MTQVE5N2YJ6WIPR7U","erased":` + erased + `}`}}}}
+	}
+	return []route{
+		{
+			method: http.MethodDelete, pattern: "/api/customer/{id}", page: "customer", scope: scopeErase, serve: (*handler).eraseCustomer,
+			doc: operation{id: "eraseCustomer", summary: "Erase a customer, and keep them erased",
+				description: "All that is held of the customer and of every id merged into them goes, and events about them are dropped from then on. Erasing somebody who is erased, or unknown, keeps them from becoming a customer.",
+				parameters:  []string{"Idempotency-Key"},
+				answers:     answers("true"), refusals: []int{400, 406, 503}},
+		},
+		{
+			method: http.MethodDelete, pattern: "/api/customer/{id}/erasure", page: "erasure", scope: scopeErase, serve: (*handler).readmitCustomer,
+			doc: operation{id: "readmitCustomer", summary: "Let somebody who was erased be a customer again",
+				description: "Events of before stay out.",
+				parameters:  []string{"Idempotency-Key"},
+				answers:     answers("false"), refusals: []int{400, 404, 406, 500, 503}},
+		},
+		{
+			method: http.MethodGet, pattern: "/api/customer/{id}/export", page: "export", scope: scopeRead, serve: (*handler).exportCustomer,
+			doc: operation{id: "exportCustomer", summary: "Everything held of a customer",
+				answers: []outcome{{status: http.StatusOK, description: "Everything.", content: []media{{typeJSON, "Export",
+					`{"kind":"userId","id":"42","updated_at":"2026-01-30T10:00:00.000Z","traits":[{"name":"plan","value":"gold","stated_at":"2026-01-30T10:00:00.000Z","source":"crm"}],"events":[],"summaries":[],"merged":[{"kind":"anonymousId","id":"a-7"}],"segments":[],"messages":[]}`}}}},
+				refusals: []int{400, 404, 406, 500, 503}},
+		},
+	}
+}
+
+var noSuchCustomer = problem{status: http.StatusNotFound, code: "no_such_customer", message: "there is no profile of this customer"}
+
+// eraseCustomer turns a DELETE into an erase event.
+func (h *handler) eraseCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
+	return h.changeErasure(w, r, v, event.TypeErase)
+}
+
+// readmitCustomer turns the DELETE of an erasure into a readmit event.
+func (h *handler) readmitCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
+	return h.changeErasure(w, r, v, event.TypeReadmit)
+}
+
+func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit, kind string) int {
+	if !h.conf.writes {
+		return refuse(w, r, &problem{status: http.StatusForbidden, code: "writes_disabled",
+			message: "this API is set up for reads only"})
+	}
+	if negotiate(r.Header["Accept"], typeJSON) == "" {
+		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "the answer is served as " + typeJSON})
+	}
+	if r.URL.RawQuery != "" {
+		return refuse(w, r, badRequest("unknown_parameter", "this takes no parameters in its query string"))
+	}
+	messageID, refusal := parseIdempotencyKey(r.Header["Idempotency-Key"])
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	if messageID == "" {
+		messageID = "api-" + rand.Text()
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
+	defer cancel()
+	customer, refusal := h.resolve(v.id, v.started)
+	if refusal == &badRecord && kind == event.TypeErase {
+		customer, refusal = profiles.Result{ID: v.id}, nil // what cannot be read can be erased
+	}
+	switch {
+	case refusal != nil:
+		return refuse(w, r, refusal)
+	case kind == event.TypeReadmit && !customer.Erased:
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "not_erased", message: "this customer was not erased"})
+	}
+	now := time.Now().UnixMilli()
+	if refusal = h.deliver(ctx, h.erasureEvent(kind, customer, messageID, v.caller.name, now)); refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	waitPast(now)
+	if refusal = h.confirm(ctx, v, kind == event.TypeErase); refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	reply := feature.AppendString([]byte(`{"id":`), []byte(v.id))
+	reply = feature.AppendString(append(reply, `,"message_id":`...), []byte(messageID))
+	reply = strconv.AppendBool(append(reply, `,"erased":`...), kind == event.TypeErase)
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, append(reply, "}\n"...))
+}
+
+// confirm waits until a read shows what the pipeline has acknowledged: a replica
+// may be behind, but a pipeline that does not bring events into profiles must
+// not be taken for one that has erased somebody.
+func (h *handler) confirm(ctx context.Context, v visit, erased bool) *problem {
+	for {
+		customer, refusal := h.resolve(v.id, v.started)
+		if refusal != nil || customer.Erased == erased {
+			return refusal
+		}
+		select {
+		case <-ctx.Done():
+			return &problem{status: http.StatusServiceUnavailable, code: "not_confirmed", retryAfter: 1,
+				message: "the pipeline has taken it, but the profile does not show it: does the pipeline have an update_profile? send it again later"}
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// erasureEvent is the event that erases or readmits a customer. An id that
+// nobody has may yet become either kind of id.
+func (h *handler) erasureEvent(kind string, customer profiles.Result, messageID, by string, now int64) []byte {
+	e := feature.AppendString([]byte(`{"type":"`+kind+`","messageId":`), []byte(messageID))
+	known := customer.Found || customer.Erased
+	if !known || !customer.Anonymous {
+		e = feature.AppendString(append(e, `,"userId":`...), []byte(customer.ID))
+	}
+	if !known || customer.Anonymous {
+		e = feature.AppendString(append(e, `,"anonymousId":`...), []byte(customer.ID))
+	}
+	e = append(event.AppendTime(append(e, `,"timestamp":"`...), now), '"')
+	e = append(event.AppendTime(append(e, `,"receivedAt":"`...), now), '"')
+	e = feature.AppendString(append(e, `,"source":`...), []byte(h.conf.source))
+	e = feature.AppendString(append(e, `,"context":{"erasure":{"by":`...), []byte(by))
+	e = feature.AppendString(append(e, `,"subject":`...), []byte(auditSubject(h.conf.auditKey, customer.ID)))
+	return append(e, "}}}"...)
+}
+
+// auditSubject names a customer in an audit, without their id.
+func auditSubject(key, id string) string {
+	if key == "" {
+		sum := sha256.Sum256([]byte(id))
+		return "sha256:" + hex.EncodeToString(sum[:])
+	}
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write([]byte(id))
+	return "hmac-sha256:" + hex.EncodeToString(mac.Sum(nil))
+}
+
+// exportCustomer answers with everything held of a customer.
+func (h *handler) exportCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
+	if negotiate(r.Header["Accept"], typeJSON) == "" {
+		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "exports are served as " + typeJSON})
+	}
+	if r.URL.RawQuery != "" {
+		return refuse(w, r, badRequest("unknown_parameter", "an export takes no parameters in its query string"))
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
+	defer cancel()
+	result, err := h.reader.Export(ctx, v.id)
+	refusal := h.readProblem(err)
+	switch {
+	case refusal != nil:
+	case result.Err != nil:
+		refusal = h.unreadable(result.Err)
+	case !result.Found:
+		refusal = &noSuchCustomer
+	}
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, append(result.JSON, '\n'))
+}
