@@ -469,7 +469,7 @@ tokens: [ { name: t, sha256: "`+hashOf("secret")+`" } ]`)
 	require.Empty(t, got.header.Get("Access-Control-Allow-Origin"))
 	got = plain.do(t, "OPTIONS", "/api/customer/c1", "")
 	require.Equal(t, http.StatusNoContent, got.status)
-	require.Equal(t, "GET, HEAD, OPTIONS", got.header.Get("Allow"))
+	require.Equal(t, "GET, HEAD, DELETE, OPTIONS", got.header.Get("Allow"))
 }
 
 func TestNegotiate(t *testing.T) {
