@@ -99,7 +99,7 @@ func TestEraseOverHTTP(t *testing.T) {
 func TestErasureIsConfirmed(t *testing.T) {
 	var mu sync.Mutex
 	var taken string
-	s := run(t, withProfiles("c1-marker"), "  audit_key: key\n  timeouts: { request: 200ms }\n  tokens: [ { name: dpo, sha256: "+hashOf("e")+", scopes: [ erase ] } ]\n",
+	s := run(t, withProfiles("c1-marker"), "  audit_key: key\n  timeouts: { request: 2s }\n  tokens: [ { name: dpo, sha256: "+hashOf("e")+", scopes: [ erase ] } ]\n",
 		func(_ context.Context, m *service.Message) error {
 			data, err := m.AsBytes()
 			mu.Lock()
