@@ -228,8 +228,38 @@ func ParseTime(s []byte) (int64, error) {
 
 // AppendTime appends the form ParseTime reads fastest.
 func AppendTime(dst []byte, ms int64) []byte {
-	return time.UnixMilli(ms).UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
+	const msPerDay = 24 * 60 * 60 * 1000
+	if ms < 0 || ms > lastTime {
+		return time.UnixMilli(ms).UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
+	}
+	// Profiles are full of times. Days are counted in eras of 400 years from
+	// the first of March of the year 0, so that leap days come last.
+	day, rest := ms/msPerDay+719468, ms%msPerDay
+	era := day / 146097
+	ofEra := day % 146097
+	year := (ofEra - ofEra/1460 + ofEra/36524 - ofEra/146096) / 365
+	ofYear := ofEra - (365*year + year/4 - year/100)
+	month := (5*ofYear + 2) / 153
+	ofMonth := ofYear - (153*month+2)/5 + 1
+	year += 400 * era
+	if month += 3; month > 12 {
+		month -= 12
+		year++
+	}
+	dst = append(dst, byte('0'+year/1000), byte('0'+year/100%10))
+	dst = appendTwo(dst, year%100)
+	dst = appendTwo(append(dst, '-'), month)
+	dst = appendTwo(append(dst, '-'), ofMonth)
+	dst = appendTwo(append(dst, 'T'), rest/3600000)
+	dst = appendTwo(append(dst, ':'), rest/60000%60)
+	dst = appendTwo(append(dst, ':'), rest/1000%60)
+	return append(appendTwo(append(dst, '.', byte('0'+rest/100%10)), rest%100), 'Z')
 }
+
+// lastTime is the last that has a year of four digits.
+const lastTime = 253402300799999
+
+func appendTwo(dst []byte, n int64) []byte { return append(dst, byte('0'+n/10), byte('0'+n%10)) }
 
 // digits returns the number s spells, negative if it spells none.
 func digits(s []byte) int {

@@ -124,3 +124,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestAppendTime: times are written as package time writes them.
+func TestAppendTime(t *testing.T) {
+	same := func(t require.TestingT, ms int64) {
+		require.Equal(t, time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z"), string(AppendTime(nil, ms)))
+	}
+	const day = 24 * 60 * 60 * 1000
+	for ms := int64(0); ms < 400*366*day; ms += day {
+		same(t, ms)
+		same(t, ms-1)
+	}
+	rapid.Check(t, func(t *rapid.T) { same(t, rapid.Int64Range(-1<<53, 1<<53).Draw(t, "ms")) })
+}

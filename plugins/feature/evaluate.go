@@ -62,6 +62,7 @@ type Evaluator struct {
 	entries []Entry
 	values  []event.Value
 	text    []byte
+	motion  Motion // of the last value
 }
 
 // Reset gives up the results so far.
@@ -76,6 +77,7 @@ func (e *Evaluator) Reset() {
 // feature was defined.
 func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from int64) {
 	s := &e.sum
+	e.motion = Motion{}
 	window := f.Window.Milliseconds()
 	if state.Tiles.Empty() {
 		if v, ok := e.simple(f, within(state.Occurrences, window, m.AsOf), m); ok {
@@ -195,7 +197,8 @@ func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
 		if s.count == 0 {
 			return number(0)
 		}
-		return number(s.decays[0].sum * halved(m.AsOf-s.last, s.decays[0].halfLife))
+		e.motion = Motion{moves: true, since: s.last, sum: s.decays[0].sum, halfLife: s.decays[0].halfLife}
+		return e.motion.At(m.AsOf)
 	case Avg:
 		if s.numbers > 0 {
 			return number(s.sum.value() / float64(s.numbers))
@@ -224,11 +227,11 @@ func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
 		return s.lastValue.value
 	case TimeSinceFirst:
 		if s.count > 0 {
-			return number(f.inUnit(m.AsOf - s.first))
+			return e.elapsed(f, s.first, m)
 		}
 	case TimeSinceLast:
 		if s.count > 0 {
-			return number(f.inUnit(m.AsOf - s.last))
+			return e.elapsed(f, s.last, m)
 		}
 	case IntervalMean:
 		if s.count > 1 {
@@ -240,6 +243,12 @@ func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
 		}
 	}
 	return event.Value{}
+}
+
+// elapsed returns the time that has passed since another.
+func (e *Evaluator) elapsed(f *Feature, since int64, m Moment) event.Value {
+	e.motion = Motion{moves: true, elapsed: true, since: since, unit: float64(f.Unit.Milliseconds())}
+	return e.motion.At(m.AsOf)
 }
 
 func (f *Feature) inUnit(ms int64) float64 { return float64(ms) / float64(f.Unit.Milliseconds()) }

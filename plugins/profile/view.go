@@ -1,10 +1,10 @@
 package profile
 
 import (
+	"slices"
+	"sync"
 	"time"
 	_ "time/tzdata" // zones must be known on hosts without a zone database
-
-	"sync"
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
@@ -36,6 +36,10 @@ type Viewer struct {
 	record *Record
 	moment feature.Moment
 	traits map[string]any
+
+	// lasting is what is being found out of how long the profile holds, nil if
+	// nobody asks.
+	lasting *Rendering
 }
 
 // value is a feature's, once it is known.
@@ -43,6 +47,7 @@ type value struct {
 	known  bool
 	result feature.Result
 	since  int64
+	motion feature.Motion
 }
 
 // AppendJSON appends the profile that the record gives as of a time in Unix
@@ -69,6 +74,9 @@ func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *S
 		}
 	}
 	dst = append(dst, `,"as_of":"`...)
+	if w.lasting != nil {
+		w.lasting.asOfAt = len(dst)
+	}
 	dst = event.AppendTime(dst, asOf)
 	if r.updatedAt == 0 {
 		return append(dst, `","updated_at":null}`...), nil
@@ -131,7 +139,11 @@ func (w *Viewer) appendFeatures(dst []byte, r *Record, asOf int64, sel *Selectio
 		dst = append(dst, '"')
 		dst = append(dst, all[i].Name...)
 		dst = append(dst, '"', ':')
+		begin := len(dst)
 		dst = v.result.AppendJSON(dst)
+		if w.lasting != nil && v.motion.Moves() {
+			w.lasting.moving = append(w.lasting.moving, moving{begin, len(dst), v.motion})
+		}
 		incomplete = incomplete || v.since > 0
 	}
 	dst = append(dst, '}')
@@ -238,11 +250,21 @@ func (w *Viewer) value(i int) *value {
 	f := &w.record.def.Features.Features[i]
 	if f.Derived == nil {
 		v.result, v.since = w.evaluator.Evaluate(f, &w.states[f.Series], w.moment)
+		if w.lasting != nil {
+			outlook := w.evaluator.Outlook(f, &w.states[f.Series], w.moment)
+			v.motion = outlook.Motion
+			w.lasting.until = min(w.lasting.until, outlook.Until)
+			w.lasting.fleeting = w.lasting.fleeting || !outlook.Known
+		}
 		v.since = max(v.since, w.record.series[f.Series].since)
 		return v
 	}
 	for _, j := range f.Needs() {
 		v.since = max(v.since, w.value(j).since)
+	}
+	if w.lasting != nil {
+		w.lasting.fleeting = w.lasting.fleeting || !f.Lasting() ||
+			slices.ContainsFunc(f.Needs(), func(j int) bool { return w.value(j).motion.Moves() })
 	}
 	v.result = f.Derived.Compute(w)
 	return v
