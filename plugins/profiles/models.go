@@ -238,6 +238,7 @@ func (p *Profiles) follow(ctx context.Context, files []follower) {
 				if err != nil {
 					p.log.Errorf("The parameters in %s are not taken, the last good ones are kept: %v", file.Path(), err)
 				} else {
+					p.loads.Add(1)
 					p.log.Infof("Took new parameters from %s", file.Path())
 				}
 			})

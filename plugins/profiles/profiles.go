@@ -15,6 +15,8 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
+	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
+	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 )
 
 // ResourceType is the name of the resource in a config.
@@ -100,8 +102,13 @@ type Profiles struct {
 	label string
 	def   *profile.Definition
 	store store.Store
-	away  atomic.Bool // the store failed and has not answered since
-	log   *service.Logger
+	// backing is the store itself, and reads how records are read to be served.
+	backing store.Store
+	reads   cache.Loader
+	caches  *caches
+	away    atomic.Bool   // the store failed and has not answered since
+	loads   atomic.Uint64 // how often parameters of models were loaded anew
+	log     *service.Logger
 
 	whereFailures *service.MetricCounter
 	duplicates    *service.MetricCounter
@@ -151,7 +158,7 @@ func construct(conf *service.ParsedConfig, res *service.Resources) (any, error) 
 // New returns the profiles of a definition in an open store, which they own.
 func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 	p := &Profiles{
-		def: def.Definition, store: s, label: res.Label(), log: res.Logger(), now: wallClock,
+		def: def.Definition, backing: s, reads: s.Load, caches: &caches{}, label: res.Label(), log: res.Logger(), now: wallClock,
 		whereFailures: res.Metrics().NewCounter("profiles_where_failures"),
 		duplicates:    res.Metrics().NewCounter("profiles_duplicate_events"),
 		conflicts:     res.Metrics().NewCounter("profiles_write_conflicts"),
@@ -168,6 +175,10 @@ func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 		dataFailures:  res.Metrics().NewCounter("profile_triggers_data_failures"),
 		erasures:      res.Metrics().NewCounter("profiles_erasures"),
 		erasedEvents:  res.Metrics().NewCounter("profiles_erased_events"),
+	}
+	p.store = reporting{s, p.caches}
+	if shared, ok := s.(*redis.Store); ok {
+		p.reads = shared.Replicas().Load
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.unfollow = cancel

@@ -10,6 +10,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
+	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 )
 
 // Query says what of profiles is wanted, and as of when.
@@ -58,6 +59,36 @@ type Result struct {
 type reader struct {
 	viewer profile.Viewer
 	rec    profile.Record
+	// out is where the next profile goes, behind what is there. It belongs to
+	// the results.
+	out []byte
+}
+
+// What is allocated at once for profiles, of which one more always is likely to
+// fit.
+const (
+	firstRoom  = 1 << 10
+	manyRoom   = 32 << 10
+	leastSpace = 2 << 10
+)
+
+// room makes sure that a profile is likely to fit.
+func (rd *reader) room() {
+	switch {
+	case rd.out == nil:
+		rd.out = make([]byte, 0, firstRoom)
+	case cap(rd.out)-len(rd.out) < leastSpace:
+		rd.out = make([]byte, 0, manyRoom)
+	}
+}
+
+// used makes the next profile go behind one that was written.
+func (rd *reader) used(json []byte) {
+	if n := len(rd.out) + len(json); n <= cap(rd.out) {
+		rd.out = rd.out[:n]
+	} else {
+		rd.out = rd.out[:cap(rd.out)] // it was written elsewhere
+	}
 }
 
 // Read returns the profiles of ids in their order, in one round trip to the
@@ -68,16 +99,23 @@ func (p *Profiles) Read(ctx context.Context, ids []string, q Query) ([]Result, e
 	if err != nil {
 		return nil, err
 	}
+	return p.read(ctx, p.reads, ids, p.moment(q), sel)
+}
+
+// moment returns the moment a query is about, in Unix milliseconds.
+func (p *Profiles) moment(q Query) int64 {
 	if q.AsOf.IsZero() {
 		q.AsOf = p.now()
 	}
-	asOf := q.AsOf.UnixMilli()
+	return q.AsOf.UnixMilli()
+}
 
+func (p *Profiles) read(ctx context.Context, load cache.Loader, ids []string, asOf int64, sel *profile.Selection) ([]Result, error) {
 	keys := make([]string, 0, 2*len(ids))
 	for _, id := range ids {
 		keys = append(keys, "u"+id, "a"+id)
 	}
-	records, err := p.load(ctx, keys)
+	records, err := load(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -89,10 +127,12 @@ func (p *Profiles) Read(ctx context.Context, ids []string, q Query) ([]Result, e
 			at++
 		}
 		if records[at].Version != store.Absent {
-			links[i] = p.view(rd, &results[i], keys[at], records[at].Data, asOf, &sel)
+			rd.room()
+			links[i] = p.view(rd, &results[i], keys[at], records[at].Data, asOf, sel)
+			rd.used(results[i].JSON)
 		}
 	})
-	return results, p.followLinks(ctx, results, links, asOf, &sel)
+	return results, p.followLinks(ctx, load, results, links, asOf, sel)
 }
 
 // longestChain bounds how far links are followed.
@@ -100,7 +140,7 @@ const longestChain = 16
 
 // followLinks reads what ids that were merged lead to and, where known customers
 // were merged, what that leads to again.
-func (p *Profiles) followLinks(ctx context.Context, results []Result, links []string, asOf int64, sel *profile.Selection) error {
+func (p *Profiles) followLinks(ctx context.Context, load cache.Loader, results []Result, links []string, asOf int64, sel *profile.Selection) error {
 	for range longestChain {
 		var keys []string
 		var resultOf []int
@@ -113,7 +153,7 @@ func (p *Profiles) followLinks(ctx context.Context, results []Result, links []st
 		if len(keys) == 0 {
 			return nil
 		}
-		records, err := p.load(ctx, keys)
+		records, err := load(ctx, keys)
 		if err != nil {
 			return err
 		}
@@ -125,7 +165,9 @@ func (p *Profiles) followLinks(ctx context.Context, results []Result, links []st
 				results[i].ID, results[i].Anonymous = profile.KeyID(keys[n]), keys[n][0] == profile.Anonymous
 				return
 			}
+			rd.room()
 			links[i] = p.view(rd, &results[i], keys[n], records[n].Data, asOf, sel)
+			rd.used(results[i].JSON)
 		})
 	}
 	return nil
@@ -136,11 +178,11 @@ func (p *Profiles) each(n int, fn func(rd *reader, i int)) {
 	const worthAWorker = 128
 	workers := max(1, min(runtime.GOMAXPROCS(0), n/worthAWorker))
 	work := func(from, to int) {
-		rd, _ := p.readers.Get().(*reader)
-		if rd == nil {
-			rd = &reader{}
-		}
-		defer p.readers.Put(rd)
+		rd := p.reader()
+		defer func() {
+			rd.out = nil
+			p.readers.Put(rd)
+		}()
 		for i := from; i < to; i++ {
 			fn(rd, i)
 		}
@@ -153,7 +195,14 @@ func (p *Profiles) each(n int, fn func(rd *reader, i int)) {
 	others.Wait()
 }
 
-// view fills in a result from a record, or returns the key the record links to.
+func (p *Profiles) reader() *reader {
+	if rd, ok := p.readers.Get().(*reader); ok {
+		return rd
+	}
+	return &reader{}
+}
+
+// view fills in a result from a record, its JSON behind what is in rd.out, or returns the key the record links to.
 func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asOf int64, sel *profile.Selection) (link string) {
 	if result.Err = rd.rec.Decode(p.def, key, data); result.Err != nil {
 		return ""
@@ -170,16 +219,18 @@ func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asO
 	if ms := rd.rec.UpdatedAt(); ms > 0 {
 		result.UpdatedAt = time.UnixMilli(ms)
 	}
-	result.JSON, result.Err = rd.viewer.AppendJSON(make([]byte, 0, 1024), &rd.rec, result.ID, asOf, sel)
+	var json []byte
+	json, result.Err = rd.viewer.AppendJSON(rd.out, &rd.rec, result.ID, asOf, sel)
+	result.JSON = json[len(rd.out):len(json):len(json)]
 	result.Found = result.Err == nil
 	return ""
 }
 
-func (p *Profiles) selection(fields []string) (profile.Selection, error) {
+func (p *Profiles) selection(fields []string) (*profile.Selection, error) {
 	if len(fields) == 0 {
-		return profile.Everything, nil
+		return &profile.Everything, nil
 	}
-	var sel profile.Selection
+	sel := &profile.Selection{}
 	for _, field := range fields {
 		part, name, named := strings.Cut(field, ".")
 		switch {

@@ -1,7 +1,6 @@
 package profiles
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -222,14 +221,6 @@ func redisOptions(conf *service.ParsedConfig) (o redis.Options, err error) {
 		o.TLS = tlsConf
 	}
 	return o, nil
-}
-
-// load reads records to serve them, from replicas where that is configured.
-func (p *Profiles) load(ctx context.Context, keys []string) ([]store.Record, error) {
-	if shared, ok := p.store.(*redis.Store); ok {
-		return shared.Replicas().Load(ctx, keys)
-	}
-	return p.store.Load(ctx, keys)
 }
 
 // StoreFailed and StoreAnswered tell how the store does. Whoever waits for it

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -70,6 +71,17 @@ type Store interface {
 
 	// Close releases the store. Further calls return ErrClosed.
 	Close() error
+}
+
+// Watcher is told of changes by a store that knows of those that others make.
+type Watcher interface {
+	// Changed tells that the record of a key may have changed.
+	Changed(key string)
+	// Reset tells that any record may have changed.
+	Reset()
+	// Fresh tells that what was read and not reported since is as it was in the
+	// store a moment ago, and for how long that may be relied on.
+	Fresh(until time.Time)
 }
 
 // Version identifies the content of a record: equal data, equal version.
