@@ -26,8 +26,10 @@ type handler struct {
 	reader    reader
 	coalescer coalescer
 	batches   chan struct{} // one token for each batch read under way
+	// memory answers reads without waiting, where it can; nil without a cache.
+	memory    memory
 	log       *service.Logger
-	telemetry telemetry
+	telemetry *telemetry
 
 	// writes hands each write to the pipeline's next ReadBatch. It is
 	// unbuffered: a write is either the pipeline's or still its request's.
@@ -48,7 +50,9 @@ type handler struct {
 const maxTripProfiles = 256
 
 func newHandler(conf *config, r reader, res *service.Resources) *handler {
+	m, _ := r.(memory)
 	h := &handler{
+		memory:    m,
 		conf:      conf,
 		reader:    r,
 		coalescer: coalescer{reader: r, trips: conf.roundTrips, limit: maxTripProfiles},
@@ -82,17 +86,17 @@ func (h *handler) isDraining() bool {
 // ServeHTTP answers one request.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	h.telemetry.begin()
+	h.telemetry.begin(started)
 	p, params := findPage(r.URL)
 	status := http.StatusInternalServerError
 	defer func() {
 		if v := recover(); v != nil {
 			// The value may hold anything; the stack has no values in it.
 			h.log.Errorf("A request to %s panicked with a %T:\n%s", p.name, v, debug.Stack())
-			h.telemetry.end(p, status, time.Since(started))
+			h.telemetry.end(p, status, started)
 			panic(http.ErrAbortHandler) // the only safe answer once part of one may be out
 		}
-		h.telemetry.end(p, status, time.Since(started))
+		h.telemetry.end(p, status, started)
 	}()
 	status = h.serve(w, r, p, visit{id: params[0], name: params[1], started: started})
 }
@@ -220,9 +224,13 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	result, refusal := h.readOne(v.id, q, v.started)
-	if refusal != nil {
-		return refuse(w, r, refusal)
+	buf := buffers.Get().(*[]byte)
+	defer release(buf)
+	result, recalled := h.recall(buf, v.id, q)
+	if !recalled {
+		if result, refusal = h.readOne(v.id, q, v.started); refusal != nil {
+			return refuse(w, r, refusal)
+		}
 	}
 	if !result.Found {
 		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_customer",
@@ -240,6 +248,18 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 		return http.StatusNotModified
 	}
 	return send(w, r, http.StatusOK, valueJSON, result.JSON)
+}
+
+// recall reads one profile from memory, into buf.
+func (h *handler) recall(buf *[]byte, id string, q question) (result profiles.Result, ok bool) {
+	if h.memory == nil {
+		return result, false
+	}
+	result, ok = h.memory.Recall((*buf)[:0], id, q.Query)
+	if result.JSON != nil {
+		*buf = result.JSON
+	}
+	return result, ok && result.Err == nil
 }
 
 // readOne reads one profile, along with others that are asked for meanwhile.
@@ -296,6 +316,12 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // maxPooledBuffer keeps one huge reply from being held for ever.
 const maxPooledBuffer = 8 << 20
 
+func release(buf *[]byte) {
+	if cap(*buf) <= maxPooledBuffer {
+		buffers.Put(buf)
+	}
+}
+
 // readBatch answers with many profiles.
 func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int {
 	contentType := negotiate(r.Header["Accept"], typeJSON, typeNDJSON)
@@ -335,11 +361,7 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 		}
 	}
 	buf := buffers.Get().(*[]byte)
-	defer func() {
-		if cap(*buf) <= maxPooledBuffer {
-			buffers.Put(buf)
-		}
-	}()
+	defer release(buf)
 	w.Header()["Cache-Control"] = h.conf.cacheControl
 	if contentType == typeNDJSON {
 		*buf = appendBatch((*buf)[:0], "", "\n", "\n", ids, results, refusals)

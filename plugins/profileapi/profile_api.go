@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
@@ -36,6 +38,9 @@ const (
 	fieldMaxAge               = "max_age"
 	fieldAllowedOrigins       = "allowed_origins"
 	fieldRoundTrips           = "round_trips"
+	fieldCache                = "cache"
+	fieldMaxBytes             = "max_bytes"
+	fieldMaxStaleness         = "max_staleness"
 	fieldLimits               = "limits"
 	fieldConnections          = "connections"
 	fieldHeaderBytes          = "header_bytes"
@@ -101,7 +106,9 @@ Every profile has an `+"`ETag`"+` of its content at the moment it is read. It co
 
 A batch answers `+"`"+`{"customers": [...]}`+"`"+`, or with `+"`Accept: application/x-ndjson`"+` one customer a line. Each is `+"`"+`{"id": …, "found": true, "profile": {…}}`+"`"+` or `+"`"+`{"id": …, "found": false}`+"`"+`, `+"`id`"+` being the one asked for; a customer whose profile cannot be served has an `+"`error`"+` in its place.
 
-Reads that arrive while the store is busy are made together in one round trip; one that finds it idle goes at once.
+Records that were read are kept in memory (`+"`cache`"+`), and features are evaluated from them at the moment of the read. A change that this process makes shows at once. One that another process makes in Redis shows as soon as Redis has told of it, by client tracking: usually within a millisecond, within `+"`max_staleness`"+` at the latest. While Redis cannot tell, because a connection is lost, a cluster is moving slots, or the user may not (`+"`+hello +client|tracking`, in a cluster `+cluster|nodes`, with Sentinels `+role`"+`), every read goes to the store.
+
+Other reads that arrive while the store is busy are made together in one round trip; one that finds it idle goes at once.
 
 ### Writes
 
@@ -200,6 +207,16 @@ root = match {
 				Default([]any{}).Example([]string{"https://crm.example.com"}).Advanced().
 				LintRule(`root = if this.type() == "array" && this.any(o -> !o.string().re_match("^https?://[^/*]+$")) { "name each origin in full, without a path or *, such as https://crm.example.com" }`),
 			positiveField(fieldRoundTrips, 4, "How many reads of the store may be under way at once for single profiles, and as many again for batches. What arrives meanwhile is read together."),
+			service.NewObjectField(fieldCache,
+				service.NewStringField(fieldMaxBytes).
+					Description("About how much memory the records may take, such as `64MiB`. `0` keeps none.").
+					Default("64MiB").Examples("512MiB", "0").
+					LintRule(`root = if !this.string().re_match("^[0-9]+([.][0-9]+)? ?([kKmMgG]i?[bB]?|[bB])?$") { "write a size such as 64MiB, or 0 for no cache" }`),
+				service.NewDurationField(fieldMaxStaleness).
+					Description("How old a record may be that another process has changed in Redis, if Redis does not get to tell. Usually it tells within a millisecond.").
+					Default("1s").Example("100ms").
+					LintRule(lintDuration),
+			).Description("Records of customers kept in memory between reads."),
 			service.NewObjectField(fieldLimits,
 				positiveField(fieldConnections, 4096, "How many connections may be open. When there are as many, one that is idle, or has not come up with a request, is closed for the next; if there is none, one whose request has taken longer than `timeouts.request`."),
 				positiveField(fieldHeaderBytes, 16<<10, "How long the request line and headers may be."),
@@ -282,6 +299,7 @@ type config struct {
 	cacheControl []string
 	origins      map[string]bool
 	roundTrips   int
+	cache        profiles.CacheOptions
 
 	limits struct {
 		connections, headerBytes, idBytes, batchIDs int
@@ -342,7 +360,26 @@ func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
 	if c.roundTrips, err = positive(p, fieldRoundTrips); err != nil {
 		return nil, err
 	}
+	if err = c.parseCache(p.Namespace(fieldCache)); err != nil {
+		return nil, fmt.Errorf("%s.%w", fieldCache, err)
+	}
 	return c, errors.Join(c.parseLimits(p.Namespace(fieldLimits)), c.parseTimeouts(p.Namespace(fieldTimeouts)))
+}
+
+func (c *config) parseCache(p *service.ParsedConfig) error {
+	text, err := p.FieldString(fieldMaxBytes)
+	if err != nil {
+		return err
+	}
+	bytes, err := humanize.ParseBytes(text)
+	if err != nil || bytes > 1<<40 {
+		return fmt.Errorf("%s is %q; write a size such as 64MiB, or 0 for no cache", fieldMaxBytes, text)
+	}
+	c.cache.MaxBytes = int64(bytes)
+	if c.cache.MaxStaleness, err = p.FieldDuration(fieldMaxStaleness); err == nil && c.cache.MaxStaleness <= 0 {
+		err = fmt.Errorf("%s must be longer than zero; max_bytes: 0 turns the cache off", fieldMaxStaleness)
+	}
+	return err
 }
 
 func parseTLS(p *service.ParsedConfig, fs *service.FS) (*tls.Config, error) {
@@ -471,6 +508,7 @@ type input struct {
 	log     *service.Logger
 	handler *handler
 	server  *http.Server
+	cached  *profiles.Cached // nil without a cache
 	// lost gets the reason when a listener fails that nobody closed.
 	lost chan error
 
@@ -492,15 +530,24 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 	if conf.exposed {
 		res.Logger().Warnf("Anybody who can reach %s may read and write profiles: neither tokens nor client certificates are set.", conf.address)
 	}
+	var cached *profiles.Cached
+	if shared, ok := r.(*profiles.Profiles); ok && conf.cache.MaxBytes > 0 {
+		cached = shared.Cached(conf.cache)
+		r = cached
+	}
 	h := newHandler(conf, r, res)
 	var follow *rotation
 	if conf.tokensFile != "" {
 		follow = &rotation{path: conf.tokensFile, inline: conf.credentials, guard: &h.guard, log: res.Logger()}
 		if err := follow.start(); err != nil {
+			if cached != nil {
+				err = errors.Join(err, cached.Close(context.Background()))
+			}
 			return nil, err
 		}
 	}
 	return &input{
+		cached:  cached,
 		conf:    conf,
 		log:     res.Logger(),
 		handler: h,
@@ -593,6 +640,9 @@ func (in *input) Close(ctx context.Context) error {
 		if err := in.server.Shutdown(ctx); err != nil {
 			in.log.Warn("Requests were still under way when the time to close ran out, and were cut off.")
 			in.closeErr = in.server.Close()
+		}
+		if in.cached != nil {
+			_ = in.cached.Close(ctx)
 		}
 	})
 	return in.closeErr

@@ -17,3 +17,10 @@ type reader interface {
 	// Ping tells whether the store can serve requests now.
 	Ping(ctx context.Context) error
 }
+
+// memory is a reader that may know profiles without asking the store.
+type memory interface {
+	// Recall appends the profile of id to dst; it is the JSON of the result.
+	// false tells that the store has to be asked.
+	Recall(dst []byte, id string, q profiles.Query) (profiles.Result, bool)
+}

@@ -12,16 +12,19 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // api is our API, webdis and a bare net/http server on the same profiles.
 type api struct {
-	ours, webdis, bare string // addresses
-	debug              string // of our profiles, if wanted
-	processes          []*process
-	bodyBytes          int
-	customers          int
+	// Addresses. Ours is as it comes, and has read every profile; cold keeps
+	// nothing in memory.
+	ours, cold, webdis, bare string
+	debug                    map[string]string // of our profiles, by address, if wanted
+	processes                []*process
+	bodyBytes                int
+	customers                int
 }
 
 func (a *api) stop() {
@@ -52,22 +55,13 @@ func (b *bench) startAPI(ctx context.Context) (a *api, err error) {
 			a.stop()
 		}
 	}()
-	if a.ours, err = freeAddress(); err != nil {
+	if a.ours, err = b.startOurs(ctx, a); err != nil {
 		return nil, err
 	}
-	env := []string{"API_ADDRESS=" + a.ours, "REDIS_URL=" + b.server.url}
-	if b.profiles != "" {
-		if a.debug, err = freeAddress(); err != nil {
-			return nil, err
-		}
-		env = append(env, "HTTP_ENABLED=true", "HTTP_ADDRESS="+a.debug)
-	}
-	ours, err := b.start(ctx, env, nil, b.ours, "run", "tests/bench/configs/api.yaml")
-	if err != nil {
+	if a.cold, err = b.startOurs(ctx, a, "CACHE_BYTES=0"); err != nil {
 		return nil, err
 	}
-	a.processes = append(a.processes, ours)
-	if err := ours.waitFor(func() error { _, err := get("http://" + a.ours + "/readyz"); return err }); err != nil {
+	if err := a.warm(); err != nil {
 		return nil, err
 	}
 	total := 0
@@ -122,6 +116,60 @@ func (b *bench) startAPI(ctx context.Context) (a *api, err error) {
 	}
 	a.processes = append(a.processes, bare)
 	return a, bare.waitFor(func() error { _, err := get("http://" + a.bare + "/"); return err })
+}
+
+// startOurs starts our API and returns its address.
+func (b *bench) startOurs(ctx context.Context, a *api, env ...string) (string, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return "", err
+	}
+	env = append(env, "API_ADDRESS="+address, "REDIS_URL="+b.server.url)
+	if b.profiles != "" {
+		debug, err := freeAddress()
+		if err != nil {
+			return "", err
+		}
+		if a.debug == nil {
+			a.debug = map[string]string{}
+		}
+		a.debug[address] = debug
+		env = append(env, "HTTP_ENABLED=true", "HTTP_ADDRESS="+debug)
+	}
+	p, err := b.start(ctx, env, nil, b.ours, "run", "tests/bench/configs/api.yaml")
+	if err != nil {
+		return "", err
+	}
+	a.processes = append(a.processes, p)
+	return address, p.waitFor(func() error { _, err := get("http://" + address + "/readyz"); return err })
+}
+
+// warm reads every profile a few times.
+func (a *api) warm() error {
+	for range 3 {
+		for at := 0; at < a.customers; at += batchIDs {
+			var ids []string
+			for i := at; i < min(at+batchIDs, a.customers); i++ {
+				ids = append(ids, customerID(i))
+			}
+			body, err := json.Marshal(map[string]any{"ids": ids})
+			if err != nil {
+				return err
+			}
+			response, err := http.Post("http://"+a.ours+"/api/customers/batch", "application/json", bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(io.Discard, response.Body)
+			if err := errors.Join(err, response.Body.Close()); err != nil {
+				return err
+			}
+			if response.StatusCode != http.StatusOK {
+				return fmt.Errorf("a batch read answers %s", response.Status)
+			}
+		}
+	}
+	return nil
 }
 
 func rawKey(n int) string { return fmt.Sprintf("raw-%07d", n) }
@@ -193,34 +241,39 @@ func (b *bench) wrk(ctx context.Context, script, address string, connections int
 	return l, nil
 }
 
+// side is one of those that are compared.
+type side struct {
+	name, address string
+	args          []string
+}
+
+func (s side) kind() string { return strings.NewReplacer(" ", "", ",", "-").Replace(s.name) }
+
 // reads measures single reads, each side in turn.
 func (b *bench) reads(ctx context.Context, a *api, connections []int, hot bool) (loads, error) {
 	customers := strconv.Itoa(a.customers)
-	type side struct {
-		name, address string
-		args          []string
-	}
 	sides := []side{
 		{"ours", a.ours, []string{"/api/customer/u-", "", customers}},
+		{"ours, no cache", a.cold, []string{"/api/customer/u-", "", customers}},
 		{"webdis", a.webdis, []string{"/GET/raw-", ".txt", customers}},
 		{"net/http", a.bare, []string{"/", "", customers}},
 	}
 	if hot {
-		sides = append(sides, side{"ours, 100 customers", a.ours, []string{"/api/customer/u-", "", "100"}})
+		sides = append(sides, side{"ours, no cache, 100 customers", a.cold, []string{"/api/customer/u-", "", "100"}})
 	}
 	var all loads
 	for round := range b.sizes.rounds {
 		for _, c := range connections {
 			for _, side := range sides {
-				if side.address == a.ours && a.debug != "" {
-					go b.profile(ctx, fmt.Sprintf("read-%d", c), a.debug)
+				if debug := a.debug[side.address]; debug != "" {
+					go b.profile(ctx, fmt.Sprintf("read-%d-%s", c, side.kind()), debug)
 				}
 				l, err := b.wrk(ctx, "get.lua", side.address, c, side.args...)
 				if err != nil {
 					return nil, err
 				}
 				l.Name = side.name
-				b.say("round %d: %-19s %5d connections: %8s requests/s, p50 %.2f ms, p99 %.2f ms", round+1, l.Name, c, thousands(l.rate()), l.P50/1e3, l.P99/1e3)
+				b.say("round %d: %-29s %5d connections: %8s requests/s, p50 %.2f ms, p99 %.2f ms", round+1, l.Name, c, thousands(l.rate()), l.P50/1e3, l.P99/1e3)
 				all = append(all, l)
 			}
 		}
@@ -237,21 +290,28 @@ const (
 
 // batchRates are profiles a second by batch reads, and values a second by
 // redis-benchmark.
-type batchRates struct{ ours, wide, narrow []float64 }
+type batchRates struct{ ours, cold, wide, narrow []float64 }
 
 // batchReads measures batch reads, and redis-benchmark: with as many
 // connections and as many reads on their way on each, and as its manual has it.
 func (b *bench) batchReads(ctx context.Context, a *api) (rates batchRates, err error) {
 	for round := range b.sizes.rounds {
-		if a.debug != "" {
-			go b.profile(ctx, "batch", a.debug)
-		}
-		l, err := b.wrk(ctx, "batch.lua", a.ours, batchConnections, "/api/customers/batch", "u-", strconv.Itoa(a.customers), strconv.Itoa(batchIDs))
-		if err != nil {
-			return rates, err
-		}
-		if l.Bytes < int64(l.Requests)*batchIDs*int64(a.bodyBytes)/2 {
-			return rates, fmt.Errorf("batch reads answered %d bytes in %d requests: too little to be the profiles", l.Bytes, l.Requests)
+		for _, side := range []struct {
+			name, address string
+			into          *[]float64
+		}{{"batches", a.ours, &rates.ours}, {"batches, no cache", a.cold, &rates.cold}} {
+			if debug := a.debug[side.address]; debug != "" {
+				go b.profile(ctx, strings.ReplaceAll(side.name, ", no ", "-no-"), debug)
+			}
+			l, err := b.wrk(ctx, "batch.lua", side.address, batchConnections, "/api/customers/batch", "u-", strconv.Itoa(a.customers), strconv.Itoa(batchIDs))
+			if err != nil {
+				return rates, err
+			}
+			if l.Bytes < int64(l.Requests)*batchIDs*int64(a.bodyBytes)/2 {
+				return rates, fmt.Errorf("batch reads answered %d bytes in %d requests: too little to be the profiles", l.Bytes, l.Requests)
+			}
+			*side.into = append(*side.into, l.rate()*batchIDs)
+			b.say("round %d: %s: %s profiles/s, p50 %.1f ms, p99 %.1f ms", round+1, side.name, thousands(l.rate()*batchIDs), l.P50/1e3, l.P99/1e3)
 		}
 		wide, err := b.redisBenchmark(ctx, a, batchConnections, batchIDs)
 		if err != nil {
@@ -261,10 +321,8 @@ func (b *bench) batchReads(ctx context.Context, a *api) (rates batchRates, err e
 		if err != nil {
 			return rates, err
 		}
-		rates.ours = append(rates.ours, l.rate()*batchIDs)
 		rates.wide, rates.narrow = append(rates.wide, wide), append(rates.narrow, narrow)
-		b.say("round %d: batches: %s profiles/s, p99 %.1f ms; redis-benchmark %s, with 16 at a time %s",
-			round+1, thousands(l.rate()*batchIDs), l.P99/1e3, thousands(wide), thousands(narrow))
+		b.say("round %d: redis-benchmark %s, with 16 at a time %s", round+1, thousands(wide), thousands(narrow))
 	}
 	return rates, nil
 }

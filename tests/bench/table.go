@@ -181,11 +181,13 @@ func (b *bench) serving(ctx context.Context, t *table) error {
 		at64 := func(name string) func(func(load) float64) float64 {
 			return func(of func(load) float64) float64 { return median(loads.of(name, 64), of) }
 		}
-		ours, webdis := at64("ours"), at64("webdis")
+		ours, cold, webdis := at64("ours"), at64("ours, no cache"), at64("webdis")
+		p99 := func(l load) float64 { return l.P99 }
 		t.compare(row{What: "requests/s: GET /api/customer/{id}, 64 connections", Ours: ours(load.rate),
 			Against: "webdis, GET of a value of equal size", Theirs: webdis(load.rate), Least: 1})
-		t.compare(row{What: "the same, p99", Unit: timeUnit, Ours: ours(func(l load) float64 { return l.P99 }),
-			Against: "webdis", Theirs: webdis(func(l load) float64 { return l.P99 }), Most: 1})
+		t.compare(row{What: "the same, p99", Unit: timeUnit, Ours: ours(p99), Against: "webdis", Theirs: webdis(p99), Most: 1})
+		t.compare(row{What: "requests/s: the same without a cache", Ours: cold(load.rate), Against: "webdis", Theirs: webdis(load.rate)})
+		t.compare(row{What: "the same, p99", Unit: timeUnit, Ours: cold(p99), Against: "webdis", Theirs: webdis(p99)})
 	}
 	if b.wants("batch") {
 		rates, err := b.batchReads(ctx, api)
@@ -195,7 +197,9 @@ func (b *bench) serving(ctx context.Context, t *table) error {
 		ours := median(rates.ours, itself)
 		t.compare(row{What: "profiles/s: batch reads of 1,000, 4 connections", Ours: ours,
 			Against: "redis-benchmark, GET of values of equal size, 4 connections, 1,000 pipelined", Theirs: median(rates.wide, itself), Least: 0.4})
-		t.compare(row{What: "the same", Ours: ours, Against: "redis-benchmark, 50 connections, 16 pipelined", Theirs: median(rates.narrow, itself)})
+		t.compare(row{What: "the same without a cache", Ours: median(rates.cold, itself),
+			Against: "redis-benchmark, 4 connections, 1,000 pipelined", Theirs: median(rates.wide, itself)})
+		t.compare(row{What: "the same with a cache", Ours: ours, Against: "redis-benchmark, 50 connections, 16 pipelined", Theirs: median(rates.narrow, itself)})
 	}
 	return nil
 }
@@ -212,6 +216,9 @@ func (b *bench) bytesPerProfile(ctx context.Context, t *table) error {
 	}
 	perProfile := map[string]float64{}
 	for _, p := range []pipeline{alternative, onRedis} {
+		if p.name == alternative.name && !b.wants("bytes") {
+			continue
+		}
 		if err := s.reset(ctx); err != nil {
 			return err
 		}
@@ -239,6 +246,9 @@ func (b *bench) bytesPerProfile(ctx context.Context, t *table) error {
 			return err
 		}
 		b.say("%s: %.0f bytes a profile; by kind of key: %s", p.name, perProfile[p.name], keys)
+	}
+	if !b.wants("bytes") {
+		return nil
 	}
 	t.compare(row{What: "bytes a profile in Redis, 20 features, 20 events", Unit: bytesUnit, Ours: perProfile["redis"],
 		Against: "stock Connect: a hash of six fields and the keys that tell duplicates", Theirs: perProfile["stock"], Most: 1})

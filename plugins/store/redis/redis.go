@@ -21,6 +21,9 @@
 // +zadd +zrem +zrangebylex +zlexcount +eval +evalsha +scan +info +ping, +wait to wait for
 // replicas, and +cluster|slots, +cluster|shards, +command and +readonly in a
 // cluster.
+//
+// Watch needs +hello and +client|tracking besides, +cluster|nodes in a cluster
+// and +role with Sentinels.
 package redis
 
 import (
