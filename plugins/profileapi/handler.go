@@ -346,20 +346,14 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 	// says nothing about how long an answer may take.
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
+	if contentType == typeNDJSON && len(ids) > linesAtOnce {
+		return h.streamBatch(ctx, w, r, ids, q)
+	}
 	results, refusal := h.readMany(ctx, ids, q)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-
-	refusals := make([]*problem, len(ids))
-	for i := range results {
-		switch {
-		case results[i].Err != nil:
-			refusals[i] = h.unreadable(results[i].Err)
-		case isTooEarly(q, results[i]):
-			refusals[i] = &tooEarly
-		}
-	}
+	refusals := h.refusals(q, results)
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
 	w.Header()["Cache-Control"] = h.conf.cacheControl
@@ -369,6 +363,71 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 	}
 	*buf = appendBatch((*buf)[:0], `{"customers":[`, ",\n", "]}\n", ids, results, refusals)
 	return send(w, r, http.StatusOK, valueJSON, *buf)
+}
+
+// refusals are what is said in place of profiles that cannot be served.
+func (h *handler) refusals(q question, results []profiles.Result) []*problem {
+	refusals := make([]*problem, len(results))
+	for i := range results {
+		switch {
+		case results[i].Err != nil:
+			refusals[i] = h.unreadable(results[i].Err)
+		case isTooEarly(q, results[i]):
+			refusals[i] = &tooEarly
+		}
+	}
+	return refusals
+}
+
+// linesAtOnce is how many customers of a batch are read at once where the
+// answer is lines.
+const linesAtOnce = 250
+
+// streamBatch answers a batch read line by line, so that the first lines are
+// out while the last customers are not read yet.
+func (h *handler) streamBatch(ctx context.Context, w http.ResponseWriter, r *http.Request, ids []string, q question) int {
+	results, refusal := h.readMany(ctx, ids[:linesAtOnce], q)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	header := w.Header()
+	header["Cache-Control"] = h.conf.cacheControl
+	header["Content-Type"] = valueNDJSON
+	header["X-Content-Type-Options"] = valueNosniff
+	header.Add("Vary", "Accept-Encoding")
+	out, finish := gzipIfAccepted(w, r)
+	defer finish()
+	w.WriteHeader(http.StatusOK)
+	buf := buffers.Get().(*[]byte)
+	defer release(buf)
+	for at := 0; ; {
+		part := ids[at:min(at+linesAtOnce, len(ids))]
+		*buf = (*buf)[:0]
+		if refusal == nil {
+			*buf = appendBatch(*buf, "", "\n", "\n", part, results, h.refusals(q, results))
+		} else {
+			*buf = appendUnread(*buf, part, refusal)
+		}
+		if _, err := out.Write(*buf); err != nil {
+			return http.StatusOK // the client went away
+		}
+		if at += len(part); at == len(ids) {
+			return http.StatusOK
+		}
+		results, refusal = h.readMany(ctx, ids[at:min(at+linesAtOnce, len(ids))], q)
+	}
+}
+
+// appendUnread appends a line for each customer that could not be read after
+// lines of others were sent. Whether there is a profile is not known.
+func appendUnread(dst []byte, ids []string, p *problem) []byte {
+	rest := appendProblem(nil, p)[1:]
+	for _, id := range ids {
+		dst = append(dst, `{"id":`...)
+		dst = feature.AppendString(dst, []byte(id))
+		dst = append(append(append(dst, ','), rest...), '\n')
+	}
+	return dst
 }
 
 // readMany makes one of a bounded number of batch reads, so that they leave

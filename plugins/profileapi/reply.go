@@ -22,6 +22,7 @@ var (
 	valueNDJSON  = []string{typeNDJSON}
 	valueNosniff = []string{"nosniff"}
 	valueNoStore = []string{"no-store"}
+	valueGzip    = []string{"gzip"}
 )
 
 // problem is a request that was refused, and what its sender is told. The
@@ -70,6 +71,16 @@ func send(w http.ResponseWriter, r *http.Request, status int, contentType []stri
 	h := w.Header()
 	h["Content-Type"] = contentType
 	h["X-Content-Type-Options"] = valueNosniff
+	if len(body) >= worthGzip {
+		h.Add("Vary", "Accept-Encoding")
+		if acceptsGzip(r.Header["Accept-Encoding"]) {
+			packed := buffers.Get().(*[]byte)
+			defer release(packed)
+			*packed = appendGzip((*packed)[:0], body)
+			h["Content-Encoding"] = valueGzip
+			body = *packed
+		}
+	}
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
