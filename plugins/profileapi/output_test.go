@@ -97,6 +97,7 @@ func rules(t testing.TB, batch service.MessageBatch, err error) []string {
 	}
 	batchErr, ok := errors.AsType[*service.BatchError](err)
 	require.True(t, ok, "%v", err)
+	//lint:ignore SA1019 the indexes are those of this very batch: nothing is in between
 	batchErr.WalkMessages(func(i int, _ *service.Message, err error) bool {
 		if err != nil {
 			got[i] = "not a rejection: " + err.Error()

@@ -389,9 +389,7 @@ func (p *person) become(t require.TestingT, o *person) {
 	for k, until := range o.held {
 		p.held[k] = p.held[k].and(until)
 	}
-	for _, m := range o.told {
-		p.told = append(p.told, m)
-	}
+	p.told = append(p.told, o.told...)
 	o.happened, o.state = nil, nil
 }
 

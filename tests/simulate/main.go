@@ -96,7 +96,7 @@ type simulation struct {
 	oracle           *shopOracle
 	expected         map[string]firing
 	rand             *rand.Rand
-	killed, restarts int
+	killed           int
 }
 
 func (s *simulation) say(format string, args ...any) {

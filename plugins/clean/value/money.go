@@ -214,9 +214,7 @@ func leadingUnit(s string) (unit, rest string) {
 // trailingUnit cuts a code or symbol off the end.
 func trailingUnit(s string) (unit, rest string) {
 	whole := s
-	if strings.HasSuffix(s, ".") {
-		s = s[:len(s)-1]
-	}
+	s = strings.TrimSuffix(s, ".")
 	start := strings.LastIndexFunc(s, func(r rune) bool { return !isUnit(r) })
 	if start >= 0 {
 		start++

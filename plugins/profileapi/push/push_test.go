@@ -186,19 +186,19 @@ func TestFailFast(t *testing.T) {
 			}
 			return answer(r, 200, ""), nil
 		}))
-		deliver := func() (error, time.Duration) {
+		deliver := func() (time.Duration, error) {
 			began := time.Now()
 			err := s.Deliver(context.Background(), time.Now(), []Item{item("m", "c")})[0]
-			return err, time.Since(began)
+			return time.Since(began), err
 		}
-		err, took := deliver()
+		took, err := deliver()
 		gaveUp, ok := errors.AsType[*GaveUp](err)
 		require.True(t, ok, err)
 		require.Equal(t, CodeCircuitOpen, gaveUp.Code)
 		require.ErrorContains(t, err, "no answer in time")
 		require.LessOrEqual(t, took, 3*time.Second, "a request timed out, then the circuit was open")
 
-		err, took = deliver()
+		took, err = deliver()
 		require.ErrorAs(t, err, &gaveUp)
 		require.Zero(t, took)
 
