@@ -83,20 +83,20 @@ func main() {
 
 type simulation struct {
 	options
-	began            time.Time
-	id, dir          string
-	seeds, redisURL  string
-	events, changes  string
-	eventsClock      string // the time for those who take events in
-	firingClock      string // the time for those who fire
-	workers, firers  []*process
-	client           *kgo.Client
-	admin            *kadm.Client
-	store            store.Store
-	oracle           *shopOracle
-	expected         map[string]firing
-	rand             *rand.Rand
-	killed           int
+	began           time.Time
+	id, dir         string
+	seeds, redisURL string
+	events, changes string
+	eventsClock     string // the time for those who take events in
+	firingClock     string // the time for those who fire
+	workers, firers []*process
+	client          *kgo.Client
+	admin           *kadm.Client
+	store           store.Store
+	oracle          *shopOracle
+	expected        map[string]firing
+	rand            *rand.Rand
+	killed          int
 }
 
 func (s *simulation) say(format string, args ...any) {
