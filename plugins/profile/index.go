@@ -1,6 +1,10 @@
 package profile
 
-import "slices"
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+)
 
 // Entry is an element of a store's index that points at a record: the record's
 // key is to be found in Index under Value.
@@ -36,7 +40,7 @@ func TimeValue(ms int64) string {
 // remove (Edits), and an index is made anew by going over all records.
 func (r *Record) Entries(dst []Entry) []Entry {
 	for _, m := range r.members {
-		dst = append(dst, Entry{Index: r.def.segmentIndex(m.name)})
+		dst = append(dst, Entry{Index: segmentIndex(m.name)})
 	}
 	if len(r.outbox) > 0 {
 		dst = append(dst, Entry{OutboxIndex, TimeValue(r.DueAt())})
@@ -45,6 +49,12 @@ func (r *Record) Entries(dst []Entry) []Entry {
 		dst = append(dst, Entry{TriggerIndex, TimeValue(due)})
 	}
 	return dst
+}
+
+// Has tells whether an entry is among those a record has.
+func (r *Record) Has(e Entry) bool {
+	r.entriesRoom = r.Entries(r.entriesRoom[:0])
+	return slices.Contains(r.entriesRoom, e)
 }
 
 // Edits calls edit for every entry that the record had when it was decoded and
@@ -65,4 +75,25 @@ func (r *Record) Edits(edit func(e Entry, remove bool)) {
 			edit(e, false)
 		}
 	}
+}
+
+// segmentIndexes are the names of the indexes of segments, by the name of the
+// segment: records are read far more often than segments are named.
+var segmentIndexes atomic.Pointer[map[string]string]
+
+func segmentIndex(segment []byte) string {
+	known := segmentIndexes.Load()
+	if known != nil {
+		if name, ok := (*known)[string(segment)]; ok {
+			return name
+		}
+	}
+	name := SegmentIndex + string(segment)
+	more := map[string]string{string(segment): name}
+	const most = 10_000
+	if known != nil && len(*known) < most {
+		maps.Copy(more, *known)
+	}
+	segmentIndexes.CompareAndSwap(known, &more)
+	return name
 }

@@ -22,6 +22,14 @@ func (r *Record) MemberSince(segment string) (int64, bool) {
 	return r.members[at].since, true
 }
 
+// VisitSegments calls fn for every segment the record holds its customer to be
+// in.
+func (r *Record) VisitSegments(fn func(name string)) {
+	for _, m := range r.members {
+		fn(string(m.name))
+	}
+}
+
 func (r *Record) findMember(segment string) (at int, found bool) {
 	return slices.BinarySearchFunc(r.members, segment, func(m member, name string) int { return bytes.Compare(m.name, []byte(name)) })
 }
@@ -62,9 +70,4 @@ func (r *Record) appendMembers(dst []byte) []byte {
 		dst = appendTime(dst, m.since)
 	}
 	return dst
-}
-
-// segmentIndex returns the name of a segment's index.
-func (d *Definition) segmentIndex(name []byte) string {
-	return SegmentIndex + string(name)
 }

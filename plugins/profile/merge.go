@@ -64,6 +64,7 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 	// again finds it told, perhaps.
 	if !again {
 		changed = r.takeOutbox(o) || changed
+		changed = r.leaveAll(key, o) || changed
 	}
 	changed = r.mergeTriggers(o) || changed
 	if err := r.parseTraits(); err != nil {

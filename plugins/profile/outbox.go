@@ -3,6 +3,7 @@ package profile
 import (
 	"cmp"
 	"encoding/binary"
+	"encoding/hex"
 	"slices"
 )
 
@@ -17,6 +18,9 @@ import (
 
 // MessageID identifies a message for ever.
 type MessageID [16]byte
+
+// String is the id as it is told.
+func (id MessageID) String() string { return hex.EncodeToString(id[:]) }
 
 // Message is something to tell.
 type Message struct {

@@ -77,6 +77,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/segment"
 	"github.com/connect-personalize/connect-personalize/plugins/trigger"
 )
 
@@ -135,6 +136,8 @@ func HashID(messageID []byte) uint64 { return xxhash.Sum64(messageID) }
 // Definition is what a profile is.
 type Definition struct {
 	Features *feature.Definition
+	// Segments are judged with every change; nil if there are none.
+	Segments *segment.Set
 	// Sources ranks the sources of traits.
 	Sources Sources
 	// Identity says whose events are whose.

@@ -8,20 +8,24 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/segment"
 )
 
 // Selection says what of a profile is wanted.
 type Selection struct {
-	// Traits and Features are the names wanted; AllTraits and AllFeatures
-	// want all of them. Features are positions in the definition.
+	// Traits, Features and Segments are those wanted; AllTraits, AllFeatures
+	// and AllSegments want all of them. Features and Segments are positions in
+	// the definition.
 	Traits      []string
 	Features    []int
+	Segments    []int
 	AllTraits   bool
 	AllFeatures bool
+	AllSegments bool
 }
 
 // Everything selects the whole profile.
-var Everything = Selection{AllTraits: true, AllFeatures: true}
+var Everything = Selection{AllTraits: true, AllFeatures: true, AllSegments: true}
 
 // Viewer evaluates records, reusing its memory. It is not safe for concurrent
 // use; the zero value is ready.
@@ -40,6 +44,11 @@ type Viewer struct {
 	// lasting is what is being found out of how long the profile holds, nil if
 	// nobody asks.
 	lasting *Rendering
+
+	// Of the judgement that is under way.
+	in         []bool // by position of the segment
+	parameters *segment.Parameters
+	document   map[string]any
 }
 
 // value is a feature's, once it is known.
@@ -53,7 +62,11 @@ type value struct {
 // AppendJSON appends the profile that the record gives as of a time in Unix
 // milliseconds:
 //
-//	{"id":…,"traits":{…},"features":{…},"as_of":…,"updated_at":…}
+//	{"id":…,"traits":{…},"features":{…},"segments":{…},"as_of":…,"updated_at":…}
+//
+// segments is an object of those the customer is in, each with since: when the
+// customer was found to be in it, null if that is yet to happen. It is there if
+// the definition has segments.
 //
 // features_since is added, an object of times by feature, when the record
 // lacks the events of before those times for some features.
@@ -68,8 +81,31 @@ func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *S
 		}
 		dst = append(dst, '}')
 	}
-	if sel.AllFeatures || len(sel.Features) > 0 {
-		if dst, err = w.appendFeatures(dst, r, asOf, sel); err != nil {
+	withFeatures := sel.AllFeatures || len(sel.Features) > 0
+	withSegments := r.def.Segments != nil && (sel.AllSegments || len(sel.Segments) > 0)
+	if withFeatures || withSegments {
+		w.chosen = w.chosen[:0]
+		if sel.AllFeatures {
+			for i := range r.def.Features.Features {
+				w.chosen = append(w.chosen, i)
+			}
+		} else {
+			w.chosen = append(w.chosen, sel.Features...)
+		}
+		shown := len(w.chosen)
+		if withSegments && !sel.AllFeatures {
+			w.chosen = append(w.chosen, r.def.Segments.Features...)
+		}
+		if err := w.prepare(r, asOf); err != nil {
+			return dst, err
+		}
+		w.chosen = w.chosen[:shown]
+	}
+	if withFeatures {
+		dst = w.appendFeatures(dst, r)
+	}
+	if withSegments {
+		if dst, err = w.appendSegments(dst, r, asOf, sel); err != nil {
 			return dst, err
 		}
 	}
@@ -115,55 +151,6 @@ func contains(names []string, name []byte) bool {
 	return false
 }
 
-func (w *Viewer) appendFeatures(dst []byte, r *Record, asOf int64, sel *Selection) ([]byte, error) {
-	all := r.def.Features.Features
-	w.chosen = w.chosen[:0]
-	if sel.AllFeatures {
-		for i := range all {
-			w.chosen = append(w.chosen, i)
-		}
-	} else {
-		w.chosen = append(w.chosen, sel.Features...)
-	}
-	if err := w.prepare(r, asOf); err != nil {
-		return dst, err
-	}
-
-	dst = append(dst, `,"features":{`...)
-	incomplete := false
-	for n, i := range w.chosen {
-		if n > 0 {
-			dst = append(dst, ',')
-		}
-		v := w.value(i)
-		dst = append(dst, '"')
-		dst = append(dst, all[i].Name...)
-		dst = append(dst, '"', ':')
-		begin := len(dst)
-		dst = v.result.AppendJSON(dst)
-		if w.lasting != nil && v.motion.Moves() {
-			w.lasting.moving = append(w.lasting.moving, moving{begin, len(dst), v.motion})
-		}
-		incomplete = incomplete || v.since > 0
-	}
-	dst = append(dst, '}')
-	if !incomplete {
-		return dst, nil
-	}
-	dst = append(dst, `,"features_since":{`...)
-	for _, i := range w.chosen {
-		if since := w.value(i).since; since > 0 {
-			dst = append(dst, '"')
-			dst = append(dst, all[i].Name...)
-			dst = append(dst, '"', ':', '"')
-			dst = event.AppendTime(dst, since)
-			dst = append(dst, '"', ',')
-		}
-	}
-	dst[len(dst)-1] = '}'
-	return dst, nil
-}
-
 // prepare begins an evaluation of the chosen features.
 func (w *Viewer) prepare(r *Record, asOf int64) error {
 	if err := w.gather(r); err != nil {
@@ -183,6 +170,43 @@ func (w *Viewer) prepare(r *Record, asOf int64) error {
 		}
 	}
 	return nil
+}
+
+func (w *Viewer) appendFeatures(dst []byte, r *Record) []byte {
+	all := r.def.Features.Features
+	dst = append(dst, `,"features":{`...)
+	incomplete := false
+	for n, i := range w.chosen {
+		if n > 0 {
+			dst = append(dst, ',')
+		}
+		v := w.value(i)
+		dst = append(dst, '"')
+		dst = append(dst, all[i].Name...)
+		dst = append(dst, '"', ':')
+		begin := len(dst)
+		dst = v.result.AppendJSON(dst)
+		if w.lasting != nil && v.motion.Moves() {
+			w.lasting.moving = append(w.lasting.moving, moving{begin, len(dst), v.motion})
+		}
+		incomplete = incomplete || v.since > 0
+	}
+	dst = append(dst, '}')
+	if !incomplete {
+		return dst
+	}
+	dst = append(dst, `,"features_since":{`...)
+	for _, i := range w.chosen {
+		if since := w.value(i).since; since > 0 {
+			dst = append(dst, '"')
+			dst = append(dst, all[i].Name...)
+			dst = append(dst, '"', ':', '"')
+			dst = event.AppendTime(dst, since)
+			dst = append(dst, '"', ',')
+		}
+	}
+	dst[len(dst)-1] = '}'
+	return dst
 }
 
 // gather collects the state of the series that the chosen features need.

@@ -4,6 +4,7 @@ package profilechanges
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	fieldBatchSize    = "batch_size"
 	fieldPollInterval = "poll_interval"
 	fieldLease        = "lease"
+	fieldSweep        = "sweep_interval"
 )
 
 // The metadata of a message.
@@ -50,6 +52,8 @@ Each message is a track event in JSON, such as
 
 A message is stored with the customer's profile, in the same write as what caused it, and removed from there when the output has confirmed it. It is therefore delivered at least once, whatever dies in between, and always with the same `+"`messageId`"+` and the same content. The messages of a customer come in order.
 
+`+"`reason`"+` is `+"`event`"+` (then `+"`event_id`"+` is the messageId of the event), `+"`merge`"+`, `+"`time`"+`, `+"`definition`"+` or `+"`parameter`"+`. After each sweep there is one message `+"`Segments Counted`"+`, about no customer, with the size of every segment in `+"`properties.segments`"+`: kept, they are the history of the sizes.
+
 Any number of processes, and of these inputs, share the work: a customer's messages are claimed for the time of a `+"`lease`"+`. What the same process wrote is delivered at once, what others wrote after `+"`poll_interval`"+` at the latest. Messages that nobody delivers within seven days are given up, as are the oldest of more than 256 of a customer.
 
 If the definition has [triggers](../triggers.md) the input fires those that are due, looking at every `+"`poll_interval`"+`; a pipeline without this input fires none. Their messages are
@@ -74,7 +78,10 @@ and the same with `+"`Trigger Held Out`"+` for customers who are told nothing, f
 - `+"`profile_triggers_delay_ns`"+`: the time from when a trigger was due to its firing
 - `+"`profile_triggers_lost`"+`: customers that another process fired for, or an update changed, at the same time
 - `+"`profile_triggers_data_failures`"+`: messages whose `+"`data`"+` could not be made
-- `+"`profile_changes_claims_lost`"+`: customers that another process claimed, or an update changed, at the same time`).
+- `+"`profile_changes_claims_lost`"+`: customers that another process claimed, or an update changed, at the same time
+- `+"`profiles_segment_members`"+`: how many customers are in a segment, as of the last sweep of this process, by the label `+"`segment`"+`
+- `+"`profiles_segments_entered`"+`, `+"`profiles_segments_left`"+`: how often customers entered and left segments
+- `+"`profiles_messages_dropped`"+`: messages given up because nobody delivered them`).
 		Field(service.NewStringField(fieldProfiles).
 			Description("The label of the `profiles` resource.").
 			Example("retail").
@@ -91,6 +98,10 @@ and the same with `+"`Trigger Held Out`"+` for customers who are told nothing, f
 			Description("For how long messages are claimed. Those that were not confirmed by then are delivered again, possibly by another process: make it longer than an output may take.").
 			Default("30s").
 			Advanced()).
+		Field(service.NewDurationField(fieldSweep).
+			Description("How often all customers are judged anew, so that those whose segments change because time passes are moved: the longest delay of such a move, but for the time a sweep takes. A sweep also begins soon after the rules of segments or their parameters changed. Of all processes one sweeps at a time. Empty sweeps never.").
+			Default("15m").
+			Example("1h")).
 		Example("To a topic", "Changes of the profiles in Redis to a topic, keyed by customer.", `
 profiles:
   - label: retail
@@ -128,7 +139,10 @@ type input struct {
 	outbox   *profiles.Outbox
 	firing   *firing      // nil without triggers
 	failures atomic.Int32 // deliveries that failed since one arrived
-	log      *service.Logger
+
+	interval time.Duration // between sweeps, 0 for none
+	sweeping sync.WaitGroup
+	stop     context.CancelFunc
 
 	delivered *service.MetricCounter
 	returned  *service.MetricCounter
@@ -141,7 +155,6 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 		return nil, err
 	}
 	in := &input{
-		log:       res.Logger(),
 		delivered: res.Metrics().NewCounter("profile_changes_delivered"),
 		returned:  res.Metrics().NewCounter("profile_changes_returned"),
 		delay:     res.Metrics().NewTimer("profile_changes_delay_ns"),
@@ -164,14 +177,30 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 			return nil, fmt.Errorf("%s is %v; write at least %v", field.name, *field.into, field.least)
 		}
 	}
+	text, err := conf.FieldString(fieldSweep)
+	if err != nil || text == "" {
+		return in, err
+	}
+	if in.interval, err = conf.FieldDuration(fieldSweep); err != nil {
+		return nil, err
+	}
+	if in.interval < time.Second {
+		return nil, fmt.Errorf("%s is %v; write at least a second, or nothing for no sweeps", fieldSweep, in.interval)
+	}
 	return in, nil
 }
 
 // Connect implements service.BatchInput.
 func (in *input) Connect(context.Context) error {
-	if in.outbox == nil {
-		in.outbox = in.profiles.Outbox(in.poll, in.lease, in.size)
-		in.firing = in.fire()
+	if in.outbox != nil {
+		return nil
+	}
+	in.outbox = in.profiles.Outbox(in.poll, in.lease, in.size)
+	in.firing = in.fire()
+	if in.interval > 0 {
+		ctx, stop := context.WithCancel(context.Background())
+		in.stop = stop
+		in.sweeping.Go(func() { in.profiles.Sweep(ctx, in.interval) })
 	}
 	return nil
 }
@@ -228,6 +257,11 @@ func (in *input) settle(ctx context.Context, d *profiles.Delivery, failed error)
 
 // Close implements service.BatchInput.
 func (in *input) Close(context.Context) error {
+	if in.stop != nil {
+		in.stop()
+		in.sweeping.Wait()
+		in.stop = nil
+	}
 	if in.outbox != nil {
 		in.firing.stop()
 		in.outbox.Close()

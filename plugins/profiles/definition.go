@@ -241,7 +241,7 @@ func DefinitionFields() []*service.ConfigField {
 				map[string]any{"name": "orders_30d", "count": map[string]any{"events": []any{"Order Completed"}, "window": "30d"}},
 				map[string]any{"name": "revenue", "sum": map[string]any{"events": []any{"Order Completed"}, "of": "properties.total"}},
 			}),
-	}, triggerFields()...)
+	}, slices.Concat(segmentFields(), triggerFields())...)
 }
 
 // definitionFile says what a definition file is made of.
@@ -282,6 +282,9 @@ func readDefinition(path string) (*Definition, []service.Lint, error) {
 		var rule *trigger.RuleError
 		if errors.As(err, &rule) && rule.Rule >= 0 {
 			return triggers[rule.Rule].Line
+		}
+		if at, ok := segmentOf(err); ok {
+			return file.Items(fieldSegments)[at].Line
 		}
 		return 1
 	}), nil
@@ -332,8 +335,10 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definit
 	if def.Features, err = feature.New(specs, compileWhere, triggers.interests...); err != nil {
 		return nil, triggers.blame(err)
 	}
-	noSegments := func(string) bool { return false }
-	if def.messages, err = triggers.finish(def.Features, noSegments); err != nil {
+	if def.Segments, err = parseSegments(conf, def.Features, &def.files); err != nil {
+		return nil, err
+	}
+	if def.messages, err = triggers.finish(def.Features, def.hasSegment); err != nil {
 		return nil, err
 	}
 	if def.messages != nil {

@@ -226,9 +226,9 @@ func resultOf(h feature.PurchaseHistory, v float64) feature.Result {
 	return feature.Result{Value: feature.Of(v)}
 }
 
-// follow keeps the parameters of the models up to date until ctx ends.
-func (p *Profiles) follow(ctx context.Context, files []follower) {
-	for _, file := range files {
+// follow keeps the parameters of models and segments up to date until ctx ends.
+func (p *Profiles) follow(ctx context.Context) {
+	for _, file := range p.files {
 		ticker := time.NewTicker(modelInterval)
 		p.following.Add(1)
 		go func() {

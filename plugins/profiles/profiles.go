@@ -127,6 +127,10 @@ type Profiles struct {
 	outboxes   atomic.Int32 // that wait for messages
 	hinted     chan string  // keys of customers that may have some
 	lostClaims *service.MetricCounter
+	entered    *service.MetricCounter
+	left       *service.MetricCounter
+	dropped    *service.MetricCounter
+	members    *service.MetricGauge // by segment
 
 	messages     *messages // nil without triggers
 	fired        *service.MetricCounter
@@ -134,6 +138,7 @@ type Profiles struct {
 	lostFirings  *service.MetricCounter
 	dataFailures *service.MetricCounter
 
+	files     []follower // of parameters
 	closing   sync.Once
 	unfollow  context.CancelFunc
 	following sync.WaitGroup
@@ -167,6 +172,10 @@ func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 		unidentified:  res.Metrics().NewCounter("profiles_unidentified_events"),
 		refusedMerges: res.Metrics().NewCounter("profiles_merges_refused"),
 		lostClaims:    res.Metrics().NewCounter("profile_changes_claims_lost"),
+		entered:       res.Metrics().NewCounter("profiles_segments_entered"),
+		left:          res.Metrics().NewCounter("profiles_segments_left"),
+		dropped:       res.Metrics().NewCounter("profiles_messages_dropped"),
+		members:       res.Metrics().NewGauge("profiles_segment_members", "segment"),
 		hinted:        make(chan string, hints),
 		messages:      def.messages,
 		fired:         res.Metrics().NewCounter("profile_triggers", "trigger", "outcome"),
@@ -182,7 +191,8 @@ func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.unfollow = cancel
-	p.follow(ctx, def.files)
+	p.files = def.files
+	p.follow(ctx)
 	return p
 }
 

@@ -17,8 +17,8 @@ import (
 type Query struct {
 	// AsOf is the moment features are evaluated at; zero is now.
 	AsOf time.Time
-	// Fields are the parts wanted: traits, features, traits.NAME and
-	// features.NAME. None wants everything.
+	// Fields are the parts wanted: traits, features, segments, traits.NAME,
+	// features.NAME and segments.NAME. None wants everything.
 	Fields []string
 }
 
@@ -26,7 +26,7 @@ type Query struct {
 type UnknownFieldError struct{ Field string }
 
 func (e *UnknownFieldError) Error() string {
-	return fmt.Sprintf("field %q is unknown; use traits, features, traits.NAME or features.NAME of a feature that is defined", e.Field)
+	return fmt.Sprintf("field %q is unknown; use traits, features, segments, traits.NAME, or features.NAME or segments.NAME of one that is defined", e.Field)
 }
 
 // Result is a profile as it was asked for.
@@ -38,8 +38,8 @@ type Result struct {
 	ID string
 	// UpdatedAt is the latest receivedAt of the customer's events.
 	UpdatedAt time.Time
-	// JSON is the profile, an object with id, traits, features, as_of and
-	// updated_at.
+	// JSON is the profile, an object with id, traits, features, segments, as_of
+	// and updated_at.
 	JSON []byte
 	// Complete tells that the features are what they were at AsOf. It is false
 	// for an AsOf so early that events of around it are no longer kept one by
@@ -246,6 +246,14 @@ func (p *Profiles) selection(fields []string) (*profile.Selection, error) {
 				return sel, &UnknownFieldError{field}
 			}
 			sel.Features = append(sel.Features, i)
+		case field == "segments" && p.def.Segments != nil:
+			sel.AllSegments = true
+		case named && part == "segments" && p.def.Segments != nil:
+			i, ok := p.def.Segments.Lookup(name)
+			if !ok {
+				return sel, &UnknownFieldError{field}
+			}
+			sel.Segments = append(sel.Segments, i)
 		default:
 			return sel, &UnknownFieldError{field}
 		}

@@ -58,6 +58,7 @@ type updater struct {
 	who       []int
 	changes   []store.Change
 	watcher   profile.Watcher
+	viewer    profile.Viewer
 }
 
 // update is an event, read.
@@ -73,7 +74,8 @@ type update struct {
 	traits    int // how many of updater.traits are its
 	firstOf   int
 	settled   bool
-	refused   bool // the customer was erased
+	refused   bool   // the customer was erased
+	messageID []byte // if segments are judged
 }
 
 type traitUpdate struct {
@@ -93,6 +95,7 @@ type customer struct {
 	lost    bool // somebody else wrote it first: its updates go again
 	follow  int  // the customer its link leads to, -1 for none
 	sources []int
+	cause   profile.Cause // of the latest change
 	err     error
 }
 
@@ -133,6 +136,9 @@ func (u *updater) read(i int, raw []byte) error {
 		u.identifyErasure(e, &up)
 		u.updates = append(u.updates, up)
 		return nil
+	}
+	if u.p.def.Segments != nil {
+		up.messageID = u.arena.keep(e.MessageID)
 	}
 	if err := u.identify(e, &up); err != nil {
 		return err
@@ -220,6 +226,7 @@ func (u *updater) customerByKey(key string) int {
 func (c *customer) forget() {
 	c.loaded, c.changed, c.linked, c.strip, c.lost = false, false, false, false, false
 	c.follow, c.err, c.sources = -1, nil, c.sources[:0]
+	c.cause = profile.Cause{Reason: profile.ByMerge}
 }
 
 func (u *updater) run(ctx context.Context) error {
@@ -370,6 +377,9 @@ func (u *updater) applyOne(up *update) error {
 	if c.version == store.Absent {
 		c.changed = true
 	}
+	if c.changed {
+		c.cause = profile.Cause{Reason: profile.ByEvent, EventID: up.messageID}
+	}
 	if !up.logged {
 		return nil
 	}
@@ -387,6 +397,7 @@ func (u *updater) applyOne(up *update) error {
 		u.p.late.Incr(1)
 	}
 	c.changed = true
+	c.cause = profile.Cause{Reason: profile.ByEvent, EventID: up.messageID}
 	for _, t := range u.traits[up.firstOf : up.firstOf+up.traits] {
 		if _, err := c.rec.SetTrait(t.name, t.value, up.fact.Time, up.source); err != nil {
 			c.err = err
@@ -533,6 +544,12 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		if c.err != nil || c.follow >= 0 && !c.linked || !chosen(c) {
 			continue
 		}
+		if !c.linked {
+			if err := u.judge(c); err != nil {
+				c.err = err
+				continue
+			}
+		}
 		if c.err = u.watcher.Watch(&c.rec, c.key); c.err != nil {
 			continue
 		}
@@ -561,6 +578,22 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		}
 	}
 	return nil
+}
+
+// judge finds the segments a customer is in after what was applied.
+func (u *updater) judge(c *customer) error {
+	j, err := u.viewer.Judge(&c.rec, c.key, u.p.now().UnixMilli(), c.cause)
+	u.p.judged(j)
+	return err
+}
+
+// judged counts what came of a judgement.
+func (p *Profiles) judged(j profile.Judgement) {
+	if j != (profile.Judgement{}) {
+		p.entered.Incr(int64(j.Entered))
+		p.left.Incr(int64(j.Left))
+		p.dropped.Incr(int64(j.Dropped))
+	}
 }
 
 // indexEdits makes the indexes agree with a record that is about to be written.

@@ -26,15 +26,16 @@ type Spec struct {
 
 // Inputs are what rules read of a customer at a moment.
 type Inputs interface {
-	// Feature returns the value of the feature at a position of the definition.
-	Feature(at int) feature.Result
+	// FeatureAt returns the value of the feature at a position of the
+	// definition, one of Set.Features.
+	FeatureAt(at int) feature.Result
 	// Trait returns a trait, Missing if it is not set.
 	Trait(name string) event.Value
 	// In tells whether the customer is in the segment at a position, which was
 	// judged before.
 	In(at int) bool
-	// Parameters returns the parameters that hold for this judgement.
-	Parameters() *Parameters
+	// Parameter returns a parameter; all of a judgement are of one moment.
+	Parameter(name string) any
 	// Document returns all of this as a query reads it: an object of features,
 	// traits, segments, parameters and as_of.
 	Document() map[string]any
