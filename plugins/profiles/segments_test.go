@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,6 +125,7 @@ func TestSegmentsAreEnteredByEventsAndLeftByTime(t *testing.T) {
 	sweep(t, p)
 	all := hear(t, p)
 	require.Equal(t, []string{"u1 Left active: time", "u1 Entered at_risk: time"}, lines(all))
+	slices.SortStableFunc(all, func(a, b transitionTold) int { return strings.Compare(b.UserID, a.UserID) })
 	require.Equal(t, entered, all[0].Properties.Since, "since when it was in")
 	require.True(t, all[0].Properties.Old)
 	require.False(t, all[0].Properties.New)
@@ -273,8 +276,8 @@ func TestSegmentListsPage(t *testing.T) {
 func TestWrongSegmentsAreRefused(t *testing.T) {
 	for _, tt := range []struct{ segments, want string }{
 		{`[{ name: a, when: 'features.revenu > 1' }]`, `segment "a": there is no feature "revenu"; did you mean "revenue"?`},
-		{`[{ name: a, when: 'segments.b' }, { name: bb, when: 'true' }]`, `segment "a": there is no segment "b"; did you mean "bb"?`},
-		{`[{ name: a, when: 'features.revenue > parameters.spender' }]`, `segment "a": there is no parameter "spender"; did you mean "spender_revenue"?`},
+		{`[{ name: a, when: 'segments.wales' }, { name: whales, when: 'true' }]`, `segment "a": there is no segment "wales"; did you mean "whales"?`},
+		{`[{ name: a, when: 'features.revenue > parameters.spender_revenu' }]`, `segment "a": there is no parameter "spender_revenu"; did you mean "spender_revenue"?`},
 		{`[{ name: a, when: 'segments.b' }, { name: b, when: '!segments.a' }]`, `it builds on itself: a needs b needs a; break the circle`},
 		{`[{ name: a, when: 'segments.a' }]`, `it builds on itself: a needs a; break the circle`},
 		{`[{ name: a, when: 'true' }, { name: a, when: 'false' }]`, `segment "a": the name is already that of segment 1`},
