@@ -30,6 +30,7 @@ func (s *suite) faults(round int) []fault {
 		{name: "kill -9 of a worker", inject: s.killWorkers(1)},
 		{name: "kill -9 of a worker", inject: s.killWorkers(1)},
 		{name: "kill -9 of all workers", inject: s.killWorkers(len(s.workers))},
+		{name: "kill -9 of who tells changes", inject: s.killTeller},
 		{name: "SIGTERM and restart of a worker", inject: s.restartWorker},
 		{name: "SIGTERM and restart of the collector", inject: s.restartCollector},
 		{name: "SIGSTOP of a worker past its session, SIGCONT", inject: s.pauseWorker},
@@ -90,6 +91,17 @@ func (s *suite) end(p *process) error {
 	s.report.slowestEnd = max(s.report.slowestEnd, time.Since(began))
 	s.report.ends++
 	return nil
+}
+
+// killTeller kills one of those who tell changes, with what it has claimed.
+func (s *suite) killTeller(context.Context) (bool, error) {
+	t := s.tellers[s.rand.IntN(len(s.tellers))]
+	t.signal(syscall.SIGKILL)
+	if err := t.wait(5 * time.Second); err == nil {
+		return false, fmt.Errorf("%s had ended by itself", t.name)
+	}
+	s.pause(time.Second)
+	return true, s.plant.start(t)
 }
 
 func (s *suite) restartWorker(context.Context) (bool, error) {

@@ -103,37 +103,43 @@ func (b *broker) caughtUp(ctx context.Context, group, topic string, most int64, 
 }
 
 // letters reads a topic of dead letters from start to end.
-func (b *broker) letters(ctx context.Context, seeds, topic string) ([]*deadletter.Envelope, error) {
+func (b *broker) letters(ctx context.Context, seeds, topic string) (letters []*deadletter.Envelope, err error) {
+	return letters, b.read(ctx, seeds, topic, func(value []byte) error {
+		letter, err := deadletter.Decode(value)
+		letters = append(letters, letter)
+		return err
+	})
+}
+
+// read reads a topic from start to end.
+func (b *broker) read(ctx context.Context, seeds, topic string, each func(value []byte) error) error {
 	ctx, done := context.WithTimeout(ctx, 2*time.Minute)
 	defer done()
 	ends, err := b.admin.ListEndOffsets(ctx, topic)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	left := int64(0)
 	ends.Each(func(o kadm.ListedOffset) { left += o.Offset })
 	if left == 0 {
-		return nil, nil
+		return nil
 	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(seeds, ",")...), kgo.ConsumeTopics(topic))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer client.Close()
-	var letters []*deadletter.Envelope
 	for left > 0 {
 		fetches := client.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("reading %s: %w", topic, ctx.Err())
+			return fmt.Errorf("reading %s: %w", topic, ctx.Err())
 		}
 		for r := range fetches.RecordsAll() {
-			letter, err := deadletter.Decode(r.Value)
-			if err != nil {
-				return nil, err
+			if err := each(r.Value); err != nil {
+				return err
 			}
-			letters = append(letters, letter)
 			left--
 		}
 	}
-	return letters, nil
+	return nil
 }

@@ -31,6 +31,7 @@ type report struct {
 	letters, parked   accounted
 	profiles, rebuilt *verdict
 	rebuildTook       time.Duration
+	changes           *changes
 }
 
 type accounted struct{ written, distinct int }
@@ -120,7 +121,10 @@ func (r *report) write(w io.Writer, s *suite, err error) {
 		line("Redis away: lines logged by a worker, at most", "%d, and %d when it was back", r.outageLines, r.outageLines)
 		line("Redis back: workers go on after", "%.1f s", r.resumed.Seconds())
 	}
-	line("change ids", "not compared: nothing emits changes yet")
+	if c := r.changes; c != nil {
+		line("change ids, delivered, with another content", "%d, %d, %d", len(c.content), c.delivered, c.forged)
+		line("changes out of turn, memberships, differences", "%d, %d, %d", c.outOfTurn, c.members, c.wrong)
+	}
 	line("took", "%.0f s", time.Since(r.began).Seconds())
 	if err != nil {
 		fmt.Fprintf(w, "\nFAILED\n  %v\n", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,10 +29,12 @@ type suite struct {
 	seeds              string
 	events, dead       string // topics
 	parked, redone     string
+	changed            string
 
 	broker    *broker
 	plant     *plant
 	workers   []*process
+	tellers   []*process // of changes
 	api       *process
 	apiAt     string
 	collector *process
@@ -74,16 +77,18 @@ func (s *suite) start(ctx context.Context) error {
 		return err
 	}
 	s.events, s.dead, s.parked, s.redone = s.id+"-events", s.id+"-dead", s.id+"-parked", s.id+"-rebuild"
+	s.changed = s.id + "-changes"
 	if err := s.broker.create(ctx, int32(s.partitions), s.events); err != nil {
 		return err
 	}
-	if err := s.broker.create(ctx, 3, s.dead, s.parked, s.redone); err != nil {
+	if err := s.broker.create(ctx, 3, s.dead, s.parked, s.redone, s.changed); err != nil {
 		return err
 	}
 	s.plant = &plant{binary: s.binary, dir: s.dir, env: append(redis,
 		"KAFKA_SEEDS="+s.seeds, "EVENTS_TOPIC="+s.events, "DEAD_LETTERS_TOPIC="+s.dead, "PARKED_TOPIC="+s.parked,
 		"REBUILD_DEAD_LETTERS_TOPIC="+s.redone, "CONSUMER_GROUP="+s.group(), "REPLAY_GROUP="+s.group()+"-replay",
 		"KAFKA_SESSION_TIMEOUT="+session.String(), "KAFKA_HEARTBEAT_INTERVAL=1s",
+		"CHANGES_TOPIC="+s.changed, "SEGMENTS_SWEEP_INTERVAL=5s",
 		"PROFILE_DEFINITION="+definition, "REDIS_MAX_RECORD_BYTES="+recordLimit,
 		// Batches so small that there are many to interrupt.
 		"BATCH_RECORDS=200", "PIPELINE_THREADS=2", "WRITE_KEY="+writeKey, "REDIS_PREFIX="+s.id,
@@ -94,6 +99,13 @@ func (s *suite) start(ctx context.Context) error {
 			return err
 		}
 		s.workers = append(s.workers, w)
+	}
+	for i := range 2 {
+		t, err := s.plant.process(fmt.Sprintf("changes-%d", i+1), "configs/retail/changes.yaml")
+		if err != nil {
+			return err
+		}
+		s.tellers = append(s.tellers, t)
 	}
 	if s.apiAt, err = freeAddress(); err != nil {
 		return err
@@ -109,12 +121,12 @@ func (s *suite) start(ctx context.Context) error {
 		return err
 	}
 	s.sender = &sender{address: collectAt}
-	for _, p := range append([]*process{s.collector}, s.workers...) {
+	for _, p := range slices.Concat([]*process{s.collector}, s.workers, s.tellers) {
 		if err := s.plant.start(p); err != nil {
 			return err
 		}
 	}
-	for _, p := range append([]*process{s.collector}, s.workers...) {
+	for _, p := range slices.Concat([]*process{s.collector}, s.workers, s.tellers) {
 		if err := p.ready(ctx); err != nil {
 			return err
 		}
@@ -299,7 +311,10 @@ func (s *suite) compare(ctx context.Context) error {
 		return err
 	}
 	s.report.judge("profiles", s.report.profiles)
-	for _, p := range append([]*process{s.api, s.collector}, s.workers...) {
+	if err := s.compareChanges(ctx); err != nil {
+		return err
+	}
+	for _, p := range slices.Concat([]*process{s.api, s.collector}, s.workers, s.tellers) {
 		if err := s.end(p); err != nil {
 			return err
 		}
