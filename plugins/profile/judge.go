@@ -3,6 +3,7 @@ package profile
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"maps"
 	"slices"
 	"strconv"
@@ -355,18 +356,29 @@ func newMessage(key, name string, at int64, tail []byte) Message {
 	_, _ = sum.Write(head)
 	_, _ = sum.Write(tail)
 	m := Message{ID: MessageID(sum.Sum(nil)[:len(MessageID{})]), At: at}
-	head = append(head, m.ID.String()...)
+	head = hex.AppendEncode(head, m.ID[:])
 	m.Content = append(head, tail...)
 	return m
 }
 
-// leaveAll tells that a customer is in no segment any more, having been merged
-// into another. It may be told by either of the two, and is the same.
+// leaveAll notes that the customer of another record, who is merged into this
+// one, is in no segment any more.
 func (r *Record) leaveAll(key string, o *Record) (changed bool) {
+	r.leaving = append(r.leaving, o.leaving...)
 	for _, m := range o.members {
-		r.Tell(transition{
-			key: key, segment: string(m.name), at: o.judgedAt, since: m.since, cause: Cause{Reason: ByMerge}, into: string(o.link),
-		}.message())
+		r.leaving = append(r.leaving, transition{
+			key: key, segment: string(m.name), since: m.since, cause: Cause{Reason: ByMerge}, into: string(o.link),
+		})
 	}
 	return len(o.members) > 0
+}
+
+// TellLeft tells at a time which segments those customers left who were merged
+// in since the record was read. Whoever merges does this before writing.
+func (r *Record) TellLeft(now int64) {
+	for _, t := range r.leaving {
+		t.at = now
+		r.Tell(t.message())
+	}
+	r.leaving = r.leaving[:0]
 }

@@ -3,7 +3,6 @@ package profile
 import (
 	"cmp"
 	"encoding/binary"
-	"encoding/hex"
 	"slices"
 )
 
@@ -18,9 +17,6 @@ import (
 
 // MessageID identifies a message for ever.
 type MessageID [16]byte
-
-// String is the id as it is told.
-func (id MessageID) String() string { return hex.EncodeToString(id[:]) }
 
 // Message is something to tell.
 type Message struct {

@@ -198,6 +198,7 @@ type Record struct {
 	judgedBy  uint32   // the rules it was found by
 	outbox    []Message
 	lease     int64
+	leaving   []transition // of customers merged in, to be told
 	triggers  trigger.State
 	scratch   []byte
 

@@ -107,17 +107,27 @@ func (d *Definition) hasSegment(name string) bool {
 	return ok
 }
 
-// compileRule makes a rule of a Bloblang query: of a comparison or several a
-// program of its own, which is faster by far, of any other a query.
+// compileRule makes a rule of a Bloblang query. One of comparisons is judged by
+// a program, which is faster by far and gives the same.
 func compileRule(text string, names segment.Names) (segment.Rule, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	return func(in segment.Inputs) bool {
+	byQuery := func(in segment.Inputs) bool {
 		result, err := query.Query(in.Document())
 		holds, ok := result.(bool)
 		return err == nil && ok && holds
+	}
+	program, err := segment.CompileProgram(text, names)
+	if err != nil {
+		return byQuery, nil
+	}
+	return func(in segment.Inputs) bool {
+		if holds, known := program.Holds(in); known {
+			return holds
+		}
+		return byQuery(in)
 	}, nil
 }
 

@@ -57,7 +57,7 @@ func hear(t testing.TB, p *Profiles) (all []transitionTold) {
 		for _, m := range d.Messages {
 			var heard transitionTold
 			require.NoError(t, json.Unmarshal(m.Content, &heard), "%s", m.Content)
-			require.Equal(t, m.ID.String(), heard.MessageID)
+			require.Equal(t, fmt.Sprintf("%x", m.ID), heard.MessageID)
 			all = append(all, heard)
 		}
 		require.NoError(t, d.Settle(context.Background()))
@@ -282,9 +282,9 @@ func TestWrongSegmentsAreRefused(t *testing.T) {
 		{`[{ name: a, when: 'segments.a' }]`, `it builds on itself: a needs a; break the circle`},
 		{`[{ name: a, when: 'true' }, { name: a, when: 'false' }]`, `segment "a": the name is already that of segment 1`},
 		{`[{ name: a, when: 'features.keys().length() > 2' }]`, `there is no feature "keys"`},
-		{`[{ name: a, when: 'features["revenue"] > 2' }]`, `write what is read of features as features.NAME`},
+		{`[{ name: a, when: 'features != null' }]`, `write what is read of features as features.NAME`},
 		{`[{ name: a, when: 'now() > "2026"' }]`, `a rule cannot ask for the time`},
-		{`[{ name: a, when: 'features.revenue >' }]`, `when`},
+		{`[{ name: a, when: 'features.revenue >' }]`, `expected query`},
 		{`[{ name: "a b", when: 'true' }]`, `name must be letters, digits and underscores`},
 	} {
 		path := writeDefinition(t, shop+"segments: "+tt.segments+"\nparameters: { spender_revenue: 1 }\n")
@@ -398,7 +398,7 @@ func TestMembersEqualTheOracle(t *testing.T) {
 		var sent [][]byte
 		merged := map[string]string{}
 		listener := map[string]map[string]bool{}
-		for i := range rapid.IntRange(1, 25).Draw(rt, "steps") {
+		for i := range rapid.IntRange(1, 15).Draw(rt, "steps") {
 			switch rapid.IntRange(0, 6).Draw(rt, "step") {
 			case 0, 1, 2:
 				kind := rapid.SampledFrom([]string{"userId", "anonymousId"}).Draw(rt, "kind")

@@ -59,6 +59,7 @@ type updater struct {
 	changes   []store.Change
 	watcher   profile.Watcher
 	viewer    profile.Viewer
+	now       int64 // of the attempt under way, in Unix milliseconds
 }
 
 // update is an event, read.
@@ -234,6 +235,7 @@ func (u *updater) run(ctx context.Context) error {
 		if err := u.load(ctx); err != nil {
 			return err
 		}
+		u.now = u.p.now().UnixMilli()
 		u.apply()
 		again, err := u.commit(ctx)
 		if err != nil || !again {
@@ -544,6 +546,7 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		if c.err != nil || c.follow >= 0 && !c.linked || !chosen(c) {
 			continue
 		}
+		c.rec.TellLeft(u.now)
 		if !c.linked {
 			if err := u.judge(c); err != nil {
 				c.err = err
@@ -582,7 +585,7 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 
 // judge finds the segments a customer is in after what was applied.
 func (u *updater) judge(c *customer) error {
-	j, err := u.viewer.Judge(&c.rec, c.key, u.p.now().UnixMilli(), c.cause)
+	j, err := u.viewer.Judge(&c.rec, c.key, u.now, c.cause)
 	u.p.judged(j)
 	return err
 }
