@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/redpanda-data/benthos/v4/public/service"
@@ -19,6 +20,9 @@ import (
 // The pipelines that use Kafka and Redis are configured by environment alone.
 func TestEnvironmentConfiguresTheRetailPipelines(t *testing.T) {
 	t.Chdir("../..")
+	// What mappings import is named from here, not from where the test began.
+	env := service.GlobalEnvironment().Clone()
+	env.UseBloblangEnvironment(bloblang.GlobalEnvironment().WithCustomImporter(os.ReadFile))
 	pipelines, err := filepath.Glob("configs/retail/*.yaml")
 	require.NoError(t, err)
 	secure := map[string]string{
@@ -55,7 +59,7 @@ func TestEnvironmentConfiguresTheRetailPipelines(t *testing.T) {
 				continue // definitions and plans
 			}
 			t.Run(c.name+"/"+filepath.Base(path), func(t *testing.T) {
-				lints, err := service.GlobalEnvironment().FullConfigSchema("", "").NewStreamConfigLinter().
+				lints, err := env.FullConfigSchema("", "").NewStreamConfigLinter().
 					SetEnvVarLookupFunc(func(_ context.Context, name string) (string, bool) { v, ok := c.env[name]; return v, ok }).
 					LintYAML(text)
 				require.NoError(t, err)
