@@ -55,6 +55,9 @@ type Judgement struct {
 // leaves a message in the outbox. A record that is not judged for an event
 // stays as it is if there is none.
 func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgement, err error) {
+	if r.Erased() {
+		return j, nil // nothing is to be said of them
+	}
 	set := r.def.Segments
 	if set == nil && len(r.members) == 0 {
 		if r.judgedAt > 0 && cause.Reason != "" {

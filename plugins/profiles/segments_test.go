@@ -247,6 +247,19 @@ func TestExpiredRecordsLeaveNoMembers(t *testing.T) {
 	require.Equal(t, map[string]int64{"active": 1, "at_risk": 0, "spender": 0}, counts(t, p))
 }
 
+// TestNothingIsToldOfTheErased: an erased customer is in no segment, not even
+// in that of those of whom nothing is known, and nothing more is told.
+func TestNothingIsToldOfTheErased(t *testing.T) {
+	p, now := openAt(t, segmented, orderedAt.Add(time.Second))
+	apply(t, p, order("m1", `"userId":"u1"`, 200))
+	tombstone := func(key string, rec *profile.Record) (bool, string) { return rec.Erase(now.Now().UnixMilli()), "" }
+	require.NoError(t, p.edit(context.Background(), []string{"uu1"}, tombstone))
+	now.pass(40 * 24 * time.Hour)
+	sweep(t, p)
+	require.Empty(t, lines(hear(t, p)))
+	require.Equal(t, map[string]int64{"active": 0, "at_risk": 0, "spender": 0}, counts(t, p))
+}
+
 func TestSegmentListsPage(t *testing.T) {
 	p, _ := openAt(t, segmented, orderedAt.Add(time.Second))
 	var events [][]byte
