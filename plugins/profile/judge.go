@@ -249,6 +249,11 @@ func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selectio
 	if err := w.judge(r); err != nil {
 		return dst, err
 	}
+	if w.lasting != nil {
+		// What compares a value that moves changes at a moment nobody knows.
+		w.lasting.fleeting = w.lasting.fleeting || !r.def.Segments.Lasting ||
+			slices.ContainsFunc(r.def.Segments.Features, func(at int) bool { return w.value(at).motion.Moves() })
+	}
 	dst = append(dst, `,"segments":{`...)
 	first := true
 	for i, in := range w.in {
@@ -263,7 +268,11 @@ func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selectio
 		dst = append(dst, '"')
 		dst = append(dst, name...)
 		dst = append(dst, `":{"since":`...)
-		if since, ok := r.MemberSince(name); ok && since <= asOf {
+		since, ok := r.MemberSince(name)
+		if w.lasting != nil && since > asOf {
+			w.lasting.fleeting = true
+		}
+		if ok && since <= asOf {
 			dst = append(dst, '"')
 			dst = event.AppendTime(dst, since)
 			dst = append(dst, `"}`...)

@@ -10,6 +10,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/segment"
 )
 
 // half is a feature computed from another.
@@ -36,6 +37,9 @@ func TestRenderingsAreTheProfile(t *testing.T) {
 				}})
 		}
 		def := newDefinition(t, specs)
+		if rapid.Bool().Draw(t, "segments") {
+			def.Segments = segmentsOf(t, def, segment.Spec{Name: "some", When: "features." + specs[0].Name + " > 1"})
+		}
 		var p event.Parser
 		r := &profile.Record{}
 		r.Reset(def)
@@ -75,6 +79,20 @@ func TestRenderingsAreTheProfile(t *testing.T) {
 
 // TestRenderingsLast: the ordinary definition of a shop gets renderings, which
 // hold until the first event leaves a window.
+// segmentsOf makes segments of comparisons.
+func segmentsOf(t require.TestingT, def *profile.Definition, specs ...segment.Spec) *segment.Set {
+	none := &segment.Parameters{}
+	set, err := segment.New(specs, def.Features, func() *segment.Parameters { return none }, func(text string, names segment.Names) (segment.Rule, error) {
+		program, err := segment.CompileProgram(text, names)
+		return func(in segment.Inputs) bool {
+			holds, _ := program.Holds(in)
+			return holds
+		}, err
+	})
+	require.NoError(t, err)
+	return set
+}
+
 func TestRenderingsLast(t *testing.T) {
 	orders := func(name string, kind feature.Kind, window time.Duration) feature.Spec {
 		return feature.Spec{Name: name, Kind: kind, Events: []string{"Order Completed"}, Window: window, Unit: time.Hour}

@@ -66,7 +66,13 @@ func parseSegments(conf *service.ParsedConfig, features *feature.Definition, fil
 			return nil, err
 		}
 	}
-	return segment.New(specs, features, parameters, compileRule)
+	set, err := segment.New(specs, features, parameters, compileRule)
+	if err != nil {
+		return nil, err
+	}
+	path, err := conf.FieldString(fieldParametersFile)
+	set.Lasting = set.Lasting && path == ""
+	return set, err
 }
 
 func parseParameters(conf *service.ParsedConfig, files *[]follower) (current func() *segment.Parameters, err error) {

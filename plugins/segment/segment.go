@@ -69,6 +69,9 @@ type Set struct {
 	Features []int
 	// Hash identifies the rules, without their parameters.
 	Hash uint32
+	// Lasting tells that segments are the same as long as the features are: no
+	// rule reads as_of, and the parameters are those of always.
+	Lasting bool
 
 	parameters func() *Parameters
 	order      []int // in which segments are judged
@@ -92,6 +95,7 @@ const MaxSegments = 1000
 var (
 	nameForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 	literal  = regexp.MustCompile(`"(\\.|[^"\\])*"`)
+	moment   = regexp.MustCompile(`\bas_of\b`)
 	clock    = regexp.MustCompile(`\b(now|timestamp_unix(_milli|_micro|_nano)?)\s*\(\s*\)`)
 )
 
@@ -114,7 +118,7 @@ func References(text, kind string) (names []string, err error) {
 // at the moment, and always has the same names. The error joins a *SpecError
 // for everything that is wrong.
 func New(specs []Spec, features *feature.Definition, parameters func() *Parameters, compile RuleCompiler) (*Set, error) {
-	s := &Set{parameters: parameters}
+	s := &Set{parameters: parameters, Lasting: true}
 	if len(specs) > MaxSegments {
 		return nil, fmt.Errorf("there are %d segments; a definition can have %d", len(specs), MaxSegments)
 	}
@@ -139,6 +143,7 @@ func New(specs []Spec, features *feature.Definition, parameters func() *Paramete
 	hash := xxhash.New()
 	for i := range s.Segments {
 		seg := &s.Segments[i]
+		s.Lasting = s.Lasting && !moment.MatchString(literal.ReplaceAllString(seg.When, `""`))
 		_, _ = hash.WriteString(seg.Name + "\x00" + seg.When + "\x00")
 		for _, err := range s.link(seg, features, names, compile) {
 			errs = append(errs, &SpecError{written[seg.Name], seg.Name, err})
