@@ -5,6 +5,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/configlint"
+	"github.com/connect-personalize/connect-personalize/plugins/content"
 	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/model"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
@@ -40,6 +41,11 @@ func fileKinds() []configlint.Kind {
 			Name:      "token",
 			Recognise: func(keys configlint.Keys) bool { return keys.Any("tokens", "signing_keys") },
 			Lint:      lintCredentials,
+		},
+		{
+			Name:      "content block",
+			Recognise: func(keys configlint.Keys) bool { return keys.Any("template") },
+			Lint:      lintBlock,
 		},
 		configlint.JSONSchema(),
 	}
@@ -86,6 +92,18 @@ func lintPlan(path string) ([]configlint.Lint, error) {
 
 func lintModel(path string) ([]configlint.Lint, error) {
 	problems, err := model.Lint(path)
+	lints := make([]configlint.Lint, len(problems))
+	for i, p := range problems {
+		lints[i] = configlint.Lint{
+			Path: p.File,
+			Lint: service.Lint{Line: p.Line, Column: 1, Type: service.LintCustom, What: p.Message},
+		}
+	}
+	return lints, err
+}
+
+func lintBlock(path string) ([]configlint.Lint, error) {
+	_, problems, err := content.Load(path, profiles.ContentNames)
 	lints := make([]configlint.Lint, len(problems))
 	for i, p := range problems {
 		lints[i] = configlint.Lint{
