@@ -23,6 +23,7 @@ import (
 type handler struct {
 	conf      *config
 	guard     guard
+	content   *blocks // nil where none are served
 	reader    reader
 	coalescer coalescer
 	batches   chan struct{} // one token for each batch read under way

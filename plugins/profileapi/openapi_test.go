@@ -122,7 +122,11 @@ func (c *contract) conforms(method string, u *url.URL, a answer) error {
 		return c.check(path, a.body)
 	case typeNDJSON:
 		for line := range strings.Lines(a.body) {
-			if err := c.check("/components/schemas/BatchEntry", line); err != nil {
+			entry := "BatchEntry"
+			if p.name == "content_batch" {
+				entry = "ContentEntry"
+			}
+			if err := c.check("/components/schemas/"+entry, line); err != nil {
 				return err
 			}
 		}

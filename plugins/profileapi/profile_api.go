@@ -37,6 +37,7 @@ const (
 	fieldSource               = "source"
 	fieldMaxAge               = "max_age"
 	fieldAllowedOrigins       = "allowed_origins"
+	fieldContent              = "content"
 	fieldRoundTrips           = "round_trips"
 	fieldCache                = "cache"
 	fieldMaxBytes             = "max_bytes"
@@ -206,6 +207,10 @@ root = match {
 				Description("The origins whose web pages may call the API from a browser (CORS), each named in full.").
 				Default([]any{}).Example([]string{"https://crm.example.com"}).Advanced().
 				LintRule(`root = if this.type() == "array" && this.any(o -> !o.string().re_match("^https?://[^/*]+$")) { "name each origin in full, without a path or *, such as https://crm.example.com" }`),
+			service.NewStringField(fieldContent).
+				Description("The folder of the content blocks to serve, one a file; none are served if it is empty. The folder is followed: changed blocks are served from then on, and if one is not correct the last good ones stay.").
+				Default("").Example("./configs/content").
+				LintRule(`root = lint_content_blocks(this)`),
 			positiveField(fieldRoundTrips, 4, "How many reads of the store may be under way at once for single profiles, and as many again for batches. What arrives meanwhile is read together."),
 			service.NewObjectField(fieldCache,
 				service.NewStringField(fieldMaxBytes).
@@ -300,6 +305,7 @@ type config struct {
 	origins      map[string]bool
 	roundTrips   int
 	cache        profiles.CacheOptions
+	content      string
 
 	limits struct {
 		connections, headerBytes, idBytes, batchIDs int
@@ -356,6 +362,9 @@ func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
 	c.origins = make(map[string]bool, len(origins))
 	for _, o := range origins {
 		c.origins[o] = true
+	}
+	if c.content, err = p.FieldString(fieldContent); err != nil {
+		return nil, err
 	}
 	if c.roundTrips, err = positive(p, fieldRoundTrips); err != nil {
 		return nil, err
@@ -536,6 +545,11 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 		r = cached
 	}
 	h := newHandler(conf, r, res)
+	if conf.content != "" {
+		if h.content, err = openBlocks(conf.content, r, res); err != nil {
+			return nil, err
+		}
+	}
 	var follow *rotation
 	if conf.tokensFile != "" {
 		follow = &rotation{path: conf.tokensFile, inline: conf.credentials, guard: &h.guard, log: res.Logger()}
@@ -592,10 +606,13 @@ func (in *input) serve(ln net.Listener) {
 	in.log.Infof("Listening on %s://%s", scheme, ln.Addr())
 	ln = limitConnections(ln, in.conf.limits.connections, in.conf.timeouts.request, func() { in.handler.telemetry.cut.Incr(1) })
 	in.following.Do(func() {
+		var ctx context.Context
+		ctx, in.unfollow = context.WithCancel(context.Background())
 		if in.rotation != nil {
-			var ctx context.Context
-			ctx, in.unfollow = context.WithCancel(context.Background())
 			go in.rotation.follow(ctx)
+		}
+		if in.handler.content != nil {
+			go in.handler.content.follow(ctx)
 		}
 	})
 	go func() {

@@ -7,12 +7,15 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/connect-personalize/connect-personalize/plugins/content"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
 )
 
 const (
 	typeJSON       = "application/json"
 	typeNDJSON     = "application/x-ndjson"
+	typeHTML       = "text/html"
+	typeText       = "text/plain"
 	typeMergePatch = "application/merge-patch+json"
 )
 
@@ -20,6 +23,9 @@ const (
 var (
 	valueJSON    = []string{typeJSON}
 	valueNDJSON  = []string{typeNDJSON}
+	valueHTML    = []string{content.HTML.MediaType()}
+	valueText    = []string{content.Text.MediaType()}
+	valueSandbox = []string{"sandbox"}
 	valueNosniff = []string{"nosniff"}
 	valueNoStore = []string{"no-store"}
 	valueGzip    = []string{"gzip"}

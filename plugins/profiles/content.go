@@ -3,6 +3,8 @@ package profiles
 import (
 	"fmt"
 
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+
 	"github.com/connect-personalize/connect-personalize/plugins/content"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 )
@@ -27,4 +29,37 @@ func NamesOf(def *profile.Definition) content.Names {
 		names.Features = append(names.Features, def.Features.Features[i].Name)
 	}
 	return names
+}
+
+func init() {
+	// The blocks are linted with the config that names their folder.
+	err := bloblang.RegisterFunctionV2("lint_content_blocks",
+		bloblang.NewPluginSpec().
+			Description("Returns what is wrong with the content blocks of a folder, an array of strings that is empty for correct ones, and for an empty path.").
+			Param(bloblang.NewStringParam("path").Description("The path of the folder.")),
+		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
+			path, err := args.GetString("path")
+			if err != nil {
+				return nil, err
+			}
+			return func() (any, error) { return lintBlocks(path), nil }, nil
+		})
+	if err != nil {
+		panic(err)
+	}
+}
+
+func lintBlocks(path string) []any {
+	out := []any{}
+	if path == "" {
+		return out
+	}
+	problems, err := content.Lint(path, ContentNames)
+	if err != nil {
+		return append(out, fmt.Sprintf("%v; write the path of a folder of content blocks, relative to the folder the command runs in", err))
+	}
+	for _, p := range problems {
+		out = append(out, p.String())
+	}
+	return out
 }

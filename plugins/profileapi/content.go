@@ -1,0 +1,451 @@
+package profileapi
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/content"
+	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// blocks are the content blocks an API serves.
+type blocks struct {
+	folder *content.Folder
+	log    *service.Logger
+
+	rendered *service.MetricCounter
+	latency  *service.MetricTimer
+
+	// said holds the blocks whose failure the log has told since they were
+	// last read.
+	mu   sync.Mutex
+	said map[string]bool
+}
+
+// contentInterval is how often the folder is looked at.
+const contentInterval = 2 * time.Second
+
+// openBlocks reads the folder of blocks for what r serves.
+func openBlocks(path string, r reader, res *service.Resources) (*blocks, error) {
+	b := &blocks{
+		log:      res.Logger(),
+		said:     map[string]bool{},
+		rendered: res.Metrics().NewCounter("content_blocks", "block", "outcome"),
+		latency:  res.Metrics().NewTimer("content_block_latency_ns", "block"),
+	}
+	var names content.Names
+	// What is served decides what there is, not the definition a block names.
+	if defined, ok := r.(interface{ Definition() *profile.Definition }); ok {
+		names = profiles.NamesOf(defined.Definition())
+	}
+	var err error
+	b.folder, err = content.Open(path, func(string) (content.Names, error) { return names, nil })
+	return b, err
+}
+
+// follow keeps the blocks as their files are.
+func (b *blocks) follow(ctx context.Context) {
+	b.folder.Follow(ctx, contentInterval, func(err error) {
+		if err != nil {
+			b.log.Errorf("The content blocks have changed and are not correct; the last good ones stay: %v", err)
+			return
+		}
+		b.mu.Lock()
+		b.said = map[string]bool{}
+		b.mu.Unlock()
+		b.log.Info("The content blocks have changed and were read anew.")
+	})
+}
+
+// render gives a block's content, counts it, and says once in the log that a
+// block fails. Neither has anything of the profile.
+func (b *blocks) render(block *content.Block, p *content.Profile) content.Result {
+	began := time.Now()
+	result := block.Render(p)
+	b.latency.Timing(int64(time.Since(began)), block.Name)
+	outcome := "rendered"
+	switch result.Fallback {
+	case "":
+	case content.NoCustomer, content.MissingValue:
+		outcome = "fallback"
+	default:
+		outcome = "failed"
+		b.mu.Lock()
+		said := b.said[block.Name]
+		b.said[block.Name] = true
+		b.mu.Unlock()
+		if !said {
+			b.log.Errorf("The content block %s gives its fallback: line %d: %s. The metric content_blocks tells how often.", block.Name, result.Line, result.Problem)
+		}
+	}
+	b.rendered.Incr(1, block.Name, outcome)
+	return result
+}
+
+var (
+	noContent = problem{status: http.StatusNotFound, code: "no_content",
+		message: "this API serves no content: set content to a folder of blocks"}
+	noSuchBlock = problem{status: http.StatusNotFound, code: "no_such_block",
+		message: "there is no content block of this name"}
+	noSuchSample = problem{status: http.StatusNotFound, code: "no_such_sample",
+		message: "the block has no sample of this name: send a profile, or write samples into its file"}
+)
+
+func (h *handler) block(name string) (*content.Block, *problem) {
+	if h.content == nil {
+		return nil, &noContent
+	}
+	b, ok := h.content.folder.Block(name)
+	if !ok {
+		return nil, &noSuchBlock
+	}
+	return b, nil
+}
+
+// contentRoutes are those of content blocks.
+func contentRoutes() []route {
+	page := func(example string) []media {
+		return []media{{typeHTML, "", example}, {typeText, "", "Happy birthday, Jo!"}}
+	}
+	const banner = "<p>Hello Jo</p>"
+	return []route{
+		{
+			method: http.MethodGet, pattern: "/api/customer/{id}/content/{block}", page: "content", scope: scopeContent, serve: (*handler).getContent,
+			doc: operation{id: "getContent", summary: "A content block as a customer gets it",
+				description: "The block's fallback is an answer like any other; Content-Fallback says that it is one, and why.",
+				parameters:  []string{"as_of", "If-None-Match"},
+				answers: []outcome{
+					{status: http.StatusOK, description: "The content.", headers: []string{"ETag", "Cache-Control"}, content: page(banner)},
+					{status: http.StatusNotModified, description: "The content is the one that If-None-Match names.", headers: []string{"ETag", "Cache-Control"}},
+				},
+				refusals: []int{400, 404, 500, 503}},
+		},
+		{
+			method: http.MethodGet, pattern: "/api/content", page: "content_list", scope: scopeContent, serve: (*handler).listContent,
+			doc: operation{id: "listContent", summary: "The content blocks there are",
+				answers: []outcome{{status: http.StatusOK, description: "The blocks, in order of name.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Blocks",
+					`{"blocks":[{"name":"hello","type":"html","description":"Greets.","requires":["traits.first_name"],"samples":["Jo"]}]}`}}}},
+				refusals: []int{400, 404}},
+		},
+		{
+			method: http.MethodGet, pattern: "/api/content/{block}/preview", page: "content_preview", scope: scopeContent, serve: (*handler).previewSample,
+			doc: operation{id: "previewSample", summary: "A content block as one of its samples gets it",
+				parameters: []string{"sample"},
+				answers:    []outcome{{status: http.StatusOK, description: "The content.", headers: []string{"Cache-Control"}, content: page(banner)}},
+				refusals:   []int{400, 404}},
+		},
+		{
+			method: http.MethodPost, pattern: "/api/content/{block}/preview", page: "content_preview", scope: scopeContent, serve: (*handler).previewProfile,
+			doc: operation{id: "previewProfile", summary: "A content block as a made-up profile gets it",
+				body:     []media{{typeJSON, "PreviewQuestion", `{"profile":{"traits":{"first_name":"Jo"},"features":{"orders_30d":2}}}`}},
+				answers:  []outcome{{status: http.StatusOK, description: "The content.", headers: []string{"Cache-Control"}, content: page(banner)}},
+				refusals: []int{400, 404, 408, 413, 415}},
+		},
+		{
+			method: http.MethodPost, pattern: "/api/content/{block}/batch", page: "content_batch", scope: scopeContent, serve: (*handler).batchContent,
+			doc: operation{id: "getContents", summary: "A content block for many customers, in the order they were asked for",
+				parameters: []string{"as_of"},
+				body:       []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
+				answers: []outcome{{status: http.StatusOK, description: "The contents, in order.", headers: []string{"Cache-Control"}, content: []media{
+					{typeJSON, "ContentAnswer", `{"contents":[{"id":"42","content":"<p>Hello Jo</p>"},{"id":"43","content":"<p>Hello</p>","fallback":"no_customer"}]}`},
+					{typeNDJSON, "", `{"id":"42","content":"<p>Hello Jo</p>"}`},
+				}}},
+				refusals: []int{400, 404, 406, 408, 413, 415, 500, 503}},
+		},
+	}
+}
+
+// parseAsOfOnly reads a query string in which only as_of may stand.
+func parseAsOfOnly(rawQuery string) (question, *problem) {
+	q, refusal := parseQuestion(rawQuery)
+	if refusal == nil && len(q.Fields) > 0 {
+		refusal = badRequest("unknown_parameter", "the query string has a parameter other than as_of")
+	}
+	return q, refusal
+}
+
+// getContent answers with a block as a customer gets it.
+func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) int {
+	block, refusal := h.block(v.name)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	q, refusal := parseAsOfOnly(r.URL.RawQuery)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	result, refusal := h.readOne(v.id, q, v.started)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	if isTooEarly(q, result) {
+		return refuse(w, r, &tooEarly)
+	}
+	p, refusal := h.contentProfile(&result, v.started)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	rendered := h.content.render(block, p)
+	header := w.Header()
+	header["Cache-Control"] = h.conf.cacheControl
+	sum := xxhash.Sum64(rendered.Content)
+	tag := `W/"` + strconv.FormatUint(sum, 16) + `"`
+	header["Etag"] = []string{tag}
+	if known := r.Header["If-None-Match"]; len(known) > 0 && matchesTag(known, tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return http.StatusNotModified
+	}
+	return sendContent(w, r, block, rendered)
+}
+
+// contentProfile is a profile that was read as templates see it, nil for none.
+func (h *handler) contentProfile(result *profiles.Result, now time.Time) (*content.Profile, *problem) {
+	if !result.Found {
+		return nil, nil
+	}
+	p, err := content.ReadProfile(result.JSON, now)
+	if err != nil {
+		return nil, h.unreadable(err)
+	}
+	return p, nil
+}
+
+func sendContent(w http.ResponseWriter, r *http.Request, block *content.Block, rendered content.Result) int {
+	header := w.Header()
+	if rendered.Fallback != "" {
+		header.Set("Content-Fallback", string(rendered.Fallback))
+	}
+	if block.Type == content.HTML {
+		// Whoever opens it in a browser sees it as a mail program shows it, and
+		// nothing in it acts in the name of the API's origin.
+		header["Content-Security-Policy"] = valueSandbox
+		return send(w, r, http.StatusOK, valueHTML, rendered.Content)
+	}
+	return send(w, r, http.StatusOK, valueText, rendered.Content)
+}
+
+// listContent answers with the blocks there are.
+func (h *handler) listContent(w http.ResponseWriter, r *http.Request, _ visit) int {
+	if h.content == nil {
+		return refuse(w, r, &noContent)
+	}
+	if refusal := noParameters(r.URL.RawQuery); refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	type block struct {
+		Name        string       `json:"name"`
+		Type        content.Type `json:"type"`
+		Description string       `json:"description"`
+		Requires    []string     `json:"requires"`
+		Samples     []string     `json:"samples"`
+	}
+	list := struct {
+		Blocks []block `json:"blocks"`
+	}{[]block{}}
+	for _, b := range h.content.folder.Blocks() {
+		item := block{b.Name, b.Type, b.Description, append([]string{}, b.Requires()...), []string{}}
+		for _, s := range b.Samples {
+			item.Samples = append(item.Samples, s.Name)
+		}
+		list.Blocks = append(list.Blocks, item)
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return refuse(w, r, &badRecord)
+	}
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, append(text, '\n'))
+}
+
+func noParameters(rawQuery string) *problem {
+	if rawQuery != "" {
+		return badRequest("unknown_parameter", "this path takes no parameters")
+	}
+	return nil
+}
+
+// previewSample answers with a block as one of its samples gets it.
+func (h *handler) previewSample(w http.ResponseWriter, r *http.Request, v visit) int {
+	block, refusal := h.block(v.id)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return refuse(w, r, badRequest("invalid_query", "the query string is not URL-encoded"))
+	}
+	for name, given := range values {
+		if name != "sample" || len(given) > 1 {
+			return refuse(w, r, badRequest("unknown_parameter", "the query string has a parameter other than one sample"))
+		}
+	}
+	sample, ok := block.Sample(values.Get("sample"))
+	if !ok {
+		return refuse(w, r, &noSuchSample)
+	}
+	return sendPreview(w, r, block, sample.Profile)
+}
+
+// previewProfile answers with a block as the profile in the body gets it.
+func (h *handler) previewProfile(w http.ResponseWriter, r *http.Request, v visit) int {
+	block, refusal := h.block(v.id)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	if refusal := noParameters(r.URL.RawQuery); refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	body, refusal := readBody(w, r, h.conf.limits.bodyBytes, typeJSON)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	var question struct {
+		Profile json.RawMessage `json:"profile"`
+	}
+	if err := decodeStrictly(body, &question); err != nil || len(question.Profile) == 0 {
+		return refuse(w, r, badRequest("invalid_body", `the body must be an object with a profile: {"profile": {"traits": {…}, "features": {…}}}`))
+	}
+	var p *content.Profile
+	if string(question.Profile) != "null" { // which is to say, no customer
+		var err error
+		if p, err = content.ReadProfile(question.Profile, v.started); err != nil {
+			return refuse(w, r, badRequest("invalid_body", err.Error()))
+		}
+	}
+	return sendPreview(w, r, block, p)
+}
+
+var errMore = errors.New("something follows the value")
+
+func decodeStrictly(body []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return errMore
+	}
+	return nil
+}
+
+// sendPreview answers with a block as it is for a profile, and says in a header
+// where a template ended. Previews are not counted.
+func sendPreview(w http.ResponseWriter, r *http.Request, block *content.Block, p *content.Profile) int {
+	result := block.Render(p)
+	header := w.Header()
+	header["Cache-Control"] = valueNoStore
+	if result.Problem != "" {
+		problem := result.Problem
+		if result.Line > 0 {
+			problem = fmt.Sprintf("line %d: %s", result.Line, problem)
+		}
+		header.Set("Content-Problem", problem)
+	}
+	return sendContent(w, r, block, result)
+}
+
+// batchContent answers with a block for many customers.
+func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) int {
+	block, refusal := h.block(v.id)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	contentType := negotiate(r.Header["Accept"], typeJSON, typeNDJSON)
+	if contentType == "" {
+		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "batches are served as " + typeJSON + " or " + typeNDJSON})
+	}
+	q, refusal := parseAsOfOnly(r.URL.RawQuery)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	body, refusal := readBody(w, r, h.conf.limits.bodyBytes, typeJSON)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	ids, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
+	defer cancel()
+	results, refusal := h.readMany(ctx, ids, q)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+
+	// Contents are written as they are rendered: a thousand of them may be
+	// larger than anybody wants to keep.
+	header := w.Header()
+	header["Cache-Control"] = h.conf.cacheControl
+	header["X-Content-Type-Options"] = valueNosniff
+	open, separator, end := `{"contents":[`, ",\n", "]}\n"
+	header["Content-Type"] = valueJSON
+	if contentType == typeNDJSON {
+		open, separator, end = "", "\n", "\n"
+		header["Content-Type"] = valueNDJSON
+	}
+	w.WriteHeader(http.StatusOK)
+	out := bufio.NewWriterSize(w, 32<<10)
+	var line []byte
+	_, _ = out.WriteString(open)
+	for i := range results {
+		line = line[:0]
+		if i > 0 {
+			line = append(line, separator...)
+		}
+		line = h.appendContent(line, block, ids[i], &results[i], q, v.started, ctx)
+		if _, err := out.Write(line); err != nil {
+			return http.StatusOK // the client went away
+		}
+	}
+	_, _ = out.WriteString(end)
+	_ = out.Flush()
+	return http.StatusOK
+}
+
+// appendContent appends what a batch says of one customer.
+func (h *handler) appendContent(dst []byte, block *content.Block, id string, result *profiles.Result, q question, now time.Time, ctx context.Context) []byte {
+	dst = feature.AppendString(append(dst, `{"id":`...), []byte(id))
+	var refusal *problem
+	var p *content.Profile
+	switch {
+	case result.Err != nil:
+		refusal = h.unreadable(result.Err)
+	case isTooEarly(q, *result):
+		refusal = &tooEarly
+	case ctx.Err() != nil:
+		refusal = &tooMuch
+	default:
+		p, refusal = h.contentProfile(result, now)
+	}
+	if refusal != nil {
+		dst = append(dst, ',')
+		return append(dst, appendProblem(nil, refusal)[1:]...)
+	}
+	rendered := h.content.render(block, p)
+	dst = feature.AppendString(append(dst, `,"content":`...), rendered.Content)
+	if rendered.Fallback != "" {
+		dst = feature.AppendString(append(dst, `,"fallback":`...), []byte(rendered.Fallback))
+	}
+	return append(dst, '}')
+}
+
+var tooMuch = problem{status: http.StatusServiceUnavailable, code: "timeout",
+	message: "the batch took too long to render: ask for this customer again"}
