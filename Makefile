@@ -73,6 +73,14 @@ tests/sdk/node_modules: tests/sdk/package-lock.json
 	cd tests/sdk && npm install --no-save --ignore-scripts --no-audit --no-fund
 	@touch $@
 
+.PHONY: explorer
+explorer: build tests/explorer/node_modules ## use the profile explorer in headless Chromium (needs node, npm and chromium)
+	tests/explorer/run.sh
+
+tests/explorer/node_modules: tests/explorer/package-lock.json
+	cd tests/explorer && npm install --no-save --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 services: ## store tests on a real Redis and Redis Cluster (installs redis-server)
 	@set -e; trap 'tests/services/redis.sh stop make; tests/services/redis_cluster.sh stop make' EXIT; \
 	TEST_REDIS_URL=$$(tests/services/redis.sh start make); \

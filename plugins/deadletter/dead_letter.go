@@ -189,6 +189,7 @@ func (p *processor) letter(msg *service.Message, failure error) (*service.Messag
 		return nil, err
 	}
 	p.letters.Incr(1, envelope.Stage, envelope.Reasons[0].Rule)
+	count(envelope.Stage)
 
 	// Clearing the error on a copy is not mistaken for a failure of this
 	// processor, as setting an error on a message of the batch would be.

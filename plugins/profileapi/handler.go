@@ -31,6 +31,7 @@ type handler struct {
 	memory    memory
 	log       *service.Logger
 	telemetry *telemetry
+	began     time.Time
 
 	// writes hands each write to the pipeline's next ReadBatch. It is
 	// unbuffered: a write is either the pipeline's or still its request's.
@@ -55,6 +56,7 @@ func newHandler(conf *config, r reader, res *service.Resources) *handler {
 	h := &handler{
 		memory:    m,
 		conf:      conf,
+		began:     time.Now(),
 		reader:    r,
 		coalescer: coalescer{reader: r, trips: conf.roundTrips, limit: maxTripProfiles},
 		batches:   make(chan struct{}, conf.roundTrips),

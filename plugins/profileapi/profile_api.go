@@ -38,6 +38,7 @@ const (
 	fieldMaxAge               = "max_age"
 	fieldAllowedOrigins       = "allowed_origins"
 	fieldContent              = "content"
+	fieldExplorer             = "explorer"
 	fieldRoundTrips           = "round_trips"
 	fieldCache                = "cache"
 	fieldMaxBytes             = "max_bytes"
@@ -211,6 +212,9 @@ root = match {
 				Description("The folder of the content blocks to serve, one a file; none are served if it is empty. The folder is followed: changed blocks are served from then on, and if one is not correct the last good ones stay.").
 				Default("").Example("./configs/content").
 				LintRule(`root = lint_content_blocks(this)`),
+			service.NewBoolField(fieldExplorer).
+				Description("Whether to serve the profile explorer at `/`, a page on which people look at profiles, at how they came to be, and at content. The page itself needs no token and has no data: where the API needs a token, so does whoever uses the page.").
+				Default(true).Example(false),
 			positiveField(fieldRoundTrips, 4, "How many reads of the store may be under way at once for single profiles, and as many again for batches. What arrives meanwhile is read together."),
 			service.NewObjectField(fieldCache,
 				service.NewStringField(fieldMaxBytes).
@@ -306,6 +310,7 @@ type config struct {
 	roundTrips   int
 	cache        profiles.CacheOptions
 	content      string
+	explorer     bool
 
 	limits struct {
 		connections, headerBytes, idBytes, batchIDs int
@@ -364,6 +369,9 @@ func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
 		c.origins[o] = true
 	}
 	if c.content, err = p.FieldString(fieldContent); err != nil {
+		return nil, err
+	}
+	if c.explorer, err = p.FieldBool(fieldExplorer); err != nil {
 		return nil, err
 	}
 	if c.roundTrips, err = positive(p, fieldRoundTrips); err != nil {

@@ -61,7 +61,7 @@ func TestRefusals(t *testing.T) {
 		{name: "slash not escaped", path: "/api/customer/a/b", status: 404, code: "no_such_page"},
 		{name: "trailing slash", path: "/api/customer/c1/", status: 404, code: "no_such_page"},
 		{name: "deep path", path: "/api/customer/c1/traits/plan", status: 404, code: "no_such_page"},
-		{name: "root", path: "/", status: 404, code: "no_such_page"},
+		{name: "nowhere", path: "/index.html", status: 404, code: "no_such_page"},
 		{name: "double slash", path: "//api/customer/c1", status: 404, code: "no_such_page"},
 		{name: "delete", method: "DELETE", path: "/api/customer/c1/traits", status: 405, code: "method_not_allowed"},
 		{name: "post", method: "POST", path: "/api/customer/c1", status: 405, code: "method_not_allowed"},

@@ -39,7 +39,7 @@ type visit struct {
 
 // routes returns all there are. A GET answers to HEAD as well.
 func routes() []route {
-	return slices.Concat(serviceRoutes(), readRoutes(), writeRoutes(), privacyRoutes(), contentRoutes())
+	return slices.Concat(serviceRoutes(), readRoutes(), writeRoutes(), privacyRoutes(), contentRoutes(), explainRoutes(), explorerRoutes())
 }
 
 // page is one of the places of the API, with all that can be done there.

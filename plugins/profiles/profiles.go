@@ -120,6 +120,9 @@ type Profiles struct {
 	erasures      *service.MetricCounter
 	erasedEvents  *service.MetricCounter
 
+	// taken and refused count the events of every Update.
+	taken, refused atomic.Int64
+
 	readers  sync.Pool
 	updaters sync.Pool
 	now      func() time.Time
@@ -265,6 +268,10 @@ func (p *Profiles) Definition() *profile.Definition { return p.def }
 
 // Now returns the time as the profiles have it.
 func (p *Profiles) Now() time.Time { return p.now() }
+
+// Events tells how many events this process has taken in, and how many it
+// could not.
+func (p *Profiles) Events() (taken, refused int64) { return p.taken.Load(), p.refused.Load() }
 
 // Ping tells whether the store can serve requests now.
 func (p *Profiles) Ping(ctx context.Context) error { return p.store.Ping(ctx) }

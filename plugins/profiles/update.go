@@ -38,6 +38,14 @@ func (p *Profiles) Update(ctx context.Context, events [][]byte) ([]error, error)
 	if err := u.run(ctx); err != nil {
 		return nil, err
 	}
+	refused := 0
+	for _, err := range u.errs {
+		if err != nil {
+			refused++
+		}
+	}
+	p.refused.Add(int64(refused))
+	p.taken.Add(int64(len(events) - refused))
 	return u.errs, nil
 }
 

@@ -1,0 +1,108 @@
+package profileapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
+)
+
+// explainer is what the API needs of a profiles resource to explain a profile.
+type explainer interface {
+	// Explain returns a profile.Explanation as JSON, nil if there is no profile.
+	Explain(ctx context.Context, id string, asOf time.Time) ([]byte, error)
+}
+
+// eventCounter tells how many events the process took in and refused.
+type eventCounter interface {
+	Events() (taken, refused int64)
+}
+
+// explainRoutes are those for people who want to know why.
+func explainRoutes() []route {
+	return []route{
+		{
+			method: http.MethodGet, pattern: "/api/customer/{id}/explain", page: "explain", scope: scopeRead, serve: (*handler).explain,
+			doc: operation{id: "explainCustomer", summary: "How the profile of a customer came to be",
+				description: "For every trait who stated it when, for every feature its definition and the events that count at as_of, and the latest of the events that are kept. Lists are bounded.",
+				parameters:  []string{"as_of"},
+				answers: []outcome{{status: http.StatusOK, description: "The explanation.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Explanation",
+					`{"id":"42","as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z","complete":true,"merged":0,` +
+						`"traits":[{"name":"plan","value":"gold","source":"crm","time":"2026-01-30T10:00:00.000Z"}],` +
+						`"features":[{"name":"orders_30d","value":1,"kind":"count","events":["Order Completed"],"window":"30d","counted":1,"occurrences":[{"time":"2026-01-30T10:00:00.000Z"}]}],` +
+						`"events":{"kept":1,"latest":[{"time":"2026-01-30T10:00:00.000Z","names":["Order Completed"],"features":["orders_30d"]}]}}`}}}},
+				refusals: []int{400, 404, 500, 503}},
+		},
+		{
+			method: http.MethodGet, pattern: "/api/activity", page: "activity", scope: scopeRead, serve: (*handler).activity,
+			doc: operation{id: "getActivity", summary: "What this process has done since it started",
+				answers: []outcome{{status: http.StatusOK, description: "Counts, and latencies by route.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Activity",
+					`{"since":"2026-01-31T08:00:00.000Z","now":"2026-01-31T08:30:00.000Z","events":{"taken":10,"refused":1},"dead_letters":{"validate_event":1},` +
+						`"requests":{"customer":{"count":5,"errors":0,"p50_ms":0.4,"p99_ms":1.2}}}`}}}},
+				refusals: []int{400}},
+		},
+	}
+}
+
+// explain answers with how a profile came to be.
+func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
+	q, refusal := parseAsOfOnly(r.URL.RawQuery)
+	if refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	e, ok := h.reader.(explainer)
+	if !ok {
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_explanation", message: "these profiles cannot be explained"})
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
+	defer cancel()
+	text, err := e.Explain(ctx, v.id, q.AsOf)
+	switch {
+	case errors.Is(err, profile.ErrCorrupt) || errors.Is(err, profile.ErrVersion):
+		return refuse(w, r, h.unreadable(err))
+	case err != nil:
+		return refuse(w, r, h.readProblem(err))
+	case text == nil:
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_customer",
+			message: "there is no profile of this customer"})
+	}
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, append(text, '\n'))
+}
+
+// activity answers with what the process has done: the counts it has itself,
+// without the metrics it may or may not export.
+func (h *handler) activity(w http.ResponseWriter, r *http.Request, v visit) int {
+	if refusal := noParameters(r.URL.RawQuery); refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	type events struct {
+		Taken   int64 `json:"taken"`
+		Refused int64 `json:"refused"`
+	}
+	answer := struct {
+		Since       string                 `json:"since"`
+		Now         string                 `json:"now"`
+		Events      events                 `json:"events"`
+		DeadLetters map[string]int64       `json:"dead_letters"`
+		Requests    map[string]pageSummary `json:"requests"`
+	}{
+		Since: timeText(h.began), Now: timeText(v.started),
+		DeadLetters: deadletter.Counts(), Requests: h.telemetry.summary(),
+	}
+	if c, ok := h.reader.(eventCounter); ok {
+		answer.Events.Taken, answer.Events.Refused = c.Events()
+	}
+	text, err := json.Marshal(answer)
+	if err != nil {
+		return refuse(w, r, &badRecord)
+	}
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, append(text, '\n'))
+}
+
+func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -1,0 +1,442 @@
+"use strict";
+
+// The page asks the API it was served by, and nobody else. The token stays in
+// this tab; ids of customers are in no address.
+
+const $ = (id) => document.getElementById(id);
+const tokenKey = "profile-explorer-token";
+
+// el makes an element; text is always text, never markup.
+function el(tag, props, ...children) {
+  const e = document.createElement(tag);
+  for (const [name, value] of Object.entries(props || {})) {
+    if (value === undefined || value === false) continue;
+    if (name === "class") e.className = value;
+    else e.setAttribute(name, value === true ? "" : value);
+  }
+  e.append(...children.filter((c) => c !== undefined && c !== null));
+  return e;
+}
+
+function say(text, bad) {
+  $("said").textContent = text;
+  $("said").dataset.kind = bad ? "bad" : "";
+}
+
+// Refusal is an answer of the API that is none.
+class Refusal extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+async function ask(path, options) {
+  const headers = { ...(options && options.headers) };
+  const token = sessionStorage.getItem(tokenKey);
+  if (token) headers.Authorization = "Bearer " + token;
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
+  } catch {
+    throw new Refusal(0, "unreachable", "The API does not answer.");
+  }
+  if (response.ok) return response;
+  let problem = {};
+  try {
+    problem = (await response.json()).error || {};
+  } catch {
+    // Something in front of the API answered.
+  }
+  if (response.status === 401) askForToken(Boolean(token));
+  throw new Refusal(response.status, problem.code || "", problem.message || "The API answers with status " + response.status + ".");
+}
+
+function askForToken(wrong) {
+  $("token-form").hidden = false;
+  $("process").hidden = true;
+  $("empty").hidden = true;
+  if (wrong) {
+    sessionStorage.removeItem(tokenKey);
+    $("forget").hidden = true;
+    say("The API does not know this token.", true);
+  }
+  if (!document.activeElement || document.activeElement === document.body || document.activeElement === $("id")) $("token").focus();
+}
+
+// What is looked at. asOf is null for now.
+let view = { id: "", asOf: null };
+let turn = 0; // of the latest question; answers to earlier ones are dropped
+let shown = null;
+
+const two = (n) => String(n).padStart(2, "0");
+const localText = (d) => `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}T${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`;
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const count = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+
+function timeOf(text) {
+  const d = new Date(text);
+  return Number.isNaN(d.getTime()) ? text : el("time", { datetime: text, title: text }, clock.format(d));
+}
+
+function query() {
+  return view.asOf ? "?as_of=" + encodeURIComponent(view.asOf.toISOString()) : "";
+}
+
+function show(value) {
+  if (value === null || value === undefined) return el("span", { class: "none" }, "none");
+  if (typeof value === "number") return String(Math.round(value * 1e4) / 1e4);
+  if (typeof value === "string") return /^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(value) ? timeOf(value) : value;
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (Array.isArray(value) && value.length > 24 && value.every((v) => typeof v === "number")) {
+    return value.every((v) => v === 0) ? "all 0" : value.filter((v) => v !== 0).length + " of " + value.length + " above 0";
+  }
+  const text = JSON.stringify(value);
+  if (text === "{}" || text === "[]") return el("span", { class: "none" }, "none");
+  if (!Array.isArray(value)) return Object.entries(value).map(([k, v]) => k + ": " + (typeof v === "object" ? JSON.stringify(v) : v)).join(", ");
+  return value.map((v) => (v && typeof v === "object" && "count" in v ? v.value + " × " + v.count : typeof v === "object" ? JSON.stringify(v) : v)).join(", ");
+}
+
+// row is a row of a table that a narrow screen stacks, which would otherwise
+// be none to a screen reader.
+const row = (...cells) => el("tr", { role: "row" }, ...cells.map(([kind, ...content]) => el("td", { class: kind, role: "cell" }, ...content)));
+
+// breakable lets a long name break where it has an underscore.
+const breakable = (name) => name.split("_").flatMap((part, i) => (i ? ["_", el("wbr"), part] : [part]));
+
+const plural = (n, one, many) => count.format(n) + " " + (n === 1 ? one : many);
+
+// find shows a customer.
+async function find(remember) {
+  const mine = ++turn;
+  if (remember) history.pushState({ id: view.id, asOf: view.asOf && view.asOf.getTime() }, "");
+  else history.replaceState({ id: view.id, asOf: view.asOf && view.asOf.getTime() }, "");
+  $("id").value = view.id;
+  $("as-of").value = view.asOf ? localText(view.asOf) : "";
+  $("now").setAttribute("aria-pressed", String(!view.asOf));
+  if (!view.id) return;
+  say("Looking…");
+  const at = "/api/customer/" + encodeURIComponent(view.id);
+  try {
+    const [explained, profile] = await Promise.all([
+      ask(at + "/explain" + query()).then((r) => r.json()),
+      // Asked for at a time the record cannot answer for, the profile is
+      // refused; the explanation says what is known of it.
+      ask(at + query()).then((r) => r.json()).catch((e) => (e.code === "as_of_too_early" ? {} : Promise.reject(e))),
+    ]);
+    if (mine !== turn) return;
+    shown = explained;
+    fill(explained, profile);
+    $("found").hidden = false;
+    $("empty").hidden = true;
+    $("token-form").hidden = true;
+    say("Showing " + explained.id + (view.asOf ? " as of " + clock.format(view.asOf) : " as of now") + ": " +
+      plural(explained.traits.length, "trait", "traits") + ", " + plural(explained.features.length, "feature", "features") + ", " +
+      plural(explained.events.kept, "event", "events") + ".");
+    await loadContent();
+  } catch (e) {
+    if (mine !== turn) return;
+    $("found").hidden = true;
+    shown = null;
+    if (e.status === 401) return;
+    $("empty").hidden = false;
+    say(e.status === 404 && e.code === "no_such_customer" ? "There is no customer with this id." : e.message, true);
+  }
+}
+
+function fact(list, name, ...value) {
+  list.append(el("dt", null, name), el("dd", null, ...value));
+}
+
+function fill(x, profile) {
+  const facts = $("facts");
+  facts.replaceChildren();
+  fact(facts, "Id", el("span", { class: "mono" }, x.id));
+  if (x.id !== view.id) fact(facts, "Asked for", el("span", { class: "mono" }, view.id));
+  fact(facts, "As of", timeOf(x.as_of));
+  fact(facts, "Last event received", x.updated_at ? timeOf(x.updated_at) : "none");
+  if (x.merged) fact(facts, "Merged into it", plural(x.merged, "other id", "other ids"));
+  if (!x.complete) {
+    facts.append(el("dt", null, "Note"), el("dd", null, el("p", { class: "warn" },
+      "Events of around this time are no longer kept one by one: features are not exactly what they were.")));
+  }
+
+  const segments = $("segments");
+  const names = Array.isArray(profile.segments) ? profile.segments.map((s) => [s, null]) : Object.entries(profile.segments || {});
+  segments.replaceChildren(...(names.length
+    ? names.map(([name, s]) => el("li", s && s.since ? { title: "since " + s.since } : null, name))
+    : [el("li", { class: "none" }, profile.segments ? "In none" : "None are defined")]));
+
+  $("traits").replaceChildren(...(x.traits.length
+    ? x.traits.map((t) => row(["name", t.name], ["", t.value === null ? el("span", { class: "none" }, "unset") : show(t.value)],
+      ["", t.source || "—"], ["time", timeOf(t.time)]))
+    : [row(["none", "Nobody has stated any."])]));
+
+  const open = new Set([...document.querySelectorAll("#features details[open]")].map((d) => d.dataset.name));
+  $("features").replaceChildren(...x.features.map((f) => feature(f, open.has(f.name))));
+  filter();
+
+  $("events-note").textContent = x.events.latest.length < x.events.kept
+    ? "The latest " + x.events.latest.length + " of " + count.format(x.events.kept) + " that are kept one by one."
+    : plural(x.events.kept, "event is", "events are") + " kept.";
+  if (x.events.folded_to) $("events-note").append(" Those up to ", timeOf(x.events.folded_to), " are kept in summary.");
+  $("events").replaceChildren(...(x.events.latest.length
+    ? x.events.latest.map((e) => row(["time", timeOf(e.time)],
+      ["name", (e.names || []).join(" or ") || "—"], ["", (e.features || []).join(", ") || el("span", { class: "none" }, "no feature")]))
+    : [row(["none", "None by this time."])]));
+}
+
+// sentence says in words what a feature is.
+function sentence(f) {
+  if (f.needs && f.needs.length) return f.kind + " of " + f.needs.join(", ");
+  let text = f.kind + " of " + (f.events ? f.events.join(" or ") : "every event");
+  if (f.of) text += ", reading " + f.of;
+  if (f.by) text += ", by " + f.by;
+  if (f.where) text += ", where " + f.where;
+  return text + (f.window ? ", within " + f.window : ", since the beginning");
+}
+
+function feature(f, open) {
+  const value = show(f.value);
+  const none = value instanceof Element && value.className === "none";
+  const why = el("div", { class: "why" }, el("p", null, sentence(f) + "."));
+  if (f.since) why.append(el("p", { class: "warn" }, "It has data only from ", timeOf(f.since), " on."));
+  if (!f.needs) {
+    why.append(el("p", null, plural(f.counted, "event counts", "events count") + (f.folded ? ", and others that are kept in summary" : "") +
+      (f.occurrences && f.occurrences.length < f.counted ? "; the latest " + f.occurrences.length + ":" : f.counted ? ":" : ".")));
+  }
+  if (f.occurrences) {
+    const columns = [...new Set(f.occurrences.flatMap((o) => Object.keys(o.values || {})))];
+    why.append(el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Events that count for " + f.name }, el("table", null,
+      el("thead", null, el("tr", null, el("th", { scope: "col" }, "Time"), ...columns.map((c) => el("th", { scope: "col" }, c)))),
+      el("tbody", null, ...f.occurrences.map((o) => el("tr", null, el("td", { class: "time" }, timeOf(o.time)),
+        ...columns.map((c) => el("td", null, show((o.values || {})[c])))))))));
+  }
+  return el("details", { "data-name": f.name, open },
+    el("summary", null, el("span", { class: "name" }, ...breakable(f.name)), el("span", { class: none ? "value none" : "value" }, none ? "none" : value)), why);
+}
+
+function filter() {
+  const part = $("filter").value.trim().toLowerCase();
+  for (const d of document.querySelectorAll("#features details")) d.hidden = !d.dataset.name.toLowerCase().includes(part);
+}
+
+// The content of blocks.
+let blocks = null;
+
+async function loadContent() {
+  if (!blocks) {
+    try {
+      blocks = (await (await ask("/api/content")).json()).blocks;
+    } catch (e) {
+      if (e.status === 401) return;
+      blocks = null;
+      noContent(e.status === 403 ? "This token is not good for content: it needs the scope content." : e.message);
+      return;
+    }
+    $("block").replaceChildren(...blocks.map((b) => el("option", { value: b.name, title: b.description }, b.name)));
+    listSamples();
+  }
+  await render();
+}
+
+function listSamples() {
+  const block = (blocks || []).find((b) => b.name === $("block").value);
+  $("as-whom").replaceChildren(el("option", { value: "" }, "This customer"),
+    ...(block ? block.samples.map((s) => el("option", { value: "s" + s }, "Sample: " + s)) : []));
+}
+
+function noContent(message) {
+  $("block").disabled = $("as-whom").disabled = true;
+  $("content").hidden = $("content-text").hidden = true;
+  $("content-note").textContent = message;
+}
+
+async function render() {
+  const block = (blocks || []).find((b) => b.name === $("block").value);
+  if (!block) return noContent("There are no content blocks.");
+  $("block").disabled = $("as-whom").disabled = false;
+  const whom = $("as-whom").value;
+  const mine = turn;
+  const path = whom
+    ? "/api/content/" + encodeURIComponent(block.name) + "/preview?sample=" + encodeURIComponent(whom.slice(1))
+    : "/api/customer/" + encodeURIComponent(view.id) + "/content/" + encodeURIComponent(block.name) + query();
+  try {
+    const response = await ask(path);
+    const text = await response.text();
+    if (mine !== turn || whom !== $("as-whom").value || block.name !== $("block").value) return;
+    const fallback = response.headers.get("Content-Fallback");
+    const reasons = {
+      no_customer: "there is no such customer", missing_value: "the profile lacks a value the block requires",
+      over_time: "the template took too long", over_size: "the content is too large", failed: "the template failed",
+    };
+    $("content-note").textContent = (block.description ? block.description + " " : "") +
+      (fallback ? "This is the fallback: " + (reasons[fallback] || fallback) + "." : "") + (text.trim() ? "" : " The content is empty.");
+    const html = block.type === "html";
+    $("content").hidden = !html;
+    $("content-text").hidden = html;
+    if (html) frame(text);
+    else $("content-text").textContent = text;
+  } catch (e) {
+    if (mine === turn && e.status !== 401) {
+      $("content").hidden = $("content-text").hidden = true;
+      $("content-note").textContent = e.message;
+    }
+  }
+}
+
+// frame shows HTML where nothing in it can act: no script runs in the frame,
+// and the page's policy, which the frame inherits, lets nothing be fetched. So
+// that the policy has nothing to refuse, what it would refuse is taken out
+// first; styles, which it would keep from applying too, are applied one by one.
+function frame(html) {
+  const doc = new DOMParser().parseFromString(html, "text/html");
+  const sheets = [...doc.querySelectorAll("style")].map((s) => s.textContent).join("\n");
+  for (const e of doc.querySelectorAll("script, style, link, meta, base, object, embed, iframe, frame, frameset")) e.remove();
+  let pictures = 0;
+  for (const e of doc.querySelectorAll("*")) {
+    for (const a of [...e.attributes]) {
+      const name = a.name.toLowerCase();
+      if (name === "style") {
+        e.setAttribute("data-style", a.value);
+        e.removeAttribute(a.name);
+      } else if (name.startsWith("on")) e.removeAttribute(a.name);
+      else if (name === "src" || name === "srcset" || name === "background" || name === "poster") {
+        pictures++;
+        e.removeAttribute(a.name);
+      } else if (name === "href" && e.localName === "a") e.title = a.value;
+    }
+  }
+  if (pictures) $("content-note").append(" " + plural(pictures, "picture is", "pictures are") + " not loaded here.");
+  const f = $("content");
+  f.onload = () => {
+    const inner = f.contentDocument;
+    if (!inner || !inner.body) return;
+    for (const e of inner.querySelectorAll("[data-style]")) e.style.cssText = e.getAttribute("data-style");
+    const sheet = new inner.defaultView.CSSStyleSheet();
+    sheet.replaceSync("body { margin: 12px; font: 15px/1.5 sans-serif; color: #16202e; background: #fff }\n" +
+      "img { max-width: 100%; min-height: 3em; padding: 4px; border: 1px dashed #8593a6; color: #4d5b6d }\n" + sheets.replace(/@import[^;]*;?/gi, "").replace(/url\([^)]*\)/gi, "none"));
+    inner.adoptedStyleSheets = [sheet];
+    f.style.height = Math.min(Math.max(Math.ceil(inner.body.getBoundingClientRect().height) + 26, 64), 640) + "px";
+  };
+  f.srcdoc = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Content</title></head>' + doc.body.outerHTML + "</html>";
+}
+
+const milliseconds = (n) => (n < 10 ? n.toFixed(2) : Math.round(n)) + "\u00a0ms";
+
+// What the process does, every two seconds while the tab is seen.
+let before = null;
+
+async function watch() {
+  if (!document.hidden) {
+    try {
+      const ready = await fetch("/readyz", { cache: "no-store", credentials: "omit" });
+      $("state").dataset.state = ready.ok ? "up" : "down";
+      $("state-text").textContent = ready.ok ? "Ready" : "The store does not answer";
+    } catch {
+      $("state").dataset.state = "down";
+      $("state-text").textContent = "The API does not answer";
+    }
+    if ($("token-form").hidden) {
+      try {
+        activity(await (await ask("/api/activity")).json());
+      } catch (e) {
+        if (e.status === 403) $("activity").replaceChildren(el("div", null, el("dt", null, "Activity"), el("dd", null, el("small", null, "This token may not see it."))));
+      }
+    }
+  }
+  setTimeout(watch, 2000);
+}
+
+function activity(a) {
+  const seconds = before ? (Date.parse(a.now) - Date.parse(before.now)) / 1000 : 0;
+  const rate = (now, then) => (seconds > 0 ? " " + count.format(Math.max(0, now - then) / seconds) + "/s" : "");
+  const dead = (x) => Object.values(x.dead_letters).reduce((n, v) => n + v, 0);
+  const asked = (x) => Object.values(x.requests).reduce((n, v) => n + v.count, 0);
+  const tile = (name, now, then) => el("div", null, el("dt", null, name), el("dd", null, count.format(now), el("small", null, rate(now, then))));
+  const b = before || a;
+  const customer = a.requests.customer;
+  $("activity").replaceChildren(
+    tile("Events taken in", a.events.taken, b.events.taken),
+    tile("Rejected events", Math.max(dead(a), a.events.refused), Math.max(dead(b), b.events.refused)),
+    tile("Requests", asked(a), asked(b)),
+    el("div", null, el("dt", null, "Profile reads, p99"), el("dd", null, customer ? milliseconds(customer.p99_ms) : "—")),
+  );
+  $("requests").replaceChildren(...Object.entries(a.requests).sort(([x], [y]) => (x < y ? -1 : 1)).map(([name, r]) => el("tr", null,
+    el("td", { class: "name" }, name), el("td", { class: "n" }, count.format(r.count)), el("td", { class: "n" }, count.format(r.errors)),
+    el("td", { class: "n" }, milliseconds(r.p50_ms)), el("td", { class: "n" }, milliseconds(r.p99_ms)))));
+  before = a;
+  $("process").hidden = false;
+}
+
+$("find").addEventListener("submit", (e) => {
+  e.preventDefault();
+  view.id = $("id").value;
+  $("as-whom").value = "";
+  find(true);
+});
+$("when").addEventListener("submit", (e) => e.preventDefault());
+$("as-of").addEventListener("change", () => {
+  const d = new Date($("as-of").value);
+  view.asOf = $("as-of").value && !Number.isNaN(d.getTime()) ? d : null;
+  find(true);
+});
+for (const b of document.querySelectorAll("[data-step]")) {
+  b.addEventListener("click", () => {
+    const from = view.asOf || new Date(Math.floor(Date.now() / 1000) * 1000);
+    view.asOf = new Date(from.getTime() + Number(b.dataset.step) * 1000);
+    if (view.asOf.getTime() >= Date.now()) view.asOf = null;
+    find(true);
+  });
+}
+$("now").addEventListener("click", () => {
+  view.asOf = null;
+  find(true);
+});
+$("filter").addEventListener("input", filter);
+$("block").addEventListener("change", () => {
+  listSamples();
+  render();
+});
+$("as-whom").addEventListener("change", render);
+$("token-form").addEventListener("submit", (e) => {
+  e.preventDefault();
+  sessionStorage.setItem(tokenKey, $("token").value.trim());
+  $("token").value = "";
+  $("token-form").hidden = true;
+  $("forget").hidden = false;
+  $("empty").hidden = false;
+  blocks = null;
+  say("");
+  $("id").focus();
+  if (view.id) find(false);
+});
+$("forget").addEventListener("click", () => {
+  sessionStorage.removeItem(tokenKey);
+  location.reload();
+});
+document.addEventListener("keydown", (e) => {
+  if (e.key !== "/" || e.ctrlKey || e.metaKey || e.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(e.target.tagName)) return;
+  e.preventDefault();
+  $("id").focus();
+  $("id").select();
+});
+window.addEventListener("popstate", (e) => {
+  const s = e.state || {};
+  view = { id: s.id || "", asOf: s.asOf ? new Date(s.asOf) : null };
+  if (!view.id) {
+    $("found").hidden = true;
+    $("empty").hidden = false;
+    say("");
+  }
+  find(false);
+});
+
+$("zone").textContent = "In your time zone, " + Intl.DateTimeFormat().resolvedOptions().timeZone + ".";
+$("forget").hidden = !sessionStorage.getItem(tokenKey);
+const s = history.state || {};
+view = { id: s.id || "", asOf: s.asOf ? new Date(s.asOf) : null };
+if (view.id) find(false);
+else $("id").focus();
+watch();
