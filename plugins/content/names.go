@@ -110,6 +110,8 @@ func (s *scope) name(c *compiler, line int, name, member string, found bool) {
 		s.member(c, line, "feature", member, s.known.Features)
 	case "traits":
 		s.member(c, line, "trait", member, s.known.Traits)
+	case "segments":
+		s.member(c, line, "segment", member, s.known.Segments)
 	}
 }
 
