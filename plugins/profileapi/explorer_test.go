@@ -221,3 +221,17 @@ func mustJSON(t *testing.T, v any) string {
 	require.NoError(t, err)
 	return strings.TrimSpace(string(text))
 }
+
+// Of whoever was erased nothing is explained, and content is the fallback.
+func TestErasedCustomersAreNotExplained(t *testing.T) {
+	p := withRealProfiles(t, orderOn(`"userId":"ada"`, "o1", "2026-01-03", 10))
+	_, yaml := withBlocks(t, map[string]string{"hello": "type: text\nfallback: FALLBACK\ntemplate: '{{ id }} {{ features.orders }}'\n"})
+	s := serve(t, p, yaml)
+	require.Equal(t, 200, s.do(t, "GET", "/api/customer/ada/explain", "").status)
+	require.Equal(t, "ada 1", s.do(t, "GET", "/api/customer/ada/content/hello", "").body)
+	errs, err := p.Update(t.Context(), [][]byte{[]byte(`{"type":"erase","messageId":"e1","userId":"ada","timestamp":"2026-02-01T00:00:00Z","receivedAt":"2026-02-01T00:00:00Z"}`)})
+	require.NoError(t, err)
+	require.NoError(t, errs[0])
+	require.Equal(t, "no_such_customer", s.do(t, "GET", "/api/customer/ada/explain", "").code(t))
+	require.Equal(t, "FALLBACK", s.do(t, "GET", "/api/customer/ada/content/hello", "").body)
+}
