@@ -28,6 +28,9 @@ func NamesOf(def *profile.Definition) content.Names {
 	for i := range def.Features.Features {
 		names.Features = append(names.Features, def.Features.Features[i].Name)
 	}
+	if def.Segments != nil {
+		names.Segments = def.Segments.Names()
+	}
 	return names
 }
 
