@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,4 +93,49 @@ func BenchmarkRead(b *testing.B) {
 		size += len(results[0].JSON)
 	}
 	b.ReportMetric(float64(size)/float64(b.N), "bytes/profile")
+}
+
+// BenchmarkUpdateWithSegments takes batches of shop events into profiles with
+// the features of the shop and no, few and many segments: of comparisons, and
+// of queries that are more than that. An operation is an event.
+func BenchmarkUpdateWithSegments(b *testing.B) {
+	text, err := os.ReadFile("../../configs/retail/profile.yaml")
+	require.NoError(b, err)
+	features, _, _ := strings.Cut(string(text), "\n# How customers are reached")
+	features, _, _ = strings.Cut(features, "\n# Thresholds of the segments")
+	for _, c := range []struct {
+		segments int
+		rule     string
+	}{
+		{0, ""},
+		{10, "features.revenue_90d > %d && features.orders_30d > 0"},
+		{50, "features.revenue_90d > %d && features.orders_30d > 0"},
+		{10, "features.revenue_90d.or(0) > %d && features.orders_30d > 0"},
+		{50, "features.revenue_90d.or(0) > %d && features.orders_30d > 0"},
+	} {
+		kind := "comparisons"
+		if strings.Contains(c.rule, ".or(") {
+			kind = "queries"
+		}
+		b.Run(fmt.Sprintf("%s/segments=%d", kind, c.segments), func(b *testing.B) {
+			definition := features
+			if c.segments > 0 {
+				definition += "\nsegments:\n"
+			}
+			for i := range c.segments {
+				definition += fmt.Sprintf("  - { name: s%d, when: '"+c.rule+"' }\n", i, 20*i)
+			}
+			const size = 1000
+			p := open(b, definition)
+			events := shopEvents(b.N+size, 100_000)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for at := 0; at < b.N; at += size {
+				if _, err := p.Update(context.Background(), events[at:min(at+size, b.N)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
 }
