@@ -57,6 +57,12 @@ func (r *fixedReader) Read(_ context.Context, ids []string, _ profiles.Query) ([
 	return results, nil
 }
 
+func (r *fixedReader) SegmentMembers(context.Context, string, string, int) ([]profiles.Member, error) {
+	return nil, nil
+}
+
+func (r *fixedReader) SegmentCount(context.Context, string) (int64, error) { return 0, nil }
+
 func (r *fixedReader) Export(context.Context, string) (profiles.Result, error) {
 	return profiles.Result{}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -81,6 +82,32 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 		}
 	}
 	return results, nil
+}
+
+// SegmentMembers lists the profiles as the members of the segment everyone.
+func (f *fakeProfiles) SegmentMembers(_ context.Context, name, after string, limit int) ([]profiles.Member, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name != "everyone" {
+		return nil, &profiles.UnknownSegmentError{Name: name}
+	}
+	var members []profiles.Member
+	for id := range f.profiles {
+		if m := (profiles.Member{ID: id, Anonymous: f.anonymous[id]}); m.Key() > after {
+			members = append(members, m)
+		}
+	}
+	slices.SortFunc(members, func(a, b profiles.Member) int { return strings.Compare(a.Key(), b.Key()) })
+	return members[:min(limit, len(members))], f.readErr
+}
+
+func (f *fakeProfiles) SegmentCount(_ context.Context, name string) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name != "everyone" {
+		return 0, &profiles.UnknownSegmentError{Name: name}
+	}
+	return int64(len(f.profiles)), f.readErr
 }
 
 func (f *fakeProfiles) Export(_ context.Context, id string) (profiles.Result, error) {

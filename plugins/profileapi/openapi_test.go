@@ -126,8 +126,11 @@ func (c *contract) conforms(method string, u *url.URL, a answer) error {
 	case typeNDJSON:
 		for line := range strings.Lines(a.body) {
 			entry := "BatchEntry"
-			if p.name == "content_batch" {
+			switch p.name {
+			case "content_batch":
 				entry = "ContentEntry"
+			case "segment":
+				entry = "Members/properties/customers/items"
 			}
 			if err := c.check("/components/schemas/"+entry, line); err != nil {
 				return err

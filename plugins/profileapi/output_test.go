@@ -464,7 +464,11 @@ func TestOutputIsDiscreet(t *testing.T) {
 	require.NoError(t, err)
 	batch := messages(`{"userId":"jo"}`)
 	err = o.WriteBatch(t.Context(), batch)
-	require.Equal(t, []string{"gave_up"}, rules(t, batch, err))
+	// By which of the two depends on whether the time is over between two probes
+	// or during one.
+	got := rules(t, batch, err)
+	require.Len(t, got, 1)
+	require.Contains(t, []string{"gave_up", "unreachable"}, got[0])
 	require.NotRegexp(t, `s3cret|hook|jo\b|127\.0`, err.Error()+log.String())
 	require.Contains(t, log.String(), "taken to be down")
 }

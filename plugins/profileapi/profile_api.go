@@ -89,6 +89,7 @@ Features are evaluated when a profile is read, so what is served is true now, wh
 | --- | --- |
 | `+"`GET /api/customer/{id}`"+` | the profile: `+"`id`, `traits`, `features`, `as_of`, `updated_at`"+` |
 | `+"`POST /api/customers/batch`"+` | the profiles of `+"`"+`{"ids": [...]}`+"`"+`, in that order, missing ones marked |
+| `+"`GET /api/segments/{segment}/customers`"+` | the customers in a segment and their count, in pages of JSON, NDJSON or CSV |
 | `+"`PATCH /api/customer/{id}/traits`"+` | sets the traits in the body, unsets those given as `+"`null`"+` |
 | `+"`PUT /api/customer/{id}/traits`"+` | makes the traits in the body the customer's only ones |
 | `+"`DELETE /api/customer/{id}`"+` | erases the customer and keeps them erased |

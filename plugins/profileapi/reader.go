@@ -14,6 +14,11 @@ type reader interface {
 	Read(ctx context.Context, ids []string, q profiles.Query) ([]profiles.Result, error)
 	// Export returns everything held of a customer.
 	Export(ctx context.Context, id string) (profiles.Result, error)
+	// SegmentMembers lists the customers in a segment after the one with a key,
+	// and SegmentCount counts all of them. A *profiles.UnknownSegmentError tells
+	// that there is no such segment.
+	SegmentMembers(ctx context.Context, name, after string, limit int) ([]profiles.Member, error)
+	SegmentCount(ctx context.Context, name string) (int64, error)
 	// Ping tells whether the store can serve requests now.
 	Ping(ctx context.Context) error
 }

@@ -29,7 +29,8 @@ type route struct {
 
 // visit is a request as a route is given it.
 type visit struct {
-	// id and name are the first and the second parameter of the path, decoded.
+	// id and name are the first and the second parameter of the path, decoded:
+	// mostly a customer, and something of theirs.
 	id, name string
 	// started is when the request was read.
 	started time.Time
@@ -39,7 +40,7 @@ type visit struct {
 
 // routes returns all there are. A GET answers to HEAD as well.
 func routes() []route {
-	return slices.Concat(serviceRoutes(), readRoutes(), writeRoutes(), privacyRoutes(), contentRoutes(), explainRoutes(), explorerRoutes())
+	return slices.Concat(serviceRoutes(), readRoutes(), segmentRoutes(), writeRoutes(), privacyRoutes(), contentRoutes(), explainRoutes(), explorerRoutes())
 }
 
 // page is one of the places of the API, with all that can be done there.
