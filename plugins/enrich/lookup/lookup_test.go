@@ -310,7 +310,7 @@ func TestManyKeysOfAProviderThatHangsAreGivenUpTogether(t *testing.T) {
 
 func TestWhoeverJoinsAFlightThatIsGivenUpStartsItAgain(t *testing.T) {
 	o := defaults()
-	o.BatchSize, o.MaxInFlight, o.Timeout = 1, 1, 3*time.Second
+	o.BatchSize, o.MaxInFlight, o.Timeout, o.Budget = 1, 1, 3*time.Second, 10*time.Second
 	slow := func(ctx context.Context, keys []string) (map[string]Value, error) {
 		time.Sleep(2500 * time.Millisecond)
 		return upper(ctx, keys)
@@ -322,7 +322,6 @@ func TestWhoeverJoinsAFlightThatIsGivenUpStartsItAgain(t *testing.T) {
 			l.Get(ctx, []string{"a", "b"}) // b waits for room, and is given up
 		}()
 		time.Sleep(time.Second)
-		l.o.Budget = 10 * time.Second
 		require.Equal(t, []string{"miss B"}, get(l, "b"))
 	})
 }
