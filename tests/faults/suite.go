@@ -90,6 +90,7 @@ func (s *suite) start(ctx context.Context) error {
 		"KAFKA_SESSION_TIMEOUT="+session.String(), "KAFKA_HEARTBEAT_INTERVAL=1s",
 		"CHANGES_TOPIC="+s.changed, "SEGMENTS_SWEEP_INTERVAL=5s",
 		"PROFILE_DEFINITION="+definition, "REDIS_MAX_RECORD_BYTES="+recordLimit,
+		"CONTENT_DIR=", // the shop's blocks are about its own definition
 		// Batches so small that there are many to interrupt.
 		"BATCH_RECORDS=200", "PIPELINE_THREADS=2", "WRITE_KEY="+writeKey, "REDIS_PREFIX="+s.id,
 	)}
