@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -84,13 +86,18 @@ func (s *suite) start(ctx context.Context) error {
 	if err := s.broker.create(ctx, 3, s.dead, s.parked, s.redone, s.changed); err != nil {
 		return err
 	}
+	// The shop's content blocks are about its own definition.
+	noContent := filepath.Join(s.dir, "no_content")
+	if err := os.MkdirAll(noContent, 0o755); err != nil {
+		return err
+	}
 	s.plant = &plant{binary: s.binary, dir: s.dir, env: append(redis,
 		"KAFKA_SEEDS="+s.seeds, "EVENTS_TOPIC="+s.events, "DEAD_LETTERS_TOPIC="+s.dead, "PARKED_TOPIC="+s.parked,
 		"REBUILD_DEAD_LETTERS_TOPIC="+s.redone, "CONSUMER_GROUP="+s.group(), "REPLAY_GROUP="+s.group()+"-replay",
 		"KAFKA_SESSION_TIMEOUT="+session.String(), "KAFKA_HEARTBEAT_INTERVAL=1s",
 		"CHANGES_TOPIC="+s.changed, "SEGMENTS_SWEEP_INTERVAL=5s",
 		"PROFILE_DEFINITION="+definition, "REDIS_MAX_RECORD_BYTES="+recordLimit,
-		"CONTENT_DIR=", // the shop's blocks are about its own definition
+		"CONTENT_DIR="+noContent,
 		// Batches so small that there are many to interrupt.
 		"BATCH_RECORDS=200", "PIPELINE_THREADS=2", "WRITE_KEY="+writeKey, "REDIS_PREFIX="+s.id,
 	)}
