@@ -125,6 +125,10 @@ func (s *suite) restartCollector(ctx context.Context) (bool, error) {
 // lostPlace is what a worker logs that was gone for too long.
 const lostPlace = "lost its place in the group"
 
+// unknownMember is what one logs that was joining the group just then, and had
+// no place yet to lose.
+const unknownMember = "UNKNOWN_MEMBER_ID"
+
 func (s *suite) pauseWorker(ctx context.Context) (bool, error) {
 	w := s.aWorker()
 	from := w.logSize()
@@ -132,7 +136,7 @@ func (s *suite) pauseWorker(ctx context.Context) (bool, error) {
 	time.Sleep(session + 2*time.Second)
 	w.signal(syscall.SIGCONT)
 	err := poll(ctx, 30*time.Second, w.name+" to find that it was taken for dead", func() (bool, error) {
-		return w.logged(from, lostPlace) > 0, nil
+		return w.logged(from, lostPlace)+w.logged(from, unknownMember) > 0, nil
 	})
 	return true, err
 }
