@@ -162,7 +162,9 @@ func (c *Cache) Load(ctx context.Context, keys []string) ([]store.Record, error)
 			records[i] = e.Record
 			continue
 		}
-		b.want(c, i, key)
+		if e := b.want(c, i, key); e != nil {
+			records[i] = e.Record
+		}
 	}
 	if len(b.at) == 0 {
 		return records, nil
@@ -210,17 +212,23 @@ type batch struct {
 	own  []*flight
 }
 
-func (b *batch) want(c *Cache, position int, key string) {
+// want joins the read of a record, or begins one. It returns the record instead
+// if a read of it ended since the caller looked.
+func (b *batch) want(c *Cache, position int, key string) *Entry {
 	s := c.stripe(key)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f := s.flights[key]
 	if f == nil {
+		if e, ok := c.records.GetIfPresent(key); ok {
+			return e
+		}
 		f = &flight{done: make(chan struct{})}
 		s.flights[key] = f
 		b.keys, b.own = append(b.keys, key), append(b.own, f)
 	}
-	s.mu.Unlock()
 	b.at, b.flights = append(b.at, position), append(b.flights, f)
+	return nil
 }
 
 var errInterrupted = errors.New("the read of a record was interrupted")

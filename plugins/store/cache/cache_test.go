@@ -172,6 +172,20 @@ func TestReadersOfOneRecordShareARead(t *testing.T) {
 	require.EqualValues(t, 1, calls.Load())
 }
 
+// A reader that found nothing may come to begin a read just after another ended one.
+func TestAReadThatJustEndedIsNotRepeated(t *testing.T) {
+	l := &loads{}
+	c := New(l.load, 1<<20)
+	c.Fresh(Always)
+	_, err := c.Load(ctx, []string{"a"})
+	require.NoError(t, err)
+	var b batch
+	e := b.want(c, 0, "a")
+	require.NotNil(t, e)
+	require.Equal(t, record("a 1"), e.Record)
+	require.Empty(t, b.at)
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	const limit = 1 << 20
 	c := New(func(_ context.Context, keys []string) ([]store.Record, error) {
