@@ -7,6 +7,7 @@ CASES       ?= 10000
 DAYS        ?= 90
 PENDING     ?= 1000000
 RATE        ?= 1000
+FOR         ?= 30m
 LOG         ?= ../shared/data/CDNOW_sample.txt
 
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
@@ -110,6 +111,10 @@ faults: ## the same with a million events, a minute without Redis, and a cluster
 
 simulate: ## let DAYS (90) days of the synthetic shop go by, and check every trigger (needs java and mvn)
 	go run ./tests/simulate -days $(DAYS)
+
+.PHONY: soak
+soak: ## load the API with reads, writes and erasures at 80% of the most it can do, for FOR (30m), and check every answer (needs java and mvn)
+	go run ./tests/soak -for $(FOR)
 
 bench-triggers: ## how late triggers fire at 1,000 a second while a million wait (PENDING=, RATE=)
 	go run ./tests/firing -pending $(PENDING) -rate $(RATE)
