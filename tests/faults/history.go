@@ -17,6 +17,7 @@ type history struct {
 	shuffled  int
 	repeated  int
 	journeys  int               // customers who were anonymous first
+	erased    int               // customers who were erased in the end
 	bad       map[string]string // what must be refused, by its bytes, with the stage
 	badBy     map[string]int    // how many of them, by kind
 }
@@ -27,6 +28,7 @@ type customer struct {
 	anonymous string // an id that must lead to the same profile
 	events    [][]byte
 	traits    map[string]any
+	erased    bool
 }
 
 // record is a record of the topic.
@@ -267,4 +269,27 @@ func (h *history) shuffle(r *rand.Rand, n int) {
 		i, j := r.IntN(len(h.sent)), r.IntN(len(h.sent))
 		h.sent[i], h.sent[j] = h.sent[j], h.sent[i]
 	}
+}
+
+// erasures are events that erase one customer in so many, each with events from
+// before after it: some sent again, and one that comes late.
+func (h *history) erasures(oneIn int) (records []record) {
+	at := stamp(time.Now().UnixMilli())
+	for i, c := range h.customers {
+		if i%oneIn != 0 || !strings.HasPrefix(c.id, "u-") {
+			continue
+		}
+		c.erased = true
+		h.erased++
+		key := []byte(c.id)
+		records = append(records, record{key, encode(map[string]any{
+			"type": "erase", "messageId": "erase-" + c.id, "userId": c.id, "timestamp": at, "receivedAt": at, "source": "api",
+		})})
+		for _, again := range c.events[:5] {
+			records = append(records, record{key, again})
+		}
+		late := strings.Replace(string(c.events[len(c.events)/2]), `"messageId":"`, `"messageId":"late-`, 1)
+		records = append(records, record{key, []byte(late)})
+	}
+	return records
 }

@@ -91,6 +91,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	err = s.suffer(ctx)
 	if err == nil {
+		err = s.eraseSome(ctx)
+	}
+	if err == nil {
 		err = s.compare(ctx)
 	}
 	if err == nil && len(s.report.failures) > 0 {

@@ -107,6 +107,7 @@ func (r *report) write(w io.Writer, s *suite, err error) {
 	fmt.Fprintln(w, "\nFound")
 	if v := r.profiles; v != nil {
 		line("customers, features, traits, other ids compared", "%d, %d, %d, %d", v.customers, v.features, v.traits, v.aliases)
+		line("customers erased, and gone", "%d", v.erased)
 		line("differences from the oracle", "%d", v.wrong)
 	}
 	if v := r.rebuilt; v != nil {

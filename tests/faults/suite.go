@@ -225,6 +225,33 @@ func (s *suite) suffer(ctx context.Context) error {
 	return nil
 }
 
+// eraseSome erases some of the customers while those who do it are killed.
+func (s *suite) eraseSome(ctx context.Context) error {
+	faults := []fault{
+		{name: "kill -9 of a worker", inject: s.killWorkers(1)},
+		{name: "kill -9 of all workers", inject: s.killWorkers(len(s.workers))},
+	}
+	if !s.cluster {
+		faults = append(faults, fault{name: "kill -9 and restart of Redis", inject: s.killRedis})
+	}
+	s.rest = s.history.erasures(20)
+	share := len(s.rest) / len(faults)
+	for _, f := range faults {
+		if err := s.step(ctx, f, s.take(share)); err != nil {
+			return fmt.Errorf("%s, during erasures: %w", f.name, err)
+		}
+	}
+	if err := s.broker.produce(ctx, s.events, s.rest); err != nil {
+		return err
+	}
+	s.rest = nil
+	if err := s.broker.caughtUp(ctx, s.group(), s.events, 0, 10*time.Minute); err != nil {
+		return err
+	}
+	s.say("%d customers are erased", s.history.erased)
+	return nil
+}
+
 // collect lets the collector have a share of the events, one in fifty of the
 // good ones, over the whole time.
 func (s *suite) collect(ctx context.Context, plan []fault) {

@@ -18,8 +18,8 @@ const readAtOnce = 500
 
 // verdict is how profiles compare with the oracle.
 type verdict struct {
-	customers, features, traits, aliases, wrong int
-	examples                                    []string
+	customers, features, traits, aliases, erased, wrong int
+	examples                                            []string
 }
 
 func (v *verdict) miss(format string, args ...any) {
@@ -59,11 +59,24 @@ func verify(ctx context.Context, api string, features []oracle.Feature, h *histo
 		want := make([]map[string]any, len(some))
 		var computing sync.WaitGroup
 		for i, c := range some {
+			if c.erased {
+				continue
+			}
 			computing.Go(func() { want[i] = expected(features, c, h.asOf) })
 		}
 		computing.Wait()
 		alias := len(some)
 		for i, c := range some {
+			if c.erased {
+				v.erased++
+				if answers[i].Found || c.anonymous != "" && answers[alias].Found {
+					v.miss("%s was erased, and has a profile", c.id)
+				}
+				if c.anonymous != "" {
+					alias++
+				}
+				continue
+			}
 			v.customer(c, want[i], &answers[i])
 			if c.anonymous != "" {
 				v.aliases++
