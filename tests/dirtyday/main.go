@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 func main() {
@@ -42,13 +44,19 @@ func run(ctx context.Context, events int, seed uint64, dir string) (err error) {
 	if err != nil {
 		return errors.New("run it in the project's folder: go list -m fails")
 	}
-	p := program{root: strings.TrimSpace(string(root)), dir: dir}
+	var p program
 	if dir == "" {
 		if p.dir, err = os.MkdirTemp("", "dirtyday-"); err != nil {
 			return err
 		}
 		defer os.RemoveAll(p.dir)
-	} else if err := os.MkdirAll(dir, 0o755); err != nil {
+	} else if p.dir, err = filepath.Abs(dir); err != nil {
+		return err
+	} else if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	// The configs name files from there.
+	if err := os.Chdir(strings.TrimSpace(string(root))); err != nil {
 		return err
 	}
 	d, err := makeDay(events, seed)
@@ -61,7 +69,7 @@ func run(ctx context.Context, events int, seed uint64, dir string) (err error) {
 	fmt.Printf("made a day of %d events, %d of them faulty (%.1f%%), of %d kinds\n",
 		len(d.events), d.faulty(), 100*float64(d.faulty())/float64(len(d.events)), len(kinds))
 
-	if err := p.build(ctx); err != nil {
+	if p.binary, err = process.Build(ctx, p.dir); err != nil {
 		return err
 	}
 	began := time.Now()

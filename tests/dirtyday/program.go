@@ -6,26 +6,30 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 // program runs connect-personalize.
 type program struct {
-	root, dir string
-	binary    string
+	dir    string // of the files of this run
+	binary string
 }
 
-func (p *program) build(ctx context.Context) error {
-	p.binary = p.path("connect-personalize")
-	return p.command(ctx, "go", "build", "-trimpath", "-o", p.binary, "./cmd/connect-personalize").run()
+// env tells the pipelines where the files of this run are.
+func (p *program) env() []string {
+	return []string{
+		"EVENTS=" + p.path("events.jsonl"), "PROFILE_DIR=" + p.path("profiles"), "OUT=" + p.path("accepted.jsonl"),
+		"DEAD_LETTERS=" + p.path("dead_letters.jsonl"), "QUALITY_REPORT=" + p.path("quality.jsonl"),
+		"AUDIT_SOURCE=" + p.path("source.csv"), "AUDIT_REPORT=" + p.path("audit.jsonl"),
+	}
 }
 
 type command struct {
@@ -37,11 +41,8 @@ func (p *program) command(ctx context.Context, name string, args ...string) comm
 	c := command{exec.CommandContext(ctx, name, args...), &bytes.Buffer{}}
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	c.WaitDelay = 20 * time.Second
-	c.Dir, c.Stdout, c.Stderr = p.root, c.out, c.out
-	c.Env = append(os.Environ(),
-		"EVENTS="+p.path("events.jsonl"), "PROFILE_DIR="+p.path("profiles"), "OUT="+p.path("accepted.jsonl"),
-		"DEAD_LETTERS="+p.path("dead_letters.jsonl"), "QUALITY_REPORT="+p.path("quality.jsonl"),
-		"AUDIT_SOURCE="+p.path("source.csv"), "AUDIT_REPORT="+p.path("audit.jsonl"))
+	c.Stdout, c.Stderr = c.out, c.out
+	c.Env = append(os.Environ(), p.env()...)
 	return c
 }
 
@@ -134,31 +135,24 @@ type auditReport struct {
 func (p *program) audit(ctx context.Context) (r auditReport, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	address, err := freeAddress()
+	address, err := process.FreeAddress()
 	if err != nil {
 		return r, err
 	}
-	serving, stop := context.WithCancel(ctx)
-	api := p.command(serving, p.binary, "-c", "configs/api.yaml")
-	api.Env = append(api.Env, "PROFILE_API_ADDRESS="+address, "HTTP_ADDRESS=127.0.0.1:0", "PROFILE_DEFINITION=./configs/retail/profile.yaml")
+	api := &process.Process{
+		Name: "the profile API", Binary: p.binary, Config: "configs/api.yaml", Log: p.path("api.log"),
+		Env: append(p.env(), "PROFILE_API_ADDRESS="+address, "HTTP_ADDRESS=127.0.0.1:0", "PROFILE_DEFINITION=./configs/retail/profile.yaml"),
+	}
 	if err := api.Start(); err != nil {
-		stop()
 		return r, err
 	}
 	defer func() {
-		stop()
-		_ = api.Wait() // it was interrupted
+		api.Signal(syscall.SIGINT)
+		_ = api.Wait(20 * time.Second)
+		api.Kill()
 	}()
-	for ready := false; !ready; {
-		if answer, err := http.Get("http://" + address + "/readyz"); err == nil {
-			ready = answer.StatusCode == http.StatusOK
-			_ = answer.Body.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return r, fmt.Errorf("the profile API does not get ready\n%s", api.out)
-		case <-time.After(50 * time.Millisecond):
-		}
+	if err := api.Serves(ctx, "http://"+address+"/readyz"); err != nil {
+		return r, err
 	}
 	audit := p.command(ctx, p.binary, "-c", "configs/audit.yaml")
 	audit.Env = append(audit.Env, "PROFILE_API=http://"+address, "HTTP_ADDRESS=127.0.0.1:0", "AUDIT_SCHEDULE=1s", "AUDIT_RUNS=1")
@@ -170,12 +164,4 @@ func (p *program) audit(ctx context.Context) (r auditReport, err error) {
 		err = fmt.Errorf("the audit: %s", r.Error)
 	}
 	return r, err
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

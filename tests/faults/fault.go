@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 // fault is something bad that happens while events are processed.
@@ -58,22 +60,22 @@ func (s *suite) faults(round int) []fault {
 
 func (s *suite) pause(atMost time.Duration) { time.Sleep(time.Duration(s.rand.Int64N(int64(atMost)))) }
 
-func (s *suite) aWorker() *process { return s.workers[s.rand.IntN(len(s.workers))] }
+func (s *suite) aWorker() *process.Process { return s.workers[s.rand.IntN(len(s.workers))] }
 
 func (s *suite) killWorkers(n int) func(context.Context) (bool, error) {
 	return func(context.Context) (bool, error) {
 		hit := s.rand.Perm(len(s.workers))[:n]
 		for _, i := range hit {
-			s.workers[i].signal(syscall.SIGKILL)
+			s.workers[i].Signal(syscall.SIGKILL)
 		}
 		for _, i := range hit {
-			if err := s.workers[i].wait(5 * time.Second); err == nil {
-				return false, fmt.Errorf("%s had ended by itself", s.workers[i].name)
+			if err := s.workers[i].Wait(5 * time.Second); err == nil {
+				return false, fmt.Errorf("%s had ended by itself", s.workers[i].Name)
 			}
 		}
 		s.pause(time.Second)
 		for _, i := range hit {
-			if err := s.plant.start(s.workers[i]); err != nil {
+			if err := s.workers[i].Start(); err != nil {
 				return false, err
 			}
 		}
@@ -82,11 +84,11 @@ func (s *suite) killWorkers(n int) func(context.Context) (bool, error) {
 }
 
 // end stops a process in order, which must be done in time.
-func (s *suite) end(p *process) error {
+func (s *suite) end(p *process.Process) error {
 	began := time.Now()
-	p.signal(syscall.SIGTERM)
-	if err := p.wait(graceful); err != nil {
-		return fmt.Errorf("%s did not end in order: %w\n%s", p.name, err, p.tail())
+	p.Signal(syscall.SIGTERM)
+	if err := p.Wait(graceful); err != nil {
+		return fmt.Errorf("%s did not end in order: %w\n%s", p.Name, err, p.Tail())
 	}
 	s.report.slowestEnd = max(s.report.slowestEnd, time.Since(began))
 	s.report.ends++
@@ -96,12 +98,12 @@ func (s *suite) end(p *process) error {
 // killTeller kills one of those who tell changes, with what it has claimed.
 func (s *suite) killTeller(context.Context) (bool, error) {
 	t := s.tellers[s.rand.IntN(len(s.tellers))]
-	t.signal(syscall.SIGKILL)
-	if err := t.wait(5 * time.Second); err == nil {
-		return false, fmt.Errorf("%s had ended by itself", t.name)
+	t.Signal(syscall.SIGKILL)
+	if err := t.Wait(5 * time.Second); err == nil {
+		return false, fmt.Errorf("%s had ended by itself", t.Name)
 	}
 	s.pause(time.Second)
-	return true, s.plant.start(t)
+	return true, t.Start()
 }
 
 func (s *suite) restartWorker(context.Context) (bool, error) {
@@ -109,17 +111,17 @@ func (s *suite) restartWorker(context.Context) (bool, error) {
 	if err := s.end(w); err != nil {
 		return false, err
 	}
-	return true, s.plant.start(w)
+	return true, w.Start()
 }
 
 func (s *suite) restartCollector(ctx context.Context) (bool, error) {
 	if err := s.end(s.collector); err != nil {
 		return false, err
 	}
-	if err := s.plant.start(s.collector); err != nil {
+	if err := s.collector.Start(); err != nil {
 		return false, err
 	}
-	return true, s.collector.ready(ctx)
+	return true, s.collector.Ready(ctx)
 }
 
 // lostPlace is what a worker logs that was gone for too long.
@@ -131,12 +133,12 @@ const unknownMember = "UNKNOWN_MEMBER_ID"
 
 func (s *suite) pauseWorker(ctx context.Context) (bool, error) {
 	w := s.aWorker()
-	from := w.logSize()
-	w.signal(syscall.SIGSTOP)
+	from := w.LogSize()
+	w.Signal(syscall.SIGSTOP)
 	time.Sleep(session + 2*time.Second)
-	w.signal(syscall.SIGCONT)
-	err := poll(ctx, 30*time.Second, w.name+" to find that it was taken for dead", func() (bool, error) {
-		return w.logged(from, lostPlace)+w.logged(from, unknownMember) > 0, nil
+	w.Signal(syscall.SIGCONT)
+	err := poll(ctx, 30*time.Second, w.Name+" to find that it was taken for dead", func() (bool, error) {
+		return w.Logged(from, lostPlace)+w.Logged(from, unknownMember) > 0, nil
 	})
 	return true, err
 }
@@ -147,13 +149,13 @@ func (s *suite) addWorker(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := s.plant.start(w); err != nil {
+	if err := w.Start(); err != nil {
 		return false, err
 	}
-	if err := w.ready(ctx); err != nil {
+	if err := w.Ready(ctx); err != nil {
 		return false, err
 	}
-	err = poll(ctx, time.Minute, "a share for one worker more", func() (bool, error) { return w.logged(0, "now has") > 0, nil })
+	err = poll(ctx, time.Minute, "a share for one worker more", func() (bool, error) { return w.Logged(0, "now has") > 0, nil })
 	if err != nil {
 		return false, err
 	}
@@ -164,11 +166,11 @@ func (s *suite) killBroker(ctx context.Context) (bool, error) {
 	if !s.ownKafka {
 		return false, nil
 	}
-	if _, err := script(ctx, "kafka.sh", "kill", s.id); err != nil {
+	if _, err := process.Service(ctx, "kafka.sh", "kill", s.id); err != nil {
 		return false, err
 	}
 	s.pause(time.Second)
-	_, err := script(ctx, "kafka.sh", "restart", s.id)
+	_, err := process.Service(ctx, "kafka.sh", "restart", s.id)
 	return true, err
 }
 
@@ -176,7 +178,7 @@ func (s *suite) restartBroker(ctx context.Context) (bool, error) {
 	if !s.ownKafka {
 		return false, nil
 	}
-	_, err := script(ctx, "kafka.sh", "restart", s.id)
+	_, err := process.Service(ctx, "kafka.sh", "restart", s.id)
 	return true, err
 }
 
@@ -184,11 +186,11 @@ func (s *suite) killRedis(ctx context.Context) (bool, error) {
 	if !s.ownRedis {
 		return false, nil
 	}
-	if _, err := script(ctx, "redis.sh", "kill", s.id); err != nil {
+	if _, err := process.Service(ctx, "redis.sh", "kill", s.id); err != nil {
 		return false, err
 	}
 	s.pause(time.Second)
-	_, err := script(ctx, "redis.sh", "restart", s.id)
+	_, err := process.Service(ctx, "redis.sh", "restart", s.id)
 	return true, err
 }
 
@@ -196,7 +198,7 @@ func (s *suite) restartRedis(ctx context.Context) (bool, error) {
 	if !s.ownRedis {
 		return false, nil
 	}
-	_, err := script(ctx, "redis.sh", "restart", s.id)
+	_, err := process.Service(ctx, "redis.sh", "restart", s.id)
 	return true, err
 }
 
@@ -214,29 +216,29 @@ func (s *suite) redisAway(ctx context.Context) (bool, error) {
 	if !s.ownRedis {
 		return false, nil
 	}
-	before := map[*process]int64{}
-	from := map[*process]int{}
+	before := map[*process.Process]int64{}
+	from := map[*process.Process]int{}
 	for _, w := range s.workers {
-		before[w], from[w] = w.memory(), w.logSize()
+		before[w], from[w] = process.Memory(w.ID()), w.LogSize()
 	}
-	if _, err := script(ctx, "redis.sh", "kill", s.id); err != nil {
+	if _, err := process.Service(ctx, "redis.sh", "kill", s.id); err != nil {
 		return false, err
 	}
 	for end := time.Now().Add(s.outage); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		for _, w := range s.workers {
-			now := w.memory()
+			now := process.Memory(w.ID())
 			s.report.outagePeak = max(s.report.outagePeak, now)
 			s.report.outageGrowth = max(s.report.outageGrowth, now-before[w])
 		}
 	}
 	s.report.outageLag, _ = s.broker.lag(ctx, s.group(), s.events)
-	if _, err := script(ctx, "redis.sh", "restart", s.id); err != nil {
+	if _, err := process.Service(ctx, "redis.sh", "restart", s.id); err != nil {
 		return false, err
 	}
 	back := time.Now()
 	err := poll(ctx, time.Minute, "the workers to go on", func() (bool, error) {
 		for _, w := range s.workers {
-			if w.logged(from[w], storeBack) < w.logged(from[w], storeAway) {
+			if w.Logged(from[w], storeBack) < w.Logged(from[w], storeAway) {
 				return false, nil
 			}
 		}
@@ -245,7 +247,7 @@ func (s *suite) redisAway(ctx context.Context) (bool, error) {
 	s.report.resumed = time.Since(back)
 	told := 0
 	for _, w := range s.workers {
-		away := w.logged(from[w], storeAway)
+		away := w.Logged(from[w], storeAway)
 		told += away
 		s.report.outageLines = max(s.report.outageLines, away)
 	}
@@ -265,7 +267,7 @@ func (s *suite) failover(ctx context.Context) (bool, error) {
 	if !s.ownRedis {
 		return false, nil
 	}
-	_, err := script(ctx, "redis_cluster.sh", "failover", s.id)
+	_, err := process.Service(ctx, "redis_cluster.sh", "failover", s.id)
 	return true, err
 }
 
@@ -286,7 +288,7 @@ func (s *suite) killPrimary(ctx context.Context) (bool, error) {
 			break
 		}
 	}
-	if _, err := script(ctx, "redis_cluster.sh", "kill", s.id, port); err != nil {
+	if _, err := process.Service(ctx, "redis_cluster.sh", "kill", s.id, port); err != nil {
 		return false, err
 	}
 	err = poll(ctx, time.Minute, "a replica to take over", func() (bool, error) {
@@ -302,13 +304,13 @@ func (s *suite) killPrimary(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, err = script(ctx, "redis_cluster.sh", "restart", s.id, port)
+	_, err = process.Service(ctx, "redis_cluster.sh", "restart", s.id, port)
 	return true, err
 }
 
 // nodes gives the role of each node of the cluster, by address.
 func (s *suite) nodes(ctx context.Context) (map[string]string, error) {
-	text, err := script(ctx, "redis_cluster.sh", "nodes", s.id)
+	text, err := process.Service(ctx, "redis_cluster.sh", "nodes", s.id)
 	roles := map[string]string{}
 	for line := range strings.Lines(text) {
 		if fields := strings.Fields(line); len(fields) >= 2 {

@@ -19,9 +19,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -108,11 +106,4 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	return err
-}
-
-func build(ctx context.Context, dir string) (string, error) {
-	binary := filepath.Join(dir, "connect-personalize")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/connect-personalize")
-	cmd.Stderr = os.Stderr
-	return binary, cmd.Run()
 }

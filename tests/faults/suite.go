@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 const (
@@ -35,11 +36,11 @@ type suite struct {
 
 	broker    *broker
 	plant     *plant
-	workers   []*process
-	tellers   []*process // of changes
-	api       *process
+	workers   []*process.Process
+	tellers   []*process.Process // of changes
+	api       *process.Process
 	apiAt     string
-	collector *process
+	collector *process.Process
 	sender    *sender
 	sending   chan error
 
@@ -64,11 +65,11 @@ func (s *suite) start(ctx context.Context) error {
 	s.rest = s.history.sent
 	s.say("made %d events of %d customers, %d records to send", s.options.events, len(s.history.customers), len(s.rest))
 	if s.binary == "" {
-		if s.binary, err = build(ctx, s.dir); err != nil {
-			return fmt.Errorf("building: %w", err)
+		if s.binary, err = process.Build(ctx, s.dir); err != nil {
+			return err
 		}
 	}
-	if s.seeds, err = script(ctx, "kafka.sh", "start", s.id, "--", "group.min.session.timeout.ms=1000"); err != nil {
+	if s.seeds, err = process.Service(ctx, "kafka.sh", "start", s.id, "--", "group.min.session.timeout.ms=1000"); err != nil {
 		return err
 	}
 	redis, err := s.startRedis(ctx)
@@ -115,13 +116,13 @@ func (s *suite) start(ctx context.Context) error {
 		}
 		s.tellers = append(s.tellers, t)
 	}
-	if s.apiAt, err = freeAddress(); err != nil {
+	if s.apiAt, err = process.FreeAddress(); err != nil {
 		return err
 	}
 	if s.api, err = s.plant.process("api", "configs/retail/api.yaml", "PROFILE_API_ADDRESS="+s.apiAt); err != nil {
 		return err
 	}
-	collectAt, err := freeAddress()
+	collectAt, err := process.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -129,13 +130,13 @@ func (s *suite) start(ctx context.Context) error {
 		return err
 	}
 	s.sender = &sender{address: collectAt}
-	for _, p := range slices.Concat([]*process{s.collector}, s.workers, s.tellers) {
-		if err := s.plant.start(p); err != nil {
+	for _, p := range slices.Concat([]*process.Process{s.collector}, s.workers, s.tellers) {
+		if err := p.Start(); err != nil {
 			return err
 		}
 	}
-	for _, p := range slices.Concat([]*process{s.collector}, s.workers, s.tellers) {
-		if err := p.ready(ctx); err != nil {
+	for _, p := range slices.Concat([]*process.Process{s.collector}, s.workers, s.tellers) {
+		if err := p.Ready(ctx); err != nil {
 			return err
 		}
 	}
@@ -149,10 +150,10 @@ func (s *suite) group() string { return s.id + "-" + group }
 func (s *suite) startRedis(ctx context.Context) ([]string, error) {
 	if !s.cluster {
 		// With `always` what Redis has acknowledged survives its kill -9.
-		url, err := script(ctx, "redis.sh", "start", s.id, "always")
+		url, err := process.Service(ctx, "redis.sh", "start", s.id, "always")
 		return []string{"REDIS_URL=" + url}, err
 	}
-	addrs, err := script(ctx, "redis_cluster.sh", "start", s.id)
+	addrs, err := process.Service(ctx, "redis_cluster.sh", "start", s.id)
 	var urls []string
 	for a := range strings.SplitSeq(addrs, ",") {
 		urls = append(urls, "redis://"+a)
@@ -172,7 +173,7 @@ func (s *suite) stop() {
 	}
 	var errs []error
 	if s.ownKafka {
-		_, err := script(ctx, "kafka.sh", "stop", s.id)
+		_, err := process.Service(ctx, "kafka.sh", "stop", s.id)
 		errs = append(errs, err)
 	}
 	if s.ownRedis {
@@ -180,7 +181,7 @@ func (s *suite) stop() {
 		if s.cluster {
 			name = "redis_cluster.sh"
 		}
-		_, err := script(ctx, name, "stop", s.id)
+		_, err := process.Service(ctx, name, "stop", s.id)
 		errs = append(errs, err)
 	}
 	for _, err := range errs {
@@ -302,7 +303,7 @@ func (s *suite) step(ctx context.Context, f fault, records []record) error {
 		return err
 	}
 	for _, w := range s.workers {
-		if err := w.ready(ctx); err != nil {
+		if err := w.Ready(ctx); err != nil {
 			return err
 		}
 	}
@@ -325,7 +326,7 @@ func (s *suite) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.plant.start(replay); err != nil {
+	if err := replay.Start(); err != nil {
 		return err
 	}
 	if err := s.replayed(ctx); err != nil {
@@ -336,10 +337,10 @@ func (s *suite) compare(ctx context.Context) error {
 	}
 	s.say("the dead letters were replayed until they were parked")
 
-	if err := s.plant.start(s.api); err != nil {
+	if err := s.api.Start(); err != nil {
 		return err
 	}
-	if err := poll(ctx, time.Minute, "the API", func() (bool, error) { return answers(ctx, "http://"+s.apiAt+"/readyz"), nil }); err != nil {
+	if err := s.api.Serves(ctx, "http://"+s.apiAt+"/readyz"); err != nil {
 		return err
 	}
 	if s.report.profiles, err = verify(ctx, s.apiAt, s.features, s.history); err != nil {
@@ -349,7 +350,7 @@ func (s *suite) compare(ctx context.Context) error {
 	if err := s.compareChanges(ctx); err != nil {
 		return err
 	}
-	for _, p := range slices.Concat([]*process{s.api, s.collector}, s.workers, s.tellers) {
+	for _, p := range slices.Concat([]*process.Process{s.api, s.collector}, s.workers, s.tellers) {
 		if err := s.end(p); err != nil {
 			return err
 		}
@@ -400,17 +401,17 @@ func (s *suite) compareRebuilt(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	if err := s.plant.start(rebuild); err != nil {
+	if err := rebuild.Start(); err != nil {
 		return err
 	}
-	if err := rebuild.ready(ctx); err != nil {
+	if err := rebuild.Ready(ctx); err != nil {
 		return err
 	}
 	if err := s.broker.caughtUp(ctx, "rebuild-"+prefix, s.events, 0, 10*time.Minute); err != nil {
 		return err
 	}
 	s.report.rebuildTook = time.Since(began)
-	address, err := freeAddress()
+	address, err := process.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -418,10 +419,10 @@ func (s *suite) compareRebuilt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.plant.start(api); err != nil {
+	if err := api.Start(); err != nil {
 		return err
 	}
-	if err := poll(ctx, time.Minute, "the API", func() (bool, error) { return answers(ctx, "http://"+address+"/readyz"), nil }); err != nil {
+	if err := api.Serves(ctx, "http://"+address+"/readyz"); err != nil {
 		return err
 	}
 	if s.report.rebuilt, err = verify(ctx, address, s.features, s.history); err != nil {
@@ -434,7 +435,7 @@ func (s *suite) compareRebuilt(ctx context.Context) error {
 	}
 	s.account("dead letters of the rebuild", letters)
 	s.say("%d rebuilt profiles were compared, %d differences", s.report.rebuilt.customers, s.report.rebuilt.wrong)
-	for _, p := range []*process{rebuild, api} {
+	for _, p := range []*process.Process{rebuild, api} {
 		if err := s.end(p); err != nil {
 			return err
 		}

@@ -4,14 +4,17 @@
 //	go run ./tests/simulate -days 90
 //
 // Two processes take the shop's events from Kafka into profiles in Redis, two
-// more fire the triggers of configs/retail/profile.yaml into a topic. All of
-// them are killed now and then, and so is Redis. The processes are built with a
-// clock that the suite sets: an hour at a time. Within an hour first all events
-// are taken in, while for the processes that fire it is 1970; then it is the end
-// of the hour, until nothing is due any more. So it is known what has to happen,
-// whatever is killed in between, and an oracle that knows the triggers by heart
-// tells it. At the end the ids, times and contents of all messages in the topic
-// are compared with it.
+// more fire the triggers of configs/retail/profile.yaml, and those of
+// tests/simulate/segments.yaml, into a topic. All of them are killed now and
+// then, and so are Redis and Kafka. The processes are built with a clock that
+// the suite sets: an hour at a time. Within an hour first all events are taken
+// in, while for the processes that fire it is 1970; then it is the end of the
+// hour, until nothing is due any more. Once a day those who fire also judge all
+// customers anew, so that some enter segments because time has passed. So it is
+// known what has to happen, whatever is killed in between, and an oracle that
+// knows the triggers and segments by heart tells it. At the end the ids, times
+// and contents of all messages in the topic are compared with it, and so is who
+// is in which segment.
 //
 // It starts the services it needs and ends them. Run it in the root of the
 // repository.
@@ -26,9 +29,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -38,17 +39,19 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"gopkg.in/yaml.v3"
 
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 type options struct {
 	days, customers int
 	daily           float64
-	kills           float64
+	killing         float64
 	seed            uint64
 	keep            bool
 	timeout         time.Duration
@@ -59,13 +62,13 @@ func main() {
 	flag.IntVar(&o.days, "days", 90, "how many days go by")
 	flag.IntVar(&o.customers, "customers", 1000, "of the shop")
 	flag.Float64Var(&o.daily, "daily", 1, "events a day of the average customer")
-	flag.Float64Var(&o.kills, "kills", 0, "about how many processes are killed; 0 for ten, and one more every two days")
+	flag.Float64Var(&o.killing, "kills", 0, "about how many processes are killed; 0 for ten, and one more every two days")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the shop, and of what is killed when")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs of the processes")
 	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "when to give up")
 	flag.Parse()
-	if o.kills == 0 {
-		o.kills = 10 + float64(o.days)/2
+	if o.killing == 0 {
+		o.killing = 10 + float64(o.days)/2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -78,7 +81,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "simulate: FAILED:", err)
 		os.Exit(1)
 	}
-	s.say("ok: every expected firing happened exactly once, and no other")
+	s.say("ok: every expected firing happened exactly once, and no other, and all segments are as recomputed")
 }
 
 type simulation struct {
@@ -89,14 +92,16 @@ type simulation struct {
 	events, changes string
 	eventsClock     string // the time for those who take events in
 	firingClock     string // the time for those who fire
-	workers, firers []*process
+	workers, firers []*process.Process
 	client          *kgo.Client
 	admin           *kadm.Client
 	store           store.Store
 	oracle          *shopOracle
 	expected        map[string]firing
 	rand            *rand.Rand
-	killed          int
+	victims         []victim       // to be hit next, the last first
+	killed          map[string]int // by what
+	sweeps          int
 }
 
 func (s *simulation) say(format string, args ...any) {
@@ -105,7 +110,7 @@ func (s *simulation) say(format string, args ...any) {
 
 func (s *simulation) stop() {
 	for _, p := range slices.Concat(s.workers, s.firers) {
-		p.kill()
+		p.Kill()
 	}
 	if s.client != nil {
 		s.client.Close()
@@ -115,7 +120,7 @@ func (s *simulation) stop() {
 	}
 	ctx := context.Background()
 	for _, service := range []string{"redis.sh", "kafka.sh"} {
-		if _, err := script(ctx, service, "stop", s.id); err != nil {
+		if _, err := process.Service(ctx, service, "stop", s.id); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
@@ -149,11 +154,11 @@ func (s *simulation) run(ctx context.Context) error {
 		for ; !next.Received.After(now); next = stream.Next() {
 			batch = append(batch, next.Data)
 		}
-		if err := s.hour(ctx, now, batch, s.rand.Float64() < s.kills/float64(hours)); err != nil {
+		if err := s.hour(ctx, now, batch, s.rand.Float64() < s.killing/float64(hours)); err != nil {
 			return fmt.Errorf("%s: %w", now.Format(time.DateTime), err)
 		}
 		if (i+1)%(24*max(1, s.days/10)) == 0 {
-			s.say("day %d: %d events, %d firings expected, %d kills", (i+1)/24, s.oracle.events, len(s.expected), s.killed)
+			s.say("day %d: %d events, %d firings expected, %d kills", (i+1)/24, s.oracle.events, len(s.expected), s.kills())
 		}
 	}
 	return s.compare(ctx, begin.Add(time.Duration(hours)*time.Hour))
@@ -161,7 +166,7 @@ func (s *simulation) run(ctx context.Context) error {
 
 func (s *simulation) prepare(ctx context.Context) (err error) {
 	s.rand = rand.New(rand.NewPCG(s.seed, 7))
-	s.oracle, s.expected = newOracle(), map[string]firing{}
+	s.oracle, s.expected, s.killed = newOracle(), map[string]firing{}, map[string]int{}
 	if s.dir, err = os.MkdirTemp("", "simulate-"); err != nil {
 		return err
 	}
@@ -169,17 +174,17 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 	if err := errors.Join(setClock(s.eventsClock, begin), setClock(s.firingClock, time.Unix(0, 0))); err != nil {
 		return err
 	}
-	binary := filepath.Join(s.dir, "connect-personalize")
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "simulation", "-o", binary, "./cmd/connect-personalize")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("building: %w", err)
+	binary, err := process.Build(ctx, s.dir, "simulation")
+	if err != nil {
+		return err
 	}
-	if s.seeds, err = script(ctx, "kafka.sh", "start", s.id); err != nil {
+	// What is built before anything goes by does not count.
+	s.began = time.Now()
+	if s.seeds, err = process.Service(ctx, "kafka.sh", "start", s.id); err != nil {
 		return err
 	}
 	// Redis may be killed without forgetting.
-	if s.redisURL, err = script(ctx, "redis.sh", "start", s.id, "always"); err != nil {
+	if s.redisURL, err = process.Service(ctx, "redis.sh", "start", s.id, "always"); err != nil {
 		return err
 	}
 	s.events, s.changes = s.id+"-events", s.id+"-changes"
@@ -206,23 +211,25 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 		"CHANGES_TOPIC=" + s.changes, "DEAD_LETTERS_TOPIC=" + s.id + "-dead", "CONSUMER_GROUP=" + s.id,
 		"PROFILE_DEFINITION=" + filepath.Join(s.dir, "profile.yaml"), "PIPELINE_THREADS=2", "GOMAXPROCS=1",
 	}
-	add := func(name, config, clock string) (*process, error) {
-		address, err := freeAddress()
-		p := &process{name: name, binary: binary, config: config, log: filepath.Join(s.dir, name+".log")}
-		p.env = append(slices.Clone(env), "HTTP_ADDRESS="+address, "SIMULATED_CLOCK="+clock, "INSTANCE_ID="+name)
-		return p, errors.Join(err, p.start())
+	add := func(name, config, clock string) (*process.Process, error) {
+		address, err := process.FreeAddress()
+		if err != nil {
+			return nil, err
+		}
+		p := &process.Process{Name: name, Binary: binary, Config: config, HTTP: address, Log: filepath.Join(s.dir, name+".log")}
+		p.Env = append(slices.Clone(env), "HTTP_ADDRESS="+address, "SIMULATED_CLOCK="+clock, "INSTANCE_ID="+name)
+		return p, p.Start()
 	}
 	for i := range 2 {
 		w, err := add(fmt.Sprintf("profiles-%d", i+1), configs[0], s.eventsClock)
-		s.workers = append(s.workers, w)
 		if err != nil {
 			return err
 		}
 		f, err := add(fmt.Sprintf("changes-%d", i+1), configs[1], s.firingClock)
-		s.firers = append(s.firers, f)
 		if err != nil {
-			return err
+			return errors.Join(err, w.Wait(0))
 		}
+		s.workers, s.firers = append(s.workers, w), append(s.firers, f)
 	}
 	s.say("%d days of %d customers, through Kafka at %s and Redis at %s", s.days, s.customers, s.seeds, s.redisURL)
 	return nil
@@ -247,18 +254,162 @@ func (s *simulation) configs() (paths [2]string, err error) {
 	if err != nil {
 		return paths, err
 	}
+	more, err := os.ReadFile("tests/simulate/segments.yaml")
+	if err != nil {
+		return paths, err
+	}
+	if definition, err = joined(definition, more); err != nil {
+		return paths, err
+	}
 	return paths, os.WriteFile(filepath.Join(s.dir, "profile.yaml"), definition, 0o600)
 }
+
+// joined adds the items of the lists in one definition to those of another.
+func joined(definition, more []byte) ([]byte, error) {
+	var into, from map[string]any
+	if err := errors.Join(yaml.Unmarshal(definition, &into), yaml.Unmarshal(more, &from)); err != nil {
+		return nil, err
+	}
+	for name, items := range from {
+		before, ok := into[name].([]any)
+		if !ok {
+			return nil, fmt.Errorf("the definition of the shop has no %s", name)
+		}
+		into[name] = append(before, items.([]any)...)
+	}
+	return yaml.Marshal(into)
+}
+
+// victim is something to kill and start again, while events are taken in or
+// while triggers fire.
+type victim struct {
+	what   string
+	firing bool
+	hit    func(context.Context) error
+}
+
+// next is what is killed next: everything in turn, in another order each time.
+// Those who fire are hit the more often.
+func (s *simulation) next() victim {
+	if len(s.victims) == 0 {
+		for _, w := range s.workers {
+			s.victims = append(s.victims, victim{"a worker", false, s.restart(w)})
+		}
+		for _, f := range s.firers {
+			s.victims = append(s.victims, victim{"one that fires", true, s.restart(f)})
+		}
+		for range 3 {
+			s.victims = append(s.victims, victim{"all that fire", true, s.restart(s.firers...)})
+		}
+		for _, firing := range []bool{false, true} {
+			s.victims = append(s.victims, victim{"Redis", firing, s.restartService("redis.sh")}, victim{"Kafka", firing, s.restartService("kafka.sh")})
+		}
+		s.rand.Shuffle(len(s.victims), func(i, j int) { s.victims[i], s.victims[j] = s.victims[j], s.victims[i] })
+	}
+	last := len(s.victims) - 1
+	v := s.victims[last]
+	s.victims = s.victims[:last]
+	return v
+}
+
+func (s *simulation) kill(ctx context.Context, v victim) error {
+	s.killed[v.what]++
+	return v.hit(ctx)
+}
+
+func (s *simulation) restart(all ...*process.Process) func(context.Context) error {
+	return func(context.Context) (err error) {
+		for _, p := range all {
+			p.Kill()
+		}
+		for _, p := range all {
+			err = errors.Join(err, p.Start())
+		}
+		return err
+	}
+}
+
+func (s *simulation) restartService(script string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if _, err := process.Service(ctx, script, "kill", s.id); err != nil {
+			return err
+		}
+		_, err := process.Service(ctx, script, "restart", s.id)
+		return err
+	}
+}
+
+func (s *simulation) kills() (n int) {
+	for _, times := range s.killed {
+		n += times
+	}
+	return n
+}
+
+// sweeping tells whether all customers are judged anew in an hour: in the first
+// of every day, as sweep_interval in changes.yaml says.
+func sweeping(now time.Time) bool { return now.Sub(begin)%(24*time.Hour) == time.Hour }
 
 // hour lets an hour go by.
 func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, kill bool) error {
 	if err := setClock(s.eventsClock, now); err != nil {
 		return err
 	}
-	victim := -1
+	var v victim
 	if kill {
-		victim = s.rand.IntN(9) // of 2 workers, 2 firers, Redis, and all firers
+		v = s.next()
 	}
+	if err := s.feed(ctx, batch, v); err != nil {
+		return err
+	}
+	if sweeping(now) {
+		// They look whether a sweep is due when they start, and every few seconds.
+		s.killed["all that fire"]++
+		for _, f := range s.firers {
+			f.Kill()
+		}
+	}
+	if err := setClock(s.firingClock, now); err != nil {
+		return err
+	}
+	if sweeping(now) {
+		if err := s.sweep(ctx, now); err != nil {
+			return err
+		}
+	}
+	if v.firing {
+		// The more often in the midst of firing, or of telling.
+		time.Sleep(time.Duration(s.rand.IntN(60)) * time.Millisecond)
+		if err := s.kill(ctx, v); err != nil {
+			return err
+		}
+	}
+	if err := s.until(ctx, "what is due to be decided", func() (bool, error) {
+		page, err := s.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now.UnixMilli()+1), store.IndexEntry{}, 1)
+		return len(page) == 0, err
+	}); err != nil {
+		return err
+	}
+	if err := setClock(s.firingClock, time.Unix(0, 0)); err != nil {
+		return err
+	}
+	for _, raw := range batch {
+		if err := s.oracle.take(raw); err != nil {
+			return err
+		}
+	}
+	s.oracle.judge(now.UnixMilli(), sweeping(now))
+	for _, f := range s.oracle.step(now.UnixMilli()) {
+		if _, twice := s.expected[f.ID]; twice {
+			return fmt.Errorf("the oracle expects %s twice", f.ID)
+		}
+		s.expected[f.ID] = f
+	}
+	return nil
+}
+
+// feed sends events, and waits until they are taken in.
+func (s *simulation) feed(ctx context.Context, batch [][]byte, v victim) error {
 	failed := make(chan error, 1)
 	for _, raw := range batch {
 		s.client.Produce(ctx, &kgo.Record{Topic: s.events, Key: keyOf(raw), Value: raw}, func(_ *kgo.Record, err error) {
@@ -270,13 +421,8 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 			}
 		})
 	}
-	switch victim {
-	case 0, 1:
-		if err := s.restart(s.workers[victim]); err != nil {
-			return err
-		}
-	case 2:
-		if err := s.restartRedis(ctx); err != nil {
+	if v.hit != nil && !v.firing {
+		if err := s.kill(ctx, v); err != nil {
 			return err
 		}
 	}
@@ -288,75 +434,52 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 		return err
 	default:
 	}
-	if len(batch) > 0 {
-		if err := until(ctx, 2*time.Minute, "events to be taken in", func() (bool, error) { return s.takenIn(ctx) }); err != nil {
-			return errors.Join(err, s.alive())
-		}
+	if len(batch) == 0 {
+		return nil
 	}
-	if err := setClock(s.firingClock, now); err != nil {
-		return err
-	}
-	if victim > 2 {
-		// The more often in the midst of firing, or of telling.
-		time.Sleep(time.Duration(s.rand.IntN(60)) * time.Millisecond)
-	}
-	switch victim {
-	case 3, 4:
-		if err := s.restart(s.firers[victim-3]); err != nil {
-			return err
-		}
-	case 5, 6, 7:
-		for _, f := range s.firers {
-			if err := s.restart(f); err != nil {
-				return err
-			}
-		}
-	case 8:
-		if err := s.restartRedis(ctx); err != nil {
+	return s.until(ctx, "events to be taken in", func() (bool, error) { return s.takenIn(ctx) })
+}
+
+// sweepRecord is the record in which those who sweep agree.
+const sweepRecord = "!sweep"
+
+// sweep starts those who fire, and waits until one of them has judged all
+// customers.
+func (s *simulation) sweep(ctx context.Context, now time.Time) error {
+	for _, f := range s.firers {
+		if err := f.Start(); err != nil {
 			return err
 		}
 	}
-	if err := until(ctx, 2*time.Minute, "what is due to be decided", func() (bool, error) {
-		page, err := s.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now.UnixMilli()+1), store.IndexEntry{}, 1)
-		return len(page) == 0, err
-	}); err != nil {
-		return errors.Join(err, s.alive())
-	}
-	if err := setClock(s.firingClock, time.Unix(0, 0)); err != nil {
-		return err
-	}
-	for _, raw := range batch {
-		if err := s.oracle.take(raw); err != nil {
-			return err
+	s.sweeps++
+	return s.until(ctx, "all customers to be judged", func() (bool, error) {
+		records, err := s.store.Load(ctx, []string{sweepRecord})
+		if err != nil || records[0].Version == store.Absent {
+			return false, err
 		}
-	}
-	for _, f := range s.oracle.step(now.UnixMilli()) {
-		if _, twice := s.expected[f.ID]; twice {
-			return fmt.Errorf("the oracle expects %s twice", f.ID)
+		var state struct{ Finished int64 }
+		err = json.Unmarshal(records[0].Data, &state)
+		return state.Finished == now.UnixMilli(), err
+	})
+}
+
+// until asks, every few milliseconds, until the answer is yes. A service may
+// not answer for a while; a process must not end by itself.
+func (s *simulation) until(ctx context.Context, what string, ask func() (bool, error)) error {
+	var last error
+	err := process.Until(ctx, what, 2*time.Minute, 5*time.Millisecond, func() (bool, error) {
+		var ok bool
+		if ok, last = ask(); ok && last == nil {
+			return true, nil
 		}
-		s.expected[f.ID] = f
-	}
-	return nil
-}
-
-func (s *simulation) restart(p *process) error {
-	p.kill()
-	s.killed++
-	return p.start()
-}
-
-func (s *simulation) restartRedis(ctx context.Context) error {
-	s.killed++
-	if _, err := script(ctx, "redis.sh", "kill", s.id); err != nil {
-		return err
-	}
-	_, err := script(ctx, "redis.sh", "restart", s.id)
-	return err
-}
-
-func (s *simulation) alive() (err error) {
-	for _, p := range slices.Concat(s.workers, s.firers) {
-		err = errors.Join(err, p.alive())
+		var ended error
+		for _, p := range slices.Concat(s.workers, s.firers) {
+			ended = errors.Join(ended, p.Alive())
+		}
+		return false, ended
+	})
+	if err != nil {
+		err = errors.Join(err, last)
 	}
 	return err
 }
@@ -391,7 +514,7 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 	if err := s.hour(ctx, end, nil, false); err != nil {
 		return err
 	}
-	if err := until(ctx, 2*time.Minute, "everything to be told", func() (bool, error) {
+	if err := s.until(ctx, "everything to be told", func() (bool, error) {
 		// Who looked in vain looks again when the clock has moved.
 		for _, now := range []time.Time{time.Unix(0, 0), end} {
 			if err := setClock(s.firingClock, now); err != nil {
@@ -402,7 +525,7 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 		page, err := s.store.ScanIndex(ctx, profile.OutboxIndex, "", "", store.IndexEntry{}, 1)
 		return len(page) == 0, err
 	}); err != nil {
-		return errors.Join(err, s.alive())
+		return err
 	}
 	got, copies, err := s.told(ctx)
 	if err != nil {
@@ -435,17 +558,61 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 	for _, name := range slices.Sorted(maps.Keys(s.oracle.outcomes)) {
 		s.say("%-28s %6d", name, s.oracle.outcomes[name])
 	}
-	starts := 0
-	for _, p := range slices.Concat(s.workers, s.firers) {
-		starts += p.starts
+	var kills []string
+	for _, what := range slices.Sorted(maps.Keys(s.killed)) {
+		kills = append(kills, fmt.Sprintf("%d of %s", s.killed[what], what))
 	}
-	s.say("%d events, %d customers; %d kills, %d starts of 4 processes", s.oracle.events, len(s.oracle.customers), s.killed, starts)
+	s.say("%d events, %d customers, %d unknown visitors; all customers judged %d times", s.oracle.events, len(s.oracle.customers), len(s.oracle.visitors), s.sweeps)
+	s.say("%d kills: %s", s.kills(), strings.Join(kills, ", "))
 	s.say("%d firings expected, %d told in %d messages: %d missing, %d unexpected, %d different", len(s.expected), len(got), copies, missing, unexpected, different)
 	if missing+unexpected+different > 0 {
 		return errors.New("the firings are not those expected")
 	}
-	if len(s.expected) == 0 {
-		return errors.New("nothing was expected: that shows nothing")
+	for _, r := range rules {
+		if r.mode == entered && s.oracle.outcomes[r.name+" fired"] == 0 {
+			return fmt.Errorf("nobody was told of %s: that shows nothing", r.segment)
+		}
+	}
+	return s.compareSegments(ctx, end.UnixMilli())
+}
+
+// compareSegments compares the indexes of the segments with who is in them by
+// a full recomputation from the events.
+func (s *simulation) compareSegments(ctx context.Context, now int64) error {
+	wrong := 0
+	for _, segment := range segments {
+		index := profile.SegmentIndex + segment.name
+		n, err := s.store.CountIndex(ctx, index, "", "")
+		if err != nil {
+			return err
+		}
+		members, err := s.store.ScanIndex(ctx, index, "", "", store.IndexEntry{}, int(n)+1)
+		if err != nil {
+			return err
+		}
+		got := map[string]bool{}
+		for _, e := range members {
+			got[e.Key] = true
+		}
+		want := s.oracle.members(segment, now)
+		if int(n) == len(want) && maps.Equal(got, want) {
+			s.say("segment %-20s %6d members, as recomputed", segment.name, n)
+			continue
+		}
+		wrong++
+		s.say("segment %-20s %6d members by the index and %d in it, %d recomputed", segment.name, n, len(got), len(want))
+		for _, key := range slices.Sorted(maps.Keys(got)) {
+			if !want[key] {
+				s.say("UNEXPECTED member of %s: %s", segment.name, key)
+			}
+			delete(want, key)
+		}
+		for _, key := range slices.Sorted(maps.Keys(want)) {
+			s.say("MISSING member of %s: %s", segment.name, key)
+		}
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%d segments are not as recomputed", wrong)
 	}
 	return nil
 }
@@ -518,12 +685,4 @@ func setClock(path string, now time.Time) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

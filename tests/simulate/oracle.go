@@ -7,15 +7,19 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
 )
 
-// The oracle knows the triggers of configs/retail/profile.yaml by heart, keeps
-// every event of every customer, and decides at every hour of the simulation
-// anew. It shares no code with what it checks.
+// The oracle knows the triggers and segments of configs/retail/profile.yaml, and
+// those of segments.yaml here, by heart, keeps every event of every customer, and
+// decides at every hour of the simulation anew. It shares no code with what it
+// checks.
 
 const (
 	second = int64(1000)
@@ -31,6 +35,7 @@ const (
 	each
 	first
 	yearly
+	entered
 )
 
 type limit struct {
@@ -42,6 +47,7 @@ type rule struct {
 	name     string
 	mode     mode
 	causes   []string
+	segment  string // of entered
 	unless   []string
 	after    int64
 	expire   int64
@@ -75,6 +81,73 @@ var rules = []rule{
 	},
 	{name: "post_purchase", mode: each, causes: []string{"Order Completed"}, after: 7 * day, expire: 2 * day, priority: 30, limits: []limit{{1, 14 * day}}, when: always},
 	{name: "birthday", mode: yearly, expire: 12 * hour, priority: 60, when: always},
+	{name: "thanks", mode: entered, segment: "spender", after: hour, expire: 12 * hour, priority: 70, when: always},
+	{name: "miss_you", mode: entered, segment: "quiet", after: 3 * hour, expire: day, priority: 65, limits: []limit{{1, 5 * day}}, when: always},
+}
+
+// segment is a rule that tells who is in it.
+type segment struct {
+	name string
+	in   func(c *customer, now int64) bool
+}
+
+var segments = []segment{
+	{"high_value", func(c *customer, now int64) bool { return c.cents(now-90*day, now) > 500_00 }},
+	{"at_risk", func(c *customer, now int64) bool {
+		return c.orders(now) > 1 && now-c.lastOrder(now) > 60*day
+	}},
+	{"new_prospect", func(c *customer, now int64) bool {
+		return c.orders(now) == 0 && c.count(now-7*day, now, "Product Viewed") >= 3
+	}},
+	{"rfm_champions", func(c *customer, now int64) bool { r, f := c.grid(now); return r >= 4 && f >= 4 }},
+	{"rfm_loyal", func(c *customer, now int64) bool { r, f := c.grid(now); return r >= 3 && f >= 3 && (r < 4 || f < 4) }},
+	{"rfm_promising", func(c *customer, now int64) bool { r, f := c.grid(now); return r >= 4 && f < 3 && f > 0 }},
+	{"rfm_slipping", func(c *customer, now int64) bool { r, f := c.grid(now); return r < 3 && f >= 3 }},
+	{"rfm_lost", func(c *customer, now int64) bool { r, f := c.grid(now); return r <= 3 && f < 3 && f > 0 }},
+	{"spender", func(c *customer, now int64) bool { return c.cents(-1, now) > 100_00 }},
+	{"quiet", func(c *customer, now int64) bool { return c.orders(now) > 0 && now-c.lastOrder(now) > 2*day }},
+}
+
+func (c *customer) orders(now int64) int { return c.count(-1, now, "Order Completed") }
+
+// lastOrder is when the last order was, of a customer who has one.
+func (c *customer) lastOrder(now int64) (last int64) {
+	for _, h := range c.byName["Order Completed"] {
+		if h.at <= now {
+			last = h.at
+		}
+	}
+	return last
+}
+
+// cents is what was spent in (from, to].
+func (c *customer) cents(from, to int64) (sum int64) {
+	for _, h := range c.byName["Order Completed"] {
+		if h.at > from && h.at <= to {
+			sum += int64(math.Round(h.Properties.Total * 100))
+		}
+	}
+	return sum
+}
+
+// grid scores how recent and how many a customer's orders are, 0 without any.
+func (c *customer) grid(now int64) (recency, frequency int) {
+	orders := c.orders(now)
+	if orders == 0 {
+		return 0, 0
+	}
+	recency, frequency = 5, 1
+	for _, bound := range []int64{30, 60, 120, 365} {
+		if now-c.lastOrder(now) > bound*day {
+			recency--
+		}
+	}
+	for _, bound := range []int{2, 3, 5, 10} {
+		if orders >= bound {
+			frequency++
+		}
+	}
+	return recency, frequency
 }
 
 // happening is an event.
@@ -82,6 +155,7 @@ type happening struct {
 	Type, Event, MessageID, UserID, AnonymousID, Source string
 	Timestamp                                           time.Time
 	Traits                                              map[string]any
+	Properties                                          struct{ Total float64 }
 
 	at   int64
 	id   uint64
@@ -124,12 +198,14 @@ type customer struct {
 	holds    map[string]hold
 	sent     []sent
 	examined int64
+	touched  bool             // by an event since it was last judged
+	since    map[string]int64 // the segments it is in
 }
 
 func newCustomer(id string) *customer {
 	return &customer{
 		id: id, seen: map[uint64]bool{}, byName: map[string][]*happening{}, traits: map[string]statement{},
-		through: map[string]int64{}, decided: map[string]bool{}, holds: map[string]hold{},
+		through: map[string]int64{}, decided: map[string]bool{}, holds: map[string]hold{}, since: map[string]int64{},
 	}
 }
 
@@ -137,7 +213,7 @@ func (c *customer) take(h *happening) {
 	if c.seen[h.id] {
 		return
 	}
-	c.seen[h.id] = true
+	c.seen[h.id], c.touched = true, true
 	list := append(c.byName[h.name], h)
 	slices.SortStableFunc(list, func(a, b *happening) int { return cmp.Compare(a.at, b.at) })
 	c.byName[h.name] = list
@@ -318,6 +394,10 @@ func (c *customer) pending() (all []pending) {
 					add(pending{rule: r, at: h.at, mark: h.at, key: key}, h.at+r.after, c.examined)
 				}
 			}
+		case entered:
+			if at, in := c.since[r.segment]; in && !(done && at <= through) {
+				add(pending{rule: r, at: at, mark: at, key: uint64(at)}, at+r.after, c.examined)
+			}
 		case yearly:
 			s := c.traits["birthday"]
 			text, _ := s.value.(string)
@@ -338,6 +418,39 @@ func (c *customer) pending() (all []pending) {
 		}
 	}
 	return all
+}
+
+// judge finds the segments that customers are in: those of whom something was
+// heard in the hour, or all.
+func (o *shopOracle) judge(now int64, all bool) {
+	for _, c := range o.customers {
+		if !c.touched && !all {
+			continue
+		}
+		c.touched = false
+		for _, s := range segments {
+			_, was := c.since[s.name]
+			switch in := s.in(c, now); {
+			case in && !was:
+				c.since[s.name] = now
+			case was && !in:
+				delete(c.since, s.name)
+			}
+		}
+	}
+}
+
+// members are the keys of all, known or not, who are in a segment.
+func (o *shopOracle) members(s segment, now int64) map[string]bool {
+	keys := map[string]bool{}
+	for kind, list := range map[byte]map[string]*customer{profile.User: o.customers, profile.Anonymous: o.visitors} {
+		for id, c := range list {
+			if s.in(c, now) {
+				keys[string(kind)+id] = true
+			}
+		}
+	}
+	return keys
 }
 
 // step decides everything that is due at a moment.
