@@ -54,6 +54,7 @@ type options struct {
 	killing         float64
 	seed            uint64
 	keep            bool
+	binary          string
 	timeout         time.Duration
 }
 
@@ -65,6 +66,7 @@ func main() {
 	flag.Float64Var(&o.killing, "kills", 0, "about how many processes are killed; 0 for ten, and one more every two days")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the shop, and of what is killed when")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs of the processes")
+	flag.StringVar(&o.binary, "binary", "", "the program to test, built with the tag simulation; built if not named")
 	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "when to give up")
 	flag.Parse()
 	if o.killing == 0 {
@@ -174,9 +176,10 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 	if err := errors.Join(setClock(s.eventsClock, begin), setClock(s.firingClock, time.Unix(0, 0))); err != nil {
 		return err
 	}
-	binary, err := process.Build(ctx, s.dir, "simulation")
-	if err != nil {
-		return err
+	if s.binary == "" {
+		if s.binary, err = process.Build(ctx, s.dir, "simulation"); err != nil {
+			return err
+		}
 	}
 	// What is built before anything goes by does not count.
 	s.began = time.Now()
@@ -216,7 +219,7 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 		if err != nil {
 			return nil, err
 		}
-		p := &process.Process{Name: name, Binary: binary, Config: config, HTTP: address, Log: filepath.Join(s.dir, name+".log")}
+		p := &process.Process{Name: name, Binary: s.binary, Config: config, HTTP: address, Log: filepath.Join(s.dir, name+".log")}
 		p.Env = append(slices.Clone(env), "HTTP_ADDRESS="+address, "SIMULATED_CLOCK="+clock, "INSTANCE_ID="+name)
 		return p, p.Start()
 	}
