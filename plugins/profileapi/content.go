@@ -41,7 +41,7 @@ type blocks struct {
 const contentInterval = 2 * time.Second
 
 // openBlocks reads the folder of blocks for what r serves.
-func openBlocks(path string, r reader, res *service.Resources) (*blocks, error) {
+func openBlocks(path string, r any, res *service.Resources) (*blocks, error) {
 	b := &blocks{
 		log:      res.Logger(),
 		said:     map[string]bool{},

@@ -21,20 +21,29 @@ type profileReader interface {
 }
 
 func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, error) {
-	o := &output{log: res.Logger(), reading: push.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second}}
 	label, err := conf.FieldString(outProfiles)
 	if err != nil {
 		return nil, err
 	}
+	var r profileReader
 	if label != "" {
-		if o.profiles, err = profiles.Get(res, label); err != nil {
+		if r, err = profiles.Get(res, label); err != nil {
 			return nil, err
 		}
 	}
+	return newOutputOf(r, conf, res)
+}
+
+// newOutputOf makes an output with r for its profiles, which may be nil.
+func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resources) (*output, error) {
+	o := &output{profiles: r, log: res.Logger(), reading: push.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second}}
 	if err := o.parse(conf); err != nil {
 		return nil, err
 	}
-	if o.profiles != nil {
+	if err := o.parseContent(conf, res); err != nil {
+		return nil, err
+	}
+	if o.profiles != nil && len(o.query.Fields) > 0 {
 		// Whether there are such fields needs no customer, and no store.
 		var unknown *profiles.UnknownFieldError
 		if _, err := o.profiles.Read(context.Background(), nil, o.query); errors.As(err, &unknown) {
@@ -61,7 +70,37 @@ func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, err
 	o.transport = transport
 	o.sender = push.New(*pushing, transport)
 	o.elements = res.Metrics().NewCounter("profile_api_elements", "outcome")
+	if o.content != nil {
+		ctx, stop := context.WithCancel(context.Background())
+		o.stopFollowing = stop
+		o.following.Go(func() { o.content.follow(ctx) })
+	}
 	return o, nil
+}
+
+// parseContent reads which blocks are rendered, and the blocks.
+func (o *output) parseContent(conf *service.ParsedConfig, res *service.Resources) error {
+	folder, err := conf.FieldString(outContent, outFolder)
+	if err != nil || folder == "" {
+		return err
+	}
+	if o.profiles == nil || len(o.query.Fields) > 0 {
+		return errors.New(contentNeedsProfiles)
+	}
+	if o.blocks, err = conf.FieldInterpolatedStringList(outContent, outBlocks); err != nil {
+		return err
+	}
+	if o.content, err = openBlocks(folder, o.profiles, res); err != nil {
+		return err
+	}
+	for _, name := range o.blocks {
+		if text, static := name.Static(); static {
+			if _, ok := o.content.folder.Block(text); !ok && text != "" {
+				return fmt.Errorf("content.blocks: there is no block %q in %s", text, folder)
+			}
+		}
+	}
+	return nil
 }
 
 // parse reads the fields that make requests of messages.

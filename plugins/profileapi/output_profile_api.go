@@ -20,6 +20,9 @@ const (
 	outTLS             = "tls"
 	outProfiles        = "profiles"
 	outFields          = "fields"
+	outContent         = "content"
+	outFolder          = "folder"
+	outBlocks          = "blocks"
 	outCustomer        = "customer"
 	outMessageID       = "message_id"
 	outElement         = "element"
@@ -54,6 +57,8 @@ const (
 	circuitGiveUp = "give_up"
 )
 
+const contentNeedsProfiles = "content is rendered from whole profiles: name the resource by its label in profiles, and leave fields out"
+
 const lintStatuses = `root = if this.type() == "array" && this.any(s -> !s.string().re_match("^[1-5]([0-9][0-9]|xx)$")) { "a status is a number such as 429, or a class such as 5xx" }`
 
 func outputSpec() *service.ConfigSpec {
@@ -68,7 +73,7 @@ Each message becomes an element, elements become requests, and each message is a
 ### From messages to requests
 
 1. `+"`customer`"+` says who a message is about. With `+"`profiles`"+` the profiles of all customers of a batch are read together.
-2. `+"`element`"+`, a processor, makes the element. It is given `+"`"+`{"message": …, "customer": …, "profile": …}`+"`"+`, the profile being `+"`null`"+` if there is none, with the metadata of the message. A message it deletes is not sent, and acknowledged. Without `+"`element`"+`, the element is the profile if `+"`profiles`"+` is set, customers without one being left out, and the message if it is not.
+2. `+"`element`"+`, a processor, makes the element. It is given `+"`"+`{"message": …, "customer": …, "profile": …}`+"`"+`, the profile being `+"`null`"+` if there is none, with the metadata of the message; where `+"`content`"+` names blocks, also `+"`"+`"content": {"BLOCK": {"type": "html", "content": …, "fallback": …}}`+"`"+`, the fallback telling why it is one, and not being there otherwise. A message it deletes is not sent, and acknowledged. Without `+"`element`"+`, the element is the profile if `+"`profiles`"+` is set, customers without one being left out, and the message if it is not.
 3. `+"`url`, `verb` and `headers`"+` are found for each element: their interpolations see the same object with the `+"`element`"+` in it. Elements with the same ones go together, up to `+"`max_elements` and `max_bytes`"+`.
 4. `+"`request`"+`, a processor, makes the body of `+"`"+`{"elements": […]}`+"`"+`. Without it the body is the list of elements or, where `+"`max_elements`"+` is 1, the element.
 
@@ -151,6 +156,17 @@ Put them in `+"`authorization`, `basic_auth.password` and `signature`"+`. They, 
 			service.NewStringListField(outFields).
 				Description("What to read of profiles: `traits`, `features`, `traits.NAME` and `features.NAME`. None reads everything.").
 				Default([]any{}).Example([]string{"traits.email", "features.orders_30d"}),
+			service.NewObjectField(outContent,
+				service.NewStringField(outFolder).
+					Description("The folder of the [content blocks](../content.md). Empty for none. Files are read again when they change.").
+					Default("").Example("./configs/content").
+					LintRule(`root = lint_content_blocks(this)`),
+				service.NewInterpolatedStringListField(outBlocks).
+					Description("The names of the blocks to render for a message. Interpolations see what `element` does; an empty name is no block.").
+					Default([]any{}).
+					Example([]string{"loyalty_banner"}).
+					Example([]string{`${! this.message.properties.data.block | "" }`}),
+			).Description("Content that is rendered for the customer just before it is sent, for `element`.").Advanced(),
 			service.NewInterpolatedStringField(outCustomer).
 				Description("The id of the customer that a message is about. Messages that have none are in no order, and have no profile.").
 				Default(`${! this.userId | this.customer | this.anonymousId | "" }`).
@@ -237,6 +253,8 @@ Put them in `+"`authorization`, `basic_auth.password` and `signature`"+`. They, 
 		LintRule(`
 root = [
   if this.fields.or([]).length() > 0 && this.profiles.or("") == "" { "fields are read from profiles: name the resource by its label in profiles" },
+  if this.content.folder.or("") != "" && (this.profiles.or("") == "" || this.fields.or([]).length() > 0) { "`+contentNeedsProfiles+`" },
+  if this.content.folder.or("") == "" && this.content.blocks.or([]).length() > 0 { "content.blocks are in a folder: name it in content.folder, such as ./configs/content" },
   if this.authorization.or("") != "" && this.basic_auth.password.or("") != "" { "authorization and basic_auth both authorize: set one of them" },
 ].filter(lint -> lint != null)`).
 		Example("Traits to a platform",

@@ -65,9 +65,14 @@ func newTestOutput(t testing.TB, r profileReader, yaml string, log *syncBuffer, 
 	parsed, err := outputSpec().ParseYAML(yaml, nil)
 	require.NoError(t, err)
 	opts = append(opts, service.MockResourcesOptUseLogger(service.NewLoggerFromSlog(debugLogger(log))))
-	o, err := newOutput(parsed, service.MockResources(opts...))
+	res := service.MockResources(opts...)
+	o, err := func() (*output, error) {
+		if r == nil {
+			return newOutput(parsed, res)
+		}
+		return newOutputOf(r, parsed, res)
+	}()
 	if err == nil {
-		o.profiles = r
 		t.Cleanup(func() { require.NoError(t, o.Close(context.Background())) })
 	}
 	return o, err
@@ -474,3 +479,40 @@ func TestOutputIsDiscreet(t *testing.T) {
 }
 
 var _ profileReader = (*profiles.Profiles)(nil)
+
+func TestOutputRendersContent(t *testing.T) {
+	g := newTarget(t, nil)
+	f := withProfiles("c1", "broken")
+	f.profiles["broken"] = `{"id":`
+	dir, _ := withBlocks(t, map[string]string{
+		"hello": fixed(helloBlock),
+		"line":  "type: text\nfallback: nothing\ntemplate: '{{ traits.plan | upcase }}'\n",
+	})
+	o := mustOutput(t, f, "url: "+g.URL+"/in\nmax_elements: 10\nprofiles: shop\ncontent: { folder: "+dir+", blocks: [ '${! this.message.block | \"\" }', line ] }\nelement: { mapping: 'root = this.content' }\n"+quick)
+	got := deliver(t, o, messages(`{"userId":"c1","block":"hello"}`, `{"userId":"nobody","block":"hello"}`, `{"userId":"c1"}`,
+		`{"userId":"c1","block":"none"}`, `{"userId":"broken"}`))
+	require.Equal(t, []string{"", "", "", ruleElement, ruleElement}, got)
+	line, nobody := `"line":{"content":"GOLD","type":"text"}`, `"line":{"content":"nothing","fallback":"no_customer","type":"text"}`
+	all := strings.Join(g.seen(), "\n")
+	require.Contains(t, all, `{"hello":{"content":"\u003cp title=\"gold\"\u003ec1 has 2\u003c/p\u003e\n","type":"html"},`+line+`}`)
+	require.Contains(t, all, `{"hello":{"content":"\u003cp\u003eHello\u003c/p\u003e","fallback":"no_customer","type":"html"},`+nobody+`}`)
+	require.Contains(t, all, `{`+line+`}`)
+}
+
+func TestOutputContentIsChecked(t *testing.T) {
+	dir, _ := withBlocks(t, map[string]string{"hello": fixed(helloBlock)})
+	content := "url: http://127.0.0.1:1\ncontent: { folder: " + dir + ", blocks: [ %s ] }\n"
+	for _, c := range []struct {
+		yaml string
+		r    profileReader
+		want string
+	}{
+		{fmt.Sprintf(content, "hello"), nil, "content is rendered from whole profiles"},
+		{fmt.Sprintf(content, "hello") + "fields: [ traits ]\n", withProfiles(), "leave fields out"},
+		{fmt.Sprintf(content, "helo"), withProfiles(), `there is no block "helo"`},
+		{"url: http://127.0.0.1:1\ncontent: { folder: " + dir + "/away, blocks: [ hello ] }\n", withProfiles(), "away"},
+	} {
+		_, err := newTestOutput(t, c.r, c.yaml, newSyncBuffer())
+		require.ErrorContains(t, err, c.want)
+	}
+}

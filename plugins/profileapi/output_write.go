@@ -15,6 +15,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/content"
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi/push"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
@@ -41,6 +42,11 @@ type output struct {
 	profiles profileReader // or nil
 	query    profiles.Query
 	reading  push.Backoff
+
+	content       *blocks // or nil
+	blocks        []*service.InterpolatedString
+	stopFollowing context.CancelFunc // of the files of content
+	following     sync.WaitGroup
 
 	deadLetters *service.OwnedOutput // or nil
 	priming     sync.Once
@@ -289,6 +295,12 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	}
 	given := msg.Copy()
 	given.SetStructured(doc)
+	if o.content != nil {
+		if err := o.render(given, doc, found.json); err != nil {
+			return nil, err
+		}
+		given.SetStructured(doc)
+	}
 	var element any
 	switch {
 	case o.element != nil:
@@ -319,6 +331,39 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	}
 	item.Target, err = o.target(given, doc, element)
 	return item, err
+}
+
+// render puts the content blocks that a message asks for into its document.
+func (o *output) render(given *service.Message, doc map[string]any, found []byte) error {
+	var p *content.Profile // nil for a customer there is none of
+	if found != nil {
+		var err error
+		if p, err = content.ReadProfile(found, time.Now()); err != nil {
+			return rejection(ruleElement, "the profile cannot be read: its record is damaged")
+		}
+	}
+	rendered := map[string]any{}
+	for _, block := range o.blocks {
+		name, err := block.TryString(given)
+		if err != nil {
+			return rejection(ruleElement, "content.blocks cannot be told from the message"+atLine(err))
+		}
+		if name == "" {
+			continue
+		}
+		b, ok := o.content.folder.Block(name)
+		if !ok {
+			return rejection(ruleElement, "content.blocks names a block that there is none of")
+		}
+		result := o.content.render(b, p)
+		made := map[string]any{"type": string(b.Type), "content": string(result.Content)}
+		if result.Fallback != "" {
+			made["fallback"] = string(result.Fallback)
+		}
+		rendered[name] = made
+	}
+	doc["content"] = rendered
+	return nil
 }
 
 // target finds where an element goes.
@@ -468,6 +513,10 @@ func (o *output) Close(ctx context.Context) error {
 	}
 	if o.deadLetters != nil && o.primeLetters() == nil {
 		errs = append(errs, o.deadLetters.Close(ctx))
+	}
+	if o.stopFollowing != nil {
+		o.stopFollowing()
+		o.following.Wait()
 	}
 	o.transport.CloseIdleConnections()
 	return errors.Join(errs...)
