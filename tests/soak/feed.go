@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 // The names the shipped configs go by.
@@ -38,14 +38,14 @@ func caughtUp(ctx context.Context, seeds, group string) error {
 	}
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	return poll(ctx, 20*time.Minute, group+" to have read all events", func() error {
+	return process.Until(ctx, group+" to have read all events", 20*time.Minute, 100*time.Millisecond, func() (bool, error) {
 		ends, err := admin.ListEndOffsets(ctx, eventsTopic)
 		if err != nil {
-			return err
+			return false, err
 		}
 		committed, err := admin.FetchOffsets(ctx, group)
 		if err != nil {
-			return err
+			return false, err
 		}
 		var left int64
 		ends.Each(func(end kadm.ListedOffset) {
@@ -54,10 +54,7 @@ func caughtUp(ctx context.Context, seeds, group string) error {
 				left -= c.At
 			}
 		})
-		if left > 0 {
-			return fmt.Errorf("%d are left", left)
-		}
-		return nil
+		return left == 0, nil
 	})
 }
 

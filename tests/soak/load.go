@@ -311,7 +311,7 @@ func (l *load) verify(ctx context.Context, base string) error {
 			}
 		}
 		err = json.NewDecoder(response.Body).Decode(&answer)
-		discard(response)
+		_ = response.Body.Close()
 		if err != nil {
 			return err
 		}

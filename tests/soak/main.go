@@ -16,16 +16,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 type options struct {
@@ -133,31 +131,29 @@ type setup struct {
 	dir, id, binary string
 	redisURL, seeds string
 	apiAddress      string
-	api, worker     *exec.Cmd
-	processes       []*exec.Cmd
+	api, worker     *process.Process
+	processes       []*process.Process
 	env             []string
 }
 
 func open(ctx context.Context, dir string) (s *setup, err error) {
-	s = &setup{dir: dir, id: fmt.Sprintf("soak-%d", os.Getpid()), binary: filepath.Join(dir, "connect-personalize")}
+	s = &setup{dir: dir, id: fmt.Sprintf("soak-%d", os.Getpid())}
 	defer func() {
 		if err != nil {
 			s.logs()
 			s.close()
 		}
 	}()
-	build := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "./cmd/connect-personalize")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return s, fmt.Errorf("building: %w", err)
-	}
-	if s.redisURL, err = script(ctx, "redis.sh", "start", s.id); err != nil {
+	if s.binary, err = process.Build(ctx, dir); err != nil {
 		return s, err
 	}
-	if s.seeds, err = script(ctx, "kafka.sh", "start", s.id); err != nil {
+	if s.redisURL, err = process.Service(ctx, "redis.sh", "start", s.id); err != nil {
 		return s, err
 	}
-	s.env = append(os.Environ(), "KAFKA_SEEDS="+s.seeds, "REDIS_URL="+s.redisURL, "CONSUMER_GROUP="+group)
+	if s.seeds, err = process.Service(ctx, "kafka.sh", "start", s.id); err != nil {
+		return s, err
+	}
+	s.env = []string{"KAFKA_SEEDS=" + s.seeds, "REDIS_URL=" + s.redisURL, "CONSUMER_GROUP=" + group}
 	if err := makeTopics(ctx, s.seeds); err != nil {
 		return s, err
 	}
@@ -170,64 +166,41 @@ func open(ctx context.Context, dir string) (s *setup, err error) {
 
 func (s *setup) close() {
 	for _, p := range s.processes {
-		_ = p.Process.Signal(syscall.SIGTERM)
+		p.Signal(syscall.SIGTERM)
 	}
 	for _, p := range s.processes {
-		kill := time.AfterFunc(20*time.Second, func() { _ = p.Process.Kill() })
-		_ = p.Wait()
-		kill.Stop()
+		_ = p.Wait(20 * time.Second)
+		p.Kill()
 	}
-	s.processes = nil
 	for _, service := range []string{"kafka.sh", "redis.sh"} {
-		_, _ = script(context.Background(), service, "stop", s.id)
+		if _, err := process.Service(context.Background(), service, "stop", s.id); err != nil {
+			fmt.Fprintln(os.Stderr, "soak: cleaning up:", err)
+		}
 	}
 }
 
 // start runs one of the shipped configs until it is ready, and gives the address
 // at which it serves profiles, if it does.
-func (s *setup) start(ctx context.Context, name, config string, env ...string) (*exec.Cmd, string, error) {
-	var addresses [2]string
-	for i := range addresses {
-		var err error
-		if addresses[i], err = freeAddress(); err != nil {
-			return nil, "", err
-		}
-	}
-	log, err := os.Create(filepath.Join(s.dir, name+".log"))
-	if err != nil {
+func (s *setup) start(ctx context.Context, name, config string, env ...string) (p *process.Process, address string, err error) {
+	p = &process.Process{Name: name, Binary: s.binary, Config: config, Log: filepath.Join(s.dir, name+".log")}
+	if p.HTTP, err = process.FreeAddress(); err != nil {
 		return nil, "", err
 	}
-	defer log.Close()
-	cmd := exec.Command(s.binary, "-c", config)
-	cmd.Env = append(append(s.env[:len(s.env):len(s.env)], "HTTP_ADDRESS="+addresses[0], "PROFILE_API_ADDRESS="+addresses[1]), env...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	if address, err = process.FreeAddress(); err != nil {
 		return nil, "", err
 	}
-	s.processes = append(s.processes, cmd)
-	return cmd, addresses[1], poll(ctx, time.Minute, name+" to be ready", func() error {
-		response, err := http.Get("http://" + addresses[0] + "/ready")
-		if err != nil {
-			return err
-		}
-		_ = response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("it answers %s", response.Status)
-		}
-		return nil
-	})
+	p.Env = slices.Concat(s.env, []string{"HTTP_ADDRESS=" + p.HTTP, "PROFILE_API_ADDRESS=" + address}, env)
+	if err := p.Start(); err != nil {
+		return nil, "", err
+	}
+	s.processes = append(s.processes, p)
+	return p, address, p.Ready(ctx)
 }
 
 // logs shows the last that the processes said.
 func (s *setup) logs() {
-	files, _ := filepath.Glob(filepath.Join(s.dir, "*.log"))
-	for _, file := range files {
-		text, _ := os.ReadFile(file)
-		const most = 3000
-		if len(text) > most {
-			text = text[len(text)-most:]
-		}
-		fmt.Fprintf(os.Stderr, "--- %s\n%s", filepath.Base(file), text)
+	for _, p := range s.processes {
+		fmt.Fprintf(os.Stderr, "--- %s\n%s\n", p.Name, p.Tail())
 	}
 }
 
@@ -246,52 +219,3 @@ func (s *setup) rebuild(ctx context.Context, l *load) error {
 	}
 	return l.verify(ctx, "http://"+address)
 }
-
-func script(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join("tests/services", name), args...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-// poll waits until something works.
-func poll(ctx context.Context, timeout time.Duration, what string, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", what, err)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// discard reads an answer to its end, so that the connection is used again.
-func discard(response *http.Response) {
-	_, _ = io.Copy(io.Discard, response.Body)
-	_ = response.Body.Close()
-}
-
-// freeAddress gives a loopback address nobody listens at, below the ports that the
-// kernel gives to clients.
-func freeAddress() (string, error) {
-	for ; nextPort < 31_900; nextPort++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort))
-		if err != nil {
-			continue
-		}
-		nextPort++
-		return l.Addr().String(), l.Close()
-	}
-	return "", errors.New("no free port")
-}
-
-var nextPort = 23_000 + os.Getpid()%3000

@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 // memory is the resident memory of the processes, and what Redis uses, each second.
@@ -41,8 +42,8 @@ func watch(ctx context.Context, s *setup) <-chan *memory {
 				return
 			case <-tick.C:
 			}
-			m.bytes[0] = append(m.bytes[0], resident(s.api.Process.Pid))
-			m.bytes[1] = append(m.bytes[1], resident(s.worker.Process.Pid))
+			m.bytes[0] = append(m.bytes[0], process.Memory(s.api.ID()))
+			m.bytes[1] = append(m.bytes[1], process.Memory(s.worker.ID()))
 			info, _ := client.Info(ctx, "memory").Result()
 			m.bytes[2] = append(m.bytes[2], field([]byte(info), "used_memory:"))
 			if n%60 == 59 {
@@ -51,11 +52,6 @@ func watch(ctx context.Context, s *setup) <-chan *memory {
 		}
 	}()
 	return result
-}
-
-func resident(pid int) int64 {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	return field(status, "VmRSS:") << 10
 }
 
 // field is the number after a name.
