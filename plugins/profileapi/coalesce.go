@@ -17,7 +17,9 @@ type question struct {
 	text string
 }
 
-func (q question) sameAs(o question) bool { return q.text == o.text && q.AsOf.Equal(o.AsOf) }
+func (q question) sameAs(o question) bool {
+	return q.text == o.text && q.AsOf.Equal(o.AsOf) && q.Fresh == o.Fresh
+}
 
 // coalescer turns concurrent reads of single profiles into few round trips.
 //

@@ -107,7 +107,7 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 // finds, with their traits. Without one it is the customer who will have id as
 // their userId.
 func (h *handler) resolve(id string, started time.Time) (profiles.Result, *problem) {
-	q := question{Query: profiles.Query{Fields: []string{"traits"}}, text: "traits"}
+	q := question{Query: profiles.Query{Fields: []string{"traits"}, Fresh: true}, text: "traits"}
 	customer, refusal := h.readOne(id, q, started)
 	if !customer.Found && !customer.Erased {
 		customer = profiles.Result{ID: id}

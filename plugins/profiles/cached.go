@@ -69,6 +69,9 @@ func (c *Cached) CacheBytes() int64 { return c.cache.Bytes() }
 
 // Read reads like Profiles.Read.
 func (c *Cached) Read(ctx context.Context, ids []string, q Query) ([]Result, error) {
+	if q.Fresh {
+		return c.Profiles.Read(ctx, ids, q)
+	}
 	sel, err := c.selection(q.Fields)
 	if err != nil {
 		return nil, err

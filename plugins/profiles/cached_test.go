@@ -91,6 +91,30 @@ func TestRecall(t *testing.T) {
 	require.Empty(t, p.caches.list)
 }
 
+// TestFreshReadsAskTheStore: what somebody else wrote, of whom the cache was not
+// told, is seen by who insists.
+func TestFreshReadsAskTheStore(t *testing.T) {
+	def, err := ReadDefinition("../../configs/retail/profile.yaml")
+	require.NoError(t, err)
+	s, err := embedded.Open(embedded.Options{Path: embedded.Memory})
+	require.NoError(t, err)
+	ctx := context.Background()
+	p, other := New(def, s, service.MockResources()), New(def, s, service.MockResources())
+	defer func() { _ = p.Close(ctx) }()
+	c := p.Cached(CacheOptions{MaxBytes: 1 << 20})
+	defer func() { _ = c.Close(ctx) }()
+	found := func(q Query) bool {
+		results, err := c.Read(ctx, []string{"u1"}, q)
+		require.NoError(t, err)
+		return results[0].Found
+	}
+	require.False(t, found(Query{}))
+	_, err = other.Update(ctx, [][]byte{[]byte(`{"type":"page","messageId":"1","userId":"u1","timestamp":"2026-01-01T00:00:00Z"}`)})
+	require.NoError(t, err)
+	require.False(t, found(Query{}))
+	require.True(t, found(Query{Fresh: true}))
+}
+
 // BenchmarkCached reads profiles of the retail definition with 20 events, from the
 // store in memory and by way of the cache. An operation is a profile.
 func BenchmarkCached(b *testing.B) {

@@ -20,6 +20,8 @@ type Query struct {
 	// Fields are the parts wanted: traits, features, segments, traits.NAME,
 	// features.NAME and segments.NAME. None wants everything.
 	Fields []string
+	// Fresh asks the store, whatever is in memory: for who writes by what is read.
+	Fresh bool
 }
 
 // UnknownFieldError is returned for a field that no profile has.
