@@ -50,7 +50,6 @@ func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, erro
 	if err := store.CheckChanges(changes, s.opts.MaxRecordBytes); err != nil {
 		return nil, err
 	}
-	groups := s.keys.group(len(changes), func(i int) string { return changes[i].Key })
 	size := 0
 	full := func(part []int) bool {
 		if len(part) == 1 {
@@ -60,7 +59,7 @@ func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, erro
 		return len(part) == maxCallChanges || size > maxCallBytes
 	}
 	var calls []*call
-	for positions := range s.parts(s.client, groups, full) {
+	for positions := range s.parts(s.client, len(changes), func(i int) string { return changes[i].Key }, full) {
 		calls = append(calls, s.encode(changes, positions))
 	}
 	if err := s.run(ctx, calls); err != nil {
@@ -111,7 +110,11 @@ func (s *Store) encode(changes []store.Change, positions []int) *call {
 	c.keys = make([]string, len(positions), len(positions)+4)
 	c.args = make([]any, 0, 2+3*len(positions)+2*edits)
 	c.args = append(c.args, s.opts.IdleExpiry.Milliseconds(), len(positions))
-	var indexes map[string]int // position in keys, from 1
+	type part struct {
+		shard int
+		index string
+	}
+	var indexes map[part]int // position in keys, from 1
 	for i, p := range positions {
 		change := &changes[p]
 		shard := s.keys.shard(change.Key)
@@ -128,15 +131,14 @@ func (s *Store) encode(changes []store.Change, positions []int) *call {
 		}
 		c.args = append(c.args, want, value, len(change.Index))
 		for _, e := range change.Index {
-			name := s.keys.index(shard, e.Index)
-			index, ok := indexes[name]
+			index, ok := indexes[part{shard, e.Index}]
 			if !ok {
 				if indexes == nil {
-					indexes = map[string]int{}
+					indexes = map[part]int{}
 				}
-				c.keys = append(c.keys, name)
+				c.keys = append(c.keys, s.keys.index(shard, e.Index))
 				index = len(c.keys)
-				indexes[name] = index
+				indexes[part{shard, e.Index}] = index
 			}
 			if e.Remove {
 				index = -index

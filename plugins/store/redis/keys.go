@@ -2,6 +2,7 @@ package redis
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -141,40 +142,22 @@ func memberEntry(m string) (store.IndexEntry, error) {
 	}
 }
 
-// groups sorts positions by shard.
-type groups struct {
-	positions []int // of all groups, one after the other
-	ends      []int // by shard
-}
-
-// group tells which of n keys belong to which shard.
-func (k keyspace) group(n int, key func(int) string) groups {
-	shards := make([]int32, n)
-	g := groups{positions: make([]int, n), ends: make([]int, len(k.tags))}
+// group tells which of n keys belong together in a shard: the positions of
+// those of each shard that has any, in increasing order.
+func (k keyspace) group(n int, key func(int) string) (groups [][]int) {
+	order := make([]uint64, n) // the shard, then the position
 	for i := range n {
-		s := k.shard(key(i))
-		shards[i] = int32(s)
-		g.ends[s]++
+		order[i] = uint64(k.shard(key(i)))<<32 | uint64(i)
 	}
-	next := make([]int, len(k.tags))
-	sum := 0
-	for s, count := range g.ends {
-		next[s] = sum
-		sum += count
-		g.ends[s] = sum
-	}
-	for i, s := range shards {
-		g.positions[next[s]] = i
-		next[s]++
-	}
-	return g
-}
-
-// of gives the positions of a shard, in increasing order.
-func (g groups) of(shard int) []int {
+	slices.Sort(order)
+	positions := make([]int, n)
 	start := 0
-	if shard > 0 {
-		start = g.ends[shard-1]
+	for i, o := range order {
+		positions[i] = int(uint32(o))
+		if i+1 == n || order[i+1]>>32 != o>>32 {
+			groups = append(groups, positions[start:i+1])
+			start = i + 1
+		}
 	}
-	return g.positions[start:g.ends[shard]]
+	return groups
 }

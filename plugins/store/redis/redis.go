@@ -158,14 +158,11 @@ func (s *Store) load(ctx context.Context, c client, keys []string) ([]store.Reco
 		cmd       *goredis.SliceCmd
 	}
 	var requests []request
-	groups := s.keys.group(len(keys), func(i int) string { return keys[i] })
 	names := make([]string, len(keys))
-	for shard := range s.keys.tags {
-		for _, i := range groups.of(shard) {
-			names[i] = s.keys.record(shard, keys[i])
-		}
+	for i, key := range keys {
+		names[i] = s.keys.record(s.keys.shard(key), key)
 	}
-	for positions := range s.parts(c, groups, func(part []int) bool { return len(part) == maxLoadKeys }) {
+	for positions := range s.parts(c, len(keys), func(i int) string { return keys[i] }, func(part []int) bool { return len(part) == maxLoadKeys }) {
 		part := make([]string, len(positions))
 		for i, p := range positions {
 			part[i] = names[p]
@@ -198,9 +195,9 @@ func (s *Store) load(ctx context.Context, c client, keys []string) ([]store.Reco
 	return records, nil
 }
 
-// parts cuts positions into what one command may hold: those of one shard in a
-// cluster, any otherwise, until full says that a part is.
-func (s *Store) parts(c client, g groups, full func([]int) bool) func(yield func([]int) bool) {
+// parts cuts the positions of n keys into what one command may hold: those of
+// one shard in a cluster, any otherwise, until full says that a part is.
+func (s *Store) parts(c client, n int, key func(int) string, full func([]int) bool) func(yield func([]int) bool) {
 	return func(yield func([]int) bool) {
 		cut := func(positions []int) bool {
 			start := 0
@@ -215,11 +212,15 @@ func (s *Store) parts(c client, g groups, full func([]int) bool) func(yield func
 			return true
 		}
 		if c.cluster == nil {
-			cut(g.positions)
+			all := make([]int, n)
+			for i := range all {
+				all[i] = i
+			}
+			cut(all)
 			return
 		}
-		for shard := range s.keys.tags {
-			if !cut(g.of(shard)) {
+		for _, positions := range s.keys.group(n, key) {
+			if !cut(positions) {
 				return
 			}
 		}
