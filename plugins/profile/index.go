@@ -3,6 +3,7 @@ package profile
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"sync/atomic"
 )
 
@@ -32,6 +33,12 @@ func TimeValue(ms int64) string {
 		text[i] = digits[ms>>(4*(len(text)-1-i))&0xf]
 	}
 	return string(text[:])
+}
+
+// ValueTime undoes TimeValue; ok is false if the value is not a time.
+func ValueTime(value string) (ms int64, ok bool) {
+	n, err := strconv.ParseInt(value, 16, 64)
+	return n, err == nil && len(value) == 2*timeSize
 }
 
 // Entries appends the index entries a record has. They follow from what is

@@ -20,6 +20,9 @@ func TestTimeValuesSortAsTimes(t *testing.T) {
 		a, b := time.Draw(t, "a"), time.Draw(t, "b")
 		require.Equal(t, a < b, profile.TimeValue(a) < profile.TimeValue(b))
 		require.Equal(t, a == b, profile.TimeValue(a) == profile.TimeValue(b))
+		ms, ok := profile.ValueTime(profile.TimeValue(a))
+		require.True(t, ok)
+		require.Equal(t, a, ms)
 	})
 }
 

@@ -12,7 +12,13 @@ type firing struct {
 	done   sync.WaitGroup
 }
 
-// fire begins to fire what is due, looking at an interval. As long as messages
+// Between looks at what is due there is at least a tenth of the longest time, so
+// that what comes in a stream is fired in batches.
+const leastPause = 10
+
+// fire begins to fire what is due, looking when the next is due and after the
+// poll interval at the latest, for others may have written what is due before.
+// As long as messages
 // do not arrive nothing is fired: what is true of a customer now may not be
 // when they arrive.
 func (in *input) fire() *firing {
@@ -26,14 +32,16 @@ func (in *input) fire() *firing {
 		for {
 			pause := in.poll
 			if in.failures.Load() == 0 {
-				more, err := t.Fire(ctx)
+				next, err := t.Fire(ctx, in.poll)
 				switch {
 				case ctx.Err() != nil:
 				case err != nil:
 					in.profiles.StoreFailed(err)
 					pause = max(pause, firstReturn)
-				case more:
+				case next == 0:
 					pause = 0
+				default:
+					pause = max(next, in.poll/leastPause)
 				}
 			}
 			if !wait(ctx, pause) {

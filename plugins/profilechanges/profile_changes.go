@@ -56,7 +56,7 @@ A message is stored with the customer's profile, in the same write as what cause
 
 Any number of processes, and of these inputs, share the work: a customer's messages are claimed for the time of a `+"`lease`"+`. What the same process wrote is delivered at once, what others wrote after `+"`poll_interval`"+` at the latest. Messages that nobody delivers within seven days are given up, as are the oldest of more than 256 of a customer.
 
-If the definition has [triggers](../triggers.md) the input fires those that are due, looking at every `+"`poll_interval`"+`; a pipeline without this input fires none. Their messages are
+If the definition has [triggers](../triggers.md) the input fires those that are due, looking when the next is due and at every `+"`poll_interval`"+`, and not more often than ten times in one; a pipeline without this input fires none. Their messages are
 
 `+"```json"+`
 {"type":"track","event":"Trigger Fired","messageId":"9f86…","userId":"u1","timestamp":"2026-01-31T09:30:00.120Z",
@@ -91,7 +91,7 @@ and the same with `+"`Trigger Held Out`"+` for customers who are told nothing, f
 			Default(500).
 			LintRule(`root = if this < 1 || this > 10000 { [ "batch_size must be from 1 to 10000" ] }`)).
 		Field(service.NewDurationField(fieldPollInterval).
-			Description("How often to look for what other processes wrote, and for what was left by ones that died.").
+			Description("How often to look for what other processes wrote, and for what was left by ones that died. Triggers fire within a tenth of it after they are due, and within all of it if they came up that shortly before.").
 			Default("500ms").
 			Example("5s")).
 		Field(service.NewDurationField(fieldLease).

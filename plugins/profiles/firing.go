@@ -43,17 +43,30 @@ func (p *Profiles) Triggers(limit int) *Triggers {
 	return &Triggers{p: p, limit: limit}
 }
 
-// Fire decides what is due for some customers and tells whether more may be.
-func (t *Triggers) Fire(ctx context.Context) (more bool, err error) {
-	now := t.p.now().UnixMilli()
-	page, err := t.p.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now+1), store.IndexEntry{}, 4*t.limit)
-	if err != nil || len(page) == 0 {
-		return false, err
+// Fire decides what is due for some customers. It looks ahead for a time, the
+// longest that the caller is going to wait, and tells in how much of that the
+// next is due: 0 if one may be due now.
+func (t *Triggers) Fire(ctx context.Context, ahead time.Duration) (next time.Duration, err error) {
+	now := t.p.now()
+	page, err := t.p.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now.Add(ahead).UnixMilli()+1), store.IndexEntry{}, 4*t.limit)
+	if err != nil {
+		return 0, err
+	}
+	next = ahead
+	later := profile.TimeValue(now.UnixMilli() + 1)
+	if n := slices.IndexFunc(page, func(e store.IndexEntry) bool { return e.Value >= later }); n >= 0 {
+		if due, ok := profile.ValueTime(page[n].Value); ok {
+			next = min(ahead, time.UnixMilli(due).Sub(now))
+		}
+		page = page[:n]
+	}
+	if len(page) == 0 {
+		return next, nil
 	}
 	// Of much that is due a part at random is taken, so that those who look at
 	// the same time seldom want the same.
 	if len(page) > t.limit {
-		more = true
+		next = 0
 		from := rand.IntN(len(page) - t.limit + 1)
 		page = page[from : from+t.limit]
 	}
@@ -65,7 +78,7 @@ func (t *Triggers) Fire(ctx context.Context) (more bool, err error) {
 			keys = append(keys, e.Key)
 		}
 	}
-	return more, t.fire(ctx, keys, found)
+	return next, t.fire(ctx, keys, found)
 }
 
 func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]string) error {
@@ -87,7 +100,7 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 			if decisions, err = t.decide(key, now); err != nil {
 				continue
 			}
-			c.Data, c.Index = t.rec.Encode(nil, key), indexEdits(&t.rec)
+			c.Data, c.Index = t.rec.Encode(room(records[i].Data), key), indexEdits(&t.rec)
 		}
 		// An entry that no record stands behind, as one that expired leaves,
 		// goes.

@@ -51,9 +51,9 @@ func ordered(id, who string, at time.Time) []byte {
 func fireAll(t testing.TB, p *Profiles) {
 	triggers := p.Triggers(10)
 	for {
-		more, err := triggers.Fire(context.Background())
+		next, err := triggers.Fire(context.Background(), time.Minute)
 		require.NoError(t, err)
-		if !more {
+		if next > 0 {
 			return
 		}
 	}
@@ -131,6 +131,34 @@ func TestATriggerFiresOnceWhenItIsDue(t *testing.T) {
 	require.Empty(t, dueIndex(t, p))
 }
 
+func TestFiringTellsWhenTheNextIsDue(t *testing.T) {
+	p := open(t, cart)
+	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
+	p.now = func() time.Time { return now }
+	triggers := p.Triggers(2)
+	fire := func() time.Duration {
+		next, err := triggers.Fire(context.Background(), time.Minute)
+		require.NoError(t, err)
+		return next
+	}
+	require.Equal(t, time.Minute, fire(), "nothing waits")
+	for i := range 3 {
+		apply(t, p, added(fmt.Sprint("m", i), fmt.Sprintf(`"userId":"u%d"`, i), now.Add(time.Duration(i)*time.Second)))
+	}
+	require.Equal(t, time.Minute, fire(), "it does not look as far")
+	now = now.Add(time.Hour - 10*time.Second)
+	require.Equal(t, 10*time.Second, fire())
+	require.Len(t, dueIndex(t, p), 3, "not before its time")
+	now = now.Add(10 * time.Second)
+	require.Equal(t, time.Second, fire())
+	require.Len(t, dueIndex(t, p), 2)
+	for i := range 3 {
+		apply(t, p, added(fmt.Sprint("n", i), fmt.Sprintf(`"userId":"v%d"`, i), now.Add(-time.Hour)))
+	}
+	require.Zero(t, fire(), "two of three at most at a time")
+	require.Equal(t, time.Second, fire())
+}
+
 func TestAnEventCancels(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
@@ -198,8 +226,8 @@ func TestManyFireOnceTogether(t *testing.T) {
 		go func() {
 			triggers := p.Triggers(20)
 			for {
-				more, err := triggers.Fire(context.Background())
-				if err != nil || !more {
+				next, err := triggers.Fire(context.Background(), time.Minute)
+				if err != nil || next > 0 {
 					done <- err
 					return
 				}

@@ -186,7 +186,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 				}
 			}
 			rec.Hold(d.until)
-			c.Data = rec.Encode(nil, key)
+			c.Data = rec.Encode(room(records[i].Data), key)
 			c.Index = indexEdits(&rec)
 		}
 		if len(due) == 0 {
@@ -291,7 +291,7 @@ func (p *Profiles) edit(ctx context.Context, keys []string, change func(key stri
 				next = append(next, also)
 			}
 			if changed {
-				changes = append(changes, store.Change{Key: key, Version: records[i].Version, Data: rec.Encode(nil, key), Index: indexEdits(&rec)})
+				changes = append(changes, store.Change{Key: key, Version: records[i].Version, Data: rec.Encode(room(records[i].Data), key), Index: indexEdits(&rec)})
 				waiting = append(waiting, len(rec.Outbox()) > 0)
 			}
 		}
@@ -316,6 +316,9 @@ func (p *Profiles) edit(ctx context.Context, keys []string, change func(key stri
 	}
 	return nil
 }
+
+// room is an empty slice with room for a record that was so long, and a message.
+func room(data []byte) []byte { return make([]byte, 0, len(data)+512) }
 
 // pause waits, or returns the error of ctx.
 func pause(ctx context.Context, d time.Duration) error {
