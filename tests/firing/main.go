@@ -4,36 +4,42 @@
 //	go run ./tests/firing -pending 1000000 -rate 1000 -seconds 60
 //
 // It fills a Redis of its own with customers for whom a trigger waits for weeks,
-// and with others for whom one is due in the next minute, so many a second. Then
-// it runs the input profile_changes in real processes, reads what they tell, and
-// compares the time of each line with when it was due. Run it in the root of the
-// repository.
+// and with others for whom one is due soon, so many a second. Then it runs the
+// input profile_changes in real processes and reads what they write to their
+// output. The delay of a firing is the time from when it was due until its line
+// is read; those of the first seconds, while the processes start, are not
+// counted. Run it in the root of the repository.
 package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
+	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 const definition = `
@@ -47,21 +53,28 @@ triggers:
 
 type options struct {
 	pending, rate, seconds, processes int
-	most                              time.Duration
+	warmUp, setUp, most               time.Duration
+	poll                              time.Duration
+	binary, profile                   string
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.pending, "pending", 1_000_000, "customers for whom a trigger waits for weeks")
 	flag.IntVar(&o.rate, "rate", 1000, "triggers that are due each second")
-	flag.IntVar(&o.seconds, "seconds", 60, "for how long")
+	flag.IntVar(&o.seconds, "seconds", 60, "for how long it is measured")
 	flag.IntVar(&o.processes, "processes", 1, "that fire")
+	flag.DurationVar(&o.warmUp, "warm-up", 5*time.Second, "for how long triggers are due before those that count")
+	flag.DurationVar(&o.setUp, "set-up", 15*time.Minute, "fail if filling Redis takes longer")
+	flag.DurationVar(&o.poll, "poll", 500*time.Millisecond, "the poll_interval")
 	flag.DurationVar(&o.most, "p99", 2*time.Second, "fail above this")
+	flag.StringVar(&o.binary, "binary", "", "the program to measure; built if not named")
+	flag.StringVar(&o.profile, "profile", "", "a folder for CPU and allocation profiles of the first process")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "firing:", err)
+		fmt.Fprintln(os.Stderr, "firing: FAILED:", err)
 		os.Exit(1)
 	}
 }
@@ -72,177 +85,360 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if o.binary == "" {
+		if o.binary, err = process.Build(ctx, dir); err != nil {
+			return err
+		}
+	}
 	id := fmt.Sprintf("firing-%d", os.Getpid())
-	url, err := script(ctx, "start", id)
+	url, err := process.Service(ctx, "redis.sh", "start", id)
 	if err != nil {
 		return err
 	}
-	defer script(context.Background(), "stop", id)
+	defer process.Service(context.Background(), "redis.sh", "stop", id)
+	server, err := connect(ctx, url, id)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
 	path := filepath.Join(dir, "profile.yaml")
 	if err := os.WriteFile(path, []byte(definition), 0o600); err != nil {
 		return err
 	}
-	binary := filepath.Join(dir, "connect-personalize")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/connect-personalize")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("building: %w", err)
-	}
-	item := fmt.Sprintf("label: shop\ndefinition: %s\nstore: { redis: { url: %q } }\n", path, url)
-	p, err := profiles.OpenItem(item, "", service.MockResources())
+	item := fmt.Sprintf("label: shop\ndefinition: %s\nstore: { redis: { url: %q, prefix: %s } }\n", path, url, id)
+	first, err := o.fill(ctx, item, server)
 	if err != nil {
 		return err
 	}
-	defer p.Close(context.Background())
+	waiting, err := pending(ctx, url, id)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d triggers wait; Redis holds %d MiB\n", waiting, server.memory(ctx)>>20)
 
-	began := time.Now()
-	old := time.Now().Add(-24 * time.Hour)
-	if err := fill(ctx, p, o.pending, func(i int) []byte { return happening("Wait", i, old.Add(time.Duration(i)*time.Millisecond)) }); err != nil {
-		return err
-	}
-	fmt.Printf("%d customers for whom a trigger waits, in %.0f s\n", o.pending, time.Since(began).Seconds())
-	total := o.rate * o.seconds
-	// The first are due when the last are written and the processes run.
-	first := time.Now().Add(time.Duration(total/5000+8) * time.Second)
-	if err := fill(ctx, p, total, func(i int) []byte {
-		due := first.Add(time.Duration(i) * time.Second / time.Duration(o.rate))
-		return happening("Ping", o.pending+i, due.Add(-time.Hour))
-	}); err != nil {
-		return err
-	}
-	if left := time.Until(first); left < 0 {
-		return fmt.Errorf("writing took %v too long: give it a quieter machine, or a lower rate", -left)
-	}
-
-	config := filepath.Join(dir, "changes.yaml")
-	text := "http: { enabled: false }\nprofiles:\n  - " + strings.ReplaceAll(strings.TrimSpace(item), "\n", "\n    ") +
-		"\ninput: { profile_changes: { profiles: shop } }\noutput: { stdout: {} }\nlogger: { level: ERROR }\n"
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return err
-	}
-	heard := make(chan line, 1024)
-	ctx, cancel := context.WithDeadline(ctx, first.Add(time.Duration(o.seconds)*time.Second+time.Minute))
-	defer cancel()
-	var readers sync.WaitGroup
-	defer readers.Wait()
-	for range o.processes {
-		cmd := exec.Command(binary, "-c", config)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
+	m := &measurement{options: o, first: first, heard: make(chan line, 1024), server: server}
+	for i := range o.processes {
+		p, err := m.start(dir, i, item)
 		if err != nil {
 			return err
 		}
-		if err := cmd.Start(); err != nil {
-			return err
-		}
-		defer func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}()
-		readers.Go(func() { listen(out, heard) })
+		defer p.Kill()
 	}
-	return measure(ctx, o, total, heard)
+	return m.run(ctx)
 }
+
+// fill takes in an event of each customer, and returns when the first trigger
+// of those that are soon is due.
+func (o *options) fill(ctx context.Context, item string, server *server) (first time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, o.setUp)
+	defer cancel()
+	p, err := profiles.OpenItem(item, "", service.MockResources())
+	if err != nil {
+		return first, err
+	}
+	defer p.Close(context.Background())
+	began := time.Now()
+	old := began.Add(-24 * time.Hour)
+	err = takeIn(ctx, p, "waiting customers", o.pending, func(i int) []byte {
+		return happening("Wait", i, old.Add(time.Duration(i)*time.Millisecond))
+	})
+	if err != nil {
+		return first, err
+	}
+	// Redis rewrites its log now and then as it grows. What the filling of it
+	// causes is no part of the measurement.
+	if err := server.settle(ctx); err != nil {
+		return first, err
+	}
+	// The first are due when the last are written and the processes run.
+	total := o.total()
+	each := 200 * time.Microsecond
+	if o.pending >= 10_000 {
+		each = 2 * time.Since(began) / time.Duration(o.pending)
+	}
+	first = time.Now().Add(10*time.Second + time.Duration(total)*each).Truncate(time.Millisecond)
+	err = takeIn(ctx, p, "customers for whom a trigger is due soon", total, func(i int) []byte {
+		return happening("Ping", o.pending+i, o.due(first, i).Add(-time.Hour))
+	})
+	if err != nil {
+		return first, err
+	}
+	if left := time.Until(first); left < 5*time.Second {
+		return first, errors.New("writing took longer than was to be expected from before: the machine is too busy")
+	}
+	return first, nil
+}
+
+func (o *options) due(first time.Time, i int) time.Time {
+	return first.Add(time.Duration(i) * time.Second / time.Duration(o.rate))
+}
+
+// total is how many firings there are, those of the warm-up too.
+func (o *options) total() int { return o.warm() + o.rate*o.seconds }
+
+func (o *options) warm() int { return int(o.warmUp.Seconds() * float64(o.rate)) }
 
 func happening(name string, who int, at time.Time) []byte {
 	return fmt.Appendf(nil, `{"type":"track","event":%q,"messageId":"%s-%d","userId":"u%d","timestamp":%q}`, name, name, who, who, at.UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
-// fill takes an event of each customer in.
-func fill(ctx context.Context, p *profiles.Profiles, n int, event func(i int) []byte) error {
-	const size, writers = 5000, 4
-	batches := make(chan [2]int)
-	go func() {
-		defer close(batches)
-		for from := 0; from < n; from += size {
-			batches <- [2]int{from, min(n, from+size)}
-		}
-	}()
+// takeIn takes in an event of each of n customers, and says how it gets on.
+func takeIn(ctx context.Context, p *profiles.Profiles, who string, n int, event func(i int) []byte) error {
+	const size, writers = 2000, 3
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var all sync.WaitGroup
-	failed := make(chan error, writers)
+	var next, done atomic.Int64
 	for range writers {
 		all.Go(func() {
-			for b := range batches {
-				events := make([][]byte, 0, size)
-				for i := b[0]; i < b[1]; i++ {
+			events := make([][]byte, 0, size)
+			for ctx.Err() == nil {
+				from := int(next.Add(size)) - size
+				if from >= n {
+					return
+				}
+				events = events[:0]
+				for i := from; i < min(n, from+size); i++ {
 					events = append(events, event(i))
 				}
-				if _, err := p.Update(ctx, events); err != nil {
-					select {
-					case failed <- err:
-					default:
-					}
+				errs, err := p.Update(ctx, events)
+				if err = errors.Join(append(errs, err)...); err != nil {
+					cancel(err)
+					return
 				}
+				done.Add(int64(len(events)))
 			}
 		})
 	}
-	all.Wait()
-	select {
-	case err := <-failed:
-		return err
-	default:
-		return nil
+	finished := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(finished)
+	}()
+	began := time.Now()
+	tell := time.NewTicker(10 * time.Second)
+	defer tell.Stop()
+	for {
+		select {
+		case <-finished:
+			if ctx.Err() != nil {
+				return fmt.Errorf("after %d of %d %s: %w", done.Load(), n, who, context.Cause(ctx))
+			}
+			fmt.Printf("%d %s, written in %.0f s\n", n, who, time.Since(began).Seconds())
+			return nil
+		case <-tell.C:
+			fmt.Printf("  %3d%% of the %s\n", 100*done.Load()/int64(n), who)
+		}
 	}
 }
 
+// pending counts the customers for whom a trigger waits.
+func pending(ctx context.Context, url, prefix string) (int64, error) {
+	s, err := redis.Open(redis.Options{URL: url, Prefix: prefix})
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	return s.CountIndex(ctx, profile.TriggerIndex, "", "")
+}
+
+// server is the Redis.
+type server struct {
+	*goredis.Client
+	pid int
+}
+
+func connect(ctx context.Context, url, id string) (*server, error) {
+	text, err := process.Service(ctx, "redis.sh", "pid", id)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("the id of Redis: %w", err)
+	}
+	o, err := goredis.ParseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	return &server{goredis.NewClient(o), pid}, nil
+}
+
+// info is a field of what Redis tells of itself.
+func (s *server) info(ctx context.Context, section, field string) string {
+	text, _ := s.Info(ctx, section).Result()
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func (s *server) memory(ctx context.Context) int64 {
+	n, _ := strconv.ParseInt(s.info(ctx, "memory", "used_memory"), 10, 64)
+	return n
+}
+
+// settle waits until Redis does not rewrite its log.
+func (s *server) settle(ctx context.Context) error {
+	return process.Until(ctx, "Redis to have written its log anew", 5*time.Minute, 100*time.Millisecond, func() (bool, error) {
+		return s.info(ctx, "persistence", "aof_rewrite_in_progress") != "1", ctx.Err()
+	})
+}
+
+// line is one that a process wrote.
 type line struct {
 	id       string
 	due, now time.Time
 }
 
+// measurement is of one run.
+type measurement struct {
+	options
+	first  time.Time
+	heard  chan line
+	server *server
+	all    []*process.Process
+}
+
+// start runs a process whose output is heard.
+func (m *measurement) start(dir string, n int, item string) (*process.Process, error) {
+	address, err := process.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	out := filepath.Join(dir, fmt.Sprintf("told-%d", n))
+	if err := syscall.Mkfifo(out, 0o600); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, fmt.Sprintf("changes-%d.yaml", n))
+	text := fmt.Sprintf("http: { address: %q, debug_endpoints: true }\nprofiles:\n  - %s\ninput: { profile_changes: { profiles: shop, poll_interval: %s } }\noutput: { file: { path: %q, codec: lines } }\nlogger: { level: ERROR }\n",
+		address, strings.ReplaceAll(strings.TrimSpace(item), "\n", "\n    "), m.poll, out)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	p := &process.Process{Name: fmt.Sprintf("changes-%d", n), Binary: m.binary, Config: config, HTTP: address, Log: config + ".log"}
+	// Opened for both, the pipe never ends for lack of a writer.
+	pipe, err := os.OpenFile(out, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	m.all = append(m.all, p)
+	go m.listen(pipe)
+	return p, p.Start()
+}
+
 // listen reads what a process tells.
-func listen(out io.Reader, heard chan<- line) {
+func (m *measurement) listen(out io.Reader) {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		now := time.Now()
-		var m struct {
+		var told struct {
 			MessageID  string
 			Properties struct {
 				Due time.Time `json:"due_at"`
 			}
 		}
-		if json.Unmarshal(lines.Bytes(), &m) == nil && m.MessageID != "" {
-			heard <- line{m.MessageID, m.Properties.Due, now}
+		if json.Unmarshal(lines.Bytes(), &told) == nil && told.MessageID != "" {
+			m.heard <- line{told.MessageID, told.Properties.Due, now}
 		}
 	}
 }
 
-func measure(ctx context.Context, o options, total int, heard <-chan line) error {
-	delays := make([]time.Duration, 0, total)
-	ids := make(map[string]bool, total)
-	for len(ids) < total {
+// used is the processor time that the processes and Redis have had.
+func (m *measurement) used() (ours, redis time.Duration) {
+	for _, p := range m.all {
+		ours += process.CPU(p.ID())
+	}
+	return ours, process.CPU(m.server.pid)
+}
+
+// run hears all firings and tells how late they were.
+func (m *measurement) run(ctx context.Context) error {
+	begin := m.due(m.first, m.warm())
+	end := m.due(m.first, m.total())
+	ctx, cancel := context.WithDeadline(ctx, end.Add(time.Minute))
+	defer cancel()
+	var ours, redis time.Duration
+	counting := time.AfterFunc(time.Until(begin), func() {
+		ours, redis = m.used()
+		if m.profile != "" {
+			m.takeProfiles(ctx)
+		}
+	})
+	defer counting.Stop()
+	delays := make([]time.Duration, 0, m.total())
+	ids := make(map[string]bool, m.total())
+	var last time.Time
+	for len(ids) < m.total() {
 		select {
-		case l := <-heard:
+		case l := <-m.heard:
 			if ids[l.id] {
 				return fmt.Errorf("%s was told twice", l.id)
 			}
 			ids[l.id] = true
-			delays = append(delays, l.now.Sub(l.due))
+			if !l.due.Before(begin) {
+				delays = append(delays, l.now.Sub(l.due))
+				last = l.now
+			}
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d were told when the time was up", len(ids), total)
+			for _, p := range m.all {
+				fmt.Println(p.Tail())
+			}
+			return fmt.Errorf("%d of %d were told when the time was up", len(ids), m.total())
 		}
 	}
+	took := last.Sub(begin)
+	oursNow, redisNow := m.used()
 	slices.Sort(delays)
 	at := func(share float64) time.Duration {
-		return delays[min(total-1, int(share*float64(total)))].Round(time.Millisecond)
+		return delays[min(len(delays)-1, int(share*float64(len(delays))))].Round(time.Millisecond)
 	}
-	fmt.Printf("%d firings at %d/s by %d processes, %d others waiting: told %v after they were due (p50), %v (p99), %v (most)\n",
-		total, o.rate, o.processes, o.pending, at(0.5), at(0.99), delays[total-1].Round(time.Millisecond))
-	if at(0.99) > o.most {
-		return fmt.Errorf("p99 is above %v", o.most)
+	percent := func(d time.Duration) float64 { return 100 * d.Seconds() / took.Seconds() }
+	fmt.Printf("%d firings in %.1f s by %d processes: %.0f/s, of %d/s that were due\n", len(delays), took.Seconds(), m.processes, float64(len(delays))/took.Seconds(), m.rate)
+	fmt.Printf("told after they were due: p50 %v, p90 %v, p99 %v, most %v\n", at(0.5), at(0.9), at(0.99), at(1))
+	fmt.Printf("of a processor: the processes %.0f%%, Redis %.0f%%; Redis holds %d MiB, the first process %d MiB\n",
+		percent(oursNow-ours), percent(redisNow-redis), m.server.memory(ctx)>>20, process.Memory(m.all[0].ID())>>20)
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		fmt.Printf("the load of the machine was %s\n", strings.Fields(string(load))[0])
+	}
+	if at(0.99) > m.most {
+		return fmt.Errorf("p99 is above %v", m.most)
 	}
 	return nil
 }
 
-// script runs tests/services/redis.sh and returns what it prints.
-func script(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "tests/services/redis.sh", args...)
-	var out, trouble bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &trouble
-	// What it starts keeps its standard error.
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return "", fmt.Errorf("redis.sh %s: %w: %s", strings.Join(args, " "), err, trouble.String())
+// takeProfiles leaves profiles of the first process in a folder, of half the
+// time that is measured.
+func (m *measurement) takeProfiles(ctx context.Context) {
+	base := "http://" + m.all[0].HTTP + "/debug/pprof/"
+	for name, url := range map[string]string{
+		"cpu.prof":    fmt.Sprintf("%sprofile?seconds=%d", base, max(1, m.seconds/2)),
+		"allocs.prof": fmt.Sprintf("%sallocs?seconds=%d", base, max(1, m.seconds/2)),
+	} {
+		go func() {
+			if err := save(ctx, url, filepath.Join(m.profile, name)); err != nil {
+				fmt.Fprintln(os.Stderr, "firing: no profile:", err)
+			}
+		}()
 	}
-	return strings.TrimSpace(out.String()), nil
+}
+
+func save(ctx context.Context, url, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, resp.Body)
+	return errors.Join(err, f.Close())
 }
