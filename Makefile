@@ -82,6 +82,13 @@ tests/explorer/node_modules: tests/explorer/package-lock.json
 	cd tests/explorer && npm install --no-save --ignore-scripts --no-audit --no-fund
 	@touch $@
 
+.PHONY: schemathesis client
+schemathesis: build ## fuzz the profile API by its own OpenAPI description (needs python3 and python3-venv)
+	tests/contract/run.sh fuzz
+
+client: build ## generate a client from that description, and use it (the same)
+	tests/contract/run.sh client
+
 services: ## store tests on a real Redis and Redis Cluster (installs redis-server)
 	@set -e; trap 'tests/services/redis.sh stop make; tests/services/redis_cluster.sh stop make' EXIT; \
 	TEST_REDIS_URL=$$(tests/services/redis.sh start make); \

@@ -107,19 +107,24 @@ func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit,
 // may be behind, but a pipeline that does not bring events into profiles must
 // not be taken for one that has erased somebody.
 func (h *handler) confirm(ctx context.Context, v visit, erased bool) *problem {
-	for {
+	for tries := 0; ; tries++ {
 		customer, refusal := h.resolve(v.id, v.started)
-		if refusal != nil || customer.Erased == erased {
+		switch {
+		case refusal == &tooSlow && tries > 0:
+			return &notConfirmed // the time ran out while one more read was under way
+		case refusal != nil || customer.Erased == erased:
 			return refusal
 		}
 		select {
 		case <-ctx.Done():
-			return &problem{status: http.StatusServiceUnavailable, code: "not_confirmed", retryAfter: 1,
-				message: "the pipeline has taken it, but the profile does not show it: does the pipeline have an update_profile? send it again later"}
+			return &notConfirmed
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
+
+var notConfirmed = problem{status: http.StatusServiceUnavailable, code: "not_confirmed", retryAfter: 1,
+	message: "the pipeline has taken it, but the profile does not show it: does the pipeline have an update_profile? send it again later"}
 
 // erasureEvent is the event that erases or readmits a customer. An id that
 // nobody has may yet become either kind of id.

@@ -32,6 +32,8 @@ type handler struct {
 	log       *service.Logger
 	telemetry *telemetry
 	began     time.Time
+	// description is that of the API to its callers, written once.
+	description func() []byte
 
 	// writes hands each write to the pipeline's next ReadBatch. It is
 	// unbuffered: a write is either the pipeline's or still its request's.
@@ -65,6 +67,8 @@ func newHandler(conf *config, r reader, res *service.Resources) *handler {
 		writes:    make(chan *write),
 		draining:  make(chan struct{}),
 		gone:      make(chan struct{}),
+
+		description: sync.OnceValue(func() []byte { return describe(routes(), conf.access()) }),
 	}
 	h.guard.required = conf.needsCredentials()
 	h.guard.accepted.Store(conf.credentials)

@@ -75,9 +75,71 @@ type object = map[string]any
 
 func ref(kind, name string) object { return object{"$ref": "#/components/" + kind + "/" + name} }
 
-// describe writes the OpenAPI description of routes. It panics where the table
-// is wrong, which a test finds.
-func describe(routes []route) []byte {
+// access is how the callers of an API show who they are.
+type access struct {
+	// tokens is set where a token, or a signature, is needed; signatures where
+	// there may be keys to sign with.
+	tokens, signatures bool
+	// certificates is set where a client certificate is needed, tokens or not.
+	certificates bool
+}
+
+func (c *config) access() access {
+	return access{
+		tokens:       c.needsCredentials(),
+		signatures:   len(c.credentials.keys) > 0 || c.tokensFile != "",
+		certificates: c.tls != nil && c.tls.ClientCAs != nil,
+	}
+}
+
+// schemes describes what callers present.
+func (a access) schemes() object {
+	all := object{}
+	if a.tokens {
+		all["token"] = object{"type": "http", "scheme": "bearer",
+			"description": "A token whose SHA-256 is in the config, good for some of the scopes " + strings.Join(scopeList, ", ") + "."}
+	}
+	if a.signatures {
+		all["signature"] = object{"type": "apiKey", "in": "query", "name": "signature",
+			"description": "The end of a signed address, which needs no headers: ?expires=SECONDS&key=NAME&signature=HEX, the HMAC-SHA256 of the path and query before &signature=. Whoever signs says what it is of and until when."}
+	}
+	if a.certificates {
+		all["certificate"] = object{"type": "mutualTLS",
+			"description": "A certificate signed by the authority in the config."}
+	}
+	return all
+}
+
+// ways lists what a caller of r may present, each with all of its parts.
+func (a access) ways(r *route) []any {
+	ways := []any{}
+	if r.scope == 0 {
+		if a.certificates {
+			ways = append(ways, object{"certificate": []any{}})
+		}
+		return ways
+	}
+	if a.tokens {
+		ways = append(ways, object{"token": []any{r.scope.String()}})
+	}
+	if a.signatures && r.signable() {
+		ways = append(ways, object{"signature": []any{}})
+	}
+	if !a.certificates {
+		return ways
+	}
+	if len(ways) == 0 {
+		ways = append(ways, object{})
+	}
+	for _, way := range ways {
+		way.(object)["certificate"] = []any{} // the connection needs it anyway
+	}
+	return ways
+}
+
+// describe writes the OpenAPI description of routes to callers who have access
+// in some way. It panics where the table is wrong, which a test finds.
+func describe(routes []route, a access) []byte {
 	paths := object{}
 	refused := map[int]bool{}
 	for i := range routes {
@@ -93,9 +155,9 @@ func describe(routes []route) []byte {
 			}
 			paths[r.pattern] = item
 		}
-		item[strings.ToLower(r.method)] = r.describe(refused)
+		item[strings.ToLower(r.method)] = r.describe(refused, a)
 		if r.method == http.MethodGet {
-			item["head"] = r.describeHead(refused)
+			item["head"] = r.describeHead(refused, a)
 		}
 	}
 	var parts object
@@ -107,13 +169,8 @@ func describe(routes []route) []byte {
 		responses[refusalName(status)] = describeRefusal(status)
 	}
 	parts["responses"] = responses
-	parts["securitySchemes"] = object{
-		"token": object{"type": "http", "scheme": "bearer",
-			"description": "A token whose SHA-256 is in the config, good for some of the scopes " + strings.Join(scopeList, ", ") + "."},
-		"certificate": object{"type": "mutualTLS",
-			"description": "A certificate signed by the authority in the config, where it names one."},
-		"signature": object{"type": "apiKey", "in": "query", "name": "signature",
-			"description": "The end of a signed address, which needs no headers: ?expires=SECONDS&key=NAME&signature=HEX, the HMAC-SHA256 of the path and query before &signature=. Whoever signs says what it is of and until when."},
+	if schemes := a.schemes(); len(schemes) > 0 {
+		parts["securitySchemes"] = schemes
 	}
 	text, err := json.MarshalIndent(object{
 		"openapi": "3.1.0",
@@ -146,12 +203,12 @@ func pathParameters(pattern string) []any {
 	return list
 }
 
-func (r *route) describe(refused map[int]bool) object {
+func (r *route) describe(refused map[int]bool, a access) object {
 	o := object{"operationId": r.doc.id, "summary": r.doc.summary, "responses": r.describeAnswers(refused, true)}
 	if r.doc.description != "" {
 		o["description"] = r.doc.description
 	}
-	r.describeQuestion(o)
+	r.describeQuestion(o, a)
 	if len(r.doc.body) > 0 {
 		o["requestBody"] = object{"required": true, "content": describeMedia(r.doc.body)}
 	}
@@ -159,13 +216,13 @@ func (r *route) describe(refused map[int]bool) object {
 }
 
 // describeHead describes what a GET answers to HEAD: the same, without a body.
-func (r *route) describeHead(refused map[int]bool) object {
+func (r *route) describeHead(refused map[int]bool, a access) object {
 	o := object{"operationId": r.doc.id + "Head", "summary": r.doc.summary + ": the headers alone", "responses": r.describeAnswers(refused, false)}
-	r.describeQuestion(o)
+	r.describeQuestion(o, a)
 	return o
 }
 
-func (r *route) describeQuestion(o object) {
+func (r *route) describeQuestion(o object, a access) {
 	if len(r.doc.parameters) > 0 {
 		list := make([]any, len(r.doc.parameters))
 		for i, name := range r.doc.parameters {
@@ -173,15 +230,7 @@ func (r *route) describeQuestion(o object) {
 		}
 		o["parameters"] = list
 	}
-	if r.scope == 0 {
-		o["security"] = []any{}
-		return
-	}
-	ways := []any{object{"token": []any{r.scope.String()}}, object{"certificate": []any{}}, object{}}
-	if r.signable() {
-		ways = append(ways, object{"signature": []any{}})
-	}
-	o["security"] = ways
+	o["security"] = a.ways(r)
 }
 
 func (r *route) describeAnswers(refused map[int]bool, bodies bool) object {
@@ -270,13 +319,10 @@ func exampleOf(m media) any {
 	return json.RawMessage(m.example)
 }
 
-// description returns the description of all routes, written once.
-var description func() []byte
-
 // getOpenAPI answers with the description of the API.
 func (h *handler) getOpenAPI(w http.ResponseWriter, r *http.Request, _ visit) int {
 	w.Header()["Cache-Control"] = h.conf.cacheControl
-	return send(w, r, http.StatusOK, valueJSON, description())
+	return send(w, r, http.StatusOK, valueJSON, h.description())
 }
 
 // scopeList are the names of the scopes, in order.

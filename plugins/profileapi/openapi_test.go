@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -25,8 +26,13 @@ type contract struct {
 	schemas map[string]*jsonschema.Schema
 }
 
+// described is what is told to callers of an API with everything on.
+var described = sync.OnceValue(func() []byte {
+	return describe(routes(), access{tokens: true, signatures: true, certificates: true})
+})
+
 var served = sync.OnceValue(func() *contract {
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(description()))
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(described()))
 	if err != nil {
 		panic(err)
 	}
@@ -180,7 +186,7 @@ func TestDescription(t *testing.T) {
 	// What nothing refers to is not described for anybody.
 	var parts map[string]map[string]any
 	require.NoError(t, json.Unmarshal(components, &parts))
-	text := string(description())
+	text := string(described())
 	for kind, members := range parts {
 		for name := range members {
 			require.True(t, strings.Contains(text, `"#/components/`+kind+`/`+name), "nothing refers to %s of %s", name, kind)
@@ -193,12 +199,58 @@ func allowOf(pattern string) []string {
 	return strings.Split(pages[at].allow, ", ")
 }
 
+// TestDescriptionIsServed: to anybody, and it says what callers need here.
 func TestDescriptionIsServed(t *testing.T) {
-	s := serve(t, withProfiles(), "tokens: [ { name: a, sha256: "+hashOf("a")+" } ]")
-	got := s.do(t, "GET", "/openapi.json", "")
-	require.Equal(t, 200, got.status)
-	require.JSONEq(t, string(description()), got.body)
-	require.Equal(t, "3.1.0", jsonOf(t, got.body)["openapi"])
+	const token, signature = `{"token":["read"]}`, `{"signature":[]}`
+	const key = `signing_keys: [ { name: k, secret: 0123456789abcdef0123456789abcdef } ]`
+	tokens := "tokens: [ { name: a, sha256: " + hashOf("a") + " } ]"
+	for name, c := range map[string]struct {
+		yaml    []string
+		profile string // the ways to read one
+		schemes []string
+	}{
+		"nothing":         {nil, `[]`, nil},
+		"tokens":          {[]string{tokens}, "[" + token + "]", []string{"token"}},
+		"tokens and keys": {[]string{tokens, key}, "[" + token + "," + signature + "]", []string{"signature", "token"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, withProfiles(), strings.Join(c.yaml, "\n"))
+			got := s.do(t, "GET", "/openapi.json", "")
+			require.Equal(t, 200, got.status)
+			document := jsonOf(t, got.body)
+			require.Equal(t, "3.1.0", document["openapi"])
+			schemes, _ := document["components"].(map[string]any)["securitySchemes"].(map[string]any)
+			require.Equal(t, c.schemes, slices.Sorted(maps.Keys(schemes)))
+			paths := document["paths"].(map[string]any)
+			read := paths["/api/customer/{id}"].(map[string]any)["get"].(map[string]any)
+			security, err := json.Marshal(read["security"])
+			require.NoError(t, err)
+			require.JSONEq(t, c.profile, string(security))
+			require.Empty(t, paths["/healthz"].(map[string]any)["get"].(map[string]any)["security"])
+		})
+	}
+}
+
+// TestDescribedAccess: a certificate belongs to the connection, so it is asked
+// for beside all else, and even where nothing else is.
+func TestDescribedAccess(t *testing.T) {
+	read, health := &route{method: "GET", scope: scopeRead, page: "customer"}, &route{method: "GET"}
+	for _, c := range []struct {
+		access       access
+		read, health string
+	}{
+		{access{}, `[]`, `[]`},
+		{access{certificates: true}, `[{"certificate":[]}]`, `[{"certificate":[]}]`},
+		{access{tokens: true}, `[{"token":["read"]}]`, `[]`},
+		{access{tokens: true, signatures: true, certificates: true},
+			`[{"token":["read"],"certificate":[]},{"signature":[],"certificate":[]}]`, `[{"certificate":[]}]`},
+	} {
+		for r, want := range map[*route]string{read: c.read, health: c.health} {
+			got, err := json.Marshal(c.access.ways(r))
+			require.NoError(t, err)
+			require.JSONEq(t, want, string(got), "%+v", c.access)
+		}
+	}
 }
 
 func jsonOf(t testing.TB, text string) map[string]any {

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -71,7 +70,6 @@ var (
 // Handlers refer to what the table gives, so it is made after all else.
 func init() {
 	pages = lay(routes())
-	description = sync.OnceValue(func() []byte { return describe(routes()) })
 }
 
 // lay makes pages of routes.
