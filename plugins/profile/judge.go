@@ -61,7 +61,7 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 	set := r.def.Segments
 	if set == nil && len(r.members) == 0 {
 		if r.judgedAt > 0 && cause.Reason != "" {
-			r.judgedAt, r.judgedBy = 0, 0
+			r.judgedAt, r.judgedBy, r.left = 0, 0, nil
 		}
 		return j, nil
 	}
@@ -107,13 +107,37 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 		if c.reason != "" {
 			why.Reason = c.reason
 		}
+		r.causeOfTriggers(c, why.Reason, asOf)
 		j.Dropped += r.Tell(transition{key: key, segment: c.name, in: c.in, at: asOf, since: since, cause: why}.message())
 	}
 	if cause.Reason == "" && len(changed) == 0 {
 		return j, nil
 	}
 	r.keepMembers(w.in, asOf, hash)
+	r.forgetLeft(asOf)
 	return j, nil
+}
+
+// JudgedByOthers tells that the record was last judged by other rules than those
+// of its definition, or never.
+func (r *Record) JudgedByOthers() bool {
+	return r.def.Segments != nil && (r.judgedAt == 0 || r.judgedBy != r.def.Segments.Hash)
+}
+
+// causeOfTriggers notes a change that is a cause of triggers. One of the rules
+// is none: the customer did nothing.
+func (r *Record) causeOfTriggers(c change, why Reason, at int64) {
+	rules := r.def.Triggers
+	if rules == nil {
+		return
+	}
+	byRules := why == ByDefinition || why == ByParameter
+	switch {
+	case c.in && byRules:
+		rules.Pass(&r.triggers, c.name, at)
+	case !c.in && !byRules && rules.AfterLeaving(c.name) > 0:
+		r.noteLeft([]byte(c.name), at)
+	}
 }
 
 // change is a segment that a customer entered or left.

@@ -23,7 +23,7 @@ func (r *Record) LinkTo(key string) { r.link = []byte(key) }
 // Unmerged tells that the record has a link and still has content, which the
 // record it links to may lack.
 func (r *Record) Unmerged() bool {
-	return len(r.link) > 0 && (len(r.log) > 0 || len(r.rawTraits) > 0 || len(r.traits) > 0 || r.folded != never || len(r.members) > 0 || len(r.outbox) > 0)
+	return len(r.link) > 0 && (len(r.log) > 0 || len(r.rawTraits) > 0 || len(r.traits) > 0 || r.folded != never || len(r.members) > 0 || len(r.left) > 0 || len(r.outbox) > 0)
 }
 
 // Strip drops everything but the link and what goes with it.
@@ -66,6 +66,7 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 		changed = r.takeOutbox(o) || changed
 		changed = r.leaveAll(key, o) || changed
 	}
+	changed = r.mergeLeft(o) || changed
 	changed = r.mergeTriggers(o) || changed
 	if err := r.parseTraits(); err != nil {
 		return false, err

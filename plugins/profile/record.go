@@ -42,7 +42,8 @@
 //	10 segments
 //	          time(6) rules(4) { uvarint(n) name(n) since(6) }: when and by which
 //	          rules the customer was last judged, and the segments it was then
-//	          in, since when; ordered by name
+//	          in, since when; ordered by name. If it left any that a trigger asks
+//	          about: 0 and the same of these, with when they were left
 //	11 outbox lease(6) { uvarint(n) at(6) id(16) content(n-22) }: what is to be
 //	          told, in the order it came up, and until when somebody has claimed
 //	          to tell it
@@ -194,6 +195,7 @@ type Record struct {
 	merged    [][]byte
 	claims    []byte
 	members   []member // by name
+	left      []member // segments it left, which triggers ask about; by name
 	judgedAt  int64    // when members was found, 0 for never
 	judgedBy  uint32   // the rules it was found by
 	outbox    []Message

@@ -123,3 +123,5 @@ func (s *subject) Trait(name string) (event.Value, int64) {
 }
 
 func (s *subject) Segment(name string) (int64, bool) { return s.record.MemberSince(name) }
+
+func (s *subject) Left(name string) (int64, bool) { return s.record.LeftAt(name) }

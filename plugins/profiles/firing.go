@@ -145,6 +145,14 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 
 // decide decides what is due for the customer whose record was read.
 func (t *Triggers) decide(key string, now int64) ([]trigger.Decision, error) {
+	// Segments are those of the moment, for causes and conditions alike.
+	if t.rec.Link() == "" {
+		j, err := t.viewer.Judge(&t.rec, key, now, profile.Cause{})
+		if err != nil {
+			return nil, err
+		}
+		t.p.judged(j)
+	}
 	must := &conditions{t: t, now: now}
 	decisions, err := t.watcher.Decide(nil, &t.rec, key, now, must)
 	if err != nil {
@@ -171,7 +179,7 @@ type conditions struct {
 func (c *conditions) facts() (map[string]any, error) {
 	var err error
 	if c.known == nil {
-		c.known, err = c.t.viewer.Facts(&c.t.rec, c.now, c.t.p.messages.needs)
+		c.known, err = c.t.viewer.Facts(&c.t.rec, c.now, c.t.p.messages.needs, c.t.p.messages.segments)
 	}
 	return c.known, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/segment"
 	"github.com/connect-personalize/connect-personalize/plugins/trigger"
 )
 
@@ -34,6 +35,7 @@ const (
 	fieldOn        = "on"
 	fieldRepeat    = "repeat"
 	fieldEnter     = "enter"
+	fieldLeave     = "leave"
 	fieldDate      = "date"
 	fieldTrait     = "trait"
 	fieldAt        = "at"
@@ -123,9 +125,13 @@ func triggerFields() []*service.ConfigField {
 					Description("Which of several events is the cause: the `latest`, with which the wait begins anew; `each` by itself; or only the `first` there ever was, so that it fires once for a customer.").
 					Default("latest"),
 				service.NewStringField(fieldEnter).
-					Description("In place of events, the name of a segment. Entering it is the cause, and leaving it cancels.").
+					Description("In place of events, the name of a segment. Entering it is the cause, and leaving it cancels. A customer who is in because the rule was changed has not entered it.").
 					Default("").
 					Example("at_risk"),
+				service.NewStringField(fieldLeave).
+					Description("In place of events, the name of a segment. Leaving it is the cause, and entering it again cancels. A customer who is merged into another has left nothing, and nor has one who is out because the rule was changed.").
+					Default("").
+					Example("new_prospect"),
 				service.NewObjectField(fieldDate,
 					service.NewStringField(fieldTrait).
 						Description("The trait that has the date, such as `1990-05-10` or `05-10`. A customer born on the 29th of February has their day on the 28th where there is none.").
@@ -140,7 +146,7 @@ func triggerFields() []*service.ConfigField {
 						Description("Whether every anniversary is a cause or only the date itself.").
 						Default("year"),
 				).Description("In place of events, a date that a trait names.").Optional(),
-			).Description("The cause: events, a segment or a date."),
+			).Description("The cause: events, entering or leaving a segment, or a date."),
 			service.NewStringField(fieldAfter).
 				Description("How long after the cause it fires, such as `1h`; units are s, m, h, d and w. Empty means at once.").
 				Default("").
@@ -193,11 +199,19 @@ func triggerFields() []*service.ConfigField {
 
 // query is a Bloblang query over a customer.
 type query struct {
-	run   *bloblang.Executor
-	needs []int // the features it reads, by position
+	run      *bloblang.Executor
+	needs    []int // the features it reads, by position
+	segments bool  // whether it reads any
 }
 
-func compileQuery(text string, features *feature.Definition) (*query, error) {
+var (
+	nullSegment = regexp.MustCompile(`\bsegments\.\w+\s*[!=]=\s*null\b|\bnull\s*[!=]=\s*(this\.)?segments\.`)
+	quoted      = regexp.MustCompile(`"(\\.|[^"\\])*"`)
+)
+
+// compileQuery makes a query of its text. isSegment tells whether there is a
+// segment of a name.
+func compileQuery(text string, features *feature.Definition, isSegment func(name string) bool) (*query, error) {
 	run, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
 		return nil, err
@@ -215,6 +229,19 @@ func compileQuery(text string, features *feature.Definition) (*query, error) {
 			q.needs = append(q.needs, at)
 		}
 	}
+	read, err := segment.References(text, "segments")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range read {
+		if !isSegment(name) {
+			return nil, fmt.Errorf("there is no segment %q; define it under segments or correct the name", name)
+		}
+	}
+	if nullSegment.MatchString(quoted.ReplaceAllString(text, `""`)) {
+		return nil, errors.New("segments.NAME is true or false; write segments.NAME or !segments.NAME, without null")
+	}
+	q.segments = len(read) > 0
 	return q, nil
 }
 
@@ -237,7 +264,9 @@ type messages struct {
 	consent []*query // by channel
 	when    []*query // by rule; nil for none
 	data    []*query // by rule; nil for none
-	needs   []int    // features that any of them reads
+	// What any of them reads: features, and whether segments.
+	needs    []int
+	segments bool
 }
 
 // triggerParser reads the triggers of a definition.
@@ -450,6 +479,10 @@ func (t *triggerParser) cause(at int, r *trigger.Rule, conf *service.ParsedConfi
 	if r.On.Segment, err = conf.FieldString(fieldEnter); err != nil {
 		return err
 	}
+	leave, err := conf.FieldString(fieldLeave)
+	if err != nil {
+		return err
+	}
 	if conf.Contains(fieldDate) {
 		if err := t.date(r, conf.Namespace(fieldDate)); err != nil {
 			return err
@@ -468,15 +501,19 @@ func (t *triggerParser) cause(at int, r *trigger.Rule, conf *service.ParsedConfi
 		causes++
 		r.On.Kind = trigger.Enter
 	}
+	if leave != "" {
+		causes++
+		r.On.Kind, r.On.Segment = trigger.Leave, leave
+	}
 	if r.On.Trait != "" {
 		causes++
 		r.On.Kind = trigger.Date
 	}
 	switch {
 	case causes == 0:
-		t.fail(at, r.Name, "on needs a cause: events such as [Product Added], enter with the name of a segment, or date with a trait")
+		t.fail(at, r.Name, "on needs a cause: events such as [Product Added], enter or leave with the name of a segment, or date with a trait")
 	case causes > 1:
-		t.fail(at, r.Name, "on has more than one of events, enter and date; make a trigger of each")
+		t.fail(at, r.Name, "on has more than one of events, enter, leave and date; make a trigger of each")
 	case r.On.Kind != trigger.Events && r.On.Repeat != trigger.Latest:
 		t.fail(at, r.Name, "repeat is for events; remove it")
 	}
@@ -525,9 +562,9 @@ func (t *triggerParser) blame(err error) error {
 }
 
 // finish makes triggers of what was read, for features that know its
-// interests. Without triggers it gives nil. segment tells whether there is a
+// interests. Without triggers it gives nil. isSegment tells whether there is a
 // segment of a name.
-func (t *triggerParser) finish(features *feature.Definition, segment func(name string) bool) (*messages, error) {
+func (t *triggerParser) finish(features *feature.Definition, isSegment func(name string) bool) (*messages, error) {
 	if len(t.set.Rules) == 0 && len(t.errs) == 0 {
 		return nil, nil
 	}
@@ -536,16 +573,12 @@ func (t *triggerParser) finish(features *feature.Definition, segment func(name s
 		if text == "" {
 			return nil
 		}
-		q, err := compileQuery(text, features)
+		q, err := compileQuery(text, features, isSegment)
 		if err != nil {
 			t.fail(rule, name, "%s: %w", field, err)
 			return nil
 		}
-		for _, name := range segmentNames(text) {
-			if !segment(name) {
-				t.fail(rule, name, "%s: there is no segment %q; define it under segments or correct the name", field, name)
-			}
-		}
+		m.segments = m.segments || q.segments
 		m.needs = append(m.needs, q.needs...)
 		return q
 	}
@@ -556,7 +589,7 @@ func (t *triggerParser) finish(features *feature.Definition, segment func(name s
 		r := &t.set.Rules[i]
 		m.when = append(m.when, compile(i, r.Name, fieldWhen, t.texts.when[i]))
 		m.data = append(m.data, compile(i, r.Name, fieldData, t.texts.data[i]))
-		if r.On.Kind == trigger.Enter && !segment(r.On.Segment) {
+		if r.On.Segment != "" && !isSegment(r.On.Segment) {
 			t.fail(i, r.Name, "there is no segment %q; define it under segments or correct the name", r.On.Segment)
 		}
 		if r.On.Kind == trigger.Events && r.On.Series < len(features.Interests) {
@@ -574,13 +607,4 @@ func (t *triggerParser) finish(features *feature.Definition, segment func(name s
 	slices.Sort(m.needs)
 	m.needs = slices.Compact(m.needs)
 	return m, nil
-}
-
-var segmentName = regexp.MustCompile(`\bsegments\.([A-Za-z_][A-Za-z0-9_]*)`)
-
-func segmentNames(text string) (names []string) {
-	for _, m := range segmentName.FindAllStringSubmatch(text, -1) {
-		names = append(names, m[1])
-	}
-	return names
 }

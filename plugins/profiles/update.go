@@ -292,6 +292,9 @@ func (u *updater) load(ctx context.Context) error {
 			}
 			if link := c.rec.Link(); link != "" {
 				c.follow = u.customerByKey(link)
+			} else if c.rec.JudgedByOthers() {
+				// What other rules make of the customer is not for an event.
+				c.err = u.judgeAnew(c)
 			}
 		}
 	}
@@ -589,6 +592,13 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		}
 	}
 	return nil
+}
+
+// judgeAnew judges a customer as they were before anything is applied.
+func (u *updater) judgeAnew(c *customer) error {
+	j, err := u.viewer.Judge(&c.rec, c.key, u.p.now().UnixMilli(), profile.Cause{})
+	u.p.judged(j)
+	return err
 }
 
 // judge finds the segments a customer is in after what was applied.

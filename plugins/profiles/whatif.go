@@ -96,7 +96,7 @@ func (p *Profiles) WhatIf(ctx context.Context, q Question, progress func(custome
 		return nil, errors.New("ask for one of a query and a trigger")
 	case q.When != "":
 		var err error
-		if t.query, err = compileQuery(q.When, p.def.Features); err != nil {
+		if t.query, err = compileQuery(q.When, p.def.Features, func(name string) bool { return p.knowSegment(name) == nil }); err != nil {
 			return nil, fmt.Errorf("the query: %w", err)
 		}
 	default:
@@ -177,7 +177,7 @@ func (t *trial) look(e *store.Entry) error {
 	if t.triggers != nil {
 		return t.lookForTrigger(e.Key)
 	}
-	facts, err := t.viewer.Facts(rec, t.at, t.query.needs)
+	facts, err := t.viewer.Facts(rec, t.at, t.query.needs, t.query.segments)
 	if err != nil {
 		return err
 	}
@@ -192,6 +192,10 @@ func (t *trial) look(e *store.Entry) error {
 }
 
 func (t *trial) lookForTrigger(key string) error {
+	// As the firing does it; nothing is written.
+	if _, err := t.triggers.viewer.Judge(&t.triggers.rec, key, t.at, profile.Cause{}); err != nil {
+		return err
+	}
 	must := &conditions{t: t.triggers, now: t.at}
 	trials, err := t.triggers.watcher.Try(nil, &t.triggers.rec, key, t.at, must)
 	if err != nil {

@@ -33,6 +33,7 @@ type person struct {
 	birthday  string
 	stated    int64
 	since     map[string]int64
+	left      map[string]int64
 	happened  []happening
 
 	// Of the oracle.
@@ -65,7 +66,7 @@ type told struct {
 }
 
 func newPerson(id string) *person {
-	return &person{id: id, since: map[string]int64{}, decided: map[string]bool{}, marks: map[string][]int64{}, held: map[string]hold{}}
+	return &person{id: id, since: map[string]int64{}, left: map[string]int64{}, decided: map[string]bool{}, marks: map[string][]int64{}, held: map[string]hold{}}
 }
 
 // The engine's view.
@@ -97,6 +98,11 @@ func (p *person) Trait(name string) (event.Value, int64) {
 func (p *person) Segment(name string) (int64, bool) {
 	since, member := p.since[name]
 	return since, member
+}
+
+func (p *person) Left(name string) (int64, bool) {
+	at, left := p.left[name]
+	return at, left
 }
 
 func (p *person) take(h happening) {
@@ -203,6 +209,10 @@ func (p *person) candidates(s *Set) (all []candidate) {
 		case Enter:
 			if since, member := p.since[r.On.Segment]; member && !seen(since) && !p.after(r.Unless, since) {
 				add(fmt.Sprint(since), since, since, since+r.After.Milliseconds(), p.examined)
+			}
+		case Leave:
+			if at, left := p.left[r.On.Segment]; left && !seen(at) && !p.after(r.Unless, at) {
+				add(fmt.Sprint(at), at, at, at+r.After.Milliseconds(), p.examined)
 			}
 		case Date:
 			if p.birthday == "" {
@@ -437,11 +447,11 @@ func drawSet(t *rapid.T) *Set {
 			Expire:    time.Duration(rapid.IntRange(1, 48*60).Draw(t, "expire")) * time.Minute,
 			Anonymous: rapid.Bool().Draw(t, "anonymous"), Urgent: rapid.IntRange(0, 3).Draw(t, "urgent") == 0,
 		}
-		switch r.On.Kind = rapid.SampledFrom([]Kind{Events, Events, Events, Enter, Date}).Draw(t, "kind"); r.On.Kind {
+		switch r.On.Kind = rapid.SampledFrom([]Kind{Events, Events, Events, Enter, Leave, Date}).Draw(t, "kind"); r.On.Kind {
 		case Events:
 			r.On.Series = rapid.IntRange(0, 2).Draw(t, "series")
 			r.On.Repeat = rapid.SampledFrom([]Repeat{Latest, Each, First}).Draw(t, "repeat")
-		case Enter:
+		case Enter, Leave:
 			r.On.Segment = "s"
 		case Date:
 			r.On.Trait, r.On.Yearly = "birthday", rapid.Bool().Draw(t, "yearly")
@@ -488,10 +498,13 @@ func TestEngineAgreesWithTheOracle(t *testing.T) {
 				d := time.UnixMilli(now).UTC().AddDate(-rapid.IntRange(0, 40).Draw(t, "age"), 0, rapid.IntRange(-3, 6).Draw(t, "in"))
 				known.birthday, known.stated = d.Format("2006-01-02"), now
 			case 2:
+				found := now - int64(rapid.IntRange(0, 90).Draw(t, "found after"))*minute
 				if _, member := known.since["s"]; member {
 					delete(known.since, "s")
+					known.left["s"] = found
 				} else {
-					known.since["s"] = now - int64(rapid.IntRange(0, 90).Draw(t, "found after"))*minute
+					known.since["s"] = found
+					delete(known.left, "s")
 				}
 			case 3:
 				if !merged {

@@ -21,6 +21,8 @@ type Customer interface {
 	Trait(name string) (v event.Value, stated int64)
 	// Segment tells whether the customer is in a segment, and since when.
 	Segment(name string) (since int64, member bool)
+	// Left tells when the customer left a segment they are not in again.
+	Left(name string) (at int64, left bool)
 }
 
 // Firing is a rule that waits for a customer. Times are Unix milliseconds.
@@ -67,6 +69,12 @@ func (s *Set) pending(dst []Firing, rule int, c Customer, state *State) []Firing
 			return dst
 		}
 		return s.wait(dst, Firing{Rule: rule, At: since, key: uint64(since), mark: since}, c, state, rs)
+	case Leave:
+		at, left := c.Left(r.On.Segment)
+		if !left {
+			return dst
+		}
+		return s.wait(dst, Firing{Rule: rule, At: at, key: uint64(at), mark: at}, c, state, rs)
 	case Date:
 		return s.pendingDate(dst, rule, c, state, rs)
 	}

@@ -14,8 +14,9 @@
 //
 // A rule over events looks, by Repeat, at the latest of its causes, at each, or
 // at the first. An event that cancels does so if it is later than the cause and
-// known at the moment of firing. A segment is a cause as long as the customer
-// is in it: leaving it cancels. A date is a cause once, or every year.
+// known at the moment of firing. Having entered a segment is a cause as long as
+// the customer is in it: leaving it cancels. Having left one is a cause as long
+// as they are not in it again. A date is a cause once, or every year.
 //
 // # Firing
 //
@@ -47,6 +48,8 @@ const (
 	Events Kind = iota
 	// Enter: the customer is in a segment, since they entered it.
 	Enter
+	// Leave: the customer has left a segment, since they left it.
+	Leave
 	// Date: a day that a trait names.
 	Date
 )
@@ -69,7 +72,7 @@ type Cause struct {
 	Kind   Kind
 	Series int // of Events: their series in the definition
 	Repeat Repeat
-	// Segment is the name of the segment of Enter.
+	// Segment is the name of the segment of Enter and Leave.
 	Segment string
 	// Trait is the name of the trait of Date; Days are added to what it says,
 	// and At is the time of that day, in minutes after midnight. Yearly makes
@@ -294,6 +297,27 @@ func (s *Set) order(a, b Firing) int {
 		cmp.Compare(a.At, b.At),
 		cmp.Compare(a.key, b.key),
 	)
+}
+
+// AfterLeaving returns for how long it matters that a customer left a segment,
+// 0 if no rule asks.
+func (s *Set) AfterLeaving(segment string) (long time.Duration) {
+	for i := range s.Rules {
+		if r := &s.Rules[i]; r.On.Kind == Leave && r.On.Segment == segment {
+			long = max(long, r.Reach())
+		}
+	}
+	return long
+}
+
+// Pass settles that a customer entered a segment at a moment, for a reason that
+// is nothing to be told of.
+func (s *Set) Pass(state *State, segment string, at int64) {
+	for i := range s.Rules {
+		if r := &s.Rules[i]; r.On.Kind == Enter && r.On.Segment == segment {
+			state.ensure(r.hash).settle(Latest, &Firing{mark: at})
+		}
+	}
 }
 
 // Lookup returns the position of the rule with a name.
