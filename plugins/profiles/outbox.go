@@ -2,6 +2,7 @@ package profiles
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -26,6 +27,9 @@ type Outbox struct {
 	lease    time.Duration
 	limit    int
 	nextPoll time.Time
+	// unsure are the customers of a claim of which no answer came, by when it
+	// ends: if it was written it is ours, and nobody else finds them until then.
+	unsure map[string]int64
 }
 
 // hints bounds how many customers this process remembers to have messages for.
@@ -38,7 +42,7 @@ const hints = 4096
 // lease. Close it when it is no longer used.
 func (p *Profiles) Outbox(interval, lease time.Duration, limit int) *Outbox {
 	p.outboxes.Add(1)
-	return &Outbox{p: p, interval: interval, lease: lease, limit: limit}
+	return &Outbox{p: p, interval: interval, lease: lease, limit: limit, unsure: map[string]int64{}}
 }
 
 // Close tells that nobody takes messages any more.
@@ -83,6 +87,12 @@ type claim struct {
 func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 	var keys []string
 	for {
+		if len(o.unsure) > 0 {
+			keys = slices.AppendSeq(keys[:0], maps.Keys(o.unsure))
+			if d, err := o.claim(ctx, keys, nil); err != nil || len(d.Messages) > 0 {
+				return d, err
+			}
+		}
 		keys = keys[:0]
 		var found map[string]string // by key, the value in the index
 		// A clock may be put back.
@@ -177,8 +187,9 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 		switch {
 		case records[i].Version == store.Absent:
 		case rec.Decode(o.p.def, key, records[i].Data) != nil:
+			delete(o.unsure, key)
 			continue // whoever updates the customer says so
-		case len(rec.Outbox()) > 0 && rec.DueAt() <= now:
+		case len(rec.Outbox()) > 0 && (rec.DueAt() <= now || rec.HeldUntil() > 0 && rec.HeldUntil() == o.unsure[key]):
 			for _, m := range rec.Outbox() {
 				if m.At <= now {
 					cl.ids = append(cl.ids, m.ID)
@@ -190,6 +201,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 			c.Index = indexEdits(&rec)
 		}
 		if len(due) == 0 {
+			delete(o.unsure, key)
 			value, listed := found[key]
 			if !listed || records[i].Version != store.Absent && slices.Contains(rec.Entries(nil), profile.Entry{Index: profile.OutboxIndex, Value: value}) {
 				continue
@@ -203,6 +215,11 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	}
 	lost, err := o.p.store.Commit(ctx, changes)
 	if err != nil {
+		for i := range changes {
+			if len(claims[i].ids) > 0 {
+				o.unsure[changes[i].Key] = d.until
+			}
+		}
 		return nil, err
 	}
 	for i := range changes {
@@ -213,6 +230,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 			o.p.lostClaims.Incr(1)
 			continue
 		}
+		delete(o.unsure, changes[i].Key)
 		if len(claims[i].ids) > 0 {
 			d.claims = append(d.claims, claims[i])
 			d.Messages = append(d.Messages, messages[i]...)

@@ -141,6 +141,38 @@ func TestOutboxOfADeadDelivererIsDeliveredAgain(t *testing.T) {
 	require.Zero(t, outboxEntries(t, p))
 }
 
+// TestAClaimOfWhichNoAnswerCameIsOurs: a store that wrote a claim and did not say
+// so does not hold up its messages until the claim ends.
+func TestAClaimOfWhichNoAnswerCameIsOurs(t *testing.T) {
+	p, now := openAt(t, shop, at)
+	written, lost := 0, 0
+	p.store = &faulty{Store: p.store, fail: func() (before, after bool) {
+		before, after = lost > 0, written > 0
+		lost, written = max(0, lost-1), max(0, written-1)
+		return before, after
+	}}
+	o, other := p.Outbox(time.Hour, 30*time.Second, 10), p.Outbox(time.Hour, 30*time.Second, 10)
+	tell(t, p, "uu1", message(1, at))
+	tell(t, p, "uu2", message(2, at))
+	for range 3 {
+		written = 2 // also what was read before
+		o.nextPoll = time.Time{}
+		_, err := o.Next(t.Context())
+		require.ErrorIs(t, err, errFault)
+		_, none := next(t, other)
+		require.Empty(t, none)
+		now.pass(time.Second)
+	}
+	lost = 1
+	_, err := o.Next(t.Context())
+	require.ErrorIs(t, err, errFault)
+	d, got := next(t, o)
+	require.ElementsMatch(t, []string{`u1{"n":1}`, `u2{"n":2}`}, got)
+	require.NoError(t, d.Settle(t.Context()))
+	require.Empty(t, o.unsure)
+	require.Zero(t, outboxEntries(t, p))
+}
+
 func TestReturnedMessagesComeAgainInAWhile(t *testing.T) {
 	ctx := context.Background()
 	p, now := openAt(t, shop, at)
