@@ -313,7 +313,7 @@ func (m *measurement) start(dir string, n int, item string) (*process.Process, e
 		return nil, err
 	}
 	config := filepath.Join(dir, fmt.Sprintf("changes-%d.yaml", n))
-	text := fmt.Sprintf("http: { address: %q, debug_endpoints: true }\nprofiles:\n  - %s\ninput: { profile_changes: { profiles: shop, poll_interval: %s } }\noutput: { file: { path: %q, codec: lines } }\nlogger: { level: ERROR }\n",
+	text := fmt.Sprintf("http: { address: %q, debug_endpoints: true }\nprofiles:\n  - %s\ninput: { profile_changes: { profiles: shop, poll_interval: %s } }\noutput: { file: { path: %q, codec: lines } }\nlogger: { level: WARN }\n",
 		address, strings.ReplaceAll(strings.TrimSpace(item), "\n", "\n    "), m.poll, out)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -400,6 +400,13 @@ func (m *measurement) run(ctx context.Context) error {
 	fmt.Printf("told after they were due: p50 %v, p90 %v, p99 %v, most %v\n", at(0.5), at(0.9), at(0.99), at(1))
 	fmt.Printf("of a processor: the processes %.0f%%, Redis %.0f%%; Redis holds %d MiB, the first process %d MiB\n",
 		percent(oursNow-ours), percent(redisNow-redis), m.server.memory(ctx)>>20, process.Memory(m.all[0].ID())>>20)
+	fork, _ := strconv.Atoi(m.server.info(ctx, "stats", "latest_fork_usec"))
+	fmt.Printf("Redis rewrote its log %s times in all, and its last fork took %d ms\n", m.server.info(ctx, "persistence", "aof_rewrites"), fork/1000)
+	for _, p := range m.all {
+		if text := p.Tail(); text != "" {
+			fmt.Printf("%s logged: %s\n", p.Name, text)
+		}
+	}
 	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
 		fmt.Printf("the load of the machine was %s\n", strings.Fields(string(load))[0])
 	}
