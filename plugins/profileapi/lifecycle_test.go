@@ -354,3 +354,19 @@ func TestMetrics(t *testing.T) {
 	require.Equal(t, want, got)
 	require.Contains(t, fmt.Sprint(c.values), "profile_api_in_flight")
 }
+
+// TestCacheMetric: the records that are kept in memory are told of by their size.
+func TestCacheMetric(t *testing.T) {
+	c := &counts{values: map[string]int64{}}
+	env := service.GlobalEnvironment().Clone()
+	require.NoError(t, env.RegisterMetricsExporter("counts", service.NewConfigSpec(),
+		func(*service.ParsedConfig, *service.Logger) (service.MetricsExporter, error) { return c, nil }))
+	p := runPipelineIn(t, env, "features: [ { name: orders, count: { events: [ Order Completed ] } } ]", "counts: {}")
+	p.write(t, "PATCH", "c1", `{"plan":"gold"}`)
+	require.Eventually(t, func() bool {
+		p.do(t, "GET", "/api/customer/c1", "")
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.values["profile_api_cache_bytes"] > 0
+	}, patience, 20*time.Millisecond)
+}

@@ -24,10 +24,14 @@ type pipeline struct {
 }
 
 func runPipeline(t *testing.T, definition string) *pipeline {
+	return runPipelineIn(t, service.GlobalEnvironment(), definition, "none: {}")
+}
+
+func runPipelineIn(t *testing.T, env *service.Environment, definition, metrics string) *pipeline {
 	path := filepath.Join(t.TempDir(), "profile.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(definition), 0o600))
-	builder := service.NewStreamBuilder()
-	builder.SetSchema(service.GlobalEnvironment().FullConfigSchema("", ""))
+	builder := env.NewStreamBuilder()
+	builder.SetSchema(env.FullConfigSchema("", ""))
 	require.NoError(t, builder.SetYAML(fmt.Sprintf(`
 http: { enabled: false }
 profiles:
@@ -42,6 +46,7 @@ pipeline:
 output:
   reject_errored: { drop: {} }
 `, path)))
+	require.NoError(t, builder.SetMetricsYAML(metrics))
 	produce, err := builder.AddBatchProducerFunc()
 	require.NoError(t, err)
 	return &pipeline{start(t, builder), produce}

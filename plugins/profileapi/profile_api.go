@@ -150,7 +150,7 @@ echo "https://profiles.example.com$TARGET&signature=$(printf %s "$TARGET" | open
 
 ### Metrics
 
-`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, the gauge `+"`profile_api_in_flight`"+`, and `+"`profile_api_connections_cut`"+`: connections that were closed to make room for others.
+`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, the gauges `+"`profile_api_in_flight`"+` and `+"`profile_api_cache_bytes`"+`, about how much memory the records of `+"`cache`"+` take, and `+"`profile_api_connections_cut`"+`: connections that were closed to make room for others.
 `).
 		Fields(
 			service.NewStringField(fieldProfiles).
@@ -622,6 +622,9 @@ func (in *input) serve(ln net.Listener) {
 		}
 		if in.handler.content != nil {
 			go in.handler.content.follow(ctx)
+		}
+		if in.cached != nil {
+			go in.handler.telemetry.followCache(ctx, in.cached.CacheBytes)
 		}
 	})
 	go func() {

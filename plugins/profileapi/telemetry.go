@@ -1,6 +1,7 @@
 package profileapi
 
 import (
+	"context"
 	"math"
 	"math/bits"
 	"net/http"
@@ -22,6 +23,9 @@ type telemetry struct {
 	// cut counts the connections that had to make room for others.
 	cut *service.MetricCounter
 
+	// cacheBytes is how much memory the cache of records takes.
+	cacheBytes *service.MetricGauge
+
 	// active is how many requests are under way. The gauge follows it at most
 	// every gaugeInterval and whenever the API falls idle: setting it costs
 	// more than counting.
@@ -42,6 +46,25 @@ func newTelemetry(m *service.Metrics) *telemetry {
 		latency:  m.NewTimer("profile_api_latency_ns", "route"),
 		inFlight: m.NewGauge("profile_api_in_flight"),
 		cut:      m.NewCounter("profile_api_connections_cut"),
+
+		cacheBytes: m.NewGauge("profile_api_cache_bytes"),
+	}
+}
+
+// cacheInterval is how often it is said how large the cache is.
+const cacheInterval = time.Second
+
+// followCache says how large a cache is, from now on until ctx ends.
+func (t *telemetry) followCache(ctx context.Context, size func() int64) {
+	ticker := time.NewTicker(cacheInterval)
+	defer ticker.Stop()
+	for {
+		t.cacheBytes.Set(size())
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
