@@ -36,6 +36,7 @@ const (
 	first
 	yearly
 	entered
+	left
 )
 
 type limit struct {
@@ -47,7 +48,7 @@ type rule struct {
 	name     string
 	mode     mode
 	causes   []string
-	segment  string // of entered
+	segment  string // of entered and left
 	unless   []string
 	after    int64
 	expire   int64
@@ -83,6 +84,7 @@ var rules = []rule{
 	{name: "birthday", mode: yearly, expire: 12 * hour, priority: 60, when: always},
 	{name: "thanks", mode: entered, segment: "spender", after: hour, expire: 12 * hour, priority: 70, when: always},
 	{name: "miss_you", mode: entered, segment: "quiet", after: 3 * hour, expire: day, priority: 65, limits: []limit{{1, 5 * day}}, when: always},
+	{name: "and_now", mode: left, segment: "recent_buyer", after: 2 * hour, expire: 12 * hour, priority: 5, when: always},
 }
 
 // segment is a rule that tells who is in it.
@@ -106,6 +108,10 @@ var segments = []segment{
 	{"rfm_lost", func(c *customer, now int64) bool { r, f := c.grid(now); return r <= 3 && f < 3 && f > 0 }},
 	{"spender", func(c *customer, now int64) bool { return c.cents(-1, now) > 100_00 }},
 	{"quiet", func(c *customer, now int64) bool { return c.orders(now) > 0 && now-c.lastOrder(now) > 2*day }},
+	{"recent_buyer", func(c *customer, now int64) bool {
+		_, identified := c.traits["marketing_consent"]
+		return identified && c.orders(now) > 0 && now-c.lastOrder(now) <= day
+	}},
 }
 
 func (c *customer) orders(now int64) int { return c.count(-1, now, "Order Completed") }
@@ -200,12 +206,13 @@ type customer struct {
 	examined int64
 	touched  bool             // by an event since it was last judged
 	since    map[string]int64 // the segments it is in
+	left     map[string]int64 // those it has left
 }
 
 func newCustomer(id string) *customer {
 	return &customer{
 		id: id, seen: map[uint64]bool{}, byName: map[string][]*happening{}, traits: map[string]statement{},
-		through: map[string]int64{}, decided: map[string]bool{}, holds: map[string]hold{}, since: map[string]int64{},
+		through: map[string]int64{}, decided: map[string]bool{}, holds: map[string]hold{}, since: map[string]int64{}, left: map[string]int64{},
 	}
 }
 
@@ -398,6 +405,10 @@ func (c *customer) pending() (all []pending) {
 			if at, in := c.since[r.segment]; in && !(done && at <= through) {
 				add(pending{rule: r, at: at, mark: at, key: uint64(at)}, at+r.after, c.examined)
 			}
+		case left:
+			if at, gone := c.left[r.segment]; gone && !(done && at <= through) {
+				add(pending{rule: r, at: at, mark: at, key: uint64(at)}, at+r.after, c.examined)
+			}
 		case yearly:
 			s := c.traits["birthday"]
 			text, _ := s.value.(string)
@@ -424,18 +435,23 @@ func (c *customer) pending() (all []pending) {
 // heard in the hour, or all.
 func (o *shopOracle) judge(now int64, all bool) {
 	for _, c := range o.customers {
-		if !c.touched && !all {
-			continue
+		if c.touched || all {
+			c.judge(now)
 		}
-		c.touched = false
-		for _, s := range segments {
-			_, was := c.since[s.name]
-			switch in := s.in(c, now); {
-			case in && !was:
-				c.since[s.name] = now
-			case was && !in:
-				delete(c.since, s.name)
-			}
+	}
+}
+
+func (c *customer) judge(now int64) {
+	c.touched = false
+	for _, s := range segments {
+		_, was := c.since[s.name]
+		switch in := s.in(c, now); {
+		case in && !was:
+			c.since[s.name] = now
+			delete(c.left, s.name)
+		case was && !in:
+			delete(c.since, s.name)
+			c.left[s.name] = now
 		}
 	}
 }
@@ -456,11 +472,13 @@ func (o *shopOracle) members(s segment, now int64) map[string]bool {
 // step decides everything that is due at a moment.
 func (o *shopOracle) step(now int64) (expected []firing) {
 	for _, c := range o.customers {
-		all := c.pending()
-		all = slices.DeleteFunc(all, func(p pending) bool { return p.due > now })
-		if len(all) == 0 {
+		later := func(p pending) bool { return p.due > now }
+		if len(slices.DeleteFunc(c.pending(), later)) == 0 {
 			continue
 		}
+		// Whoever is looked at is judged.
+		c.judge(now)
+		all := slices.DeleteFunc(c.pending(), later)
 		slices.SortFunc(all, func(a, b pending) int {
 			return cmp.Or(cmp.Compare(b.rule.priority, a.rule.priority), cmp.Compare(a.due, b.due), cmp.Compare(a.rule.name, b.rule.name), cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key))
 		})
