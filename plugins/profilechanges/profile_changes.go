@@ -74,7 +74,7 @@ and the same with `+"`Trigger Held Out`"+` for customers who are told nothing, f
 - `+"`profile_changes_delivered`"+`: messages that arrived
 - `+"`profile_changes_returned`"+`: messages that did not, and will come again
 - `+"`profile_changes_delay_ns`"+`: the time from the cause of a message to its arrival
-- `+"`profile_triggers`"+`: triggers decided, by `+"`trigger`"+` and `+"`outcome`"+`: fired, held_out, expired, no_consent, condition, failed, capped
+- `+"`profile_triggers`"+`: triggers decided, by `+"`trigger`"+` and `+"`outcome`"+`: fired, held_out, expired, predates, no_consent, condition, failed, capped
 - `+"`profile_triggers_delay_ns`"+`: the time from when a trigger was due to its firing
 - `+"`profile_triggers_lost`"+`: customers that another process fired for, or an update changed, at the same time
 - `+"`profile_triggers_data_failures`"+`: messages whose `+"`data`"+` could not be made
@@ -99,7 +99,7 @@ and the same with `+"`Trigger Held Out`"+` for customers who are told nothing, f
 			Default("30s").
 			Advanced()).
 		Field(service.NewDurationField(fieldSweep).
-			Description("How often all customers are judged anew, so that those whose segments change because time passes are moved: the longest delay of such a move, but for the time a sweep takes. A sweep also begins soon after the rules of segments or their parameters changed. Of all processes one sweeps at a time. Empty sweeps never.").
+			Description("How often all customers are judged anew, so that those whose segments change because time passes are moved: the longest delay of such a move, but for the time a sweep takes. A sweep also begins soon after the rules of segments, their parameters, or triggers changed. Of all processes one sweeps at a time. Empty sweeps never.").
 			Default("15m").
 			Example("1h")).
 		Example("To a topic", "Changes of the profiles in Redis to a topic, keyed by customer.", `

@@ -12,6 +12,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
 const lapsing = segmented + `
@@ -183,10 +184,12 @@ func TestSegmentCausesEqualAPlainModel(t *testing.T) {
 		begin time.Time
 		some  bool
 	}
+	p, now := openAt(t, lapsing, orderedAt)
+	fireAll(t, p)
+	id := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		p, now := openAt(t, lapsing, orderedAt)
-		defer func() { _ = p.Close(context.Background()) }()
-		fireAll(t, p)
+		id++ // each case is of another customer
+		key := fmt.Sprint("uu", id)
 		var events []oracle.Event
 		var in, out spell
 		settled, seen := map[string]bool{}, map[string]bool{}
@@ -225,8 +228,8 @@ func TestSegmentCausesEqualAPlainModel(t *testing.T) {
 			switch rapid.IntRange(0, 4).Draw(rt, "step") {
 			case 0:
 				when := now.Now().Add(-time.Duration(rapid.IntRange(0, 40).Draw(rt, "late")) * day)
-				raw := fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"m%d","userId":"u1","timestamp":%q,"properties":{"total":%d}}`,
-					i, when.Format(time.RFC3339), rapid.IntRange(1, 90).Draw(rt, "total"))
+				raw := fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"m%d","userId":%q,"timestamp":%q,"properties":{"total":%d}}`,
+					i, key[1:], when.Format(time.RFC3339), rapid.IntRange(1, 90).Draw(rt, "total"))
 				apply(t, p, raw)
 				events = append(events, oracle.Parse(raw, profile.HashID))
 				judge()
@@ -261,7 +264,7 @@ func TestSegmentCausesEqualAPlainModel(t *testing.T) {
 				waits()
 			}
 			var got []string
-			for _, m := range waiting(t, p, "uu1") {
+			for _, m := range waiting(t, p, key) {
 				if m.Event == EventTriggerFired && !seen[m.MessageID] {
 					got = append(got, m.Props.Trigger)
 				}
@@ -269,5 +272,164 @@ func TestSegmentCausesEqualAPlainModel(t *testing.T) {
 			}
 			require.ElementsMatch(rt, want, got)
 		}
+	})
+}
+
+const mails = `
+messages: { channels: [ { name: email, consent: 'true' } ] }
+`
+
+// TestANewTriggerReachesAll: one that is added to a store finds the customers of
+// whom nothing is heard, tells those who come to be due from now on, and nobody
+// what was due before it was there.
+func TestANewTriggerReachesAll(t *testing.T) {
+	p, now := openAt(t, shop+mails+`
+triggers:
+  - { name: other, on: { events: [Product Added] }, after: 1h, channel: email }
+`, orderedAt)
+	fireAll(t, p)
+	sweep(t, p)
+	apply(t, p, order("m1", `"userId":"u1"`, 20))
+	now.pass(2 * 24 * time.Hour)
+	apply(t, p, added("m2", `"userId":"u2"`, now.Now()),
+		fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"m3","userId":"u2","timestamp":%q,"properties":{"total":1}}`, now.Now().Format(time.RFC3339)))
+	now.pass(59 * 24 * time.Hour) // for u1 it would have been due yesterday
+	fireAll(t, p)
+	require.Empty(t, dueIndex(t, p))
+
+	later := under(t, p, shop+mails+`
+triggers:
+  - { name: other, on: { events: [Product Added] }, after: 1h, channel: email }
+  - { name: win_back, on: { events: [Order Completed] }, after: 60d, channel: email, expire: 7d }
+  - { name: thanks, on: { events: [Order Completed], repeat: each }, after: 10d, channel: email }
+  - { name: birthday, on: { date: { trait: birthday } }, channel: email }
+`)
+	fireAll(t, later)
+	require.Empty(t, dueIndex(t, later))
+	sweep(t, later)
+	require.Len(t, dueIndex(t, later), 2)
+	fireAll(t, later)
+	require.Empty(t, fired(t, later, "uu1"), "what was due before is not made up for")
+	require.Empty(t, fired(t, later, "uu2"))
+	require.Len(t, dueIndex(t, later), 1)
+	now.pass(24 * time.Hour)
+	fireAll(t, later)
+	require.Equal(t, []string{"win_back"}, fired(t, later, "uu2"))
+
+	// A process that starts anew knows since when it is there.
+	again := under(t, p, shop+mails+`
+triggers:
+  - { name: win_back, on: { events: [Order Completed] }, after: 60d, when: 'true', channel: email, expire: 7d }
+`)
+	now.pass(time.Hour)
+	fireAll(t, again)
+	sweep(t, again)
+	fireAll(t, again)
+	require.Equal(t, []string{"win_back"}, fired(t, again, "uu2"), "once")
+}
+
+// TestASweepThatOthersBeganIsDoneAnew: of records some follow the rules of a
+// process that died in the middle of its sweep.
+func TestASweepThatOthersBeganIsDoneAnew(t *testing.T) {
+	trigger := shop + mails + "triggers: [ { name: a, on: { events: [Order Completed] }, after: %s, channel: email } ]\n"
+	p, now := openAt(t, fmt.Sprintf(trigger, "9d"), orderedAt)
+	apply(t, p, order("m1", `"userId":"u1"`, 20))
+	sweep(t, p)
+	before := dueIndex(t, p)
+	other := under(t, p, fmt.Sprintf(trigger, "3d"))
+	s := sweeper{p: other, interval: time.Minute}
+	require.NoError(t, s.turn(context.Background()))
+	require.NotEqual(t, before, dueIndex(t, p))
+	// As if it had died just before the end.
+	s.begin(now.Now().UnixMilli(), s.state.Rules)
+	s.state.Swept = p.rules()
+	mine, err := s.save(context.Background())
+	require.NoError(t, err)
+	require.True(t, mine)
+	now.pass(2 * sweepLease)
+	sweep(t, p)
+	require.Equal(t, before, dueIndex(t, p))
+}
+
+// TestChangesOfTriggersEqualAPlainModel: a definition with a trigger that stays,
+// one that waits longer than before and one that is new takes the place of
+// another while customers wait.
+func TestChangesOfTriggersEqualAPlainModel(t *testing.T) {
+	triggers := func(changed int, more string) string {
+		return shop + mails + fmt.Sprintf(`
+triggers:
+  - { name: kept, on: { events: [Order Completed] }, after: 5h, channel: email }
+  - { name: changed, on: { events: [Order Completed] }, after: %dh, channel: email }
+`, changed) + more
+	}
+	const hours = 20
+	in, now := openAt(t, shop, orderedAt)
+	cases := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		cases++ // each case is of other customers, and of a store that knows no triggers
+		begun := now.Now()
+		for _, key := range []string{introducedKey, sweepKey} {
+			records, err := in.store.Load(context.Background(), []string{key})
+			require.NoError(rt, err)
+			_, err = in.store.Commit(context.Background(), []store.Change{{Key: key, Version: records[0].Version}})
+			require.NoError(rt, err)
+		}
+		was, is := rapid.IntRange(1, 9).Draw(rt, "was"), rapid.IntRange(1, 9).Draw(rt, "is")
+		fresh := rapid.IntRange(1, 9).Draw(rt, "new")
+		p := under(t, in, triggers(was, ""))
+		fireAll(t, p)
+		other := under(t, p, triggers(is, fmt.Sprintf("  - { name: new, on: { events: [Order Completed] }, after: %dh, channel: email }\n", fresh)))
+		exchange := begun.Add(hours * time.Hour)
+		changed := exchange // when the one that may be changed is
+		if was == is {
+			changed = begun
+		}
+		ordered := map[string]time.Time{}
+		for i := range rapid.IntRange(1, 6).Draw(rt, "customers") {
+			ordered[fmt.Sprint("u", cases, "-", i)] = begun.Add(time.Duration(rapid.IntRange(0, 2*hours*60).Draw(rt, "ordered")) * time.Minute)
+		}
+		want, got := map[string]time.Time{}, map[string]time.Time{}
+		for id, at := range ordered {
+			due := func(name string, after int, since time.Time) bool {
+				hour := at.Add(time.Duration(after) * time.Hour)
+				if hour.Before(since) {
+					return false
+				}
+				want[id+name] = hour
+				return true
+			}
+			due("kept", 5, begun)
+			due("new", fresh, exchange)
+			// What the old one told the new one does not.
+			if at.Add(time.Duration(was) * time.Hour).After(exchange.Add(-time.Hour)) {
+				due("changed", is, changed)
+			} else {
+				due("changed", was, begun)
+			}
+		}
+		for hour := 0; hour <= 2*hours+10; hour++ {
+			running := p
+			if hour >= hours {
+				running = other
+			}
+			for id, at := range ordered {
+				if !at.After(now.Now()) && at.After(now.Now().Add(-time.Hour)) {
+					apply(t, running, fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"%s","userId":%q,"timestamp":%q,"properties":{"total":1}}`, id, id, at.Format(time.RFC3339)))
+				}
+			}
+			if hour == hours {
+				fireAll(t, other)
+				sweep(t, other)
+			}
+			fireAll(t, running)
+			now.pass(time.Hour)
+		}
+		for id := range ordered {
+			for _, m := range waiting(t, p, "u"+id) {
+				require.NotContains(rt, got, id+m.Props.Trigger, "twice")
+				got[id+m.Props.Trigger] = m.Props.DueAt
+			}
+		}
+		require.Equal(rt, want, got)
 	})
 }

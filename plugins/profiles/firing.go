@@ -32,6 +32,7 @@ type Triggers struct {
 	rec     profile.Record
 	viewer  profile.Viewer
 	watcher profile.Watcher
+	since   []int64 // when each trigger came to be
 }
 
 // Triggers returns one that looks at up to limit customers at a time, nil if
@@ -48,6 +49,11 @@ func (p *Profiles) Triggers(limit int) *Triggers {
 // next is due: 0 if one may be due now.
 func (t *Triggers) Fire(ctx context.Context, ahead time.Duration) (next time.Duration, err error) {
 	now := t.p.now()
+	if t.since == nil {
+		if t.since, err = t.p.introduced(ctx, now.UnixMilli(), true); err != nil {
+			return 0, err
+		}
+	}
 	page, err := t.p.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now.Add(ahead).UnixMilli()+1), store.IndexEntry{}, 4*t.limit)
 	if err != nil {
 		return 0, err
@@ -202,6 +208,9 @@ func (c *conditions) Consent(channel int) (bool, error) {
 
 // When implements trigger.Conditions.
 func (c *conditions) When(rule int) (bool, error) { return c.ask(c.t.p.messages.when[rule]) }
+
+// Introduced implements trigger.Conditions.
+func (c *conditions) Introduced(rule int) int64 { return c.t.since[rule] }
 
 // maxData bounds what goes with a message.
 const maxData = 16 << 10

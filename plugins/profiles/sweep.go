@@ -14,7 +14,8 @@ import (
 
 // A sweep judges every customer anew: those whose segments change because time
 // passes, without any event, and all of them after the rules changed, while
-// events flow. One process of those that sweep the same store does it at a
+// events flow. After triggers changed it finds for each customer anew when the
+// first is due. One process of those that sweep the same store does it at a
 // time; if it ends, another goes on where it was.
 
 // The store's own records have keys that are no customer's.
@@ -77,12 +78,15 @@ type sweeper struct {
 	rec      profile.Record
 }
 
-// rules identifies the rules and parameters that hold now.
-func (p *Profiles) rules() string {
-	if p.def.Segments == nil {
-		return ""
+// rules identifies the rules, parameters and triggers that hold now.
+func (p *Profiles) rules() (rules string) {
+	if s := p.def.Segments; s != nil {
+		rules = strconv.FormatUint(uint64(s.Hash)<<32|uint64(s.Parameters().Hash), 16)
 	}
-	return strconv.FormatUint(uint64(p.def.Segments.Hash)<<32|uint64(p.def.Segments.Parameters().Hash), 16)
+	if p.messages != nil {
+		rules += "/" + strconv.FormatUint(p.messages.due, 16)
+	}
+	return rules
 }
 
 // turn sweeps if a sweep is due and nobody else is at it.
@@ -102,11 +106,9 @@ func (s *sweeper) turn(ctx context.Context) error {
 		return nil
 	}
 	if s.state.Started == 0 || s.state.Rules != rules {
-		if rules == s.state.Swept && now < s.state.Finished+s.interval.Milliseconds() {
+		begun := s.state.Started > 0 // by other rules, which some records follow
+		if !begun && rules == s.state.Swept && (s.p.def.Segments == nil || now < s.state.Finished+s.interval.Milliseconds()) {
 			return nil
-		}
-		if rules == "" && s.state.Swept == "" {
-			return nil // there never was a segment
 		}
 		s.begin(now, rules)
 	}
@@ -117,6 +119,9 @@ func (s *sweeper) turn(ctx context.Context) error {
 }
 
 func (s *sweeper) begin(now int64, rules string) {
+	if s.state.Started > 0 && s.state.Rules != rules {
+		s.state.Swept = "" // records follow the one and the other
+	}
 	s.state.Cursor, s.state.Started, s.state.Rules, s.state.Found = "", now, rules, map[string]int64{}
 }
 
@@ -177,18 +182,14 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 		if !isCustomer(e.Key) || s.rec.Decode(s.p.def, e.Key, e.Data) != nil || s.rec.Link() != "" {
 			continue
 		}
-		j, err := s.viewer.Judge(&s.rec, e.Key, now, profile.Cause{})
+		changed, err := s.change(&s.rec, e.Key, now)
 		if err != nil {
 			continue // whoever updates the customer says so
 		}
 		s.rec.VisitSegments(func(name string) { s.state.Found[name]++ })
-		if j.Entered+j.Left == 0 {
+		if !changed {
 			continue
 		}
-		if s.watcher.Watch(&s.rec, e.Key) != nil {
-			continue
-		}
-		s.p.judged(j)
 		changes = append(changes, store.Change{Key: e.Key, Version: e.Version, Data: s.rec.Encode(nil, e.Key), Index: indexEdits(&s.rec)})
 	}
 	if len(changes) == 0 {
@@ -211,13 +212,31 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 		if rec.Link() != "" {
 			return false, ""
 		}
-		j, err := s.viewer.Judge(rec, key, s.p.now().UnixMilli(), profile.Cause{})
-		if err != nil || j.Entered+j.Left == 0 || s.watcher.Watch(rec, key) != nil {
-			return false, ""
-		}
-		s.p.judged(j)
-		return true, ""
+		changed, err := s.change(rec, key, s.p.now().UnixMilli())
+		return changed && err == nil, ""
 	})
+}
+
+// change makes a record follow the rules as of a moment, and tells whether it
+// did not.
+func (s *sweeper) change(rec *profile.Record, key string, now int64) (changed bool, err error) {
+	j, err := s.viewer.Judge(rec, key, now, profile.Cause{})
+	if err != nil {
+		return false, err
+	}
+	changed = j.Entered+j.Left > 0
+	if !changed && s.state.Rules == s.state.Swept {
+		return false, nil
+	}
+	due, some := rec.TriggersDue()
+	if err := s.watcher.Watch(rec, key); err != nil {
+		return false, err
+	}
+	if again, still := rec.TriggersDue(); again != due || still != some {
+		changed = true
+	}
+	s.p.judged(j)
+	return changed, nil
 }
 
 // finish ends a sweep: it makes sure of the indexes and tells the sizes of the

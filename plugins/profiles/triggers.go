@@ -267,6 +267,9 @@ type messages struct {
 	// What any of them reads: features, and whether segments.
 	needs    []int
 	segments bool
+	// causes identify what causes each rule, due all that says when they are due.
+	causes []string
+	due    uint64
 }
 
 // triggerParser reads the triggers of a definition.
@@ -604,6 +607,10 @@ func (t *triggerParser) finish(features *feature.Definition, isSegment func(name
 		return nil, err
 	}
 	m.Set = set
+	for i := range set.Rules {
+		m.causes = append(m.causes, fingerprint(&set.Rules[i], features))
+	}
+	m.due = m.dueBy()
 	slices.Sort(m.needs)
 	m.needs = slices.Compact(m.needs)
 	return m, nil

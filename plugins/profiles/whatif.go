@@ -114,6 +114,10 @@ func (p *Profiles) WhatIf(ctx context.Context, q Question, progress func(custome
 			return nil, fmt.Errorf("there is no trigger %q%s", q.Trigger, feature.Suggest(q.Trigger, names))
 		}
 		t.triggers = &Triggers{p: p}
+		var err error
+		if t.triggers.since, err = p.introduced(ctx, t.at, false); err != nil {
+			return nil, err
+		}
 	}
 	for {
 		err := t.run(ctx)

@@ -17,6 +17,8 @@ const (
 	HeldOut
 	// Expired: it was found too late.
 	Expired
+	// Predates: it was due before the rule was there.
+	Predates
 	// NoConsent: the customer does not want the channel.
 	NoConsent
 	// Unmet: the rule's condition did not hold.
@@ -27,7 +29,7 @@ const (
 	Capped
 )
 
-var outcomes = [...]string{"fired", "held_out", "expired", "no_consent", "condition", "failed", "capped"}
+var outcomes = [...]string{"fired", "held_out", "expired", "predates", "no_consent", "condition", "failed", "capped"}
 
 func (o Outcome) String() string { return outcomes[o] }
 
@@ -46,6 +48,9 @@ type Conditions interface {
 	Consent(channel int) (bool, error)
 	// When tells whether the condition of a rule holds.
 	When(rule int) (bool, error)
+	// Introduced is when a rule came to be as it is. What was due before is not
+	// made up for.
+	Introduced(rule int) int64
 }
 
 // Decide decides everything that is due for a customer, appends the decisions,
@@ -58,7 +63,7 @@ func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, must C
 	for i := range pending {
 		f := &pending[i]
 		r := &s.Rules[f.Rule]
-		if end := s.quietUntil(r, c, now); f.Expires > now && end > now {
+		if end := s.quietUntil(r, c, now); f.Expires > now && f.Due >= must.Introduced(f.Rule) && end > now {
 			state.ensure(r.hash).hold(now, end)
 			continue
 		}
@@ -97,6 +102,9 @@ func (s *Set) decide(f *Firing, c Customer, state *State, now int64, must Condit
 	r := &s.Rules[f.Rule]
 	if f.Expires <= now {
 		return Expired
+	}
+	if f.Due < must.Introduced(f.Rule) {
+		return Predates
 	}
 	switch consents, err := must.Consent(r.Channel); {
 	case err != nil:

@@ -112,7 +112,10 @@ func (p *person) take(h happening) {
 }
 
 // world answers conditions by the time of day alone, so that both ask alike.
-type world struct{ now int64 }
+// Rules with odd positions are there since a moment.
+type world struct{ now, since int64 }
+
+func (w world) Introduced(rule int) int64 { return w.since * int64(rule%2) }
 
 func (w world) Consent(int) (bool, error) { return w.now/(7*minute)%11 != 0, nil }
 func (w world) When(rule int) (bool, error) {
@@ -280,7 +283,8 @@ func (p *person) after(series []int, at int64) bool {
 }
 
 // expect decides as the rules say.
-func (p *person) expect(s *Set, now int64) (out []string) {
+func (p *person) expect(s *Set, w world) (out []string) {
+	now := w.now
 	all := p.candidates(s)
 	all = slices.DeleteFunc(all, func(c candidate) bool { return c.due > now })
 	if len(all) == 0 {
@@ -301,16 +305,18 @@ func (p *person) expect(s *Set, now int64) (out []string) {
 	for _, c := range all {
 		r := s.Rules[c.rule]
 		channel := s.Channels[r.Channel]
-		if end := afterQuiet(channel.Quiet, now, zone); channel.Quiet.From != channel.Quiet.To && !r.Urgent && c.expires > now && end > now {
+		if end := afterQuiet(channel.Quiet, now, zone); channel.Quiet.From != channel.Quiet.To && !r.Urgent && c.expires > now && c.due >= w.Introduced(c.rule) && end > now {
 			p.held[r.Name] = p.held[r.Name].and(hold{now, end})
 			continue
 		}
 		outcome := Fired
-		consents, _ := world{now}.Consent(r.Channel)
-		holds, err := world{now}.When(c.rule)
+		consents, _ := w.Consent(r.Channel)
+		holds, err := w.When(c.rule)
 		switch {
 		case c.expires <= now:
 			outcome = Expired
+		case c.due < w.Introduced(c.rule):
+			outcome = Predates
 		case !consents:
 			outcome = NoConsent
 		case err != nil:
@@ -356,14 +362,15 @@ func (p *person) full(limits []Limit, now int64, counts func(told) bool) bool {
 }
 
 // decide asks the engine, as a process does that has only what is stored.
-func (p *person) decide(t require.TestingT, s *Set, now int64) (out []string, ids [][16]byte) {
+func (p *person) decide(t require.TestingT, s *Set, w world) (out []string, ids [][16]byte) {
+	now := w.now
 	var state State
 	require.NoError(t, state.Read(p.state))
 	due, some := s.NextDue(p, &state)
 	if !some || due > now {
 		return nil, nil
 	}
-	for _, d := range s.Decide(nil, p, &state, now, world{now}) {
+	for _, d := range s.Decide(nil, p, &state, now, w) {
 		out = append(out, fmt.Sprint(s.Rules[d.Rule].Name, " ", d.At, " ", d.Due, " ", d.Outcome))
 		ids = append(ids, s.ID(&d.Firing, p.id))
 	}
@@ -475,6 +482,7 @@ func TestEngineAgreesWithTheOracle(t *testing.T) {
 		known, visitor := newPerson("k"), newPerson(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "visitor"))
 		visitor.anonymous = true
 		merged := false
+		introduced := begin + int64(rapid.IntRange(0, 72*60).Draw(t, "introduced"))*minute
 		ids := map[[16]byte]bool{}
 		now := begin
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
@@ -513,8 +521,8 @@ func TestEngineAgreesWithTheOracle(t *testing.T) {
 				}
 			}
 			for _, p := range []*person{known, visitor} {
-				want := p.expect(s, now)
-				got, fired := p.decide(t, s, now)
+				want := p.expect(s, world{now, introduced})
+				got, fired := p.decide(t, s, world{now, introduced})
 				require.Equal(t, want, got, "at %s", time.UnixMilli(now).UTC())
 				for _, id := range fired {
 					require.False(t, ids[id], "an id is used twice")
@@ -555,7 +563,7 @@ func TestMergeOfStatesIsCommutative(t *testing.T) {
 			for range rapid.IntRange(0, 20).Draw(t, "steps") {
 				now += int64(rapid.IntRange(0, 300).Draw(t, "step")) * minute
 				p.take(happening{rapid.IntRange(0, 2).Draw(t, "of"), now, rapid.Uint64().Draw(t, "id")})
-				p.decide(t, s, now)
+				p.decide(t, s, world{now: now})
 			}
 			return p.state
 		}

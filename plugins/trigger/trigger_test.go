@@ -175,6 +175,7 @@ type always struct{}
 
 func (always) Consent(int) (bool, error) { return true, nil }
 func (always) When(int) (bool, error)    { return true, nil }
+func (always) Introduced(int) int64      { return 0 }
 
 func FuzzState(f *testing.F) {
 	s, err := New(Set{
@@ -187,7 +188,7 @@ func FuzzState(f *testing.F) {
 	p := newPerson("k")
 	for i := range 200 {
 		p.take(happening{0, int64(i) * 20 * minute, uint64(i)})
-		p.decide(f, s, int64(i)*20*minute)
+		p.decide(f, s, world{now: int64(i) * 20 * minute})
 		f.Add(p.state)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
