@@ -168,3 +168,28 @@ func TestFloods(t *testing.T) {
 		})
 	}
 }
+
+// TestUnencryptedHTTP2: it is spoken where the config says so, beside HTTP/1.1,
+// and its connections count, and make room, like any other.
+func TestUnencryptedHTTP2(t *testing.T) {
+	client := func() *http.Client {
+		transport := &http.Transport{Protocols: new(http.Protocols)}
+		transport.Protocols.SetUnencryptedHTTP2(true)
+		t.Cleanup(transport.CloseIdleConnections)
+		return &http.Client{Transport: transport, Timeout: patience}
+	}
+	s := serve(t, withProfiles("c1"), "h2c: true\nlimits: { connections: 1 }")
+	for range 3 {
+		response, err := client().Get(s.url + "/api/customer/c1")
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, 200, response.StatusCode)
+		require.Equal(t, "HTTP/2.0", response.Proto)
+		require.Equal(t, 200, s.dial(t).send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status())
+	}
+
+	s = serve(t, withProfiles("c1"), "")
+	_, err := client().Get(s.url + "/healthz") //nolint:bodyclose // there is none
+	require.Error(t, err)
+	require.Equal(t, 200, s.dial(t).send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status())
+}

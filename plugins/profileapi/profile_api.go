@@ -29,6 +29,7 @@ const (
 	fieldAddress              = "address"
 	fieldAuditKey             = "audit_key"
 	fieldAllowUnauthenticated = "allow_unauthenticated"
+	fieldH2C                  = "h2c"
 	fieldTLS                  = "tls"
 	fieldCertFile             = "cert_file"
 	fieldKeyFile              = "key_file"
@@ -191,6 +192,9 @@ root = match {
 			service.NewBoolField(fieldAllowUnauthenticated).
 				Description("Whether to serve although neither tokens nor client certificates are set, beyond loopback and by any host name, because something in front of the API checks its callers.").
 				Default(false).Example(true).Advanced(),
+			service.NewBoolField(fieldH2C).
+				Description("Whether to take HTTP/2 without TLS as well, from a proxy that speaks it to what is behind it. With `tls` there is HTTP/2 anyway.").
+				Default(false).Example(true).Advanced(),
 			service.NewBoolField(fieldWrites).
 				Description("Whether to accept writes. Turn them off where the pipeline does not bring events into profiles.").
 				Default(true).Example(false),
@@ -303,6 +307,7 @@ type config struct {
 	credentials  *credentials
 	tokensFile   string
 	tls          *tls.Config
+	h2c          bool
 	writes       bool
 	source       string
 	auditKey     string
@@ -342,6 +347,9 @@ func parseConfig(p *service.ParsedConfig, fs *service.FS) (*config, error) {
 		return nil, err
 	}
 	if err = c.checkExposure(p); err != nil {
+		return nil, err
+	}
+	if c.h2c, err = p.FieldBool(fieldH2C); err != nil {
 		return nil, err
 	}
 	if c.writes, err = p.FieldBool(fieldWrites); err != nil {
@@ -437,6 +445,16 @@ func parseTLS(p *service.ParsedConfig, fs *service.FS) (*tls.Config, error) {
 		conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return conf, nil
+}
+
+// protocols are those that are spoken: HTTP/2 without TLS only where it is asked
+// for, since nobody but a proxy speaks it.
+func (c *config) protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(c.h2c)
+	return p
 }
 
 // needsCredentials tells whether callers must present a token or a signature.
@@ -577,6 +595,7 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 		server: &http.Server{
 			Handler:                      h,
 			TLSConfig:                    conf.tls,
+			Protocols:                    conf.protocols(),
 			MaxHeaderBytes:               conf.limits.headerBytes,
 			ReadHeaderTimeout:            conf.timeouts.header,
 			ReadTimeout:                  conf.timeouts.read,
