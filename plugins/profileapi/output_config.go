@@ -133,11 +133,9 @@ func (o *output) parse(conf *service.ParsedConfig) error {
 		if !conf.Contains(f.name) {
 			continue
 		}
-		p, err := conf.FieldProcessor(f.name)
-		if err != nil {
+		if *f.to, err = newProcessor(conf, f.name); err != nil {
 			return err
 		}
-		*f.to = &processor{owned: p}
 	}
 	if conf.Contains(outDeadLetters) {
 		if o.deadLetters, err = conf.FieldOutput(outDeadLetters); err != nil {

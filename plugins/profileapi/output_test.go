@@ -14,6 +14,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
@@ -514,5 +515,29 @@ func TestOutputContentIsChecked(t *testing.T) {
 	} {
 		_, err := newTestOutput(t, c.r, c.yaml, newSyncBuffer())
 		require.ErrorContains(t, err, c.want)
+	}
+}
+
+// TestMappingIn: a mapping is told from whatever else a processor may be.
+func TestMappingIn(t *testing.T) {
+	for written, want := range map[string]string{
+		"mapping: root = this":                   "root = this",
+		"{ label: a, mapping: root.x = 1 }":      "root.x = 1",
+		"{ label: a, mutation: root.x = 1 }":     "",
+		"{ mapping: root = this, metadata: {} }": "",
+		"{ try: [ { mapping: root = this } ] }":  "",
+		"{ mapping: { not: text } }":             "",
+		"[ mapping ]":                            "",
+		"mapping":                                "",
+	} {
+		var node yaml.Node
+		require.NoError(t, yaml.Unmarshal([]byte(written), &node))
+		var plain any
+		require.NoError(t, node.Decode(&plain))
+		for _, v := range []any{&node, plain} {
+			got, ok := mappingIn(v)
+			require.Equal(t, want, got, written)
+			require.Equal(t, want != "", ok, written)
+		}
 	}
 }

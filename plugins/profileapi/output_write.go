@@ -13,7 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
+	"gopkg.in/yaml.v3"
 
 	"github.com/connect-personalize/connect-personalize/plugins/content"
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
@@ -59,8 +61,45 @@ type output struct {
 
 // processor is one of the config, used by many at a time.
 type processor struct {
+	// mapping is what the processor does if it is a mapping and nothing else.
+	// The engine's own says in the log what value it failed on, which is a
+	// customer's or of what a platform answered.
+	mapping *bloblang.Executor
+
 	mu    sync.Mutex
-	owned *service.OwnedProcessor
+	owned *service.OwnedProcessor // if it is another
+}
+
+func newProcessor(conf *service.ParsedConfig, field string) (*processor, error) {
+	if written, err := conf.FieldAny(field); err == nil {
+		if text, ok := mappingIn(written); ok {
+			if m, err := bloblang.GlobalEnvironment().Parse(text); err == nil {
+				return &processor{mapping: m}, nil
+			}
+		}
+	}
+	owned, err := conf.FieldProcessor(field)
+	if err != nil {
+		return nil, err
+	}
+	return &processor{owned: owned}, nil
+}
+
+// mappingIn returns the mapping that a processor is, as it is written.
+func mappingIn(written any) (string, bool) {
+	if node, ok := written.(*yaml.Node); ok {
+		if node.Decode(&written) != nil {
+			return "", false
+		}
+	}
+	of, _ := written.(map[string]any)
+	for name := range of {
+		if name != "mapping" && name != "label" {
+			return "", false
+		}
+	}
+	text, ok := of["mapping"].(string)
+	return text, ok
 }
 
 // errDeleted is returned for a message that a processor deletes.
@@ -68,6 +107,13 @@ var errDeleted = errors.New("deleted")
 
 // run returns the one message that the processor makes of a message.
 func (p *processor) run(ctx context.Context, msg *service.Message) (*service.Message, error) {
+	if p.mapping != nil {
+		made, err := msg.BloblangQuery(p.mapping)
+		if err == nil && made == nil {
+			err = errDeleted
+		}
+		return made, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	made, err := p.owned.Process(ctx, msg)
@@ -507,7 +553,7 @@ func codeOf(v any) string {
 func (o *output) Close(ctx context.Context) error {
 	var errs []error
 	for _, p := range []*processor{o.element, o.request, o.failures} {
-		if p != nil {
+		if p != nil && p.owned != nil {
 			errs = append(errs, p.owned.Close(ctx))
 		}
 	}
