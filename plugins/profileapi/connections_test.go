@@ -110,7 +110,8 @@ func TestAConnectionThatWorksTooLongMakesRoom(t *testing.T) {
 }
 
 // served asks for a profile as a client does that tries again when its
-// connection had to make room, on a machine too busy to get to it.
+// connection had to make room, or the time for its request ran out, on a machine
+// too busy to get to it.
 func (s *server) served(t testing.TB) {
 	t.Helper()
 	for range 10 {
@@ -120,9 +121,9 @@ func (s *server) served(t testing.TB) {
 		if status == 200 {
 			return
 		}
-		require.Zero(t, status)
+		require.Contains(t, []int{0, 503}, status)
 	}
-	t.Fatal("ten connections in a row were closed without an answer")
+	t.Fatal("ten requests in a row were not answered")
 }
 
 // TestFloods opens several times as many connections as the limit allows, all
