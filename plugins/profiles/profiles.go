@@ -237,6 +237,25 @@ func Provide(conf *service.ParsedConfig) error {
 	return nil
 }
 
+// Lend lets pipelines of this process find profiles by a label until back is
+// called.
+func Lend(label string, p *Profiles) (back func()) {
+	provided.Lock()
+	defer provided.Unlock()
+	if provided.byLabel == nil {
+		provided.byLabel = map[string]*Profiles{}
+	}
+	before, some := provided.byLabel[label]
+	provided.byLabel[label] = p
+	return func() {
+		provided.Lock()
+		defer provided.Unlock()
+		if delete(provided.byLabel, label); some {
+			provided.byLabel[label] = before
+		}
+	}
+}
+
 // CloseProvided closes what Provide opened.
 func CloseProvided() {
 	provided.Lock()

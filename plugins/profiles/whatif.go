@@ -12,11 +12,13 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
+	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
 // OpenItem opens the profiles that an item of the field `profiles` of a config
-// describes, in YAML, with a definition of another path if one is given.
-func OpenItem(item, definition string, res *service.Resources) (*Profiles, error) {
+// describes, in YAML, with a definition of another path, and with an embedded
+// store in another folder, if one is given.
+func OpenItem(item, definition, folder string, res *service.Resources) (*Profiles, error) {
 	spec := Spec().Field(service.NewStringField("label").Default(""))
 	conf, err := spec.ParseYAML(item, nil)
 	if err != nil {
@@ -31,17 +33,25 @@ func OpenItem(item, definition string, res *service.Resources) (*Profiles, error
 	if err != nil {
 		return nil, err
 	}
-	s, err := openStore(conf.Namespace(fieldStore), res)
+	var s store.Store
+	if folder != "" {
+		s, err = embedded.Open(embedded.Options{Path: folder})
+	} else {
+		s, err = openStore(conf.Namespace(fieldStore), res)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return New(def, s, res), nil
 }
 
-// Question is what would be if a rule went live. One of When and Trigger is set.
+// Question is what would be if a rule went live. One of When, Segment and
+// Trigger is set.
 type Question struct {
 	// When is a query over features, traits and segments.
 	When string
+	// Segment is the name of a segment of the definition.
+	Segment string
 	// Trigger is the name of a trigger of the definition.
 	Trigger string
 	// At is the moment it is asked for; zero is now.
@@ -62,6 +72,9 @@ type Answer struct {
 	Customers, Unreadable, Matching int
 	// Failed is for how many the query could not be evaluated.
 	Failed int
+	// Entering and Leaving are how many of those who match a segment are not yet
+	// stored to be in it, and how many are but do not match.
+	Entering, Leaving int
 	// Waiting counts firings of the trigger by when they are due: the first of
 	// Horizons that is not too short.
 	Waiting []int
@@ -91,9 +104,20 @@ func (p *Profiles) WhatIf(ctx context.Context, q Question, progress func(custome
 	if q.At.IsZero() {
 		t.at = p.now().UnixMilli()
 	}
+	asked := 0
+	for _, what := range []string{q.When, q.Segment, q.Trigger} {
+		if what != "" {
+			asked++
+		}
+	}
 	switch {
-	case (q.When == "") == (q.Trigger == ""):
-		return nil, errors.New("ask for one of a query and a trigger")
+	case asked != 1:
+		return nil, errors.New("ask for one of a query, a segment and a trigger")
+	case q.Segment != "":
+		if err := p.knowSegment(q.Segment); err != nil {
+			return nil, err
+		}
+		t.segment, _ = p.def.Segments.Lookup(q.Segment)
 	case q.When != "":
 		var err error
 		if t.query, err = compileQuery(q.When, p.def.Features, func(name string) bool { return p.knowSegment(name) == nil }); err != nil {
@@ -133,6 +157,7 @@ type trial struct {
 	q        Question
 	at       int64
 	query    *query
+	segment  int
 	rule     int
 	triggers *Triggers
 	progress func(int)
@@ -181,6 +206,9 @@ func (t *trial) look(e *store.Entry) error {
 	if t.triggers != nil {
 		return t.lookForTrigger(e.Key)
 	}
+	if t.q.Segment != "" {
+		return t.lookForSegment(e.Key)
+	}
 	facts, err := t.viewer.Facts(rec, t.at, t.query.needs, t.query.segments)
 	if err != nil {
 		return err
@@ -191,6 +219,24 @@ func (t *trial) look(e *store.Entry) error {
 	}
 	if holds {
 		t.match(e.Key, rec, 0)
+	}
+	return nil
+}
+
+func (t *trial) lookForSegment(key string) error {
+	in, err := t.viewer.Segments(&t.rec, t.at)
+	if err != nil {
+		return err
+	}
+	_, stored := t.rec.MemberSince(t.q.Segment)
+	switch matches := in[t.segment]; {
+	case matches && !stored:
+		t.answer.Entering++
+	case !matches && stored:
+		t.answer.Leaving++
+	}
+	if in[t.segment] {
+		t.match(key, &t.rec, 0)
 	}
 	return nil
 }

@@ -1,5 +1,6 @@
 // Package whatif is the what-if command of the distribution: how many of the
-// customers there are a rule would concern, before it goes live.
+// customers there are, or of those whose events are replayed, a rule would
+// concern, before it goes live.
 package whatif
 
 import (
@@ -26,7 +27,10 @@ const (
 	flagProfiles   = "profiles"
 	flagDefinition = "definition"
 	flagWhen       = "when"
+	flagSegment    = "segment"
 	flagTrigger    = "trigger"
+	flagEvents     = "events"
+	flagReplay     = "replay"
 	flagAt         = "at"
 	flagSample     = "sample"
 	flagSeed       = "seed"
@@ -42,11 +46,20 @@ func Command(binary string) *cli.Command {
 Looks at all stored profiles, and changes nothing:
 
   %[1]s what-if -c configs/retail/profiles.yaml --when 'features.revenue_90d > 500'
+  %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --segment high_value
   %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --trigger cart_abandoned
 
-For a query it tells how many customers match. For a trigger it tells for how
-many it waits, when it would be due, and how each would be decided now. A sample
-of their ids follows.
+For a query or a segment it tells how many customers match. For a trigger it tells
+for how many it waits, when it would be due, and how each would be decided now. A
+sample of their ids follows.
+
+With --events, a file of events in lines (- for standard input), or --replay, the
+topic that the pipeline reads, it asks profiles made of these events instead, in a
+folder of its own that it removes. The events go through the processors of the
+pipeline, which validate and clean them.
+
+  %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --segment high_value --events may.jsonl
+  %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --segment high_value --replay
 
 The store is that of the profiles in the config, and the definition too unless
 another is named. A store on this machine is open to one process at a time: ask a
@@ -56,7 +69,10 @@ copy of its folder, or stop the process.`, binary)[1:],
 			&cli.StringFlag{Name: flagProfiles, Usage: "the label of the profiles, if the pipeline has several"},
 			&cli.StringFlag{Name: flagDefinition, Usage: "the path of a definition to try in place of the one in the config"},
 			&cli.StringFlag{Name: flagWhen, Usage: "a Bloblang query over features, traits and segments, such as 'features.orders > 3'"},
+			&cli.StringFlag{Name: flagSegment, Usage: "the name of a segment of the definition"},
 			&cli.StringFlag{Name: flagTrigger, Usage: "the name of a trigger of the definition"},
+			&cli.StringFlag{Name: flagEvents, Usage: "a file of events, one a line, to make profiles of in place of those stored; - is standard input"},
+			&cli.BoolFlag{Name: flagReplay, Usage: "make profiles of all events in the topics that the pipeline's kafka_topic input names"},
 			&cli.TimestampFlag{Name: flagAt, Layout: time.RFC3339, Usage: "the moment it is asked for, such as 2026-01-31T08:30:00Z; now if not set"},
 			&cli.IntFlag{Name: flagSample, Value: 10, Usage: "how many ids to print"},
 			&cli.Uint64Flag{Name: flagSeed, Value: 1, Usage: "chooses which"},
@@ -75,8 +91,17 @@ func run(c *cli.Context, out, progress io.Writer) error {
 	if c.Args().Len() > 0 {
 		return fmt.Errorf("%q is one word too many; put queries in quotes", c.Args().First())
 	}
-	if (c.String(flagWhen) == "") == (c.String(flagTrigger) == "") {
-		return errors.New("write what to ask for, either --when with a query in quotes or --trigger with a name")
+	asked := 0
+	for _, flag := range []string{flagWhen, flagSegment, flagTrigger} {
+		if c.String(flag) != "" {
+			asked++
+		}
+	}
+	if asked != 1 {
+		return errors.New("write what to ask for, either --when with a query in quotes, or --segment or --trigger with a name")
+	}
+	if c.Bool(flagReplay) && c.String(flagEvents) != "" {
+		return errors.New("write one of --events and --replay")
 	}
 	if c.Int(flagSample) < 0 || c.Int(flagSample) > 10_000 {
 		return errors.New("--sample must be from 0 to 10000")
@@ -89,17 +114,32 @@ func run(c *cli.Context, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	item, err := itemOf(text, c.String(flagProfiles))
+	item, label, err := itemOf(text, c.String(flagProfiles))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	p, err := profiles.OpenItem(item, c.String(flagDefinition), service.MockResources())
+	var folder string
+	replays := c.Bool(flagReplay) || c.String(flagEvents) != ""
+	if replays {
+		if folder, err = os.MkdirTemp("", "what-if-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(folder)
+	}
+	p, err := profiles.OpenItem(item, c.String(flagDefinition), folder, service.MockResources())
 	if err != nil {
 		return err
 	}
 	defer p.Close(context.Background())
+	if replays {
+		r := replayed{config: text, out: progress}
+		if err := r.run(c.Context, p, label, c.String(flagEvents)); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		fmt.Fprintf(out, "%d events, %d of them refused, as replayed\n", r.events, r.refused)
+	}
 	q := profiles.Question{
-		When: c.String(flagWhen), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), At: time.Now(),
+		When: c.String(flagWhen), Segment: c.String(flagSegment), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), At: time.Now(),
 	}
 	if at := c.Timestamp(flagAt); at != nil {
 		q.At = *at
@@ -120,12 +160,12 @@ func run(c *cli.Context, out, progress io.Writer) error {
 
 // itemOf returns the item of the field profiles with a label, or the only one,
 // with its variables filled in.
-func itemOf(config []byte, label string) (string, error) {
+func itemOf(config []byte, label string) (item, found string, err error) {
 	var root struct {
 		Profiles []yaml.Node `yaml:"profiles"`
 	}
 	if err := yaml.Unmarshal([]byte(fillIn(string(config))), &root); err != nil {
-		return "", err
+		return "", "", err
 	}
 	var labels []string
 	for i := range root.Profiles {
@@ -133,20 +173,20 @@ func itemOf(config []byte, label string) (string, error) {
 			Label string `yaml:"label"`
 		}
 		if err := root.Profiles[i].Decode(&head); err != nil {
-			return "", err
+			return "", "", err
 		}
 		if labels = append(labels, head.Label); head.Label == label || label == "" && len(root.Profiles) == 1 {
 			item, err := yaml.Marshal(&root.Profiles[i])
-			return string(item), err
+			return string(item), head.Label, err
 		}
 	}
 	switch {
 	case len(labels) == 0:
-		return "", errors.New("it has no field profiles; name a pipeline that has")
+		return "", "", errors.New("it has no field profiles; name a pipeline that has")
 	case label == "":
-		return "", fmt.Errorf("it has several profiles; add --profiles with one of %s", strings.Join(labels, ", "))
+		return "", "", fmt.Errorf("it has several profiles; add --profiles with one of %s", strings.Join(labels, ", "))
 	}
-	return "", fmt.Errorf("it has no profiles with the label %q; use one of %s", label, strings.Join(labels, ", "))
+	return "", "", fmt.Errorf("it has no profiles with the label %q; use one of %s", label, strings.Join(labels, ", "))
 }
 
 var variable = regexp.MustCompile(`\$\{([0-9A-Za-z_.]+)(?::((?:\$\{[^}]+\}|[^}])*))?\}`)
@@ -172,6 +212,9 @@ func write(w io.Writer, q *profiles.Question, a *profiles.Answer) {
 		fmt.Fprintf(w, "%d match (%.1f%%)\n", a.Matching, percent(a.Matching, a.Customers))
 		if a.Failed > 0 {
 			fmt.Fprintf(w, "%d for whom the query cannot be evaluated, such as for a feature that is null\n", a.Failed)
+		}
+		if q.Segment != "" {
+			fmt.Fprintf(w, "  %8d of them are not stored to be in it, and would enter\n  %8d others are, and would leave\n", a.Entering, a.Leaving)
 		}
 	} else {
 		fmt.Fprintf(w, "%s waits for %d (%.1f%%)\n", q.Trigger, a.Matching, percent(a.Matching, a.Customers))

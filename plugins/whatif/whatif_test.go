@@ -6,21 +6,29 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/urfave/cli/v2"
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	_ "github.com/connect-personalize/connect-personalize/plugins/updateprofile"
 )
 
 const definition = `
 features:
   - { name: orders, count: { events: [Order Completed] } }
+segments:
+  - { name: buyer, when: 'features.orders >= parameters.least' }
+parameters: { least: 1 }
 messages: { channels: [ { name: email, consent: traits.consent == true } ] }
 triggers:
   - { name: thanks, on: { events: [Order Completed], repeat: each }, after: 2h, channel: email }
@@ -38,9 +46,9 @@ func shop(t *testing.T) (config string) {
 	config = write("pipeline.yaml", fmt.Sprintf("input: { stdin: {} }\nprofiles:\n  - label: shop\n    definition: %s\n    store: { embedded: { path: \"${SHOP_DATA:%s}\" } }\n", write("profile.yaml", definition), filepath.Join(dir, "data")))
 	text, err := os.ReadFile(config)
 	require.NoError(t, err)
-	item, err := itemOf(text, "")
+	item, _, err := itemOf(text, "")
 	require.NoError(t, err)
-	p, err := profiles.OpenItem(item, "", service.MockResources())
+	p, err := profiles.OpenItem(item, "", "", service.MockResources())
 	require.NoError(t, err)
 	at := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	var events [][]byte
@@ -96,10 +104,102 @@ func TestATrigger(t *testing.T) {
 		require.Contains(t, out, "thanks waits for 5 (50.0%)\n  due within 1h           5\ndecided now they would be\n  fired                   3\n  no_consent              2\n")
 	}
 	other := filepath.Join(t.TempDir(), "new.yaml")
-	require.NoError(t, os.WriteFile(other, []byte(definition+"  - { name: at_once, on: { events: [Order Completed] }, channel: email, when: features.orders > 1 }\n"), 0o600))
-	out, err := ask(t, "-c", config, "--definition", other, "--trigger", "at_once")
+	require.NoError(t, os.WriteFile(other, []byte(definition+"  - { name: soon, on: { events: [Order Completed] }, after: 90m, channel: email, when: features.orders > 1 }\n  - { name: at_once, on: { events: [Order Completed] }, channel: email }\n"), 0o600))
+	out, err := ask(t, "-c", config, "--definition", other, "--trigger", "soon")
 	require.NoError(t, err)
-	require.Contains(t, out, "at_once waits for 5 (50.0%)\n  due now                 5\ndecided now they would be\n  condition               3\n  no_consent              2\n")
+	require.Contains(t, out, "soon waits for 5 (50.0%)\n  due within 1h           5\ndecided now they would be\n  condition               3\n  no_consent              2\n")
+	out, err = ask(t, "-c", config, "--definition", other, "--trigger", "at_once")
+	require.NoError(t, err)
+	require.Contains(t, out, "at_once waits for 5 (50.0%)\n  due now                 5\ndecided now they would be\n  predates                5\n")
+}
+
+func TestASegment(t *testing.T) {
+	config := shop(t)
+	for range 2 { // asking changes nothing
+		out, err := ask(t, "-c", config, "--segment", "buyer", "--sample", "1")
+		require.NoError(t, err)
+		require.Contains(t, out, "5 match (50.0%)\n         0 of them are not stored to be in it, and would enter\n         0 others are, and would leave\nsuch as\n")
+	}
+	for text, want := range map[string]string{
+		strings.Replace(definition, "least: 1", "least: 2", 1): "0 match (0.0%)\n         0 of them are not stored to be in it, and would enter\n         5 others are, and would leave\n",
+		strings.Replace(definition, "least: 1", "least: 0", 1): "10 match (100.0%)\n         5 of them are not stored to be in it, and would enter\n         0 others are, and would leave\n",
+	} {
+		other := filepath.Join(t.TempDir(), "new.yaml")
+		require.NoError(t, os.WriteFile(other, []byte(text), 0o600))
+		out, err := ask(t, "-c", config, "--definition", other, "--segment", "buyer")
+		require.NoError(t, err)
+		require.Contains(t, out, want)
+	}
+}
+
+// pipeline is a config whose store is not there, and whose pipeline refuses an
+// event without an id.
+func pipeline(t *testing.T, brokers string) (config string) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "profile.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(definition), 0o600))
+	config = filepath.Join(dir, "pipeline.yaml")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
+profiles: [ { label: shop, definition: %s, store: { redis: { url: "redis://127.0.0.1:1" } } } ]
+input: { kafka_topic: { seed_brokers: [ %q ], topics: [ events ], consumer_group: shop } }
+pipeline:
+  threads: 2
+  processors:
+    - mapping: 'root = this.without("noise")'
+    - update_profile: { profiles: shop }
+output: { drop: {} }
+`, path, brokers), 0o600))
+	return config
+}
+
+// day is what 3,000 customers did on a day.
+func day() (events [][]byte) {
+	at := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+	for i := range 3000 {
+		events = append(events, fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"o%d","userId":"u%d","timestamp":%q,"noise":1}`, i, i%1000, at))
+	}
+	return append(events, []byte(`{"type":"track"}`), []byte(`no event`))
+}
+
+func TestEventsOfAFile(t *testing.T) {
+	config := pipeline(t, "127.0.0.1:1")
+	file := filepath.Join(t.TempDir(), "day.jsonl")
+	require.NoError(t, os.WriteFile(file, bytes.Join(day(), []byte("\n")), 0o600))
+	for range 2 { // nothing stays of it
+		out, err := ask(t, "-c", config, "--events", file, "--segment", "buyer", "--sample", "3")
+		require.NoError(t, err)
+		require.Contains(t, out, "3002 events, 2 of them refused, as replayed\n1000 customers as of ")
+		require.Contains(t, out, "1000 match (100.0%)\n")
+	}
+	out, err := ask(t, "-c", config, "--events", file, "--trigger", "thanks")
+	require.NoError(t, err)
+	require.Contains(t, out, "thanks waits for 1000 (100.0%)\n  due within 1h        3000\n")
+	_, err = ask(t, "-c", config, "--events", file+"x", "--segment", "buyer")
+	require.ErrorContains(t, err, "no such file")
+	_, err = ask(t, "-c", shop(t), "--events", file, "--segment", "buyer")
+	require.ErrorContains(t, err, "has no update_profile")
+}
+
+func TestEventsOfATopic(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "events"))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+	require.NoError(t, err)
+	defer client.Close()
+	for _, e := range day() {
+		client.Produce(context.Background(), &kgo.Record{Topic: "events", Value: e}, nil)
+	}
+	require.NoError(t, client.Flush(context.Background()))
+	config := pipeline(t, cluster.ListenAddrs()[0])
+	for range 2 { // nothing stays of it
+		out, err := ask(t, "-c", config, "--replay", "--segment", "buyer")
+		require.NoError(t, err)
+		require.Contains(t, out, "3002 events, 2 of them refused, as replayed\n1000 customers as of ")
+	}
+	groups, err := kadm.NewClient(client).ListGroups(context.Background())
+	require.NoError(t, err)
+	require.Empty(t, groups, "it is a member of no group")
 }
 
 func TestWhatIsWrong(t *testing.T) {
@@ -110,6 +210,8 @@ func TestWhatIsWrong(t *testing.T) {
 	}{
 		{"either --when", []string{"-c", config}},
 		{"either --when", []string{"-c", config, "--when", "true", "--trigger", "thanks"}},
+		{"one of --events and --replay", []string{"-c", config, "--when", "true", "--replay", "--events", "-"}},
+		{`no segment "buyers"; did you mean "buyer"?`, []string{"-c", config, "--segment", "buyers"}},
 		{"-c configs/", []string{"--when", "true"}},
 		{"no such file", []string{"-c", config + "x", "--when", "true"}},
 		{"no profiles with the label", []string{"-c", config, "--profiles", "other", "--when", "true"}},

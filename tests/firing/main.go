@@ -132,7 +132,7 @@ func run(ctx context.Context, o options) error {
 func (o *options) fill(ctx context.Context, item string, server *server) (first time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.setUp)
 	defer cancel()
-	p, err := profiles.OpenItem(item, "", service.MockResources())
+	p, err := profiles.OpenItem(item, "", "", service.MockResources())
 	if err != nil {
 		return first, err
 	}
