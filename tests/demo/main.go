@@ -220,13 +220,17 @@ func explain(config, data, customer string) {
   event collector  %[2]s   (write key: demo)
   profile API      %[3]s
   metrics          %[4]s/metrics
-  data             %[5]s: profiles, dead letters, log
+  data             %[5]s: profiles, changes, dead letters, log
 
 Read a customer's profile, send an event of theirs, and read it again:
 
   curl %[3]s/api/customer/%[6]s
   curl -u demo: %[2]s/v1/track -H 'Content-Type: application/json' \
     -d '{"userId":"%[6]s","event":"Product Viewed","properties":{"product_id":"p-1","name":"Hat","category":"hats","price":19.9}}'
+
+See who enters and leaves segments, and what triggers fire:
+
+  tail -f %[5]s/changes.jsonl
 
 Ctrl-C ends it.
 `, config, collector, api, metrics, data, customer)

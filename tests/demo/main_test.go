@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
 )
 
 // The first thing anybody does: start the demo, copy the two commands it
@@ -63,6 +64,11 @@ func TestDemo(t *testing.T) {
 	require.Equal(t, http.StatusOK, response.StatusCode, string(answer))
 	// The shop goes on meanwhile, and may have added views of its own.
 	require.Greater(t, viewed(t, profileURL), before, "the event counts as soon as it is answered")
+
+	require.Eventually(t, func() bool {
+		told, err := os.ReadFile(filepath.Join(data, "changes.jsonl"))
+		return err == nil && strings.Contains(string(told), `"event":"Segment Entered"`) && strings.Contains(string(told), `"event":"Trigger Fired"`)
+	}, time.Minute, 200*time.Millisecond, "segments are entered and triggers fire within a minute")
 
 	require.NoError(t, demo.Process.Signal(os.Interrupt))
 	rest := make(chan string)
@@ -121,4 +127,19 @@ func TestDemoDoesNotShowSomebodyElsesProcess(t *testing.T) {
 	t.Setenv(api.variable, listener.Addr().String())
 	err = run("unused", "unused", t.TempDir(), time.Second)
 	require.ErrorContains(t, err, listener.Addr().String()+" is taken: end what listens there, or set PROFILE_API_ADDRESS")
+}
+
+// TestTheQuickstartHasTheShopsProfile: it differs from that of the shop in
+// triggers alone.
+func TestTheQuickstartHasTheShopsProfile(t *testing.T) {
+	read := func(path string) map[string]any {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		var definition map[string]any
+		require.NoError(t, yaml.Unmarshal(text, &definition))
+		delete(definition, "messages")
+		delete(definition, "triggers")
+		return definition
+	}
+	require.Equal(t, read("../../configs/retail/profile.yaml"), read("../../configs/quickstart_profile.yaml"))
 }
