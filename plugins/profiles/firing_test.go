@@ -131,6 +131,35 @@ func TestATriggerFiresOnceWhenItIsDue(t *testing.T) {
 	require.Empty(t, dueIndex(t, p))
 }
 
+func TestDamagedRecordsHoldUpNobody(t *testing.T) {
+	p := open(t, cart)
+	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
+	p.now = func() time.Time { return now }
+	fireAll(t, p)       // since when there are triggers
+	const damaged = 100 // more than one look finds
+	for i := range damaged {
+		apply(t, p, added(fmt.Sprintf("m%d", i), fmt.Sprintf(`"userId":"d%d"`, i), now))
+		key := fmt.Sprintf("ud%d", i)
+		records, err := p.store.Load(t.Context(), []string{key})
+		require.NoError(t, err)
+		lost, err := p.store.Commit(t.Context(), []store.Change{{Key: key, Version: records[0].Version, Data: []byte("damaged")}})
+		require.NoError(t, err)
+		require.Empty(t, lost)
+	}
+	now = now.Add(2 * time.Hour) // all of them are due before
+	apply(t, p, identify("i", "u1", "a1", now.Format(time.RFC3339), "web", `{"consent":true}`))
+	triggers := p.Triggers(10)
+	for range 2 * damaged {
+		_, err := triggers.Fire(t.Context(), time.Minute)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{"welcome"}, names(waiting(t, p, "uu1")))
+	next, err := triggers.Fire(t.Context(), time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, time.Minute, next, "who looks again and again finds the same")
+	require.Len(t, dueIndex(t, p), damaged, "they may be of a newer release")
+}
+
 func TestFiringTellsWhenTheNextIsDue(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
