@@ -11,8 +11,8 @@ import (
 // AppendExport appends all that the record holds, as a JSON object for the
 // customer it is about to read: traits with who stated them and when, each
 // event that is kept with its time and what was read of it, summaries of those
-// that are no longer kept one by one, other ids, segments, and what is about to
-// be told.
+// that are no longer kept one by one, other ids, segments, what they are found
+// by, and what is about to be told.
 func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 	if err := r.parseTraits(); err != nil {
 		return dst, err
@@ -37,6 +37,11 @@ func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 		dst = append(comma(dst, i), `{"name":`...)
 		dst = feature.AppendString(dst, m.name)
 		dst = append(appendInstant(append(dst, `,"since":`...), m.since), '}')
+	}
+	dst = append(dst, `],"identifiers":[`...)
+	for i, id := range r.identifiers {
+		dst = feature.AppendString(append(comma(dst, i), `{"name":`...), id.name)
+		dst = append(feature.AppendString(append(dst, `,"value":`...), id.value), '}')
 	}
 	dst = append(dst, `],"messages":[`...)
 	for i := range r.outbox {

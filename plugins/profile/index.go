@@ -47,13 +47,16 @@ func ValueTime(value string) (ms int64, ok bool) {
 // remove (Edits), and an index is made anew by going over all records.
 func (r *Record) Entries(dst []Entry) []Entry {
 	for _, m := range r.members {
-		dst = append(dst, Entry{Index: segmentIndex(m.name)})
+		dst = append(dst, Entry{Index: segmentIndexes.of(m.name)})
 	}
 	if len(r.outbox) > 0 {
 		dst = append(dst, Entry{OutboxIndex, TimeValue(r.DueAt())})
 	}
 	if due, some := r.TriggersDue(); some {
 		dst = append(dst, Entry{TriggerIndex, TimeValue(due)})
+	}
+	for _, i := range r.identifiers {
+		dst = append(dst, Entry{identifierIndexes.of(i.name), string(i.value)})
 	}
 	return dst
 }
@@ -68,7 +71,7 @@ func (r *Record) Has(e Entry) bool {
 // no longer has, then for every one that it has gained. Clear a record that is
 // to be deleted first.
 func (r *Record) Edits(edit func(e Entry, remove bool)) {
-	if _, due := r.TriggersDue(); len(r.stored) == 0 && len(r.members) == 0 && len(r.outbox) == 0 && !due {
+	if _, due := r.TriggersDue(); len(r.stored) == 0 && len(r.members) == 0 && len(r.outbox) == 0 && len(r.identifiers) == 0 && !due {
 		return // the usual case
 	}
 	r.entriesRoom = r.Entries(r.entriesRoom[:0])
@@ -84,23 +87,31 @@ func (r *Record) Edits(edit func(e Entry, remove bool)) {
 	}
 }
 
-// segmentIndexes are the names of the indexes of segments, by the name of the
-// segment: records are read far more often than segments are named.
-var segmentIndexes atomic.Pointer[map[string]string]
+// indexNames are the names of the indexes of something that has a name itself,
+// by that name: records are read far more often than segments are named.
+type indexNames struct {
+	prefix string
+	known  atomic.Pointer[map[string]string]
+}
 
-func segmentIndex(segment []byte) string {
-	known := segmentIndexes.Load()
+var (
+	segmentIndexes    = indexNames{prefix: SegmentIndex}
+	identifierIndexes = indexNames{prefix: IdentifierIndex}
+)
+
+func (n *indexNames) of(what []byte) string {
+	known := n.known.Load()
 	if known != nil {
-		if name, ok := (*known)[string(segment)]; ok {
+		if name, ok := (*known)[string(what)]; ok {
 			return name
 		}
 	}
-	name := SegmentIndex + string(segment)
-	more := map[string]string{string(segment): name}
+	name := n.prefix + string(what)
+	more := map[string]string{string(what): name}
 	const most = 10_000
 	if known != nil && len(*known) < most {
 		maps.Copy(more, *known)
 	}
-	segmentIndexes.CompareAndSwap(known, &more)
+	n.known.CompareAndSwap(known, &more)
 	return name
 }

@@ -53,6 +53,9 @@
 //	13 erasure
 //	          time(6) time(6): when the customer was erased last, and when
 //	          readmitted, 0 for never
+//	14 identifiers
+//	          { uvarint(n) name(n) uvarint(m) value(m) }: the values that the
+//	          customer is found by, normalised; ordered by name
 //
 // As long as nothing is folded, a record is the same, byte for byte, for the
 // same events under the same definition, however they were ordered, repeated or
@@ -98,6 +101,7 @@ const (
 	sectionOutbox
 	sectionTriggers
 	sectionErasure
+	sectionIdentifiers
 )
 
 const (
@@ -152,6 +156,8 @@ type Definition struct {
 	// Triggers are what customers are told and when, nil for nothing. The
 	// series of their rules are among those of Features.
 	Triggers *trigger.Set
+	// Identifiers are the traits that customers are found by, besides their ids.
+	Identifiers Identifiers
 }
 
 // DefaultEvents is how many events of a customer are kept one by one where a
@@ -205,6 +211,8 @@ type Record struct {
 	scratch   []byte
 
 	erasedAt, readmittedAt int64
+
+	identifiers []identifier // by name
 
 	stored      []Entry // the index entries of the stored form
 	entriesRoom []Entry
@@ -260,7 +268,7 @@ func (r *Record) clear(def *Definition) {
 		def: def, series: r.series[:0], layouts: r.layouts[:0], traits: r.traits[:0],
 		merged: r.merged[:0], tiles: r.tiles[:0], scratch: r.scratch[:0], last: never, folded: never,
 		buffers: r.buffers, members: r.members[:0], outbox: r.outbox[:0], triggers: r.triggers,
-		stored: r.stored, entriesRoom: r.entriesRoom,
+		stored: r.stored, entriesRoom: r.entriesRoom, identifiers: r.identifiers[:0],
 	}
 	for i := range def.Features.Series {
 		r.series = append(r.series, seriesState{fingerprint: def.Features.Series[i].Fingerprint})
@@ -341,6 +349,10 @@ func (r *Record) Decode(def *Definition, key string, data []byte) error {
 			}
 		case sectionErasure:
 			if err := r.readErasure(content); err != nil {
+				return err
+			}
+		case sectionIdentifiers:
+			if err := r.readIdentifiers(content); err != nil {
 				return err
 			}
 		default:
@@ -658,6 +670,8 @@ func (r *Record) Encode(dst []byte, key string) []byte {
 	dst = appendSection(dst, sectionTriggers, r.scratch)
 	r.scratch = r.appendErasure(r.scratch[:0])
 	dst = appendSection(dst, sectionErasure, r.scratch)
+	r.scratch = r.appendIdentifiers(r.scratch[:0])
+	dst = appendSection(dst, sectionIdentifiers, r.scratch)
 	return binary.LittleEndian.AppendUint32(dst, checksum(key, dst[start:]))
 }
 

@@ -100,10 +100,19 @@ func golden(t *testing.T) map[string]*profile.Record {
 	telling.Tell(profile.Message{ID: profile.MessageID{1, 2, 3}, At: epoch, Content: []byte(`{"type":"track"}`)})
 	telling.Tell(profile.Message{ID: profile.MessageID{4, 5, 6}, At: epoch + 1, Content: []byte(`{"type":"track","event":"Segment Left"}`)})
 	telling.Hold(epoch + day)
+	identified := *def
+	identified.Identifiers = profile.Identifiers{{Name: "age", Trait: "age"}, {Name: "email", Trait: "email", IgnoreCase: true}, {Name: "phone", Trait: "phone"}}
+	withIdentifiers := build(&identified, 1)
+	for name, v := range map[string]event.Value{"email": {Kind: event.String, Text: []byte(" Jo@Example.com")}, "age": {Kind: event.Number, Number: 41}} {
+		_, err := withIdentifiers.SetTrait([]byte(name), v, epoch, []byte("crm"))
+		require.NoError(t, err)
+	}
+	_, err = withIdentifiers.SetIdentifiers()
+	require.NoError(t, err)
 	empty := &profile.Record{}
 	empty.Reset(def)
 	return map[string]*profile.Record{
-		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": telling,
+		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": telling, "identifiers": withIdentifiers,
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // question is what a request asks about a customer. Requests with the same
-// text and instant can share a round trip.
+// text, identifier and instant can share a round trip.
 type question struct {
 	profiles.Query
 	// text is Fields as one comparable string.
@@ -18,7 +18,7 @@ type question struct {
 }
 
 func (q question) sameAs(o question) bool {
-	return q.text == o.text && q.AsOf.Equal(o.AsOf) && q.Fresh == o.Fresh
+	return q.text == o.text && q.By == o.By && q.AsOf.Equal(o.AsOf) && q.Fresh == o.Fresh
 }
 
 // coalescer turns concurrent reads of single profiles into few round trips.

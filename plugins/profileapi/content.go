@@ -127,8 +127,8 @@ func contentRoutes() []route {
 		{
 			method: http.MethodGet, pattern: "/api/customer/{id}/content/{block}", page: "content", scope: scopeContent, serve: (*handler).getContent,
 			doc: operation{id: "getContent", summary: "A content block as a customer gets it",
-				description: "The block's fallback is an answer like any other; Content-Fallback says that it is one, and why.",
-				parameters:  []string{"as_of", "If-None-Match"},
+				description: "The block's fallback is an answer like any other; Content-Fallback says that it is one, and why. With by, a value that several customers have gives the fallback for no customer.",
+				parameters:  []string{"by", "as_of", "If-None-Match"},
 				answers: []outcome{
 					{status: http.StatusOK, description: "The content.", headers: []string{"ETag", "Cache-Control"}, content: page(banner)},
 					{status: http.StatusNotModified, description: "The content is the one that If-None-Match names.", headers: []string{"ETag", "Cache-Control"}},
@@ -159,8 +159,9 @@ func contentRoutes() []route {
 		{
 			method: http.MethodPost, pattern: "/api/content/{block}/batch", page: "content_batch", scope: scopeContent, serve: (*handler).batchContent,
 			doc: operation{id: "getContents", summary: "A content block for many customers, in the order they were asked for",
-				parameters: []string{"as_of"},
-				body:       []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
+				description: "With by, ids has values of an identifier in place of ids; one that several customers have gives the fallback for no customer.",
+				parameters:  []string{"as_of"},
+				body:        []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
 				answers: []outcome{{status: http.StatusOK, description: "The contents, in order.", headers: []string{"Cache-Control"}, content: []media{
 					{typeJSON, "ContentAnswer", `{"contents":[{"id":"42","content":"<p>Hello Jo</p>"},{"id":"43","content":"<p>Hello</p>","fallback":"no_customer"}]}`},
 					{typeNDJSON, "", `{"id":"42","content":"<p>Hello Jo</p>"}`},
@@ -170,11 +171,11 @@ func contentRoutes() []route {
 	}
 }
 
-// parseAsOfOnly reads a query string in which only as_of may stand.
-func parseAsOfOnly(rawQuery string) (question, *problem) {
+// parseWhoAndWhen reads a query string in which only by and as_of may stand.
+func parseWhoAndWhen(rawQuery string) (question, *problem) {
 	q, refusal := parseQuestion(rawQuery)
 	if refusal == nil && len(q.Fields) > 0 {
-		refusal = badRequest("unknown_parameter", "the query string has a parameter other than as_of")
+		refusal = badRequest("unknown_parameter", "the query string has a parameter other than by and as_of")
 	}
 	return q, refusal
 }
@@ -185,11 +186,14 @@ func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) in
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	q, refusal := parseAsOfOnly(r.URL.RawQuery)
+	q, refusal := parseWhoAndWhen(r.URL.RawQuery)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
 	result, refusal := h.readOne(v.id, q, v.started)
+	if refusal == &ambiguous {
+		result, refusal = profiles.Result{}, nil // as good as nobody: what they get is not somebody else's
+	}
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -371,7 +375,10 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "batches are served as " + typeJSON + " or " + typeNDJSON})
 	}
-	q, refusal := parseAsOfOnly(r.URL.RawQuery)
+	q, refusal := parseBatchQuestion(r.URL.RawQuery)
+	if refusal == nil && len(q.Fields) > 0 {
+		refusal = badRequest("unknown_parameter", "the query string has a parameter other than as_of")
+	}
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -379,8 +386,8 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	ids, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
-	if refusal != nil {
+	ids, by, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
+	if q.By = by; refusal != nil {
 		return refuse(w, r, refusal)
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
@@ -426,6 +433,8 @@ func (h *handler) appendContent(dst []byte, block *content.Block, id string, res
 	var refusal *problem
 	var p *content.Profile
 	switch {
+	case errors.Is(result.Err, profiles.ErrAmbiguous):
+		// As good as nobody.
 	case result.Err != nil:
 		refusal = h.unreadable(result.Err)
 	case isTooEarly(q, *result):

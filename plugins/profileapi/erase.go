@@ -38,9 +38,10 @@ func privacyRoutes() []route {
 		{
 			method: http.MethodGet, pattern: "/api/customer/{id}/export", page: "export", scope: scopeRead, serve: (*handler).exportCustomer,
 			doc: operation{id: "exportCustomer", summary: "Everything held of a customer",
+				parameters: []string{"by"},
 				answers: []outcome{{status: http.StatusOK, description: "Everything.", content: []media{{typeJSON, "Export",
-					`{"kind":"userId","id":"42","updated_at":"2026-01-30T10:00:00.000Z","traits":[{"name":"plan","value":"gold","stated_at":"2026-01-30T10:00:00.000Z","source":"crm"}],"events":[],"summaries":[],"merged":[{"kind":"anonymousId","id":"a-7"}],"segments":[],"messages":[]}`}}}},
-				refusals: []int{400, 404, 406, 500, 503}},
+					`{"kind":"userId","id":"42","updated_at":"2026-01-30T10:00:00.000Z","traits":[{"name":"plan","value":"gold","stated_at":"2026-01-30T10:00:00.000Z","source":"crm"}],"events":[],"summaries":[],"merged":[{"kind":"anonymousId","id":"a-7"}],"segments":[],"identifiers":[{"name":"email","value":"jo@example.com"}],"messages":[]}`}}}},
+				refusals: []int{400, 404, 406, 409, 500, 503}},
 		},
 	}
 }
@@ -66,8 +67,8 @@ func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit,
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "the answer is served as " + typeJSON})
 	}
-	if r.URL.RawQuery != "" {
-		return refuse(w, r, badRequest("unknown_parameter", "this takes no parameters in its query string"))
+	if refusal := byIDAlone(r.URL.RawQuery); refusal != nil {
+		return refuse(w, r, refusal)
 	}
 	messageID, refusal := parseIdempotencyKey(r.Header["Idempotency-Key"])
 	if refusal != nil {
@@ -162,13 +163,17 @@ func (h *handler) exportCustomer(w http.ResponseWriter, r *http.Request, v visit
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "exports are served as " + typeJSON})
 	}
-	if r.URL.RawQuery != "" {
-		return refuse(w, r, badRequest("unknown_parameter", "an export takes no parameters in its query string"))
+	q, refusal := parseWhoAndWhen(r.URL.RawQuery)
+	if refusal == nil && !q.AsOf.IsZero() {
+		refusal = badRequest("unknown_parameter", "an export takes no parameter other than by in its query string")
+	}
+	if refusal != nil {
+		return refuse(w, r, refusal)
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
-	result, err := h.reader.Export(ctx, v.id)
-	refusal := h.readProblem(err)
+	result, err := h.reader.Export(ctx, v.id, q.By)
+	refusal = h.readProblem(err)
 	switch {
 	case refusal != nil:
 	case result.Err != nil:

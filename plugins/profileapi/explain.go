@@ -9,12 +9,13 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // explainer is what the API needs of a profiles resource to explain a profile.
 type explainer interface {
 	// Explain returns a profile.Explanation as JSON, nil if there is no profile.
-	Explain(ctx context.Context, id string, asOf time.Time) ([]byte, error)
+	Explain(ctx context.Context, id, by string, asOf time.Time) ([]byte, error)
 }
 
 // eventCounter tells how many events the process took in and refused.
@@ -29,13 +30,13 @@ func explainRoutes() []route {
 			method: http.MethodGet, pattern: "/api/customer/{id}/explain", page: "explain", scope: scopeRead, serve: (*handler).explain,
 			doc: operation{id: "explainCustomer", summary: "How the profile of a customer came to be",
 				description: "For every trait who stated it when, for every feature its definition and the events that count at as_of, and the latest of the events that are kept. Lists are bounded.",
-				parameters:  []string{"as_of"},
+				parameters:  []string{"by", "as_of"},
 				answers: []outcome{{status: http.StatusOK, description: "The explanation.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Explanation",
 					`{"id":"42","as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z","complete":true,"merged":0,` +
 						`"traits":[{"name":"plan","value":"gold","source":"crm","time":"2026-01-30T10:00:00.000Z"}],` +
 						`"features":[{"name":"orders_30d","value":1,"kind":"count","events":["Order Completed"],"window":"30d","counted":1,"occurrences":[{"time":"2026-01-30T10:00:00.000Z"}]}],` +
 						`"events":{"kept":1,"latest":[{"time":"2026-01-30T10:00:00.000Z","names":["Order Completed"],"features":["orders_30d"]}]}}`}}}},
-				refusals: []int{400, 404, 500, 503}},
+				refusals: []int{400, 404, 409, 500, 503}},
 		},
 		{
 			method: http.MethodGet, pattern: "/api/activity", page: "activity", scope: scopeRead, serve: (*handler).activity,
@@ -50,7 +51,7 @@ func explainRoutes() []route {
 
 // explain answers with how a profile came to be.
 func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
-	q, refusal := parseAsOfOnly(r.URL.RawQuery)
+	q, refusal := parseWhoAndWhen(r.URL.RawQuery)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -60,9 +61,9 @@ func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
-	text, err := e.Explain(ctx, v.id, q.AsOf)
+	text, err := e.Explain(ctx, v.id, q.By, q.AsOf)
 	switch {
-	case errors.Is(err, profile.ErrCorrupt) || errors.Is(err, profile.ErrVersion):
+	case errors.Is(err, profile.ErrCorrupt) || errors.Is(err, profile.ErrVersion) || errors.Is(err, profiles.ErrAmbiguous):
 		return refuse(w, r, h.unreadable(err))
 	case err != nil:
 		return refuse(w, r, h.readProblem(err))

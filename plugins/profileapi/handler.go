@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -195,6 +196,8 @@ var (
 		message: "too many batch reads are under way: ask again later"}
 	badRecord = problem{status: http.StatusInternalServerError, code: "unreadable_profile",
 		message: "what is stored of this customer cannot be read"}
+	ambiguous = problem{status: http.StatusConflict, code: "ambiguous_identifier",
+		message: "several customers have this value, and whose profile is meant cannot be told: ask by the customer's id"}
 	tooEarly = problem{status: http.StatusBadRequest, code: "as_of_too_early",
 		message: "as_of lies before what the profile's record can answer: what happened since is part of it"}
 )
@@ -287,8 +290,11 @@ func isTooEarly(q question, result profiles.Result) bool {
 }
 
 // unreadable is what the caller is told of a customer whose record cannot be
-// read. The log says so once.
+// read, of which the log says so once, or is one of several.
 func (h *handler) unreadable(err error) *problem {
+	if errors.Is(err, profiles.ErrAmbiguous) {
+		return &ambiguous
+	}
 	h.unreadableOnce.Do(func() {
 		h.log.Errorf("A stored profile cannot be read, and is answered with status 500; the metric profile_api_requests tells how often: %v", err)
 	})
@@ -308,6 +314,10 @@ func (h *handler) readProblem(err error) *problem {
 	case errors.As(err, &unknown):
 		return badRequest("unknown_field", "fields names something no profile has: fields are traits, features, traits.NAME or features.NAME of a defined feature")
 	}
+	var undeclared *profiles.UnknownIdentifierError
+	if errors.As(err, &undeclared) {
+		return unknownIdentifier(undeclared)
+	}
 	if h.storeDown.CompareAndSwap(false, true) {
 		h.log.Errorf("Reading profiles fails, and requests are answered with status 503 until it works again: %v", err)
 	}
@@ -315,6 +325,14 @@ func (h *handler) readProblem(err error) *problem {
 		return &tooSlow
 	}
 	return &storeAway
+}
+
+// unknownIdentifier names the identifiers there are, and not the one asked for.
+func unknownIdentifier(err *profiles.UnknownIdentifierError) *problem {
+	if len(err.Declared) == 0 {
+		return badRequest("unknown_identifier", "by is of no use here: the definition of the profiles declares no identifiers")
+	}
+	return badRequest("unknown_identifier", "by names an identifier that the definition of the profiles does not declare: it declares "+strings.Join(err.Declared, ", "))
 }
 
 // buffers hold the bodies of batch replies.
@@ -336,7 +354,7 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "batches are served as " + typeJSON + " or " + typeNDJSON})
 	}
-	q, refusal := parseQuestion(r.URL.RawQuery)
+	q, refusal := parseBatchQuestion(r.URL.RawQuery)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -344,8 +362,8 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	ids, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
-	if refusal != nil {
+	ids, by, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
+	if q.By = by; refusal != nil {
 		return refuse(w, r, refusal)
 	}
 
@@ -462,7 +480,8 @@ func appendBatch(dst []byte, open, separator, end string, ids []string, results 
 		dst = feature.AppendString(dst, []byte(ids[i]))
 		switch {
 		case refusals[i] != nil:
-			dst = append(dst, `,"found":true,`...)
+			dst = strconv.AppendBool(append(dst, `,"found":`...), refusals[i] != &ambiguous)
+			dst = append(dst, ',')
 			dst = append(dst, appendProblem(nil, refusals[i])[1:]...)
 		case !results[i].Found:
 			dst = append(dst, `,"found":false}`...)

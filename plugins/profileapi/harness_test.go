@@ -31,11 +31,12 @@ const patience = 20 * time.Second
 // fakeProfiles is a profiles resource that serves what it is told to.
 type fakeProfiles struct {
 	mu        sync.Mutex
-	profiles  map[string]string // JSON by id
-	merged    map[string]string // ids of profiles by ids merged into them
-	anonymous map[string]bool   // ids of profiles that are anonymousIds
-	early     map[string]bool   // ids whose record cannot answer an as_of
-	corrupt   map[string]bool   // ids whose record cannot be read
+	profiles  map[string]string   // JSON by id
+	merged    map[string]string   // ids of profiles by ids merged into them
+	anonymous map[string]bool     // ids of profiles that are anonymousIds
+	early     map[string]bool     // ids whose record cannot answer an as_of
+	corrupt   map[string]bool     // ids whose record cannot be read
+	emails    map[string][]string // ids of profiles by their e-mail addresses
 	readErr   error
 	pingErr   error
 	pings     int
@@ -69,7 +70,15 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 		return nil, err
 	}
 	results := make([]profiles.Result, len(ids))
+	if q.By != "" && q.By != "email" {
+		return nil, &profiles.UnknownIdentifierError{Name: q.By, Declared: []string{"email"}}
+	}
 	for i, id := range ids {
+		var err error
+		if id, err = f.find(id, q.By); err != nil {
+			results[i].Err = err
+			continue
+		}
 		if f.corrupt[id] {
 			results[i].Err = profile.ErrCorrupt
 			continue
@@ -82,6 +91,20 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 		}
 	}
 	return results, nil
+}
+
+// find returns the id that a value of an identifier, or an id, stands for.
+func (f *fakeProfiles) find(id, by string) (string, error) {
+	if by == "" {
+		return id, nil
+	}
+	switch found := f.emails[strings.ToLower(id)]; len(found) {
+	case 0:
+		return "", nil
+	case 1:
+		return found[0], nil
+	}
+	return "", profiles.ErrAmbiguous
 }
 
 // SegmentMembers lists the profiles as the members of the segment everyone.
@@ -110,9 +133,13 @@ func (f *fakeProfiles) SegmentCount(_ context.Context, name string) (int64, erro
 	return int64(len(f.profiles)), f.readErr
 }
 
-func (f *fakeProfiles) Export(_ context.Context, id string) (profiles.Result, error) {
+func (f *fakeProfiles) Export(_ context.Context, id, by string) (profiles.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	id, err := f.find(id, by)
+	if err != nil || id == "" {
+		return profiles.Result{Err: err}, f.readErr
+	}
 	if _, ok := f.profiles[id]; !ok {
 		return profiles.Result{}, f.readErr
 	}

@@ -52,7 +52,7 @@ var refusalTexts = map[int]string{
 	http.StatusNotFound:              "There is no such customer, or nothing at this path.",
 	http.StatusNotAcceptable:         "The answer is not served in a form that Accept names.",
 	http.StatusRequestTimeout:        "The body did not arrive in time.",
-	http.StatusConflict:              "What is stored forbids it.",
+	http.StatusConflict:              "What is stored forbids it, or does not tell which of several customers is meant.",
 	http.StatusGone:                  "The signed address has expired.",
 	http.StatusRequestEntityTooLarge: "The body is too large, or names too many customers.",
 	http.StatusUnsupportedMediaType:  "The body is sent in a form that is not taken.",

@@ -24,10 +24,15 @@ type pipeline struct {
 }
 
 func runPipeline(t *testing.T, definition string) *pipeline {
-	return runPipelineIn(t, service.GlobalEnvironment(), definition, "none: {}")
+	return runPipelineWith(t, definition, "")
 }
 
-func runPipelineIn(t *testing.T, env *service.Environment, definition, metrics string) *pipeline {
+// runPipelineWith runs one whose profile_api has other fields besides.
+func runPipelineWith(t *testing.T, definition, fields string) *pipeline {
+	return runPipelineIn(t, service.GlobalEnvironment(), definition, fields, "none: {}")
+}
+
+func runPipelineIn(t *testing.T, env *service.Environment, definition, fields, metrics string) *pipeline {
 	path := filepath.Join(t.TempDir(), "profile.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(definition), 0o600))
 	builder := env.NewStreamBuilder()
@@ -39,13 +44,13 @@ profiles:
     definition: %q
     store: { embedded: { path: ":memory:" } }
 input:
-  profile_api: { profiles: shop, address: "127.0.0.1:0" }
+  profile_api: { profiles: shop, address: "127.0.0.1:0", %s }
 pipeline:
   processors:
     - update_profile: { profiles: shop }
 output:
   reject_errored: { drop: {} }
-`, path)))
+`, path, fields)))
 	require.NoError(t, builder.SetMetricsYAML(metrics))
 	produce, err := builder.AddBatchProducerFunc()
 	require.NoError(t, err)

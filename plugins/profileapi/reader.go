@@ -12,8 +12,9 @@ type reader interface {
 	// to the store as it can. A record that cannot be read is the error of its
 	// result alone.
 	Read(ctx context.Context, ids []string, q profiles.Query) ([]profiles.Result, error)
-	// Export returns everything held of a customer.
-	Export(ctx context.Context, id string) (profiles.Result, error)
+	// Export returns everything held of a customer, who is asked for by an id or
+	// by the value of an identifier.
+	Export(ctx context.Context, id, by string) (profiles.Result, error)
 	// SegmentMembers lists the customers in a segment after the one with a key,
 	// and SegmentCount counts all of them. A *profiles.UnknownSegmentError tells
 	// that there is no such segment.

@@ -67,11 +67,41 @@ func parseQuestion(rawQuery string) (question, *problem) {
 			if q.AsOf, p = parseAsOf(given[0]); p != nil {
 				return q, p
 			}
+		case "by":
+			if len(given) > 1 || given[0] == "" {
+				return q, &invalidBy
+			}
+			q.By = given[0]
 		default:
-			return q, badRequest("unknown_parameter", "the query string has a parameter other than fields and as_of")
+			return q, badRequest("unknown_parameter", "the query string has a parameter other than fields, as_of and by")
 		}
 	}
 	return q, nil
+}
+
+var invalidBy = problem{status: 400, code: "invalid_by",
+	message: "by names one identifier that the definition of the profiles declares, such as by=email; leave it away to ask by id"}
+
+// parseBatchQuestion reads the query string of a batch read, whose body says what
+// customers are asked for by.
+func parseBatchQuestion(rawQuery string) (question, *problem) {
+	q, refusal := parseQuestion(rawQuery)
+	if refusal == nil && q.By != "" {
+		refusal = badRequest("unknown_parameter", `in a batch by is a member of the body: {"by": "email", "ids": ["…", "…"]}`)
+	}
+	return q, refusal
+}
+
+// byIDAlone refuses the query string of what changes a customer. A value may be
+// somebody else's by the time it is done.
+func byIDAlone(rawQuery string) *problem {
+	if rawQuery == "" {
+		return nil
+	}
+	if values, err := url.ParseQuery(rawQuery); err == nil && values.Has("by") {
+		return badRequest("unknown_parameter", "a customer is changed or erased by their id alone: read it with GET and by, and use the id of the answer")
+	}
+	return badRequest("unknown_parameter", "this takes no parameters in its query string")
 }
 
 // parseAsOf reads an RFC 3339 time, or whole seconds since 1970, to the
@@ -97,34 +127,38 @@ func parseAsOf(text string) (time.Time, *problem) {
 // lastSecond is the end of the year 9999.
 const lastSecond = 253402300799
 
-// parseBatch reads the body of a batch read.
-func parseBatch(body []byte, maxIDs, maxID int) ([]string, *problem) {
+// parseBatch reads the body of a batch read: the ids, or the values of the
+// identifier that by names.
+func parseBatch(body []byte, maxIDs, maxID int) (ids []string, by string, refusal *problem) {
 	if !utf8.Valid(body) {
-		return nil, badRequest("invalid_body", "the body is not valid UTF-8")
+		return nil, "", badRequest("invalid_body", "the body is not valid UTF-8")
 	}
 	var request struct {
-		IDs []string `json:"ids"`
+		IDs []string        `json:"ids"`
+		By  json.RawMessage `json:"by"`
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&request); err != nil {
-		return nil, badRequest("invalid_body", batchBodyMessage(err))
+		return nil, "", badRequest("invalid_body", batchBodyMessage(err))
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, badRequest("invalid_body", "the body has something after its JSON object")
+		return nil, "", badRequest("invalid_body", "the body has something after its JSON object")
 	}
 	switch {
+	case request.By != nil && (json.Unmarshal(request.By, &by) != nil || by == ""):
+		return nil, "", &invalidBy
 	case len(request.IDs) == 0:
-		return nil, badRequest("invalid_body", `the body names no customers: send {"ids": ["…", "…"]}`)
+		return nil, "", badRequest("invalid_body", `the body names no customers: send {"ids": ["…", "…"]}`)
 	case len(request.IDs) > maxIDs:
-		return nil, &problem{status: 413, code: "too_many_ids", message: fmt.Sprintf("a request may name %d customers: split the list", maxIDs)}
+		return nil, "", &problem{status: 413, code: "too_many_ids", message: fmt.Sprintf("a request may name %d customers: split the list", maxIDs)}
 	}
 	for i, id := range request.IDs {
 		if id == "" || len(id) > maxID {
-			return nil, badRequest("invalid_id", fmt.Sprintf("ids[%d] is not a string of 1 to %d bytes", i, maxID))
+			return nil, "", badRequest("invalid_id", fmt.Sprintf("ids[%d] is not a string of 1 to %d bytes", i, maxID))
 		}
 	}
-	return request.IDs, nil
+	return request.IDs, by, nil
 }
 
 // batchBodyMessage says what is wrong with a body without quoting it.
@@ -139,7 +173,7 @@ func batchBodyMessage(err error) string {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the body ends before its JSON does"
 	}
-	return "the body has a member other than ids"
+	return "the body has a member other than ids and by"
 }
 
 // traits is the body of a traits request.

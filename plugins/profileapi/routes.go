@@ -198,20 +198,21 @@ func readRoutes() []route {
 		{
 			method: http.MethodGet, pattern: "/api/customer/{id}", page: "customer", scope: scopeRead, serve: (*handler).getCustomer,
 			doc: operation{id: "getCustomer", summary: "The profile of a customer",
-				description: "Features are evaluated when the profile is read, so what is served is true now.",
-				parameters:  []string{"fields", "as_of", "If-None-Match"},
+				description: "Features are evaluated when the profile is read, so what is served is true now. With by, the customer is who has the value in place of the id; the id of the answer is the customer's own.",
+				parameters:  []string{"by", "fields", "as_of", "If-None-Match"},
 				answers: []outcome{
 					{status: http.StatusOK, description: "The profile.", headers: []string{"ETag", "Cache-Control"}, content: []media{{typeJSON, "Profile",
 						`{"id":"42","traits":{"plan":"gold"},"features":{"orders_30d":2},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z"}`}}},
 					{status: http.StatusNotModified, description: "The profile is the one that If-None-Match names.", headers: []string{"ETag", "Cache-Control"}},
 				},
-				refusals: []int{400, 404, 406, 500, 503}},
+				refusals: []int{400, 404, 406, 409, 500, 503}},
 		},
 		{
 			method: http.MethodPost, pattern: "/api/customers/batch", page: "batch", scope: scopeRead, serve: (*handler).readBatch,
 			doc: operation{id: "getCustomers", summary: "The profiles of many customers, in the order they were asked for",
-				parameters: []string{"fields", "as_of"},
-				body:       []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
+				description: "With by, ids has values of an identifier in place of ids. One that several customers have is marked with the error ambiguous_identifier.",
+				parameters:  []string{"fields", "as_of"},
+				body:        []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
 				answers: []outcome{
 					{status: http.StatusOK, description: "The profiles, in order, missing ones marked.", headers: []string{"Cache-Control"}, content: []media{
 						{typeJSON, "BatchAnswer",

@@ -49,8 +49,8 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "the answer is served as " + typeJSON})
 	}
-	if r.URL.RawQuery != "" {
-		return refuse(w, r, badRequest("unknown_parameter", "a write takes no parameters in its query string"))
+	if refusal := byIDAlone(r.URL.RawQuery); refusal != nil {
+		return refuse(w, r, refusal)
 	}
 	messageID, refusal := parseIdempotencyKey(r.Header["Idempotency-Key"])
 	if refusal != nil {

@@ -76,6 +76,13 @@ func (c *Cached) Read(ctx context.Context, ids []string, q Query) ([]Result, err
 	if err != nil {
 		return nil, err
 	}
+	if q.By != "" {
+		by, err := c.identifier(q.By)
+		if err != nil {
+			return nil, err
+		}
+		return c.readBy(ctx, c.cache.Load, by, ids, c.moment(q), sel)
+	}
 	ask := ask{asOf: c.moment(q), sel: sel, everything: len(q.Fields) == 0, now: q.AsOf.IsZero()}
 	results := make([]Result, len(ids))
 	found := make([]bool, len(ids))
@@ -109,8 +116,8 @@ func (c *Cached) Read(ctx context.Context, ids []string, q Query) ([]Result, err
 // the question.
 func (c *Cached) Recall(dst []byte, id string, q Query) (result Result, ok bool) {
 	sel, err := c.selection(q.Fields)
-	if err != nil {
-		return result, false
+	if err != nil || q.By != "" {
+		return result, false // only the store knows who has a value
 	}
 	rd := c.reader()
 	defer c.readers.Put(rd)

@@ -241,7 +241,7 @@ func DefinitionFields() []*service.ConfigField {
 				map[string]any{"name": "orders_30d", "count": map[string]any{"events": []any{"Order Completed"}, "window": "30d"}},
 				map[string]any{"name": "revenue", "sum": map[string]any{"events": []any{"Order Completed"}, "of": "properties.total"}},
 			}),
-	}, slices.Concat(segmentFields(), triggerFields())...)
+	}, slices.Concat(identifierFields(), segmentFields(), triggerFields())...)
 }
 
 // definitionFile says what a definition file is made of.
@@ -283,6 +283,10 @@ func readDefinition(path string) (*Definition, []service.Lint, error) {
 		if errors.As(err, &rule) && rule.Rule >= 0 {
 			return triggers[rule.Rule].Line
 		}
+		var id *identifierError
+		if errors.As(err, &id) {
+			return file.Items(fieldIdentifiers)[id.at].Line
+		}
 		if at, ok := segmentOf(err); ok {
 			return file.Items(fieldSegments)[at].Line
 		}
@@ -312,6 +316,9 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definit
 		return nil, fmt.Errorf("max_future: %w", err)
 	}
 	def.MaxFuture = maxFuture.Milliseconds()
+	if def.Identifiers, err = parseIdentifiers(conf); err != nil {
+		return nil, err
+	}
 	items, err := conf.FieldObjectList(fieldFeatures)
 	if err != nil {
 		return nil, err

@@ -2,43 +2,32 @@ package profiles
 
 import (
 	"context"
+	"errors"
 
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// Export returns everything held of the customer that an id stands for, as the
-// JSON of the result.
-func (p *Profiles) Export(ctx context.Context, id string) (Result, error) {
-	keys := []string{string(rune(profile.User)) + id, string(rune(profile.Anonymous)) + id}
+// Export returns everything held of the customer that an id, or with by the
+// value of an identifier, stands for, as the JSON of the result.
+func (p *Profiles) Export(ctx context.Context, id, by string) (Result, error) {
 	var rec profile.Record
-	for range longestChain {
-		records, err := p.store.Load(ctx, keys)
-		if err != nil {
-			return Result{}, err
-		}
-		at := 0
-		for at < len(keys)-1 && records[at].Version == store.Absent {
-			at++
-		}
-		key := keys[at]
-		if records[at].Version == store.Absent {
-			return Result{}, nil
-		}
-		if err := rec.Decode(p.def, key, records[at].Data); err != nil {
-			return Result{Err: err}, nil
-		}
-		if link := rec.Link(); link != "" {
-			keys = []string{link}
-			continue
-		}
-		result := Result{ID: profile.KeyID(key), Anonymous: key[0] == profile.Anonymous, Erased: rec.Erased()}
-		if result.Erased {
-			return result, nil
-		}
-		result.JSON, result.Err = rec.AppendExport(nil, key)
-		result.Found = result.Err == nil
+	key, err := p.one(ctx, &rec, id, by)
+	switch {
+	case unreadable(err):
+		return Result{Err: err}, nil
+	case err != nil || key == "":
+		return Result{}, err
+	}
+	result := Result{ID: profile.KeyID(key), Anonymous: key[0] == profile.Anonymous, Erased: rec.Erased()}
+	if result.Erased {
 		return result, nil
 	}
-	return Result{}, nil
+	result.JSON, result.Err = rec.AppendExport(nil, key)
+	result.Found = result.Err == nil
+	return result, nil
+}
+
+// unreadable tells an error of what was asked for from one of the store.
+func unreadable(err error) bool {
+	return errors.Is(err, profile.ErrCorrupt) || errors.Is(err, profile.ErrVersion) || errors.Is(err, ErrAmbiguous)
 }

@@ -22,6 +22,9 @@ type Query struct {
 	Fields []string
 	// Fresh asks the store, whatever is in memory: for who writes by what is read.
 	Fresh bool
+	// By is the name of the identifier whose values customers are asked for by,
+	// in place of their ids; empty for ids.
+	By string
 }
 
 // UnknownFieldError is returned for a field that no profile has.
@@ -52,8 +55,8 @@ type Result struct {
 	Erased bool
 	// Anonymous tells that the customer is not known by a userId.
 	Anonymous bool
-	// Err is why this customer's record could not be read; the others of the
-	// batch can be.
+	// Err is why this customer's record could not be read, or ErrAmbiguous; the
+	// others of the batch can be.
 	Err error
 }
 
@@ -95,11 +98,19 @@ func (rd *reader) used(json []byte) {
 
 // Read returns the profiles of ids in their order, in one round trip to the
 // store, or two when an id was merged into another customer. An id is a
-// customer's userId or, if there is no such customer, an anonymousId.
+// customer's userId or, if there is no such customer, an anonymousId; by an
+// identifier, its value.
 func (p *Profiles) Read(ctx context.Context, ids []string, q Query) ([]Result, error) {
 	sel, err := p.selection(q.Fields)
 	if err != nil {
 		return nil, err
+	}
+	if q.By != "" {
+		by, err := p.identifier(q.By)
+		if err != nil {
+			return nil, err
+		}
+		return p.readBy(ctx, p.reads, by, ids, p.moment(q), sel)
 	}
 	return p.read(ctx, p.reads, ids, p.moment(q), sel)
 }
@@ -212,10 +223,16 @@ func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asO
 	if link := rd.rec.Link(); link != "" {
 		return link
 	}
+	p.show(rd, result, key, asOf, sel)
+	return ""
+}
+
+// show fills in a result from the record in rd.rec, which has no link.
+func (p *Profiles) show(rd *reader, result *Result, key string, asOf int64, sel *profile.Selection) {
 	result.ID = profile.KeyID(key)
 	result.Anonymous = key[0] == profile.Anonymous
 	if result.Erased = rd.rec.Erased(); result.Erased {
-		return ""
+		return
 	}
 	result.Complete = asOf >= rd.rec.FoldedTo()
 	if ms := rd.rec.UpdatedAt(); ms > 0 {
@@ -225,7 +242,6 @@ func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asO
 	json, result.Err = rd.viewer.AppendJSON(rd.out, &rd.rec, result.ID, asOf, sel)
 	result.JSON = json[len(rd.out):len(json):len(json)]
 	result.Found = result.Err == nil
-	return ""
 }
 
 func (p *Profiles) selection(fields []string) (*profile.Selection, error) {

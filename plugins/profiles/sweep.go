@@ -15,8 +15,9 @@ import (
 // A sweep judges every customer anew: those whose segments change because time
 // passes, without any event, and all of them after the rules changed, while
 // events flow. After triggers changed it finds for each customer anew when the
-// first is due. One process of those that sweep the same store does it at a
-// time; if it ends, another goes on where it was.
+// first is due, and after identifiers changed what they are found by. One
+// process of those that sweep the same store does it at a time; if it ends,
+// another goes on where it was.
 
 // The store's own records have keys that are no customer's.
 const (
@@ -39,7 +40,7 @@ type sweepState struct {
 	// Finished is when the last whole sweep had begun, and Swept its rules.
 	Finished int64  `json:"finished"`
 	Swept    string `json:"swept"`
-	// Found are the members seen so far, by segment.
+	// Found are the members seen so far, by segment, and entries by index.
 	Found map[string]int64 `json:"found"`
 }
 
@@ -78,7 +79,8 @@ type sweeper struct {
 	rec      profile.Record
 }
 
-// rules identifies the rules, parameters and triggers that hold now.
+// rules identifies the rules, parameters, triggers and identifiers that hold
+// now.
 func (p *Profiles) rules() (rules string) {
 	if s := p.def.Segments; s != nil {
 		rules = strconv.FormatUint(uint64(s.Hash)<<32|uint64(s.Parameters().Hash), 16)
@@ -86,8 +88,15 @@ func (p *Profiles) rules() (rules string) {
 	if p.messages != nil {
 		rules += "/" + strconv.FormatUint(p.messages.due, 16)
 	}
+	if hash := p.def.Identifiers.Hash(); hash != 0 {
+		rules += "+" + strconv.FormatUint(uint64(hash), 16)
+	}
 	return rules
 }
+
+// expires tells whether a sweep is due from time to time: because time passes,
+// or because records that expired leave entries of indexes behind.
+func (p *Profiles) expires() bool { return p.def.Segments != nil || len(p.def.Identifiers) > 0 }
 
 // turn sweeps if a sweep is due and nobody else is at it.
 func (s *sweeper) turn(ctx context.Context) error {
@@ -107,7 +116,7 @@ func (s *sweeper) turn(ctx context.Context) error {
 	}
 	if s.state.Started == 0 || s.state.Rules != rules {
 		begun := s.state.Started > 0 // by other rules, which some records follow
-		if !begun && rules == s.state.Swept && (s.p.def.Segments == nil || now < s.state.Finished+s.interval.Milliseconds()) {
+		if !begun && rules == s.state.Swept && (!s.p.expires() || now < s.state.Finished+s.interval.Milliseconds()) {
 			return nil
 		}
 		s.begin(now, rules)
@@ -177,6 +186,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 	now := s.p.now().UnixMilli()
 	var changes []store.Change
+	var waiting []bool // whether the record has messages
 	for i := range page {
 		e := &page[i]
 		if !isCustomer(e.Key) || s.rec.Decode(s.p.def, e.Key, e.Data) != nil || s.rec.Link() != "" {
@@ -187,10 +197,12 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 			continue // whoever updates the customer says so
 		}
 		s.rec.VisitSegments(func(name string) { s.state.Found[name]++ })
+		s.rec.VisitIdentifiers(func(name, _ string) { s.state.Found[profile.IdentifierIndex+name]++ })
 		if !changed {
 			continue
 		}
 		changes = append(changes, store.Change{Key: e.Key, Version: e.Version, Data: s.rec.Encode(nil, e.Key), Index: indexEdits(&s.rec)})
+		waiting = append(waiting, len(s.rec.Outbox()) > 0)
 	}
 	if len(changes) == 0 {
 		return nil
@@ -204,7 +216,7 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 		if len(lost) > 0 && lost[0] == i {
 			lost = lost[1:]
 			again = append(again, changes[i].Key)
-		} else {
+		} else if waiting[i] {
 			s.p.hint(changes[i].Key)
 		}
 	}
@@ -224,7 +236,11 @@ func (s *sweeper) change(rec *profile.Record, key string, now int64) (changed bo
 	if err != nil {
 		return false, err
 	}
-	changed = j.Entered+j.Left > 0
+	found, err := rec.SetIdentifiers()
+	if err != nil {
+		return false, err
+	}
+	changed = j.Entered+j.Left > 0 || found
 	if !changed && s.state.Rules == s.state.Swept {
 		return false, nil
 	}
@@ -260,6 +276,18 @@ func (s *sweeper) finish(ctx context.Context) error {
 		}
 		counts[name] = n
 		s.p.members.Set(n, name)
+	}
+	for _, name := range s.p.Identifiers() {
+		index := profile.IdentifierIndex + name
+		n, err := s.p.store.CountIndex(ctx, index, "", "")
+		if err != nil {
+			return err
+		}
+		if n > s.state.Found[index] {
+			if err := s.p.clean(ctx, index); err != nil {
+				return err
+			}
+		}
 	}
 	s.state.Finished, s.state.Swept = s.state.Started, s.state.Rules
 	s.state.Started, s.state.Until, s.state.Cursor, s.state.Found = 0, 0, "", nil

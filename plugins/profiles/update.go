@@ -564,6 +564,9 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 				continue
 			}
 		}
+		if _, c.err = c.rec.SetIdentifiers(); c.err != nil {
+			continue
+		}
 		if c.err = u.watcher.Watch(&c.rec, c.key); c.err != nil {
 			continue
 		}

@@ -54,6 +54,11 @@ type Store interface {
 	// a record removes its entries too, and one without a record may vanish.
 	ScanIndex(ctx context.Context, index, from, to string, after IndexEntry, limit int) ([]IndexEntry, error)
 
+	// Lookup returns the keys that an index has under each of values, in the
+	// order of values, in one round trip: of each at most limit of its keys,
+	// which are the first in order. A key without a record is not among them.
+	Lookup(ctx context.Context, index string, values []string, limit int) ([][]string, error)
+
 	// CountIndex returns how many entries of an index have from <= Value < to
 	// (an empty to means no upper bound). It is exact but for entries whose
 	// record vanished by itself, which count until a ScanIndex meets them.

@@ -449,6 +449,36 @@ func (s *Store) ScanIndex(ctx context.Context, index, from, to string, after sto
 	return out, nil
 }
 
+// Lookup implements store.Store.
+func (s *Store) Lookup(ctx context.Context, index string, values []string, limit int) ([][]string, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	found := make([][]string, len(values))
+	if len(values) == 0 || limit <= 0 {
+		return found, nil
+	}
+	prefix, lower, upper := indexBounds(index, "", "")
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	for i, value := range values {
+		lower = appendEscaped(append(lower[:0], prefix...), value)
+		for ok := it.SeekGE(lower); ok && len(found[i]) < limit && bytes.HasPrefix(it.Key(), lower); ok = it.Next() {
+			found[i] = append(found[i], string(it.Key()[len(lower):]))
+		}
+		if i%1024 == 1023 && ctx.Err() != nil {
+			return nil, errors.Join(ctx.Err(), it.Close())
+		}
+	}
+	if err := it.Close(); err != nil {
+		return nil, s.readError(err)
+	}
+	return found, nil
+}
+
 // CountIndex implements store.Store. It goes through the entries, some millions
 // a second.
 func (s *Store) CountIndex(ctx context.Context, index, from, to string) (int64, error) {

@@ -178,3 +178,31 @@ func BenchmarkScanIndex(b *testing.B) {
 		})
 	})
 }
+
+// BenchmarkLookup looks for values of an index of 100,000. An operation is a
+// value.
+func BenchmarkLookup(b *testing.B) {
+	s := open(b, single(b))
+	var changes []store.Change
+	for i := range 100_000 {
+		changes = append(changes, store.Change{Key: fmt.Sprintf("uc%d", i), Data: []byte("x"), Index: []store.IndexEdit{{Index: "id/email", Value: fmt.Sprintf("customer-%d@example.com", i)}}})
+		if len(changes) == 1000 {
+			_, err := s.Commit(ctx, changes)
+			require.NoError(b, err)
+			changes = changes[:0]
+		}
+	}
+	for _, size := range []int{1, 10, 100, 1000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			values := make([]string, size)
+			for n := 0; n < b.N; n += size {
+				for i := range values {
+					values[i] = fmt.Sprintf("customer-%d@example.com", (n+i)%100_000)
+				}
+				found, err := s.Lookup(ctx, "id/email", values, 2)
+				require.NoError(b, err)
+				require.Len(b, found[0], 1)
+			}
+		})
+	}
+}

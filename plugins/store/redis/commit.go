@@ -23,6 +23,9 @@ var commitScript string
 //go:embed sweep.lua
 var sweepScript string
 
+//go:embed lookup.lua
+var lookupScript string
+
 // maxCallChanges and maxCallBytes bound what one call of the script does,
 // during which a server does nothing else.
 const (
@@ -156,23 +159,36 @@ func (s *Store) run(ctx context.Context, calls []*call) error {
 	if err := s.send(ctx, calls, (*call).bySHA); err != nil {
 		return err
 	}
-	var unknown []*call
-	for _, c := range calls {
-		if isNoScript(c.cmd.Err()) {
-			unknown = append(unknown, c)
-		}
-	}
+	unknown := refused(calls)
 	if len(unknown) == 0 {
 		return nil
 	}
 	return s.send(ctx, unknown, (*call).byText)
 }
 
+// ask makes calls that only read, for which there are no replicas to wait for.
+func (s *Store) ask(ctx context.Context, calls []*call) {
+	s.pipe(ctx, calls, (*call).bySHA)
+	if unknown := refused(calls); len(unknown) > 0 {
+		s.pipe(ctx, unknown, (*call).byText)
+	}
+}
+
+// refused are the calls that met a server without the script.
+func refused(calls []*call) (unknown []*call) {
+	for _, c := range calls {
+		if isNoScript(c.cmd.Err()) {
+			unknown = append(unknown, c)
+		}
+	}
+	return unknown
+}
+
 func isNoScript(err error) bool {
 	return err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT")
 }
 
-var scriptSHAs = map[string]string{commitScript: sha(commitScript), sweepScript: sha(sweepScript)}
+var scriptSHAs = map[string]string{commitScript: sha(commitScript), sweepScript: sha(sweepScript), lookupScript: sha(lookupScript)}
 
 func sha(script string) string {
 	sum := sha1.Sum([]byte(script))
@@ -195,12 +211,16 @@ func (s *Store) send(ctx context.Context, calls []*call, add func(*call, context
 	if len(calls) == 0 {
 		return nil
 	}
+	s.pipe(ctx, calls, add)
+	return nil
+}
+
+func (s *Store) pipe(ctx context.Context, calls []*call, add func(*call, context.Context, goredis.Pipeliner)) {
 	pipe := s.client.Pipeline()
 	for _, c := range calls {
 		add(c, ctx, pipe)
 	}
 	_, _ = pipe.Exec(ctx)
-	return nil
 }
 
 // sendAndWait makes calls and lets every primary that has a part of the store

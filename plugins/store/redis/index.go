@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -63,6 +64,133 @@ func (s *Store) ScanIndex(ctx context.Context, index, from, to string, after sto
 		start = "(" + members[len(members)-1]
 	}
 }
+
+// maxCallLookups bounds the values that one call of the script looks for, each in
+// each of its shards, during which a server does nothing else, and maxPipeLookups
+// those that are under way, so that none of the calls runs out of time.
+const (
+	maxCallLookups = 2048
+	maxPipeLookups = 32 * maxCallLookups
+)
+
+// Lookup implements store.Store. Any shard may have a value, so each is asked for
+// all of them, by a script that answers with what there is.
+func (s *Store) Lookup(ctx context.Context, index string, values []string, limit int) ([][]string, error) {
+	if err := s.enter(ctx, s.client); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	found := make([][]string, len(values))
+	if len(values) == 0 || limit <= 0 {
+		return found, nil
+	}
+	ask := make([]int, len(values)) // which values to look for
+	for i := range ask {
+		ask[i] = i
+	}
+	// What has expired may keep others out of the first that there are.
+	const attempts = 4
+	for attempt := 1; len(ask) > 0; attempt++ {
+		if err := s.lookup(ctx, index, values, ask, limit, found); err != nil {
+			return nil, err
+		}
+		if s.opts.IdleExpiry <= 0 {
+			break
+		}
+		var again []int
+		err := s.sweepFound(ctx, index, values, found, ask, func(i int) {
+			if len(found[i]) == limit && attempt < attempts {
+				again = append(again, i)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		ask = again
+	}
+	return found, nil
+}
+
+// sweepFound takes away what was found of the values at positions and has
+// expired, and calls expired, before, for each value that has some.
+func (s *Store) sweepFound(ctx context.Context, index string, values []string, found [][]string, positions []int, expired func(int)) error {
+	var entries []store.IndexEntry
+	for _, i := range positions {
+		for _, key := range found[i] {
+			entries = append(entries, store.IndexEntry{Value: values[i], Key: key})
+		}
+	}
+	kept, err := s.sweep(ctx, index, entries)
+	if err != nil || len(kept) == len(entries) {
+		return err
+	}
+	alive := make(map[store.IndexEntry]bool, len(kept))
+	for _, e := range kept {
+		alive[e] = true
+	}
+	for _, i := range positions {
+		dead := func(key string) bool { return !alive[store.IndexEntry{Value: values[i], Key: key}] }
+		if slices.ContainsFunc(found[i], dead) {
+			expired(i)
+			found[i] = slices.DeleteFunc(found[i], dead)
+		}
+	}
+	return nil
+}
+
+// lookup finds the first keys of the values at positions.
+func (s *Store) lookup(ctx context.Context, index string, values []string, positions []int, limit int, found [][]string) error {
+	const maxValues = 1024
+	shards := 1 // that one call may ask
+	if s.client.cluster == nil {
+		shards = max(1, maxCallLookups/min(len(positions), maxValues))
+	}
+	for _, i := range positions {
+		found[i] = nil
+	}
+	var calls []*call
+	for part := range slices.Chunk(positions, maxValues) {
+		args := make([]any, 1, 1+len(part))
+		args[0] = limit
+		for _, i := range part {
+			args = append(args, appendEscaped(nil, values[i]))
+		}
+		for shard := 0; shard < len(s.keys.tags); shard += shards {
+			c := &call{script: lookupScript, args: args, positions: part, shard: shard}
+			for at := shard; at < min(shard+shards, len(s.keys.tags)); at++ {
+				c.keys = append(c.keys, s.keys.index(at, index))
+			}
+			calls = append(calls, c)
+		}
+	}
+	for some := range slices.Chunk(calls, maxPipeLookups/maxCallLookups) {
+		s.ask(ctx, some)
+	}
+	for _, c := range calls {
+		reply, err := c.cmd.Slice()
+		if err != nil {
+			return failed("looking up an index", err)
+		}
+		for at := 0; at+1 < len(reply); at += 2 {
+			n, known := reply[at].(int64)
+			text, _ := reply[at+1].(string)
+			entry, err := memberEntry(text)
+			if err != nil || !known || n < 0 || n >= int64(len(c.positions)) {
+				return failed("looking up an index", errors.Join(errReply, err))
+			}
+			i := c.positions[n]
+			found[i] = append(found[i], entry.Key)
+		}
+	}
+	for _, i := range positions {
+		if slices.Sort(found[i]); len(found[i]) > limit {
+			found[i] = found[i][:limit]
+		}
+	}
+	return nil
+}
+
+var errReply = errors.New("the script answers with something else")
 
 // CountIndex implements store.Store. It asks every shard at once, and each
 // answers without going through its entries.

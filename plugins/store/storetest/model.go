@@ -130,6 +130,16 @@ func (s space) ScanIndex(ctx context.Context, index, from, to string, after stor
 	return found, err
 }
 
+func (s space) Lookup(ctx context.Context, index string, values []string, limit int) ([][]string, error) {
+	found, err := s.whole.Lookup(ctx, s.name+index, values, limit)
+	for i := range found {
+		for j := range found[i] {
+			found[i][j] = strings.TrimPrefix(found[i][j], s.name)
+		}
+	}
+	return found, err
+}
+
 func (s space) CountIndex(ctx context.Context, index, from, to string) (int64, error) {
 	return s.whole.CountIndex(ctx, s.name+index, from, to)
 }
@@ -224,6 +234,21 @@ func runModel(t *testing.T, open func(t *testing.T) store.Store) {
 				require.Equal(t, len(want), len(got))
 				for i := range want {
 					require.Equal(t, want[i], got[i])
+				}
+			},
+			"look up": func(t *rapid.T) {
+				index := rapid.SampledFrom([]string{"", "a", "a\x00", "ab"}).Draw(t, "index")
+				values := rapid.SliceOfN(name, 0, 8).Draw(t, "values")
+				limit := rapid.IntRange(0, 3).Draw(t, "limit")
+				got, err := s.Lookup(ctx, index, values, limit)
+				require.NoError(t, err)
+				require.Len(t, got, len(values))
+				for i, value := range values {
+					var want []string
+					for _, e := range m.scanIndex(index, value, value+"\x00", store.IndexEntry{}, limit) {
+						want = append(want, e.Key)
+					}
+					require.Equal(t, want, got[i], "keys of %q", value)
 				}
 			},
 			"count index": func(t *rapid.T) {

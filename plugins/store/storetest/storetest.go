@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"index edits repeat harmlessly", testIndexIdempotence},
 		{"index order, ranges and pages", testIndexScan},
 		{"index counts are exact", testIndexCount},
+		{"index lookups find what there is under each value", testLookup},
 		{"index entries sort as bytes", testIndexBytes},
 		{"indexes are separate", testIndexSeparation},
 		{"scan lists every record", testScan},
@@ -497,6 +498,42 @@ func testIndexCount(t *testing.T, s store.Store) {
 	require.EqualValues(t, 2_999, count("", ""))
 }
 
+func testLookup(t *testing.T, s store.Store) {
+	ctx := context.Background()
+	lookup := func(limit int, values ...string) [][]string {
+		found, err := s.Lookup(ctx, "i", values, limit)
+		require.NoError(t, err)
+		return found
+	}
+	require.Equal(t, [][]string{nil}, lookup(2, "1"), "an index that is not there")
+	require.Empty(t, lookup(2), "no values")
+	var changes []store.Change
+	for i := range 3_000 {
+		changes = append(changes, store.Change{Key: fmt.Sprintf("k%04d", i), Data: []byte("x"), Index: []store.IndexEdit{
+			add("i", fmt.Sprintf("one%d", i)), add("i", fmt.Sprintf("three%d", i/3)), add("i", "all"), add("other", "none")}})
+	}
+	require.Empty(t, commit(t, s, changes...))
+	require.Equal(t, [][]string{{"k0007"}, nil, {"k0000", "k0001"}, {"k0003", "k0004"}, {"k0007"}},
+		lookup(2, "one7", "none", "all", "three1", "one7"), "in the order of values, the first keys of each")
+	require.Equal(t, [][]string{{"k0003", "k0004", "k0005"}}, lookup(10, "three1"))
+	require.Equal(t, [][]string{nil, nil, nil, nil}, lookup(2, "on", "one", "one7\x00", ""), "a part of a value is another")
+	require.Equal(t, [][]string{nil}, lookup(0, "one7"))
+
+	// More than any one request holds.
+	values := make([]string, 3_000)
+	for i := range values {
+		values[i] = fmt.Sprintf("one%d", len(values)-1-i)
+	}
+	for i, keys := range lookup(2, values...) {
+		require.Equal(t, []string{fmt.Sprintf("k%04d", len(values)-1-i)}, keys)
+	}
+
+	put(t, s, "k0007", []byte("y"), remove("i", "one7"), add("i", "one8"))
+	require.Equal(t, [][]string{nil, {"k0007", "k0008"}}, lookup(2, "one7", "one8"))
+	put(t, s, "k0008", nil, remove("i", "one8"), remove("i", "three2"), remove("i", "all"), remove("other", "none"))
+	require.Equal(t, [][]string{{"k0007"}}, lookup(2, "one8"))
+}
+
 func testIndexBytes(t *testing.T, s store.Store) {
 	values := append([]string{""}, oddStrings...)
 	m := newModel()
@@ -704,6 +741,8 @@ func testCancellation(t *testing.T, s store.Store) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = s.CountIndex(ctx, "i", "", "")
 	require.ErrorIs(t, err, context.Canceled)
+	_, err = s.Lookup(ctx, "i", []string{"x"}, 1)
+	require.ErrorIs(t, err, context.Canceled)
 	_, _, err = s.Scan(ctx, "", 10)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Error(t, s.Ping(ctx))
@@ -755,6 +794,8 @@ func testClosed(t *testing.T, s store.Store) {
 	_, err = s.ScanIndex(ctx, "i", "", "", store.IndexEntry{}, 10)
 	require.ErrorIs(t, err, store.ErrClosed)
 	_, err = s.CountIndex(ctx, "i", "", "")
+	require.ErrorIs(t, err, store.ErrClosed)
+	_, err = s.Lookup(ctx, "i", []string{"x"}, 1)
 	require.ErrorIs(t, err, store.ErrClosed)
 	_, _, err = s.Scan(ctx, "", 10)
 	require.ErrorIs(t, err, store.ErrClosed)
