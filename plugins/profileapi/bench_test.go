@@ -63,6 +63,8 @@ func (r *fixedReader) SegmentMembers(context.Context, string, string, int) ([]pr
 
 func (r *fixedReader) SegmentCount(context.Context, string) (int64, error) { return 0, nil }
 
+func (r *fixedReader) Identifiers() []string { return nil }
+
 func (r *fixedReader) Export(context.Context, string, string) (profiles.Result, error) {
 	return profiles.Result{}, nil
 }

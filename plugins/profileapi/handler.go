@@ -335,6 +335,22 @@ func unknownIdentifier(err *profiles.UnknownIdentifierError) *problem {
 	return badRequest("unknown_identifier", "by names an identifier that the definition of the profiles does not declare: it declares "+strings.Join(err.Declared, ", "))
 }
 
+// listIdentifiers answers with what by may name.
+func (h *handler) listIdentifiers(w http.ResponseWriter, r *http.Request, _ visit) int {
+	if refusal := noParameters(r.URL.RawQuery); refusal != nil {
+		return refuse(w, r, refusal)
+	}
+	out := []byte(`{"identifiers":[`)
+	for i, name := range h.reader.Identifiers() {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = feature.AppendString(out, []byte(name))
+	}
+	w.Header()["Cache-Control"] = valueNoStore
+	return send(w, r, http.StatusOK, valueJSON, append(out, "]}\n"...))
+}
+
 // buffers hold the bodies of batch replies.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 

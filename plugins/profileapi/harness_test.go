@@ -71,7 +71,7 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 	}
 	results := make([]profiles.Result, len(ids))
 	if q.By != "" && q.By != "email" {
-		return nil, &profiles.UnknownIdentifierError{Name: q.By, Declared: []string{"email"}}
+		return nil, &profiles.UnknownIdentifierError{Name: q.By, Declared: f.Identifiers()}
 	}
 	for i, id := range ids {
 		var err error
@@ -106,6 +106,8 @@ func (f *fakeProfiles) find(id, by string) (string, error) {
 	}
 	return "", profiles.ErrAmbiguous
 }
+
+func (f *fakeProfiles) Identifiers() []string { return []string{"email"} }
 
 // SegmentMembers lists the profiles as the members of the segment everyone.
 func (f *fakeProfiles) SegmentMembers(_ context.Context, name, after string, limit int) ([]profiles.Member, error) {

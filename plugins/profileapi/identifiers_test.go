@@ -31,6 +31,8 @@ func TestByIdentifier(t *testing.T) {
 		identified("m3", "u3", "", before, `{"email":"HOME@example.com","name":"Bob"}`),
 	)
 
+	require.JSONEq(t, `{"identifiers":["card","email"]}`, p.do(t, "GET", "/api/identifiers", "").body)
+	require.Equal(t, "unknown_parameter", p.do(t, "GET", "/api/identifiers?x=1", "").code(t))
 	for _, path := range []string{"jo+news@example.com?by=email", "JO%2Bnews@EXAMPLE.COM?by=email&fields=traits", "77?by=card"} {
 		got := p.do(t, "GET", "/api/customer/"+path, "")
 		require.Equal(t, 200, got.status, path)
@@ -135,6 +137,7 @@ func TestByIdentifier(t *testing.T) {
 // TestNoIdentifiers: a definition without any says so.
 func TestNoIdentifiers(t *testing.T) {
 	p := runPipeline(t, erasable)
+	require.JSONEq(t, `{"identifiers":[]}`, p.do(t, "GET", "/api/identifiers", "").body)
 	got := p.do(t, "GET", "/api/customer/x?by=email", "")
 	require.Equal(t, 400, got.status)
 	require.Equal(t, "unknown_identifier", got.code(t))

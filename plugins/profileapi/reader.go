@@ -15,6 +15,9 @@ type reader interface {
 	// Export returns everything held of a customer, who is asked for by an id or
 	// by the value of an identifier.
 	Export(ctx context.Context, id, by string) (profiles.Result, error)
+	// Identifiers are the names of the traits that customers are found by besides
+	// their ids, in order.
+	Identifiers() []string
 	// SegmentMembers lists the customers in a segment after the one with a key,
 	// and SegmentCount counts all of them. A *profiles.UnknownSegmentError tells
 	// that there is no such segment.

@@ -208,6 +208,13 @@ func readRoutes() []route {
 				refusals: []int{400, 404, 406, 409, 500, 503}},
 		},
 		{
+			method: http.MethodGet, pattern: "/api/identifiers", page: "identifiers", scope: scopeRead, serve: (*handler).listIdentifiers,
+			doc: operation{id: "listIdentifiers", summary: "What customers are found by, besides their ids",
+				answers: []outcome{{status: http.StatusOK, description: "The identifiers that the definition of the profiles declares, in order.", headers: []string{"Cache-Control"},
+					content: []media{{typeJSON, "Identifiers", `{"identifiers":["email"]}`}}}},
+				refusals: []int{400}},
+		},
+		{
 			method: http.MethodPost, pattern: "/api/customers/batch", page: "batch", scope: scopeRead, serve: (*handler).readBatch,
 			doc: operation{id: "getCustomers", summary: "The profiles of many customers, in the order they were asked for",
 				description: "With by, ids has values of an identifier in place of ids. One that several customers have is marked with the error ambiguous_identifier.",

@@ -22,6 +22,7 @@ await collect([
   { type: "identify", userId: "ada", messageId: "i1", timestamp: ago(50), traits: { first_name: "Ada", email: "ada@example.com", country: "GB", bio: attack, birthday: "1815-12-10" } },
   order(1, 40, 300), order(2, 10, 150.5), order(3, 2, 99.25),
   ...[3, 2, 1].map((d) => ({ type: "track", event: "Product Viewed", userId: "ada", messageId: `v${d}`, timestamp: ago(d), properties: { product_id: `p-${d}`, name: "Hat", category: "hats", price: 19.9 } })),
+  ...["eve", "eva"].map((userId) => ({ type: "identify", userId, messageId: "i-" + userId, timestamp: ago(1), traits: { email: "family@example.com" } })),
   { type: "page", userId: "ada", messageId: "p1", timestamp: ago(0.1), properties: { url: "https://shop.example.com/" } },
 ]);
 
@@ -194,12 +195,32 @@ async function featureValue(page, name) {
   done("everything is reached by Tab with a visible focus");
 
   await find(page, "nobody at all");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id.");
+  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id or email.");
   assert.ok(await page.isHidden("#found"));
   page.expected.push("404");
   await find(page, "a/b?c#d%");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id.");
+  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id or email.");
   done("nobody is found, and it is said");
+
+  // An address is typed where an id is.
+  await find(page, "Ada@Example.com");
+  await page.waitForFunction(() => document.getElementById("said").textContent.startsWith("Showing ada, found by email, as of now"));
+  assert.match(await text(page, "#facts"), /Found by\s+email: Ada@Example.com/);
+  await page.selectOption("#block", "loyalty_banner");
+  await page.frameLocator("#content").getByText("Ada").first().waitFor();
+  await page.click("text=−7 d");
+  await page.waitForFunction(() => document.querySelector('details[data-name="orders"] .value').textContent === "2");
+  assert.equal(page.url(), open, "an address is in no address");
+  await page.goBack();
+  await page.waitForFunction(() => document.querySelector('details[data-name="orders"] .value').textContent === "3");
+  await accessible(page, "a customer found by e-mail address");
+  await shot(page, "desktop-light-email");
+  page.expected.push("409");
+  await find(page, "family@example.com");
+  await page.waitForFunction(() => document.getElementById("said").textContent === "Several customers have this value: look for one by id.");
+  assert.ok(await page.isHidden("#found"));
+  page.clean();
+  done("a customer is found by e-mail address, and nobody by one that several have");
   await page.context().close();
 }
 
@@ -239,7 +260,7 @@ for (const [name, options] of Object.entries({
   await page.press("#token", "Enter");
   await page.waitForSelector("#token-form", { state: "hidden" });
   await find(page, "ada");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id.");
+  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id or email.");
   await page.waitForFunction(() => document.querySelectorAll("#activity dd").length === 4);
   const kept = await page.evaluate(() => ({ session: Object.values(sessionStorage), local: localStorage.length, cookies: document.cookie }));
   assert.deepEqual(kept, { session: ["reads"], local: 0, cookies: "" });

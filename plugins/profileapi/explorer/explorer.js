@@ -65,8 +65,10 @@ function askForToken(wrong) {
   if (!document.activeElement || document.activeElement === document.body || document.activeElement === $("id")) $("token").focus();
 }
 
-// What is looked at. asOf is null for now.
-let view = { id: "", asOf: null };
+// What is looked at. asOf is null for now. by is what id is a value of, empty
+// for an id, and null until that is found out.
+let view = { id: "", by: null, asOf: null };
+let identifiers = null; // that customers are found by, once the API has told
 let turn = 0; // of the latest question; answers to earlier ones are dropped
 let shown = null;
 
@@ -80,8 +82,54 @@ function timeOf(text) {
   return Number.isNaN(d.getTime()) ? text : el("time", { datetime: text, title: text }, clock.format(d));
 }
 
-function query() {
-  return view.asOf ? "?as_of=" + encodeURIComponent(view.asOf.toISOString()) : "";
+function query(by) {
+  const parts = [];
+  if (by) parts.push("by=" + encodeURIComponent(by));
+  if (view.asOf) parts.push("as_of=" + encodeURIComponent(view.asOf.toISOString()));
+  return parts.length ? "?" + parts.join("&") : "";
+}
+
+const stateOf = () => ({ id: view.id, by: view.by, asOf: view.asOf && view.asOf.getTime() });
+const viewOf = (s) => ({ id: s.id || "", by: s.by ?? null, asOf: s.asOf ? new Date(s.asOf) : null });
+
+// declared asks what customers are found by besides their ids.
+async function declared() {
+  if (!identifiers) {
+    identifiers = (await (await ask("/api/identifiers")).json()).identifiers;
+    $("id").placeholder = ["userId", "anonymousId", ...identifiers].join(", ").replace(/, ([^,]*)$/, " or $1");
+  }
+  return identifiers;
+}
+
+// look asks for how the profile that an id, or a value of by, leads to came to
+// be, and for the profile.
+function look(id, by) {
+  const at = "/api/customer/" + encodeURIComponent(id);
+  return Promise.all([
+    ask(at + "/explain" + query(by)).then((r) => r.json()),
+    // Asked for at a time the record cannot answer for, the profile is
+    // refused; the explanation says what is known of it.
+    ask(at + query(by)).then((r) => r.json()).catch((e) => (e.code === "as_of_too_early" ? {} : Promise.reject(e))),
+  ]);
+}
+
+// lookFor looks by what is known to lead there or, in turn, by id and by all
+// that customers are found by.
+async function lookFor(id, by) {
+  if (by !== null) return [by, ...(await look(id, by))];
+  try {
+    return ["", ...(await look(id, ""))];
+  } catch (e) {
+    if (e.code !== "no_such_customer") throw e;
+    for (const name of await declared()) {
+      try {
+        return [name, ...(await look(id, name))];
+      } catch (other) {
+        if (other.code !== "no_such_customer") throw other;
+      }
+    }
+    throw e;
+  }
 }
 
 function show(value) {
@@ -110,28 +158,24 @@ const plural = (n, one, many) => count.format(n) + " " + (n === 1 ? one : many);
 // find shows a customer.
 async function find(remember) {
   const mine = ++turn;
-  if (remember) history.pushState({ id: view.id, asOf: view.asOf && view.asOf.getTime() }, "");
-  else history.replaceState({ id: view.id, asOf: view.asOf && view.asOf.getTime() }, "");
+  if (remember) history.pushState(stateOf(), "");
+  else history.replaceState(stateOf(), "");
   $("id").value = view.id;
   $("as-of").value = view.asOf ? localText(view.asOf) : "";
   $("now").setAttribute("aria-pressed", String(!view.asOf));
   if (!view.id) return;
   say("Looking…");
-  const at = "/api/customer/" + encodeURIComponent(view.id);
   try {
-    const [explained, profile] = await Promise.all([
-      ask(at + "/explain" + query()).then((r) => r.json()),
-      // Asked for at a time the record cannot answer for, the profile is
-      // refused; the explanation says what is known of it.
-      ask(at + query()).then((r) => r.json()).catch((e) => (e.code === "as_of_too_early" ? {} : Promise.reject(e))),
-    ]);
+    const [by, explained, profile] = await lookFor(view.id, view.by);
     if (mine !== turn) return;
+    view.by = by;
+    history.replaceState(stateOf(), "");
     shown = explained;
     fill(explained, profile);
     $("found").hidden = false;
     $("empty").hidden = true;
     $("token-form").hidden = true;
-    say("Showing " + explained.id + (view.asOf ? " as of " + clock.format(view.asOf) : " as of now") + ": " +
+    say("Showing " + explained.id + (by ? ", found by " + by + "," : "") + (view.asOf ? " as of " + clock.format(view.asOf) : " as of now") + ": " +
       plural(explained.traits.length, "trait", "traits") + ", " + plural(explained.features.length, "feature", "features") + ", " +
       plural(explained.events.kept, "event", "events") + ".");
     await loadContent();
@@ -141,7 +185,8 @@ async function find(remember) {
     shown = null;
     if (e.status === 401) return;
     $("empty").hidden = false;
-    say(e.status === 404 && e.code === "no_such_customer" ? "There is no customer with this id." : e.message, true);
+    say(e.code === "no_such_customer" ? "There is no customer with this " + ["id", ...(identifiers || [])].join(" or ") + "."
+      : e.code === "ambiguous_identifier" ? "Several customers have this value: look for one by id." : e.message, true);
   }
 }
 
@@ -153,7 +198,8 @@ function fill(x, profile) {
   const facts = $("facts");
   facts.replaceChildren();
   fact(facts, "Id", el("span", { class: "mono" }, x.id));
-  if (x.id !== view.id) fact(facts, "Asked for", el("span", { class: "mono" }, view.id));
+  if (view.by) fact(facts, "Found by", view.by + ": ", el("span", { class: "mono" }, view.id));
+  else if (x.id !== view.id) fact(facts, "Asked for", el("span", { class: "mono" }, view.id));
   fact(facts, "As of", timeOf(x.as_of));
   fact(facts, "Last event received", x.updated_at ? timeOf(x.updated_at) : "none");
   if (x.merged) fact(facts, "Merged into it", plural(x.merged, "other id", "other ids"));
@@ -261,7 +307,7 @@ async function render() {
   const mine = turn;
   const path = whom
     ? "/api/content/" + encodeURIComponent(block.name) + "/preview?sample=" + encodeURIComponent(whom.slice(1))
-    : "/api/customer/" + encodeURIComponent(view.id) + "/content/" + encodeURIComponent(block.name) + query();
+    : "/api/customer/" + encodeURIComponent(view.id) + "/content/" + encodeURIComponent(block.name) + query(view.by);
   try {
     const response = await ask(path);
     const text = await response.text();
@@ -341,6 +387,7 @@ async function watch() {
     if ($("token-form").hidden) {
       try {
         activity(await (await ask("/api/activity")).json());
+        await declared();
       } catch (e) {
         if (e.status === 403) $("activity").replaceChildren(el("div", null, el("dt", null, "Activity"), el("dd", null, el("small", null, "This token may not see it."))));
       }
@@ -373,6 +420,7 @@ function activity(a) {
 $("find").addEventListener("submit", (e) => {
   e.preventDefault();
   view.id = $("id").value;
+  view.by = null;
   $("as-whom").value = "";
   find(true);
 });
@@ -423,8 +471,7 @@ document.addEventListener("keydown", (e) => {
   $("id").select();
 });
 window.addEventListener("popstate", (e) => {
-  const s = e.state || {};
-  view = { id: s.id || "", asOf: s.asOf ? new Date(s.asOf) : null };
+  view = viewOf(e.state || {});
   if (!view.id) {
     $("found").hidden = true;
     $("empty").hidden = false;
@@ -435,8 +482,7 @@ window.addEventListener("popstate", (e) => {
 
 $("zone").textContent = "In your time zone, " + Intl.DateTimeFormat().resolvedOptions().timeZone + ".";
 $("forget").hidden = !sessionStorage.getItem(tokenKey);
-const s = history.state || {};
-view = { id: s.id || "", asOf: s.asOf ? new Date(s.asOf) : null };
+view = viewOf(history.state || {});
 if (view.id) find(false);
 else $("id").focus();
 watch();
