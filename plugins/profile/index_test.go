@@ -7,12 +7,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 )
 
 func messageOf(n byte, at int64) profile.Message {
 	return profile.Message{ID: profile.MessageID{n}, At: at, Content: []byte{'{', n, '}'}}
 }
+
+func text(s string) event.Value { return event.Value{Kind: event.String, Text: []byte(s)} }
 
 func TestTimeValuesSortAsTimes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -31,6 +34,7 @@ func TestTimeValuesSortAsTimes(t *testing.T) {
 // what it has.
 func TestEditsKeepTheIndexesRight(t *testing.T) {
 	def := newDefinition(t, specsOf("orders"))
+	def.Identifiers = profile.Identifiers{{Name: "email", Trait: "email", IgnoreCase: true}, {Name: "phone", Trait: "phone"}}
 	rapid.Check(t, func(t *rapid.T) {
 		var stored []byte
 		indexes := map[profile.Entry]bool{}
@@ -44,7 +48,7 @@ func TestEditsKeepTheIndexesRight(t *testing.T) {
 			for range rapid.IntRange(0, 5).Draw(t, "changes") {
 				at := rapid.Int64Range(0, 5).Draw(t, "at")
 				id := rapid.ByteRange(1, 5).Draw(t, "id")
-				switch rapid.IntRange(0, 5).Draw(t, "change") {
+				switch rapid.IntRange(0, 8).Draw(t, "change") {
 				case 0:
 					r.Tell(messageOf(id, at))
 				case 1:
@@ -61,8 +65,19 @@ func TestEditsKeepTheIndexesRight(t *testing.T) {
 					require.NoError(t, err)
 				case 5:
 					r.Strip()
+				case 6:
+					trait := rapid.SampledFrom([]string{"email", "phone"}).Draw(t, "trait")
+					value := rapid.SampledFrom([]event.Value{{}, text("A@b.c"), text(" a@B.C"), text("d@e.f"), {Kind: event.Number, Number: 5}}).Draw(t, "value")
+					_, err := r.SetTrait([]byte(trait), value, at, nil)
+					require.NoError(t, err)
+				case 7:
+					r.Erase(at + 1)
+				case 8:
+					r.LinkTo("uu2")
 				}
 			}
+			_, err := r.SetIdentifiers()
+			require.NoError(t, err)
 			r.Edits(func(e profile.Entry, remove bool) {
 				require.Equal(t, remove, indexes[e], "an edit that does nothing")
 				if remove {
