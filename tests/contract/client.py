@@ -37,7 +37,7 @@ generate()
 from profile_api_client import AuthenticatedClient, Client, models  # noqa: E402
 from profile_api_client.api.default import (  # noqa: E402
     erase_customer, export_customer, explain_customer, get_activity, get_content, get_contents, get_customer,
-    get_customer_head, get_customers, get_health, get_members, get_readiness, list_content, patch_traits,
+    get_customer_head, get_customers, get_health, get_members, get_readiness, list_content, list_identifiers, patch_traits,
     preview_profile, preview_sample, put_traits, readmit_customer,
 )
 
@@ -88,6 +88,16 @@ assert abs(past.as_of - then) < datetime.timedelta(milliseconds=1)
 assert get_customer.sync("u-000002", client=api, as_of=int(then.timestamp())).as_of == then.replace(microsecond=0)
 step("a profile as of an hour ago, as a time and as seconds")
 refused(get_customer.sync_detailed("nobody", client=api), 404, "no_such_customer")
+
+# By e-mail address in place of the id.
+assert list_identifiers.sync(client=api).identifiers == ["email"]
+address = part.traits["email"]
+assert get_customer.sync(address.upper(), client=api, by="email").id == "u-000001"
+found = get_customers.sync(client=api, body=models.BatchQuestion(ids=["nobody@example.com", address], by="email"))
+assert [entry.found for entry in found.customers] == [False, True] and found.customers[1].profile.id == "u-000001"
+refused(get_customer.sync_detailed(address, client=api, by="fax"), 400, "unknown_identifier")
+refused(get_customer.sync_detailed("nobody@example.com", client=api, by="email"), 404, "no_such_customer")
+step("a profile by e-mail address, alone and in a batch")
 refused(get_customer.sync_detailed("u-000001", client=api, fields=["features.none"]), 400, "unknown_field")
 refused(get_customer.sync_detailed("u-000001", client=api, as_of=0), 400, "as_of_too_early")
 refused(get_customer.sync_detailed("u-000001", client=stranger), 401, "unauthenticated")

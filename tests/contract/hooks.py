@@ -1,7 +1,7 @@
 """What the description cannot say of a request that is right.
 
-It says what the name of a feature looks like, not which the definition of the
-profiles has, and nothing of how far back a record can answer. Schemathesis holds
+It says what the name of a feature or of an identifier looks like, not which the
+definition of the profiles has, and nothing of how far back a record can answer. Schemathesis holds
 that whatever the description allows is accepted; here it is told the rest.
 """
 
@@ -20,8 +20,15 @@ def known(field):
     return KNOWN[kind][len(name) % len(KNOWN[kind])] if name and kind in KNOWN and re.fullmatch(r"\w+", name, re.ASCII) else field
 
 
+def declared(holder):
+    if isinstance(holder, dict) and re.fullmatch(r"[a-z][a-z0-9_]*", str(holder.get("by")), re.ASCII):
+        holder["by"] = "email"
+
+
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
+    declared(case.query)
+    declared(case.body)
     query = case.query
     if not isinstance(query, dict):
         return
