@@ -361,7 +361,7 @@ func TestCacheMetric(t *testing.T) {
 	env := service.GlobalEnvironment().Clone()
 	require.NoError(t, env.RegisterMetricsExporter("counts", service.NewConfigSpec(),
 		func(*service.ParsedConfig, *service.Logger) (service.MetricsExporter, error) { return c, nil }))
-	p := runPipelineIn(t, env, "features: [ { name: orders, count: { events: [ Order Completed ] } } ]", "counts: {}")
+	p := runPipelineIn(t, env, "features: [ { name: orders, count: { events: [ Order Completed ] } } ]", "", "counts: {}")
 	p.write(t, "PATCH", "c1", `{"plan":"gold"}`)
 	require.Eventually(t, func() bool {
 		p.do(t, "GET", "/api/customer/c1", "")
