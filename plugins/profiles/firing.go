@@ -33,20 +33,8 @@ type Triggers struct {
 	viewer  profile.Viewer
 	watcher profile.Watcher
 	since   []int64 // when each trigger came to be
-
-	// stuck are customers, by key, of whom nothing can be decided, with what the
-	// index has of them: they must not stand in the way of others. All of them
-	// are tried again from time to time.
-	stuck      map[string]string
-	stuckSince time.Time
+	stuck   stuck
 }
-
-// How long customers of whom nothing can be decided are passed over, and how many
-// are remembered.
-const (
-	stuckFor  = time.Minute
-	mostStuck = 100_000
-)
 
 // Triggers returns one that looks at up to limit customers at a time, nil if
 // the definition has no triggers. It is for one goroutine.
@@ -67,7 +55,7 @@ func (t *Triggers) Fire(ctx context.Context, ahead time.Duration) (next time.Dur
 			return 0, err
 		}
 	}
-	page, err := t.look(ctx, now, ahead)
+	page, err := t.p.due(ctx, profile.TriggerIndex, now.Add(ahead).UnixMilli(), 4*t.limit, &t.stuck)
 	if err != nil {
 		return 0, err
 	}
@@ -100,26 +88,6 @@ func (t *Triggers) Fire(ctx context.Context, ahead time.Duration) (next time.Dur
 	return next, t.fire(ctx, keys, found)
 }
 
-// look returns the first customers for whom something is due within a time, in
-// the order in which it is.
-func (t *Triggers) look(ctx context.Context, now time.Time, ahead time.Duration) ([]store.IndexEntry, error) {
-	if len(t.stuck) > mostStuck || now.Sub(t.stuckSince) > stuckFor {
-		t.stuck, t.stuckSince = map[string]string{}, now
-	}
-	var after store.IndexEntry
-	for {
-		page, err := t.p.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now.Add(ahead).UnixMilli()+1), after, 4*t.limit)
-		if err != nil || len(page) == 0 {
-			return nil, err
-		}
-		after = page[len(page)-1]
-		page = slices.DeleteFunc(page, func(e store.IndexEntry) bool { return t.stuck[e.Key] == e.Value })
-		if len(page) > 0 {
-			return page, nil
-		}
-	}
-}
-
 func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]string) error {
 	records, err := t.p.store.Load(ctx, keys)
 	if err != nil {
@@ -138,7 +106,7 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 				decisions, err = t.decide(key, now)
 			}
 			if err != nil {
-				t.stuck[key] = found[key] // whoever updates the customer says so
+				t.stuck.add(key, found[key]) // whoever updates the customer says so
 				continue
 			}
 			c.Data, c.Index = t.rec.Encode(room(records[i].Data), key), indexEdits(&t.rec)

@@ -30,6 +30,7 @@ type Outbox struct {
 	// unsure are the customers of a claim of which no answer came, by when it
 	// ends: if it was written it is ours, and nobody else finds them until then.
 	unsure map[string]int64
+	stuck  stuck
 }
 
 // hints bounds how many customers this process remembers to have messages for.
@@ -85,6 +86,25 @@ type claim struct {
 // Next waits for messages that are due and claims them. The error is that of
 // the store, or of ctx.
 func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
+	for {
+		if d, err := o.take(ctx); err != nil || d != nil {
+			return d, err
+		}
+		wait := time.NewTimer(min(max(0, o.nextPoll.Sub(o.p.now())), o.interval))
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, ctx.Err()
+		case key := <-o.p.hinted:
+			o.p.hint(key) // back to the others
+		case <-wait.C:
+		}
+		wait.Stop()
+	}
+}
+
+// take claims messages that are due, nil if there are none to be found now.
+func (o *Outbox) take(ctx context.Context) (*Delivery, error) {
 	var keys []string
 	for {
 		if len(o.unsure) > 0 {
@@ -103,23 +123,13 @@ func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 			}
 		}
 		keys = o.takeHints(keys)
-		if len(keys) > 0 {
-			d, err := o.claim(ctx, keys, found)
-			if err != nil || len(d.Messages) > 0 {
-				return d, err
-			}
-			continue
+		if len(keys) == 0 {
+			return nil, nil
 		}
-		wait := time.NewTimer(min(max(0, o.nextPoll.Sub(o.p.now())), o.interval))
-		select {
-		case <-ctx.Done():
-			wait.Stop()
-			return nil, ctx.Err()
-		case key := <-o.p.hinted:
-			o.p.hint(key) // back to the others
-		case <-wait.C:
+		d, err := o.claim(ctx, keys, found)
+		if err != nil || len(d.Messages) > 0 {
+			return d, err
 		}
-		wait.Stop()
 	}
 }
 
@@ -127,7 +137,7 @@ func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 // that those who look at the same time seldom want the same.
 func (o *Outbox) poll(ctx context.Context, keys []string) ([]string, map[string]string, error) {
 	now := o.p.now()
-	page, err := o.p.store.ScanIndex(ctx, profile.OutboxIndex, "", profile.TimeValue(now.UnixMilli()+1), store.IndexEntry{}, 4*o.limit)
+	page, err := o.p.due(ctx, profile.OutboxIndex, now.UnixMilli(), 4*o.limit, &o.stuck)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -188,6 +198,9 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 		case records[i].Version == store.Absent:
 		case rec.Decode(o.p.def, key, records[i].Data) != nil:
 			delete(o.unsure, key)
+			if value, listed := found[key]; listed {
+				o.stuck.add(key, value)
+			}
 			continue // whoever updates the customer says so
 		case len(rec.Outbox()) > 0 && (rec.DueAt() <= now || rec.HeldUntil() > 0 && rec.HeldUntil() == o.unsure[key]):
 			for _, m := range rec.Outbox() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -34,8 +35,8 @@ parameters: { spender_revenue: 100 }
 
 // transitionTold is a message as whoever hears it sees it.
 type transitionTold struct {
-	Event, UserID, AnonymousID, MessageID string
-	Properties                            struct {
+	Event, UserID, AnonymousID, MessageID, Timestamp string
+	Properties                                       struct {
 		Segment, Reason string
 		EventID         string           `json:"event_id"`
 		Since           string           `json:"since"`
@@ -151,6 +152,39 @@ func TestSegmentsFollowMerges(t *testing.T) {
 	require.Equal(t, []Member{{ID: "u1"}}, members)
 }
 
+// TestWhatIsToldOfOneMomentIsToldApart: processes with other rules move a customer
+// to and fro within a millisecond.
+func TestWhatIsToldOfOneMomentIsToldApart(t *testing.T) {
+	s, err := embedded.Open(embedded.Options{Path: embedded.Memory})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	now := orderedAt.Add(time.Second)
+	var both []*Profiles
+	for _, revenue := range []string{"100", "300"} {
+		def, err := ReadDefinition(writeDefinition(t, strings.Replace(segmented, "spender_revenue: 100", "spender_revenue: "+revenue, 1)))
+		require.NoError(t, err)
+		p := New(def, s, service.MockResources())
+		p.now = func() time.Time { return now }
+		both = append(both, p)
+	}
+	apply(t, both[1], order("m", `"userId":"u1"`, 150))
+	for i := range 6 {
+		sweep(t, both[i%2])
+	}
+	now = now.Add(time.Second)
+	seen := map[string]bool{}
+	var last transitionTold
+	for _, m := range hear(t, both[0]) {
+		if m.Properties.Segment == "spender" {
+			require.False(t, seen[m.MessageID], "each has an id of its own")
+			require.False(t, m.Timestamp < last.Timestamp, "in the order of time")
+			seen[m.MessageID], last = true, m
+		}
+	}
+	require.Len(t, seen, 6)
+	require.False(t, last.Properties.New)
+}
+
 // TestNewRulesAreAppliedToAll: a definition with other rules, and a file with
 // other parameters, reach customers of whom nothing is heard, and say why.
 func TestNewRulesAreAppliedToAll(t *testing.T) {
@@ -179,6 +213,7 @@ segments:
 	other := New(def, p.store, service.MockResources())
 	other.now = now.Now
 	defer other.unfollow()
+	now.pass(time.Minute)
 	sweep(t, other)
 	require.ElementsMatch(t, []string{
 		"u1 Left active: definition", "u1 Left spender: definition", "u1 Entered buyer: definition",
@@ -191,6 +226,7 @@ segments:
 	last := New(none, p.store, service.MockResources())
 	last.now = now.Now
 	defer last.unfollow()
+	now.pass(time.Minute)
 	sweep(t, last)
 	require.Len(t, lines(hear(t, last)), 3, "without segments all are left")
 	n, err := p.store.CountIndex(context.Background(), profile.SegmentIndex+"buyer", "", "")
@@ -487,7 +523,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 	var mu sync.Mutex
 	history := map[string][]oracle.Event{}
 	heard := map[string]transitionTold{}
-	content := map[profile.MessageID]string{}
+	content := map[string]string{}
 	listening, stop := context.WithCancel(ctx)
 	var listeners sync.WaitGroup
 	listen := func(ctx context.Context, p *Profiles) {
@@ -500,14 +536,14 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 			}
 			mu.Lock()
 			for _, m := range d.Messages {
-				if old, again := content[m.ID]; again && old != string(m.Content) {
-					t.Errorf("another content for %v", m.ID)
-				}
-				content[m.ID] = string(m.Content)
 				var line transitionTold
 				if err := json.Unmarshal(m.Content, &line); err != nil {
 					t.Error(err)
 				}
+				if old, again := content[line.MessageID]; again && old != string(m.Content) {
+					t.Errorf("another content for %v", m.ID)
+				}
+				content[line.MessageID] = string(m.Content)
 				heard[line.MessageID] = line
 			}
 			mu.Unlock()
@@ -599,6 +635,18 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 				}
 				got[id][name] = true
 			}
+		}
+	}
+	for id := range want {
+		if !maps.Equal(want[id], got[id]) {
+			var all []string
+			for _, m := range heard {
+				if m.UserID == id {
+					all = append(all, content[m.MessageID])
+				}
+			}
+			slices.Sort(all)
+			t.Logf("%s is told:\n%s", id, strings.Join(all, "\n"))
 		}
 	}
 	require.Equal(t, want, got, "what was told adds up to what is")

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,10 +143,13 @@ func TestCircuit(t *testing.T) {
 		conf.OnCircuit = func(reason error) { changes = append(changes, fmt.Sprint(reason)) }
 		began := time.Now()
 		back := began.Add(10 * time.Minute)
+		var mu sync.Mutex
 		var tries []time.Time
 		s := New(conf, handler(func(r *http.Request) (*http.Response, error) {
 			if time.Now().Before(back) {
+				mu.Lock()
 				tries = append(tries, time.Now())
+				mu.Unlock()
 				return answer(r, 503, ""), nil
 			}
 			return answer(r, 200, ""), nil
