@@ -96,13 +96,6 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 		w.in = append(w.in[:0], in...)
 	}
 	for _, c := range changed {
-		// Who enters, leaves and enters within one moment would be told the same
-		// twice, and the second be taken for the first sent again.
-		if !c.in {
-			asOf = max(asOf, r.members[c.member].since+1)
-		}
-	}
-	for _, c := range changed {
 		since := asOf
 		if c.in {
 			j.Entered++

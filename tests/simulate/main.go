@@ -37,11 +37,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"gopkg.in/yaml.v3"
 
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
@@ -607,18 +609,35 @@ func (s *simulation) compareSegments(ctx context.Context, now int64) error {
 		s.say("segment %-20s %6d members by the index and %d in it, %d recomputed", segment.name, n, len(got), len(want))
 		for _, key := range slices.Sorted(maps.Keys(got)) {
 			if !want[key] {
-				s.say("UNEXPECTED member of %s: %s", segment.name, key)
+				s.say("UNEXPECTED member of %s: %s: %s", segment.name, key, s.held(ctx, key))
 			}
 			delete(want, key)
 		}
 		for _, key := range slices.Sorted(maps.Keys(want)) {
-			s.say("MISSING member of %s: %s", segment.name, key)
+			s.say("MISSING member of %s: %s: %s", segment.name, key, s.held(ctx, key))
 		}
 	}
 	if wrong > 0 {
 		return fmt.Errorf("%d segments are not as recomputed", wrong)
 	}
 	return nil
+}
+
+// held is what is held of a customer of the made-up shop, and of the last sweep.
+func (s *simulation) held(ctx context.Context, key string) string {
+	def, err := profiles.ReadDefinition(filepath.Join(s.dir, "profile.yaml"))
+	if err != nil {
+		return err.Error()
+	}
+	found, err := profiles.New(def, s.store, service.MockResources()).Export(ctx, profile.KeyID(key), "")
+	if err != nil {
+		return err.Error()
+	}
+	records, err := s.store.Load(ctx, []string{key, sweepRecord})
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s; its record has %d bytes; %s", found.JSON, len(records[0].Data), records[1].Data)
 }
 
 func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000") }
