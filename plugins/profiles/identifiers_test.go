@@ -264,19 +264,22 @@ func TestIdentifierIndexesAreRight(t *testing.T) {
 			require.Equal(t, recomputed(t, p, p.def.Identifiers), indexed(t, p, "address", "email", "mail", "phone"))
 		}
 		// Saying all of it again changes nothing, to the byte, once whatever it
-		// brings to those who were readmitted is in.
-		for range 2 {
+		// brings to those who were readmitted is in: what was refused comes in
+		// when it is said after the readmission, and may bring a readmission with
+		// it, each of which happens once.
+		for rounds := 0; ; rounds++ {
+			require.LessOrEqual(t, rounds, len(said), "it comes to rest")
+			before, _, err := s.Scan(ctx, "", 100)
+			require.NoError(t, err)
 			_, err = p.Update(ctx, slices.Clone(said))
 			require.NoError(t, err)
+			after, _, err := s.Scan(ctx, "", 100)
+			require.NoError(t, err)
+			require.Equal(t, recomputed(t, p, p.def.Identifiers), indexed(t, p, "address", "email", "mail", "phone"))
+			if slices.EqualFunc(before, after, func(a, b store.Entry) bool { return a.Key == b.Key && a.Version == b.Version }) {
+				break
+			}
 		}
-		before, _, err := s.Scan(ctx, "", 100)
-		require.NoError(t, err)
-		_, err = p.Update(ctx, slices.Clone(said))
-		require.NoError(t, err)
-		after, _, err := s.Scan(ctx, "", 100)
-		require.NoError(t, err)
-		require.Equal(t, before, after)
-		require.Equal(t, recomputed(t, p, p.def.Identifiers), indexed(t, p, "address", "email", "mail", "phone"))
 
 		// Whoever is found is who has the value, and nobody is found who shares it.
 		for i := range p.def.Identifiers {
