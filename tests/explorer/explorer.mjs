@@ -238,6 +238,8 @@ for (const [name, options] of Object.entries({
   await page.locator('details[data-name="revenue_90d"] summary').click();
   const wide = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
   assert.equal(wide, false, `${name} scrolls sideways`);
+  const cut = await page.locator("#process table").evaluate((t) => t.scrollWidth > t.parentElement.clientWidth);
+  assert.equal(cut, false, `${name} cuts off how long requests take`);
   await accessible(page, name);
   await page.evaluate(() => { document.activeElement.blur(); window.scrollTo(0, 0); });
   await shot(page, name);

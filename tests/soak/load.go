@@ -86,6 +86,28 @@ func (l *load) create(ctx context.Context) error {
 	})
 }
 
+// fillCache asks for so many whom there are not that what grows from then on is not
+// the cache, which keeps that there is nobody, too.
+func (l *load) fillCache(ctx context.Context) error {
+	const batch, batches = 1000, 250
+	return l.each(func(w *worker) error {
+		for n := w.number; n < batches; n += l.o.workers {
+			ids := make([]string, batch)
+			for i := range ids {
+				ids[i] = fmt.Sprintf("nobody-%d-%d", n, i)
+			}
+			body, err := json.Marshal(map[string]any{"ids": ids})
+			if err != nil {
+				return err
+			}
+			if err := w.do(ctx, http.MethodPost, "/api/customers/batch", string(body), http.StatusOK); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // drive asks at so many requests a second in all, or at as many as there can be
 // for a rate of 0. Latencies count from when a request was to be sent.
 func (l *load) drive(ctx context.Context, long time.Duration, rate float64) (total summary, err error) {

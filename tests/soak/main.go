@@ -90,6 +90,10 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	say("%d customers are made by %d writes", o.slots, o.slots)
+	if err := l.fillCache(ctx); err != nil {
+		return err
+	}
+	say("the cache of the API is full")
 	peak, err := l.drive(ctx, o.peak, 0)
 	if err != nil {
 		return err

@@ -65,8 +65,8 @@ func field(text []byte, name string) int64 {
 	return n
 }
 
-// flat compares the end of a run with its second fifth, by which caches are full.
-// Redis grows by what is erased, of which it remembers when, and by new events.
+// flat compares the last fifth of a run with its second. Redis grows by what is
+// erased, of which it remembers when, and by new events.
 func (m *memory) flat() error {
 	const least = 5 * time.Minute
 	var grew error
@@ -76,7 +76,7 @@ func (m *memory) flat() error {
 			return nil
 		}
 		early, late := median(m.bytes[i][n/5:2*n/5]), median(m.bytes[i][4*n/5:])
-		say("memory of %s: %d MiB early, %d MiB late, %d MiB at most", name, early>>20, late>>20, slices.Max(m.bytes[i])>>20)
+		say("memory of %s: %d MiB in the second fifth, %d MiB in the last, %d MiB at most", name, early>>20, late>>20, slices.Max(m.bytes[i])>>20)
 		if name != "Redis" && m.long >= least && float64(late) > 1.1*float64(early) {
 			grew = fmt.Errorf("the memory of the %s grew by more than a tenth", name)
 		}
