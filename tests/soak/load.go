@@ -328,7 +328,7 @@ func (l *load) verify(ctx context.Context, base string) error {
 				ID      string
 				Found   bool
 				Profile struct {
-					Traits struct{ FirstName, First_name string }
+					Traits struct{ FirstName string }
 				}
 			}
 		}
