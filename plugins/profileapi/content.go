@@ -180,6 +180,16 @@ func parseWhoAndWhen(rawQuery string) (question, *problem) {
 	return q, refusal
 }
 
+// parseBatchWhen reads the query string of a request for the content of many
+// customers.
+func parseBatchWhen(rawQuery string) (question, *problem) {
+	q, refusal := parseBatchQuestion(rawQuery)
+	if refusal == nil && len(q.Fields) > 0 {
+		refusal = badRequest("unknown_parameter", "the query string has a parameter other than as_of")
+	}
+	return q, refusal
+}
+
 // getContent answers with a block as a customer gets it.
 func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) int {
 	block, refusal := h.block(v.name)
@@ -370,29 +380,13 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	contentType := negotiate(r.Header["Accept"], typeJSON, typeNDJSON)
-	if contentType == "" {
-		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
-			message: "batches are served as " + typeJSON + " or " + typeNDJSON})
-	}
-	q, refusal := parseBatchQuestion(r.URL.RawQuery)
-	if refusal == nil && len(q.Fields) > 0 {
-		refusal = badRequest("unknown_parameter", "the query string has a parameter other than as_of")
-	}
+	b, refusal := h.readBatchRequest(w, r, parseBatchWhen)
 	if refusal != nil {
-		return refuse(w, r, refusal)
-	}
-	body, refusal := readBody(w, r, h.conf.limits.bodyBytes, typeJSON)
-	if refusal != nil {
-		return refuse(w, r, refusal)
-	}
-	ids, by, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
-	if q.By = by; refusal != nil {
 		return refuse(w, r, refusal)
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
-	results, refusal := h.readMany(ctx, ids, q)
+	results, refusal := h.readMany(ctx, b.ids, b.question)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -404,7 +398,7 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 	header["X-Content-Type-Options"] = valueNosniff
 	open, separator, end := `{"contents":[`, ",\n", "]}\n"
 	header["Content-Type"] = valueJSON
-	if contentType == typeNDJSON {
+	if b.contentType == typeNDJSON {
 		open, separator, end = "", "\n", "\n"
 		header["Content-Type"] = valueNDJSON
 	}
@@ -417,7 +411,7 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 		if i > 0 {
 			line = append(line, separator...)
 		}
-		line = h.appendContent(line, block, ids[i], &results[i], q, v.started, ctx)
+		line = h.appendContent(line, block, b.ids[i], &results[i], b.question, v.started, ctx)
 		if _, err := out.Write(line); err != nil {
 			return http.StatusOK // the client went away
 		}

@@ -149,6 +149,7 @@ func TestContentBatch(t *testing.T) {
 		require.Equal(t, c.status, s.do(t, "POST", c.path, c.body, "Content-Type: application/json").status, c.path)
 	}
 	require.Equal(t, 415, s.do(t, "POST", path, body).status)
+	require.Equal(t, "unknown_parameter", s.do(t, "POST", path+"?fields=traits", "x").code(t), "the query string is refused before the body is read")
 	require.Equal(t, 406, s.do(t, "POST", path, body, "Content-Type: application/json", "Accept: text/html").status)
 }
 

@@ -363,23 +363,35 @@ func release(buf *[]byte) {
 	}
 }
 
-// readBatch answers with many profiles.
-func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int {
-	contentType := negotiate(r.Header["Accept"], typeJSON, typeNDJSON)
-	if contentType == "" {
-		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
-			message: "batches are served as " + typeJSON + " or " + typeNDJSON})
+// batchRequest is what a batch read asks for, and in which form.
+type batchRequest struct {
+	question
+	ids         []string
+	contentType string // of the answer
+}
+
+// readBatchRequest reads a batch request. What is wrong with its query string,
+// which parse reads, is said before the body has arrived.
+func (h *handler) readBatchRequest(w http.ResponseWriter, r *http.Request, parse func(rawQuery string) (question, *problem)) (b batchRequest, refusal *problem) {
+	if b.contentType = negotiate(r.Header["Accept"], typeJSON, typeNDJSON); b.contentType == "" {
+		return b, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "batches are served as " + typeJSON + " or " + typeNDJSON}
 	}
-	q, refusal := parseBatchQuestion(r.URL.RawQuery)
-	if refusal != nil {
-		return refuse(w, r, refusal)
+	if b.question, refusal = parse(r.URL.RawQuery); refusal != nil {
+		return b, refusal
 	}
 	body, refusal := readBody(w, r, h.conf.limits.bodyBytes, typeJSON)
 	if refusal != nil {
-		return refuse(w, r, refusal)
+		return b, refusal
 	}
-	ids, by, refusal := parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
-	if q.By = by; refusal != nil {
+	b.ids, b.By, refusal = parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
+	return b, refusal
+}
+
+// readBatch answers with many profiles.
+func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int {
+	b, refusal := h.readBatchRequest(w, r, parseBatchQuestion)
+	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
 
@@ -387,22 +399,22 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 	// says nothing about how long an answer may take.
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
-	if contentType == typeNDJSON && len(ids) > linesAtOnce {
-		return h.streamBatch(ctx, w, r, ids, q)
+	if b.contentType == typeNDJSON && len(b.ids) > linesAtOnce {
+		return h.streamBatch(ctx, w, r, b.ids, b.question)
 	}
-	results, refusal := h.readMany(ctx, ids, q)
+	results, refusal := h.readMany(ctx, b.ids, b.question)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	refusals := h.refusals(q, results)
+	refusals := h.refusals(b.question, results)
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
 	w.Header()["Cache-Control"] = h.conf.cacheControl
-	if contentType == typeNDJSON {
-		*buf = appendBatch((*buf)[:0], "", "\n", "\n", ids, results, refusals)
+	if b.contentType == typeNDJSON {
+		*buf = appendBatch((*buf)[:0], "", "\n", "\n", b.ids, results, refusals)
 		return send(w, r, http.StatusOK, valueNDJSON, *buf)
 	}
-	*buf = appendBatch((*buf)[:0], `{"customers":[`, ",\n", "]}\n", ids, results, refusals)
+	*buf = appendBatch((*buf)[:0], `{"customers":[`, ",\n", "]}\n", b.ids, results, refusals)
 	return send(w, r, http.StatusOK, valueJSON, *buf)
 }
 

@@ -88,6 +88,7 @@ func TestRefusals(t *testing.T) {
 		{name: "batch of no type", method: "POST", path: "/api/customers/batch", body: `{"ids":["a"]}`, status: 415, code: "unsupported_media_type"},
 		{name: "batch zipped", method: "POST", path: "/api/customers/batch", body: "x", headers: []string{jsonBody, "Content-Encoding: gzip"}, status: 415, code: "unsupported_encoding"},
 		{name: "batch as CSV", method: "POST", path: "/api/customers/batch", body: `{"ids":["a"]}`, headers: []string{jsonBody, "Accept: text/csv"}, status: 406, code: "not_acceptable"},
+		{name: "batch of no fields", method: "POST", path: "/api/customers/batch?fields=", body: strings.Repeat(" ", 101), headers: []string{jsonBody}, status: 400, code: "invalid_fields"}, // before the body is read
 		{name: "batch too large", method: "POST", path: "/api/customers/batch", body: strings.Repeat(" ", 101), headers: []string{jsonBody}, status: 413, code: "body_too_large"},
 		{name: "batch of too many", method: "POST", path: "/api/customers/batch", body: `{"ids":["a","b","c","d"]}`, headers: []string{jsonBody}, status: 413, code: "too_many_ids"},
 		{name: "batch empty", method: "POST", path: "/api/customers/batch", body: `{"ids":[]}`, headers: []string{jsonBody}, status: 400, code: "invalid_body"},
