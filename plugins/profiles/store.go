@@ -88,10 +88,11 @@ func redisField() *service.ConfigField {
 			Default("profiles").
 			LintRule(`root = if this.string() == "" || this.string().re_match("[{}]") { [ "prefix must not be empty or have braces: write for example profiles" ] }`),
 		service.NewIntField(fieldShards).
-			Description("How many parts the store is split into, spread evenly over the slots of a cluster. It belongs to the data and cannot be changed later. Fewer make batches cheaper, more make the pieces a cluster is balanced in smaller.").
-			Default(256).
+			Description("How many parts the store is split into, spread evenly over the slots of a cluster; 0 is 64 in a cluster and 1 elsewhere. It belongs to the data and cannot be changed later. Every part is asked for what an index has, so fewer make reads by an identifier, looks for what is due and batches cheaper; more make the pieces a cluster is balanced in smaller: have ten or more for each primary there will ever be. A store on one server that shall be copied to a cluster one day needs the cluster's number from its beginning.").
+			Default(0).
+			Example(256).
 			Advanced().
-			LintRule(`root = if this < 1 || this > 16384 { [ "shards must be from 1 to 16384" ] }`),
+			LintRule(`root = if this < 0 || this > 16384 { [ "shards must be from 1 to 16384, or 0 for 64 in a cluster and 1 elsewhere" ] }`),
 		service.NewStringField(fieldIdleExpiry).
 			Description("Deletes the profile of a customer of whom nothing was heard for this long, such as `400d`. Empty keeps all of them.").
 			Default("").

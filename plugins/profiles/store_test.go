@@ -39,7 +39,7 @@ func TestLintStore(t *testing.T) {
 		{`{ redis: { url: "redis://a:1", read_replicas: true } }`, "read_replicas needs"},
 		{`{ redis: { url: "redis://a:1", prefix: "{x}" } }`, "braces"},
 		{`{ redis: { url: "redis://a:1", idle_expiry: a year } }`, "such as 30d"},
-		{`{ redis: { url: "redis://a:1", shards: 0 } }`, "from 1 to 16384"},
+		{`{ redis: { url: "redis://a:1", shards: -1 } }`, "from 1 to 16384"},
 		{`{ redis: { url: "redis://a:1", wait_replicas: -1 } }`, "0 or more"},
 		{`{ redis: { url: "redis://a:1", kind: single } }`, "single"},
 	} {

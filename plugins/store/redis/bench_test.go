@@ -20,6 +20,8 @@ const benchCustomers, benchBytes = 100_000, 700
 
 func benchKey(i int) string { return fmt.Sprintf("customer-%08d", i) }
 
+func benchValue(key string) string { return key + "@example.com" }
+
 // benchBatches draws distinct customers, some much more often than others.
 func benchBatches(size int) [][]string {
 	zipf := rand.NewZipf(rand.New(rand.NewPCG(1, 1)), 1.05, 20, benchCustomers-1)
@@ -87,7 +89,8 @@ func benchStores(b *testing.B, run func(b *testing.B, s *Store)) {
 			for first := 0; first < benchCustomers; first += 5_000 {
 				var changes []store.Change
 				for i := range 5_000 {
-					changes = append(changes, store.Change{Key: benchKey(first + i), Data: data})
+					key := benchKey(first + i)
+					changes = append(changes, store.Change{Key: key, Data: data, Index: []store.IndexEdit{{Index: "id/email", Value: benchValue(key)}}})
 				}
 				_, err := s.Commit(ctx, changes)
 				require.NoError(b, err)
@@ -179,30 +182,25 @@ func BenchmarkScanIndex(b *testing.B) {
 	})
 }
 
-// BenchmarkLookup looks for values of an index of 100,000. An operation is a
-// value.
+// BenchmarkLookup finds the customers of values, to be read next to BenchmarkLoad,
+// which reads as many records by their keys.
 func BenchmarkLookup(b *testing.B) {
-	s := open(b, single(b))
-	var changes []store.Change
-	for i := range 100_000 {
-		changes = append(changes, store.Change{Key: fmt.Sprintf("uc%d", i), Data: []byte("x"), Index: []store.IndexEdit{{Index: "id/email", Value: fmt.Sprintf("customer-%d@example.com", i)}}})
-		if len(changes) == 1000 {
-			_, err := s.Commit(ctx, changes)
-			require.NoError(b, err)
-			changes = changes[:0]
-		}
-	}
-	for _, size := range []int{1, 10, 100, 1000} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			values := make([]string, size)
-			for n := 0; n < b.N; n += size {
-				for i := range values {
-					values[i] = fmt.Sprintf("customer-%d@example.com", (n+i)%100_000)
+	benchStores(b, func(b *testing.B, s *Store) {
+		for _, size := range benchSizes {
+			b.Run(fmt.Sprint(size), func(b *testing.B) {
+				batches := benchBatches(size)
+				for _, batch := range batches {
+					for i := range batch {
+						batch[i] = benchValue(batch[i])
+					}
 				}
-				found, err := s.Lookup(ctx, "id/email", values, 2)
-				require.NoError(b, err)
-				require.Len(b, found[0], 1)
-			}
-		})
-	}
+				measured(b, s, size, func(i int) {
+					found, err := s.Lookup(ctx, "id/email", batches[i%len(batches)], 2)
+					if err != nil || len(found[size-1]) != 1 {
+						b.Fatal(err, found)
+					}
+				})
+			})
+		}
+	})
 }

@@ -292,7 +292,7 @@ func (s *Store) sweep(ctx context.Context, index string, entries []store.IndexEn
 		}
 		shard := s.keys.shard(e.Key)
 		c := byShard[shard]
-		if c == nil {
+		if c == nil || len(c.args) == maxCallChanges {
 			c = &call{script: sweepScript, shard: shard, keys: []string{s.keys.index(shard, index)}}
 			byShard[shard] = c
 			calls = append(calls, c)

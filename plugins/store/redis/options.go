@@ -50,11 +50,13 @@ type Options struct {
 	// prefixes can share a Redis.
 	Prefix string
 
-	// Shards is the number of parts the store is split into (default 256),
-	// spread evenly over a cluster's slots: each part is in one slot, with its
-	// records and its share of every index, which is what makes a change
-	// atomic. It belongs to the data and cannot be changed later. Fewer make
-	// batches cheaper, more make the pieces a cluster is balanced in smaller.
+	// Shards is the number of parts the store is split into (default 64 in a
+	// cluster, 1 elsewhere), spread evenly over a cluster's slots: each part is
+	// in one slot, with its records and its share of every index, which is what
+	// makes a change atomic. It belongs to the data and cannot be changed later.
+	// Every part is asked for what an index has, so fewer make lookups, scans of
+	// indexes and batches cheaper; more make the pieces a cluster is balanced in
+	// smaller. One server has nothing to balance.
 	Shards int
 
 	// IdleExpiry deletes a record that was not written for this long. The
@@ -87,7 +89,7 @@ type Options struct {
 
 const (
 	defaultPrefix         = "profiles"
-	defaultShards         = 256
+	clusterShards         = 64
 	defaultMaxRecordBytes = 16 << 20
 	maxRecordBytes        = 256 << 20
 	defaultWaitTimeout    = time.Second
@@ -103,7 +105,10 @@ func (o Options) withDefaults() (Options, error) {
 		o.Prefix = defaultPrefix
 	}
 	if o.Shards == 0 {
-		o.Shards = defaultShards
+		o.Shards = 1
+		if o.Mode == Cluster {
+			o.Shards = clusterShards
+		}
 	}
 	if o.MaxRecordBytes == 0 {
 		o.MaxRecordBytes = defaultMaxRecordBytes
