@@ -1,28 +1,26 @@
 package content
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/follow"
 )
 
 // Folder is the blocks of a folder, one a file. It follows its files: a folder
 // in which anything is wrong is never taken, the last good one stays.
 type Folder struct {
+	*follow.Files[map[string]string] // by what they hold
+
 	path   string
 	names  func(definition string) (Names, error)
 	blocks atomic.Pointer[map[string]*Block]
-
-	mu      sync.Mutex
-	settled map[string]string // what the files held when they were last read as blocks
-	pending map[string]string // what they held at the last check, if something else
 }
 
 // maxBlocks bounds the files of a folder.
@@ -36,7 +34,12 @@ func Open(path string, names func(definition string) (Names, error)) (*Folder, e
 	if err != nil {
 		return nil, fmt.Errorf("content: %w; write the path of a folder of content blocks", err)
 	}
-	return f, f.take(files)
+	f.Files, err = follow.Open(files, follow.Source[map[string]string]{
+		Look: func(map[string]string) (map[string]string, error) { return f.read() },
+		Same: maps.Equal[map[string]string, map[string]string],
+		Take: func(files map[string]string) (map[string]string, error) { return files, f.take(files) },
+	})
+	return f, err
 }
 
 // Block returns the block of a name.
@@ -105,7 +108,6 @@ func files(dir string) ([]string, error) {
 
 // take makes blocks of files, if nothing is wrong with any.
 func (f *Folder) take(files map[string]string) error {
-	f.settled, f.pending = files, nil
 	blocks := map[string]*Block{}
 	var errs []error
 	for path, text := range files {
@@ -127,61 +129,6 @@ func (f *Folder) take(files map[string]string) error {
 	}
 	f.blocks.Store(&blocks)
 	return nil
-}
-
-// Check looks whether the files have changed, and tells whether it read them
-// anew; the error is why they were not taken. Changed files are read at the
-// first Check that finds them as the one before did, so that a file still
-// being written is not taken for a block.
-func (f *Folder) Check() (reloaded bool, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now, err := f.read()
-	if err != nil {
-		// Files that cannot be read now may be next time. Whether this was
-		// said before is told by what is pending.
-		said := f.pending != nil && len(f.pending) == 0
-		f.pending = map[string]string{}
-		return !said, err
-	}
-	switch {
-	case equal(now, f.settled):
-		f.pending = nil
-		return false, nil
-	case !equal(now, f.pending):
-		f.pending = now
-		return false, nil
-	}
-	return true, f.take(now)
-}
-
-func equal(a, b map[string]string) bool {
-	if len(a) != len(b) || a == nil || b == nil {
-		return false
-	}
-	for path, text := range a {
-		if other, ok := b[path]; !ok || other != text {
-			return false
-		}
-	}
-	return true
-}
-
-// Follow checks the files at every interval until ctx ends, and calls reloaded
-// after each time it read them anew.
-func (f *Folder) Follow(ctx context.Context, interval time.Duration, reloaded func(error)) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if ok, err := f.Check(); ok {
-				reloaded(err)
-			}
-		}
-	}
 }
 
 // Lint returns what is wrong with the blocks of a folder.

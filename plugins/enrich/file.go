@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/follow"
 )
 
 const (
@@ -24,20 +25,16 @@ func reloadField() *service.ConfigField {
 }
 
 // file is what a file holds, read anew when the file changes. One that cannot
-// be read is never taken: what was read last stays.
+// be read is never taken: what was read last stays. It is compared by what the
+// file system says of it, as it may be large.
 type file[T any] struct {
 	path string
 	read func(raw []byte) (T, error)
 	// maxBytes is the largest file that is taken.
 	maxBytes int64
-	reloaded func(error)
 
 	content atomic.Pointer[T]
 	version atomic.Uint64
-
-	mu      sync.Mutex
-	settled os.FileInfo // of the file as it was last read
-	pending os.FileInfo // of the file at the last look, if it was another
 
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -45,8 +42,22 @@ type file[T any] struct {
 
 // openFile reads a file and follows it.
 func openFile[T any](path string, interval time.Duration, maxBytes int64, read func([]byte) (T, error), reloaded func(error)) (*file[T], error) {
-	f := &file[T]{path: path, read: read, maxBytes: maxBytes, reloaded: reloaded, stop: func() {}, stopped: make(chan struct{})}
-	if err := f.load(); err != nil {
+	f := &file[T]{path: path, read: read, maxBytes: maxBytes, stop: func() {}, stopped: make(chan struct{})}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	files, err := follow.Open(info, follow.Source[os.FileInfo]{
+		Look: func(settled os.FileInfo) (os.FileInfo, error) {
+			if info := follow.Info(path); info != nil {
+				return info, nil
+			}
+			return settled, nil // between two versions there may be none
+		},
+		Same: follow.SameInfo,
+		Take: func(info os.FileInfo) (os.FileInfo, error) { return info, f.load(info) },
+	})
+	if err != nil {
 		return nil, err
 	}
 	if interval <= 0 {
@@ -57,29 +68,12 @@ func openFile[T any](path string, interval time.Duration, maxBytes int64, read f
 	f.stop = stop
 	go func() {
 		defer close(f.stopped)
-		ticker := time.NewTicker(interval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				if ok, err := f.check(); ok {
-					f.reloaded(err)
-				}
-			}
-		}
+		files.Follow(ctx, interval, reloaded)
 	}()
 	return f, nil
 }
 
-func (f *file[T]) load() error {
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return err
-	}
-	// The next look is held against this one, whatever comes of it.
-	f.settled, f.pending = info, nil
+func (f *file[T]) load(info os.FileInfo) error {
 	if info.Size() > f.maxBytes {
 		return fmt.Errorf("%s is larger than the %d bytes that are allowed: raise max_file_bytes", f.path, f.maxBytes)
 	}
@@ -96,30 +90,6 @@ func (f *file[T]) load() error {
 	f.content.Store(&content)
 	f.version.Add(1)
 	return nil
-}
-
-// check looks whether the file has changed, and tells whether it was read anew.
-// A file is compared by what the file system says of it, as it may be large;
-// the swapped symbolic links of a Kubernetes ConfigMap are followed.
-func (f *file[T]) check() (read bool, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now, err := os.Stat(f.path)
-	switch {
-	case err != nil:
-		return false, nil // between two versions there may be none
-	case same(now, f.settled):
-		f.pending = nil
-		return false, nil
-	case f.pending == nil || !same(now, f.pending):
-		f.pending = now
-		return false, nil
-	}
-	return true, f.load()
-}
-
-func same(a, b os.FileInfo) bool {
-	return a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && os.SameFile(a, b)
 }
 
 func (f *file[T]) get() T { return *f.content.Load() }

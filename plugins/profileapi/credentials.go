@@ -1,7 +1,6 @@
 package profileapi
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,12 +9,12 @@ import (
 	"math"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"golang.org/x/time/rate"
 
+	"github.com/connect-personalize/connect-personalize/plugins/follow"
 	"github.com/connect-personalize/connect-personalize/plugins/specfile"
 )
 
@@ -289,21 +288,20 @@ type rotation struct {
 	inline *credentials
 	guard  *guard
 	log    *service.Logger
-
-	mu      sync.Mutex
-	settled [sha256.Size]byte // what was last taken, or refused
-	pending [sha256.Size]byte // what was there at the last look, if something else
+	files  *follow.Files[[sha256.Size]byte]
 }
 
-// rotationInterval is how often the file is looked at. It is compared by what
-// it holds rather than watched, which sees every change on network drives, on
-// bind mounts and in the swapped links of a Kubernetes Secret alike.
+// rotationInterval is how often the file is looked at.
 const rotationInterval = 2 * time.Second
 
 // start takes the file as it is now.
-func (f *rotation) start() error {
-	f.settled = f.look()
-	return f.take()
+func (f *rotation) start() (err error) {
+	f.files, err = follow.Open(f.look(), follow.Source[[sha256.Size]byte]{
+		Look: func([sha256.Size]byte) ([sha256.Size]byte, error) { return f.look(), nil },
+		Same: func(a, b [sha256.Size]byte) bool { return a == b },
+		Take: func(now [sha256.Size]byte) ([sha256.Size]byte, error) { return now, f.take() },
+	})
+	return err
 }
 
 // look returns a hash of what the file holds, that of nothing without a file.
@@ -331,23 +329,9 @@ func (f *rotation) take() error {
 	return nil
 }
 
-// check looks whether the file has changed and takes it if so. A change is
-// taken at the first look that finds it as the one before did, so that a file
-// still being written is not taken for one with half its tokens.
-func (f *rotation) check() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now := f.look()
-	switch {
-	case bytes.Equal(now[:], f.settled[:]):
-		f.pending = f.settled
-		return
-	case !bytes.Equal(now[:], f.pending[:]):
-		f.pending = now
-		return
-	}
-	f.settled = now
-	if err := f.take(); err != nil {
+// reloaded tells of a file that was read anew.
+func (f *rotation) reloaded(err error) {
+	if err != nil {
 		f.log.Errorf("The tokens in use stay as they were: %v", withoutPathError(err))
 		return
 	}
@@ -365,16 +349,7 @@ func withoutPathError(err error) error {
 	return err
 }
 
-// follow checks the file until ctx ends.
+// follow keeps the credentials as the file is until ctx ends.
 func (f *rotation) follow(ctx context.Context) {
-	ticker := time.NewTicker(rotationInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			f.check()
-		}
-	}
+	f.files.Follow(ctx, rotationInterval, f.reloaded)
 }

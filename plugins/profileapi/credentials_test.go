@@ -52,7 +52,7 @@ func TestTokensFileIsFollowed(t *testing.T) {
 	one := func(name string) string { return "tokens: [ { name: " + name + ", sha256: " + hashOf(name) + " } ]\n" }
 	write(one("old"))
 	s := serve(t, withProfiles("c1"), "tokens_file: "+path+"\ntokens: [ { name: always, sha256: "+hashOf("always")+" } ]")
-	look := func() { s.rotation.check() }
+	look := s.lookAtTokens
 	status := func(token string) int { return s.do(t, "GET", "/api/customer/c1", "", bearer(token)).status }
 	require.Equal(t, []int{200, 401, 200}, []int{status("old"), status("new"), status("always")})
 
@@ -91,6 +91,13 @@ func TestTokensFileIsFollowed(t *testing.T) {
 	look()
 	require.Equal(t, []int{401, 200}, []int{status("new"), status("always")})
 	require.Equal(t, 401, s.do(t, "GET", "/api/customer/c1", "").status)
+}
+
+// lookAtTokens is what happens at every interval.
+func (s *server) lookAtTokens() {
+	if reloaded, err := s.rotation.files.Check(); reloaded {
+		s.rotation.reloaded(err)
+	}
 }
 
 func TestTokensFileIsNeeded(t *testing.T) {
@@ -141,8 +148,8 @@ func TestRateLimit(t *testing.T) {
 	// A file that changes gives nobody a fresh limit, unless it is another.
 	replace := func(text string) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		s.rotation.check()
-		s.rotation.check()
+		s.lookAtTokens()
+		s.lookAtTokens()
 	}
 	replace(limited + "signing_keys: [ { name: k, secret: " + secret + " } ]")
 	require.Equal(t, 429, get("limited").status)

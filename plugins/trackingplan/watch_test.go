@@ -1,11 +1,9 @@
 package trackingplan
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -91,24 +89,4 @@ func TestWatcher(t *testing.T) {
 func TestWatchNeedsAGoodPlan(t *testing.T) {
 	_, err := Watch(writePlan(t, "name: test"), 3)
 	require.ErrorContains(t, err, "a plan needs events")
-}
-
-func TestFollow(t *testing.T) {
-	path := writePlan(t, watchedPlan, "schemas/a.json", `{}`)
-	w, err := Watch(path, 3)
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(t.Context())
-	reloads, done := make(chan error), make(chan struct{})
-	go func() {
-		defer close(done)
-		w.Follow(ctx, time.Millisecond, func(err error) { reloads <- err })
-	}()
-	require.NoError(t, os.WriteFile(path, []byte("name: test\nversion: 2\nevents: { A: }\n"), 0o600))
-	require.NoError(t, <-reloads)
-	require.Equal(t, "2", w.Plan().Version)
-	require.NoError(t, os.WriteFile(path, []byte("no plan"), 0o600))
-	require.Error(t, <-reloads)
-	require.Equal(t, "2", w.Plan().Version)
-	stop()
-	<-done
 }
