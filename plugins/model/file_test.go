@@ -1,11 +1,9 @@
 package model
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -85,35 +83,6 @@ func TestFileFollowsGoodParametersOnly(t *testing.T) {
 	require.NoError(t, os.Rename(other, path))
 	check(false, "", 3)
 	check(true, "", 4)
-}
-
-func TestFollow(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "bg_nbd.yaml")
-	write(t, path, bgnbd(1), 0)
-	f, err := Open[BGNBD](path)
-	require.NoError(t, err)
-
-	ctx, cancel := context.WithCancel(context.Background())
-	ticks := make(chan time.Time)
-	told := make(chan error, 10)
-	var following sync.WaitGroup
-	following.Go(func() { f.Follow(ctx, ticks, func(err error) { told <- err }) })
-
-	ticks <- time.Time{}
-	write(t, path, bgnbd(2), 1)
-	ticks <- time.Time{}
-	ticks <- time.Time{}
-	require.NoError(t, <-told)
-	require.Equal(t, 2.0, f.Current().R)
-	write(t, path, "model: bg_nbd", 2)
-	for range 5 {
-		ticks <- time.Time{}
-	}
-	cancel()
-	following.Wait()
-	require.Error(t, <-told)
-	require.Empty(t, told)
-	require.Equal(t, 2.0, f.Current().R)
 }
 
 func TestSaveReplacesTheFileAsAWhole(t *testing.T) {

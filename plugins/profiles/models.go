@@ -79,8 +79,9 @@ func modelFields() []*service.ConfigField {
 
 // follower is a parameter file that is read again when it changes.
 type follower interface {
-	Follow(ctx context.Context, ticks <-chan time.Time, reloaded func(error))
 	Path() string
+	Check() (reloaded bool, err error)
+	Follow(ctx context.Context, interval time.Duration, reloaded func(error))
 }
 
 // openModel opens a parameter file and notes it among those to follow.
@@ -229,12 +230,8 @@ func resultOf(h feature.PurchaseHistory, v float64) feature.Result {
 // follow keeps the parameters of models and segments up to date until ctx ends.
 func (p *Profiles) follow(ctx context.Context) {
 	for _, file := range p.files {
-		ticker := time.NewTicker(modelInterval)
-		p.following.Add(1)
-		go func() {
-			defer p.following.Done()
-			defer ticker.Stop()
-			file.Follow(ctx, ticker.C, func(err error) {
+		p.following.Go(func() {
+			file.Follow(ctx, modelInterval, func(err error) {
 				if err != nil {
 					p.log.Errorf("The parameters in %s are not taken, the last good ones are kept: %v", file.Path(), err)
 				} else {
@@ -242,6 +239,6 @@ func (p *Profiles) follow(ctx context.Context) {
 					p.log.Infof("Took new parameters from %s", file.Path())
 				}
 			})
-		}()
+		})
 	}
 }

@@ -164,11 +164,11 @@ func TestNewRulesAreAppliedToAll(t *testing.T) {
 	hear(t, p)
 
 	require.NoError(t, os.WriteFile(file, []byte("spender_revenue: 50.5\n"), 0o600))
-	follow(t, p)
+	follow(p)
 	sweep(t, p)
 	require.Equal(t, []string{"u1 Entered spender: parameter"}, lines(hear(t, p)))
 	require.NoError(t, os.WriteFile(file, []byte("spender_revenue: much: more\n"), 0o600))
-	follow(t, p)
+	follow(p)
 	require.Equal(t, 50.5, p.def.Segments.Parameters().Values["spender_revenue"], "a wrong file is not taken")
 
 	def, err := ReadDefinition(writeDefinition(t, shop+`
@@ -201,19 +201,11 @@ segments:
 
 // follow makes the profiles look at their files, twice, as the first look may
 // find one that is being written.
-func follow(t testing.TB, p *Profiles) {
+func follow(p *Profiles) {
 	for _, f := range p.files {
-		ctx, cancel := context.WithCancel(context.Background())
-		ticks := make(chan time.Time)
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			f.Follow(ctx, ticks, func(error) {})
-		}()
-		ticks <- time.Time{}
-		ticks <- time.Time{}
-		cancel()
-		<-ended
+		for range 2 {
+			_, _ = f.Check()
+		}
 	}
 }
 
@@ -543,7 +535,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 					}
 				}
 				if b%10 == 5 {
-					follow(t, p)
+					follow(p)
 					s := sweeper{p: p, interval: time.Millisecond}
 					if err := s.turn(ctx); err != nil {
 						t.Error(err)
@@ -554,7 +546,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 	}
 	all.Wait()
 	for _, p := range writers {
-		follow(t, p)
+		follow(p)
 		require.Equal(t, 100.0, p.def.Segments.Parameters().Values["spender_revenue"])
 	}
 	end := time.Now()

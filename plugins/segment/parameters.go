@@ -2,7 +2,6 @@ package segment
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,10 +9,11 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/follow"
 )
 
 // Parameters are the named values that rules read. They do not change; a file
@@ -72,20 +72,27 @@ func (p *Parameters) with(others map[string]any) (*Parameters, error) {
 // booleans by name. A file that is wrong is never taken: the last good
 // parameters stay.
 type File struct {
+	*follow.Files[string] // by the text
+
 	path    string
 	base    *Parameters
 	current atomic.Pointer[Parameters]
-
-	taken []byte    // the text last read
-	seen  time.Time // the time of the file when it was
-	size  int64
 }
 
 // OpenFile reads the file at path. Its parameters take the place of those of
 // the same name in base.
 func OpenFile(path string, base *Parameters) (*File, error) {
 	f := &File{path: path, base: base}
-	if _, err := f.load(); err != nil {
+	text, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	f.Files, err = follow.Open(text, follow.Source[string]{
+		Look: func(string) (string, error) { return f.read() },
+		Same: func(a, b string) bool { return a == b },
+		Take: func(text string) (string, error) { return text, f.take(text) },
+	})
+	if err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -100,40 +107,31 @@ func (f *File) Current() *Parameters { return f.current.Load() }
 // maxFile bounds the size of a file of parameters.
 const maxFile = 1 << 20
 
-// load reads the file if its time or size changed, and tells whether its text
-// is another than before.
-func (f *File) load() (changed bool, err error) {
+func (f *File) read() (string, error) {
 	info, err := os.Stat(f.path)
 	if err != nil {
-		told := f.seen.IsZero()
-		f.seen, f.size = time.Time{}, 0
-		return !told, fmt.Errorf("parameters file: %w", err)
+		return "", fmt.Errorf("parameters file: %w", err)
 	}
-	if info.ModTime().Equal(f.seen) && info.Size() == f.size {
-		return false, nil
-	}
-	f.seen, f.size = info.ModTime(), info.Size()
 	if info.Size() > maxFile {
-		return true, fmt.Errorf("parameters file %s has %d bytes; write at most %d", f.path, info.Size(), maxFile)
+		return "", fmt.Errorf("parameters file %s has %d bytes; write at most %d", f.path, info.Size(), maxFile)
 	}
 	text, err := os.ReadFile(f.path)
 	if err != nil {
-		return true, fmt.Errorf("parameters file: %w", err)
+		return "", fmt.Errorf("parameters file: %w", err)
 	}
-	if f.current.Load() != nil && bytes.Equal(text, f.taken) {
-		return false, nil
-	}
-	f.taken = text
-	p, err := f.parse(text)
-	if err != nil {
-		return true, err
-	}
-	f.current.Store(p)
-	return true, nil
+	return string(text), nil
 }
 
-func (f *File) parse(text []byte) (*Parameters, error) {
-	values, err := ParseFile(text)
+func (f *File) take(text string) error {
+	p, err := f.parse(text)
+	if err == nil {
+		f.current.Store(p)
+	}
+	return err
+}
+
+func (f *File) parse(text string) (*Parameters, error) {
+	values, err := ParseFile([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("parameters file %s: %w", f.path, err)
 	}
@@ -167,19 +165,4 @@ func ParseFile(text []byte) (map[string]any, error) {
 		return nil, err
 	}
 	return p.Values, nil
-}
-
-// Follow reads the file again when it changed, looking at every tick until ctx
-// ends, and calls reloaded each time.
-func (f *File) Follow(ctx context.Context, ticks <-chan time.Time, reloaded func(error)) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticks:
-			if changed, err := f.load(); changed {
-				reloaded(err)
-			}
-		}
-	}
 }
