@@ -11,6 +11,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/trackingplan"
 )
 
@@ -216,7 +217,7 @@ func (c *checker) event(at *yaml.Node, about string) bool {
 		names = append(names, p.EventNames()...)
 	}
 	hint := ""
-	if n := trackingplan.Nearest(at.Value, names); n != "" {
+	if n := spelling.Nearest(at.Value, names); n != "" {
 		hint = fmt.Sprintf("; did you mean %q?", n)
 	}
 	c.errorf(at, "%sthe tracking plan %s has no event %q%s", about, c.named(), at.Value, hint)

@@ -22,6 +22,8 @@ import (
 	"github.com/valyala/fastjson"
 	"gopkg.in/yaml.v2"
 	yamlv3 "gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // Type is what a block gives.
@@ -240,7 +242,7 @@ func (f *file) fields(n *yamlv3.Node, known ...string) map[string]*yamlv3.Node {
 		}
 		switch {
 		case !slices.Contains(known, key.Value):
-			f.fail(key.Line, "there is no field %q; use %s%s", key.Value, strings.Join(known, ", "), didYouMean(key.Value, known))
+			f.fail(key.Line, "there is no field %q; use %s%s", key.Value, strings.Join(known, ", "), spelling.Hint(key.Value, known))
 		case out[key.Value] != nil:
 			f.fail(key.Line, "the field %q is there twice", key.Value)
 		default:
@@ -304,7 +306,7 @@ func (f *file) read(root *yamlv3.Node, names func(string) (Names, error)) {
 	case n == nil:
 		f.fail(root.Line, "the block has no type; write type: html or type: text")
 	case n.Value != string(HTML) && n.Value != string(Text):
-		f.fail(n.Line, "type must be html or text%s", didYouMean(n.Value, []string{string(HTML), string(Text)}))
+		f.fail(n.Line, "type must be html or text%s", spelling.Hint(n.Value, []string{string(HTML), string(Text)}))
 	default:
 		b.Type = Type(n.Value)
 	}
@@ -363,7 +365,7 @@ func (f *file) defaults(n *yamlv3.Node, what string, known []string) yaml.MapSli
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if name := n.Content[i]; known != nil && !slices.Contains(known, name.Value) {
-			f.fail(name.Line, "there is no %s %q%s", what, name.Value, didYouMean(name.Value, known))
+			f.fail(name.Line, "there is no %s %q%s", what, name.Value, spelling.Hint(name.Value, known))
 		}
 	}
 	text, err := toJSON(n)
@@ -386,11 +388,11 @@ func (f *file) require(n *yamlv3.Node) {
 	case n.Value == "segments":
 	case part == "traits" && named && name != "":
 		if f.names.Traits != nil && !slices.Contains(f.names.Traits, name) {
-			f.fail(n.Line, "there is no trait %q%s", name, didYouMean(name, f.names.Traits))
+			f.fail(n.Line, "there is no trait %q%s", name, spelling.Hint(name, f.names.Traits))
 		}
 	case part == "features" && named && name != "":
 		if f.names.Features != nil && !slices.Contains(f.names.Features, name) {
-			f.fail(n.Line, "there is no feature %q%s", name, didYouMean(name, f.names.Features))
+			f.fail(n.Line, "there is no feature %q%s", name, spelling.Hint(name, f.names.Features))
 		}
 	default:
 		f.fail(n.Line, "requires lists names such as traits.first_name or features.orders_30d")
@@ -483,7 +485,7 @@ func (f *file) sampleProfile(s *Sample, n *yamlv3.Node) {
 		}
 		for i := 0; i < len(part.node.Content); i += 2 {
 			if name := part.node.Content[i]; !slices.Contains(part.known, name.Value) {
-				f.fail(name.Line, "there is no %s %q%s", part.what, name.Value, didYouMean(name.Value, part.known))
+				f.fail(name.Line, "there is no %s %q%s", part.what, name.Value, spelling.Hint(name.Value, part.known))
 			}
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // Names are what a profile has.
@@ -57,7 +59,7 @@ func (s *scope) expression(c *compiler, line int, source string) {
 		}
 		if i > 0 && tokens[i-1].text == "|" {
 			if _, ok := filterNames[t.text]; !ok {
-				c.fail(line, "there is no filter %q%s", t.text, didYouMean(t.text, filterList))
+				c.fail(line, "there is no filter %q%s", t.text, spelling.Hint(t.text, filterList))
 			}
 			continue
 		}
@@ -90,7 +92,7 @@ func (s *scope) name(c *compiler, line int, name, member string, found bool) {
 		return
 	}
 	if !slices.Contains(parts, name) {
-		hint := didYouMean(name, append(slices.Clone(parts), s.assigned...))
+		hint := spelling.Hint(name, append(slices.Clone(parts), s.assigned...))
 		switch {
 		case slices.Contains(s.known.Features, name):
 			hint = fmt.Sprintf("; write features.%s", name)
@@ -117,7 +119,7 @@ func (s *scope) name(c *compiler, line int, name, member string, found bool) {
 
 func (s *scope) member(c *compiler, line int, what, name string, all []string) {
 	if all != nil && !slices.Contains(all, name) {
-		c.fail(line, "there is no %s %q%s", what, name, didYouMean(name, all))
+		c.fail(line, "there is no %s %q%s", what, name, spelling.Hint(name, all))
 	}
 }
 
@@ -168,43 +170,4 @@ func isNameStart(c byte) bool {
 func isName(s string) bool {
 	l := lex(s)
 	return len(l) == 1 && l[0].name
-}
-
-// didYouMean suggests what somebody may have meant to write, empty if nothing
-// comes close.
-func didYouMean(name string, all []string) string {
-	best, distance := "", len(name)/3+2
-	for _, candidate := range all {
-		if d := editDistance(name, candidate, distance); d < distance {
-			best, distance = candidate, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// editDistance counts the letters to change, at most limit.
-func editDistance(a, b string, limit int) int {
-	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
-		return limit
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/osteele/liquid/expressions"
 	"github.com/osteele/liquid/parser"
+
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // The library parses a template and evaluates its expressions. What stands
@@ -300,7 +302,7 @@ func (c *compiler) tag(nodes []node, n *parser.ASTTag) []node {
 	case "include", "render", "layout":
 		c.fail(line, "a block stands for itself: %s is not available; write its text here", n.Name)
 	default:
-		c.fail(line, "there is no tag %q; use one of %s%s", n.Name, strings.Join(tagNames, ", "), didYouMean(n.Name, tagNames))
+		c.fail(line, "there is no tag %q; use one of %s%s", n.Name, strings.Join(tagNames, ", "), spelling.Hint(n.Name, tagNames))
 	}
 	return nodes
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // The kinds of feature that are computed from other features and from traits.
@@ -46,7 +47,7 @@ func (b *builder) order() {
 			if j, ok := b.byName[name]; ok {
 				f.needs = append(f.needs, j)
 			} else {
-				b.errs = append(b.errs, &SpecError{f.position, f.Name, fmt.Errorf("there is no feature %q%s", name, Suggest(name, slices.Collect(maps.Keys(b.byName))))})
+				b.errs = append(b.errs, &SpecError{f.position, f.Name, fmt.Errorf("there is no feature %q%s", name, spelling.Hint(name, slices.Sorted(maps.Keys(b.byName))))})
 			}
 		}
 	}
@@ -75,42 +76,6 @@ func (b *builder) order() {
 	for i := range b.Features {
 		visit(i)
 	}
-}
-
-// Suggest returns a hint at the known name that is nearest to one that does not
-// exist, empty if none is near.
-func Suggest(name string, names []string) string {
-	best, nearest := "", len(name)/2+1
-	for _, known := range names {
-		if d := distance(name, known); d < nearest || d == nearest && known < best {
-			best, nearest = known, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// distance is the Levenshtein distance of two names.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // Any returns a value as encoding/json decodes it.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 )
@@ -102,7 +102,7 @@ func (e *UnknownIdentifierError) Error() string {
 	if len(e.Declared) == 0 {
 		return "customers are found by their ids alone: the definition of the profiles has no identifiers"
 	}
-	return fmt.Sprintf("there is no identifier %q%s; there are %s", e.Name, feature.Suggest(e.Name, e.Declared), strings.Join(e.Declared, ", "))
+	return fmt.Sprintf("there is no identifier %q%s; there are %s", e.Name, spelling.Hint(e.Name, e.Declared), strings.Join(e.Declared, ", "))
 }
 
 // ErrAmbiguous is the result of a read by a value that several customers have.

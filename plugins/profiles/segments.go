@@ -11,6 +11,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
 	"github.com/connect-personalize/connect-personalize/plugins/segment"
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -152,7 +153,7 @@ func (p *Profiles) knowSegment(name string) error {
 		return &UnknownSegmentError{name, "; the definition has no segments"}
 	}
 	if _, ok := p.def.Segments.Lookup(name); !ok {
-		return &UnknownSegmentError{name, feature.Suggest(name, p.def.Segments.Names())}
+		return &UnknownSegmentError{name, spelling.Hint(name, p.def.Segments.Names())}
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
 	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
@@ -135,7 +135,7 @@ func (p *Profiles) WhatIf(ctx context.Context, q Question, progress func(custome
 					names = append(names, r.Name)
 				}
 			}
-			return nil, fmt.Errorf("there is no trigger %q%s", q.Trigger, feature.Suggest(q.Trigger, names))
+			return nil, fmt.Errorf("there is no trigger %q%s", q.Trigger, spelling.Hint(q.Trigger, names))
 		}
 		t.triggers = &Triggers{p: p}
 		var err error

@@ -14,6 +14,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // Spec is a segment as somebody wrote it.
@@ -188,7 +189,7 @@ func (s *Set) link(seg *Segment, features *feature.Definition, names Names, comp
 		}
 		for _, name := range read {
 			if !kind.take(name) {
-				errs = append(errs, fmt.Errorf("there is no %s %q%s", kind.one, name, feature.Suggest(name, kind.known())))
+				errs = append(errs, fmt.Errorf("there is no %s %q%s", kind.one, name, spelling.Hint(name, kind.known())))
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/valyala/fastjson"
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // Status is what a plan makes of an event.
@@ -187,7 +188,7 @@ func (p *Plan) unplanned(v *fastjson.Value, name []byte) Violation {
 		pointer = "/event"
 	}
 	message := "the plan has no event of this name"
-	if n := Nearest(string(name), p.names); n != "" {
+	if n := spelling.Nearest(string(name), p.names); n != "" {
 		message += fmt.Sprintf("; the nearest it has is %q", n)
 	}
 	return Violation{Pointer: pointer, Rule: RuleUnplanned, Message: message}

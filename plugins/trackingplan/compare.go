@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // Affects says whom a difference between two plans may break.
@@ -94,7 +96,7 @@ func (c *comparison) event(name string, before, after *Plan) {
 	switch {
 	case is == nil:
 		hint := ""
-		if n := Nearest(name, after.names); n != "" && before.events[n] == nil {
+		if n := spelling.Nearest(name, after.names); n != "" && before.events[n] == nil {
 			hint = fmt.Sprintf("; is it %q now?", n)
 		}
 		c.add("", "event_removed", Readers, "is gone%s", hint)
@@ -188,7 +190,7 @@ func (c *comparison) schemas(path string, before, after []*jsonschema.Schema, de
 			continue
 		}
 		hint := ""
-		if n := Nearest(name, sortedKeys(is.properties)); n != "" && was.properties[n] == nil {
+		if n := spelling.Nearest(name, sortedKeys(is.properties)); n != "" && was.properties[n] == nil {
 			hint = fmt.Sprintf("; is it %s now?", dotted(path, n))
 		}
 		c.add(dotted(path, name), "property_removed", Readers, "is gone%s", hint)

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // fields are the members of every event that need no schema: those of Segment's
@@ -40,7 +42,7 @@ func (p *Plan) Find(event, path string) (found bool, hint string) {
 		}
 	}
 	if !slices.Contains(fields, first) && len(start) == 0 {
-		if n := Nearest(first, fields); n != "" {
+		if n := spelling.Nearest(first, fields); n != "" {
 			return false, strings.Join(append([]string{n}, written(tokens[1:])...), ".")
 		}
 		return false, ""
@@ -55,7 +57,7 @@ func (p *Plan) Find(event, path string) (found bool, hint string) {
 			if open {
 				return true, ""
 			}
-			if n := Nearest(token, names); n != "" {
+			if n := spelling.Nearest(token, names); n != "" {
 				hint = join(slices.Concat(tokens[:i+1], []string{n}, tokens[i+2:]))
 			}
 			return false, hint

@@ -210,16 +210,6 @@ func TestLintNoFile(t *testing.T) {
 	require.ErrorContains(t, err, path+":1: there is no such file")
 }
 
-func TestNearest(t *testing.T) {
-	candidates := []string{"Order Completed", "Order Updated", "Product Added", "ab"}
-	for name, want := range map[string]string{
-		"Order Complete": "Order Completed", "order completed": "Order Completed", "Ordre Updated": "Order Updated",
-		"Added Product": "", "Checkout": "", "": "", "ba": "ab", "x": "", strings.Repeat("Order Completed", 10): "",
-	} {
-		require.Equal(t, want, Nearest(name, candidates), name)
-	}
-}
-
 // TestLinesOfYAML makes sure that merge keys and aliases keep their lines.
 func TestLinesOfYAML(t *testing.T) {
 	require.Equal(t, `plan.yaml:7: event "B": minimum must be a number, not a string

@@ -32,6 +32,8 @@ import (
 	"sort"
 	"strings"
 	"sync"
+
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // Policy is what becomes of an event that breaks its schema: the repairs to
@@ -327,7 +329,7 @@ func (d *definition) unknownKeys(m map[string]any, at, what string, known []stri
 		if slices.Contains(known, key) {
 			continue
 		}
-		hint := didYouMean(key, known)
+		hint := spelling.Hint(key, known)
 		if hint == "" {
 			hint = "; write one of " + strings.Join(known, ", ")
 		}
@@ -386,7 +388,7 @@ func (d *definition) policy(m map[string]any, at string, inherited Policy) Polic
 		default:
 			hint := "; write dead_letter, pass, or the repairs coerce and strip with one of these after them, such as [coerce, pass]"
 			if s, ok := step.(string); ok {
-				if n := Nearest(s, []string{"dead_letter", "pass", "coerce", "strip"}); n != "" {
+				if n := spelling.Nearest(s, []string{"dead_letter", "pass", "coerce", "strip"}); n != "" {
 					hint = fmt.Sprintf("; did you mean %q?", n)
 				}
 			}
@@ -414,7 +416,7 @@ func (d *definition) unplanned(m map[string]any) Unplanned {
 		}
 	default:
 		s, _ := v.(string)
-		hint := didYouMean(s, []string{"allow", "mark", "dead_letter"})
+		hint := spelling.Hint(s, []string{"allow", "mark", "dead_letter"})
 		if hint == "" {
 			hint = "; write allow, mark or dead_letter"
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+
+	"github.com/connect-personalize/connect-personalize/plugins/spelling"
 )
 
 // compiler turns the schemas of a plan into programs. It is the library's
@@ -338,7 +340,7 @@ func (c *compiler) sibling(location string) string {
 		v = m[unescapePointer(token)]
 	}
 	m, _ := v.(map[string]any)
-	return didYouMean(unescapePointer(at.pointer[slash+1:]), sortedKeys(m))
+	return spelling.Hint(unescapePointer(at.pointer[slash+1:]), sortedKeys(m))
 }
 
 func unescapePointer(token string) string {
@@ -458,7 +460,7 @@ func (d *definition) lintSchema(doc *document, v any, at string) {
 		keyAt := at + "/" + escapePointer(key)
 		if !slices.Contains(allKeywords, key) {
 			// OpenAPI's example is no slip of the pen.
-			if n := Nearest(key, allKeywords); n != "" && key != "example" && !strings.HasPrefix(key, "x-") {
+			if n := spelling.Nearest(key, allKeywords); n != "" && key != "example" && !strings.HasPrefix(key, "x-") {
 				advise(keyAt, "%q is no keyword of JSON Schema and has no effect; did you mean %q?", key, n)
 			}
 			continue
@@ -484,7 +486,7 @@ func (d *definition) lintSchema(doc *document, v any, at string) {
 		if _, ok := properties[name]; ok || len(properties) == 0 {
 			continue
 		}
-		if n := Nearest(name, sortedKeys(properties)); n != "" {
+		if n := spelling.Nearest(name, sortedKeys(properties)); n != "" {
 			advise(fmt.Sprintf("%s/required/%d", at, i), "%q is required but not among the properties; did you mean %q?", name, n)
 		}
 	}
