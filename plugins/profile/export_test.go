@@ -13,3 +13,10 @@ func (r *Record) SetMember(segment string, in bool, since int64) {
 		r.members = slices.Insert(r.members, at, member{[]byte(segment), since})
 	}
 }
+
+// SetTurn makes the record one whose customer came to and fro so often within the
+// moment of the last judgement.
+func (r *Record) SetTurn(n uint64) { r.turn = n }
+
+// Turn returns it.
+func (r *Record) Turn() uint64 { return r.turn }

@@ -16,7 +16,7 @@ func (w *Viewer) Facts(r *Record, asOf int64, features []int, segments bool) (ma
 	}
 	in := map[string]any{}
 	if segments {
-		if err := w.judge(r); err != nil {
+		if err := w.judge(r, w.parametersOf(set)); err != nil {
 			return nil, err
 		}
 		for i := range w.in {
@@ -34,6 +34,6 @@ func (w *Viewer) Facts(r *Record, asOf int64, features []int, segments bool) (ma
 // definition, in order, as of a time in Unix milliseconds. It is valid until the
 // next use of the viewer.
 func (w *Viewer) Segments(r *Record, asOf int64) ([]bool, error) {
-	err := w.evaluateSegments(r, asOf)
+	err := w.evaluateSegments(r, asOf, w.parametersOf(r.def.Segments))
 	return w.in, err
 }

@@ -64,7 +64,7 @@ func TestEditsKeepTheIndexesRight(t *testing.T) {
 					_, err := r.Merge("aa1", &o)
 					require.NoError(t, err)
 				case 5:
-					r.Strip()
+					r.Strip("uu1")
 				case 6:
 					trait := rapid.SampledFrom([]string{"email", "phone"}).Draw(t, "trait")
 					value := rapid.SampledFrom([]event.Value{{}, text("A@b.c"), text(" a@B.C"), text("d@e.f"), {Kind: event.Number, Number: 5}}).Draw(t, "value")
@@ -165,7 +165,7 @@ func TestMergeTakesTheOutbox(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, changed)
 	require.Equal(t, slices.Delete(want, 1, 2), known.Outbox(), "it was told")
-	anonymous.Strip()
+	anonymous.Strip("aa1")
 	require.False(t, anonymous.Unmerged())
 	require.Empty(t, anonymous.Outbox())
 }

@@ -3,6 +3,7 @@ package profile
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/event"
 	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/segment"
 )
 
 // The segments that a record holds its customer to be in are those that the
@@ -60,26 +62,31 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 	}
 	set := r.def.Segments
 	if set == nil && len(r.members) == 0 {
-		if r.judgedAt > 0 && cause.Reason != "" {
-			r.judgedAt, r.judgedBy, r.left = 0, 0, nil
+		if cause.Reason != "" {
+			r.left = nil
 		}
 		return j, nil
 	}
 	before := r.judgedAt
 	asOf := max(now, before)
-	if err := w.evaluateSegments(r, asOf); err != nil {
-		return j, err
+	turn := r.turn
+	if asOf > before {
+		turn = 0
 	}
-	var hash uint32
+	var judgedBy uint32
+	parameters := w.parametersOf(set)
 	if set != nil {
-		hash = set.Hash
+		judgedBy = set.Fingerprint(parameters)
+	}
+	if err := w.evaluateSegments(r, asOf, parameters); err != nil {
+		return j, err
 	}
 	changed := w.changes(r)
 	if len(changed) > 0 && cause.Reason == "" {
 		// The record is as it was. If today's rules would have given what was
 		// found then, it is the time that made the difference.
 		in := slices.Clone(w.in)
-		if err := w.evaluateSegments(r, before); err != nil {
+		if err := w.evaluateSegments(r, before, parameters); err != nil {
 			return j, err
 		}
 		for i := range changed {
@@ -87,7 +94,7 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 			switch {
 			case before > 0 && c.at >= 0 && w.in[c.at] != c.in:
 				c.reason = ByTime
-			case before > 0 && r.judgedBy == hash:
+			case before > 0 && segment.SameRules(r.judgedBy, judgedBy):
 				c.reason = ByParameter
 			default:
 				c.reason = ByDefinition
@@ -95,33 +102,53 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 		}
 		w.in = append(w.in[:0], in...)
 	}
+	again := uint64(0) // 1 if a segment is left in the moment it was entered
 	for _, c := range changed {
 		since := asOf
 		if c.in {
 			j.Entered++
 		} else {
 			j.Left++
-			since = r.members[c.member].since
+			if since = r.members[c.member].since; since == asOf {
+				again = 1
+			}
 		}
 		why := cause
 		if c.reason != "" {
 			why.Reason = c.reason
 		}
 		r.causeOfTriggers(c, why.Reason, asOf)
-		j.Dropped += r.Tell(transition{key: key, segment: c.name, in: c.in, at: asOf, since: since, cause: why}.message())
+		j.Dropped += r.Tell(transition{key: key, segment: c.name, in: c.in, at: asOf, since: since, cause: why, turn: turn, life: r.erasedAt}.message())
 	}
 	if cause.Reason == "" && len(changed) == 0 {
 		return j, nil
 	}
-	r.keepMembers(w.in, asOf, hash)
+	r.keepMembers(w.in, asOf, judgedBy)
+	r.turn = turn + again
 	r.forgetLeft(asOf)
 	return j, nil
 }
 
-// JudgedByOthers tells that the record was last judged by other rules than those
-// of its definition, or never.
-func (r *Record) JudgedByOthers() bool {
-	return r.def.Segments != nil && (r.judgedAt == 0 || r.judgedBy != r.def.Segments.Hash)
+// HoldParameters makes the viewer judge by the parameters of this moment, until
+// it is called again.
+func (w *Viewer) HoldParameters(def *Definition) {
+	w.held = nil
+	w.held = w.parametersOf(def.Segments)
+}
+
+// parametersOf returns what segments are judged by, nil if there are none.
+func (w *Viewer) parametersOf(set *segment.Set) *segment.Parameters {
+	if w.held != nil || set == nil {
+		return w.held
+	}
+	return set.Parameters()
+}
+
+// JudgedByOthers tells that a record was last judged by other rules or parameters
+// than the viewer judges by, or never.
+func (w *Viewer) JudgedByOthers(r *Record) bool {
+	set := r.def.Segments
+	return set != nil && (r.judgedAt == 0 || r.judgedBy != set.Fingerprint(w.parametersOf(set)))
 }
 
 // causeOfTriggers notes a change that is a cause of triggers. One of the rules
@@ -179,7 +206,9 @@ func (w *Viewer) changes(r *Record) (changed []change) {
 }
 
 // keepMembers makes the record hold its customer to be in the segments of in.
-func (r *Record) keepMembers(in []bool, at int64, rules uint32) {
+// When that was found is kept even by a definition without segments: what is told
+// by another must not be of a moment before.
+func (r *Record) keepMembers(in []bool, at int64, judgedBy uint32) {
 	var room [16]member
 	kept := room[:0]
 	for i, holds := range in {
@@ -194,14 +223,11 @@ func (r *Record) keepMembers(in []bool, at int64, rules uint32) {
 		}
 	}
 	r.members = append(r.members[:0], kept...)
-	r.judgedAt, r.judgedBy = at, rules
-	if r.def.Segments == nil {
-		r.judgedAt = 0
-	}
+	r.judgedAt, r.judgedBy = at, judgedBy
 }
 
 // evaluateSegments sets w.in.
-func (w *Viewer) evaluateSegments(r *Record, asOf int64) error {
+func (w *Viewer) evaluateSegments(r *Record, asOf int64, parameters *segment.Parameters) error {
 	w.in = w.in[:0]
 	if r.def.Segments == nil {
 		return nil
@@ -210,17 +236,17 @@ func (w *Viewer) evaluateSegments(r *Record, asOf int64) error {
 	if err := w.prepare(r, asOf); err != nil {
 		return err
 	}
-	return w.judge(r)
+	return w.judge(r, parameters)
 }
 
 // judge sets w.in once the features are ready.
-func (w *Viewer) judge(r *Record) error {
+func (w *Viewer) judge(r *Record, parameters *segment.Parameters) error {
 	if err := r.parseTraits(); err != nil {
 		return err
 	}
 	set := r.def.Segments
 	w.in = append(w.in[:0], make([]bool, len(set.Segments))...)
-	w.parameters, w.document = set.Parameters(), nil
+	w.parameters, w.document = parameters, nil
 	set.Judge(w, func(at int, holds bool) {
 		w.in[at] = holds
 		if w.document != nil {
@@ -270,7 +296,7 @@ func (w *Viewer) Document() map[string]any {
 }
 
 func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selection) ([]byte, error) {
-	if err := w.judge(r); err != nil {
+	if err := w.judge(r, w.parametersOf(r.def.Segments)); err != nil {
 		return dst, err
 	}
 	if w.lasting != nil {
@@ -316,6 +342,8 @@ type transition struct {
 	since   int64 // when the membership began
 	cause   Cause
 	into    string // the key of the customer this one was merged into
+	turn    uint64 // Record.turn before it
+	life    int64  // when the customer was erased before, 0 for never
 }
 
 // The names of the events that transitions are told as.
@@ -327,7 +355,8 @@ const (
 )
 
 // message makes the message of a transition. Its id follows from all that it
-// says.
+// says and, for a customer who comes to and fro within a moment or was erased
+// before, from which of several moves it is that say the same.
 func (t transition) message() Message {
 	name := SegmentLeft
 	if t.in {
@@ -356,7 +385,11 @@ func (t transition) message() Message {
 		tail = feature.AppendString(tail, []byte(KeyID(t.into)))
 	}
 	tail = append(tail, `}}`...)
-	return newMessage(t.key, name, t.at, tail)
+	var which []byte
+	if t.turn > 0 || t.life > 0 {
+		which = binary.AppendUvarint(appendTime([]byte{0}, t.life), t.turn)
+	}
+	return newMessage(t.key, name, t.at, tail, which)
 }
 
 // CountsMessage makes the message of how many customers are in each segment.
@@ -371,13 +404,14 @@ func CountsMessage(counts map[string]int64, at int64) Message {
 		tail = append(feature.AppendString(tail, []byte(name)), ':')
 		tail = strconv.AppendInt(tail, counts[name], 10)
 	}
-	return newMessage("", SegmentsCounted, at, append(tail, `}}}`...))
+	return newMessage("", SegmentsCounted, at, append(tail, `}}}`...), nil)
 }
 
 // newMessage makes a message of the form of events, about the customer of key
 // or, if it is empty, about nobody;
-// tail is what follows the messageId.
-func newMessage(key, name string, at int64, tail []byte) Message {
+// tail is what follows the messageId. which tells messages apart that say the
+// same, and is empty for the first of them.
+func newMessage(key, name string, at int64, tail, which []byte) Message {
 	head := append([]byte(nil), `{"type":"track","event":`...)
 	head = feature.AppendString(head, []byte(name))
 	switch {
@@ -391,6 +425,7 @@ func newMessage(key, name string, at int64, tail []byte) Message {
 	sum := sha256.New()
 	_, _ = sum.Write(head)
 	_, _ = sum.Write(tail)
+	_, _ = sum.Write(which)
 	m := Message{ID: MessageID(sum.Sum(nil)[:len(MessageID{})]), At: at}
 	head = hex.AppendEncode(head, m.ID[:])
 	m.Content = append(head, tail...)
@@ -403,7 +438,7 @@ func (r *Record) leaveAll(key string, o *Record) (changed bool) {
 	r.leaving = append(r.leaving, o.leaving...)
 	for _, m := range o.members {
 		r.leaving = append(r.leaving, transition{
-			key: key, segment: string(m.name), since: m.since, cause: Cause{Reason: ByMerge}, into: string(o.link),
+			key: key, segment: string(m.name), since: m.since, cause: Cause{Reason: ByMerge}, into: string(o.link), turn: o.turn, life: o.erasedAt,
 		})
 	}
 	return len(o.members) > 0

@@ -96,6 +96,14 @@ func (r *Record) readMembers(src []byte) error {
 		if src[0] == 0 && into == &r.members && len(src) > 1 {
 			src, into = src[1:], &r.left
 		}
+		if src[0] == 0 && into == &r.left {
+			turn, width := binary.Uvarint(src[1:])
+			if turn == 0 || width != len(src)-1 || src[width] == 0 {
+				return ErrCorrupt
+			}
+			r.turn = turn
+			return nil
+		}
 		n, width := binary.Uvarint(src)
 		if width <= 0 || n == 0 || n > uint64(len(src)-width) || uint64(len(src)-width)-n < timeSize {
 			return ErrCorrupt
@@ -119,8 +127,11 @@ func (r *Record) appendMembers(dst []byte) []byte {
 	dst = appendTime(dst, r.judgedAt)
 	dst = binary.LittleEndian.AppendUint32(dst, r.judgedBy)
 	dst = appendMemberList(dst, r.members)
-	if len(r.left) > 0 {
+	if len(r.left) > 0 || r.turn > 0 {
 		dst = appendMemberList(append(dst, 0), r.left)
+	}
+	if r.turn > 0 {
+		dst = binary.AppendUvarint(append(dst, 0), r.turn)
 	}
 	return dst
 }

@@ -26,11 +26,17 @@ func (r *Record) Unmerged() bool {
 	return len(r.link) > 0 && (len(r.log) > 0 || len(r.rawTraits) > 0 || len(r.traits) > 0 || r.folded != never || len(r.members) > 0 || len(r.left) > 0 || len(r.outbox) > 0)
 }
 
-// Strip drops everything but the link and what goes with it.
-func (r *Record) Strip() {
+// Strip drops everything but the link and what goes with it from the record of
+// key. That of a known customer may have to stay after all, if two were merged
+// into each other: it keeps what tells its next moves from those of before.
+func (r *Record) Strip(key string) {
 	link, claims, erased, readmitted := r.link, r.claims, r.erasedAt, r.readmittedAt
+	judgedAt, judgedBy, turn := r.judgedAt, r.judgedBy, r.turn
 	r.Clear()
 	r.link, r.claims, r.erasedAt, r.readmittedAt = link, claims, erased, readmitted
+	if key[0] == User && judgedAt > 0 {
+		r.judgedAt, r.judgedBy, r.turn = judgedAt, judgedBy, turn+1
+	}
 }
 
 // Merged tells whether the record of key was merged into this one.

@@ -41,9 +41,11 @@
 //	          id was identified as, ordered
 //	10 segments
 //	          time(6) rules(4) { uvarint(n) name(n) since(6) }: when and by which
-//	          rules the customer was last judged, and the segments it was then
-//	          in, since when; ordered by name. If it left any that a trigger asks
-//	          about: 0 and the same of these, with when they were left
+//	          rules and parameters the customer was last judged, and the segments
+//	          it was then in, since when; ordered by name. If it left any that a
+//	          trigger asks about, or came to and fro within the moment: 0 and the
+//	          same of these, with when they were left. If it came to and fro: 0
+//	          and uvarint(turn), how often
 //	11 outbox lease(6) { uvarint(n) at(6) id(16) content(n-22) }: what is to be
 //	          told, in the order it came up, and until when somebody has claimed
 //	          to tell it
@@ -203,7 +205,8 @@ type Record struct {
 	members   []member // by name
 	left      []member // segments it left, which triggers ask about; by name
 	judgedAt  int64    // when members was found, 0 for never
-	judgedBy  uint32   // the rules it was found by
+	judgedBy  uint32   // the rules and parameters it was found by
+	turn      uint64   // how often, at judgedAt, it left what it had entered then
 	outbox    []Message
 	lease     int64
 	leaving   []transition // of customers merged in, to be told

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,7 +93,7 @@ func golden(t *testing.T) map[string]*profile.Record {
 	_, err := withTraits.Merge("aa1", anonymous)
 	require.NoError(t, err)
 	anonymous.LinkTo("uu1")
-	anonymous.Strip()
+	anonymous.Strip("aa1")
 	anonymous.Claim("uu2", 5)
 	telling := build(def, 2)
 	telling.SetMember("high_value", true, epoch)
@@ -100,6 +101,9 @@ func golden(t *testing.T) map[string]*profile.Record {
 	telling.Tell(profile.Message{ID: profile.MessageID{1, 2, 3}, At: epoch, Content: []byte(`{"type":"track"}`)})
 	telling.Tell(profile.Message{ID: profile.MessageID{4, 5, 6}, At: epoch + 1, Content: []byte(`{"type":"track","event":"Segment Left"}`)})
 	telling.Hold(epoch + day)
+	moved := build(def, 2)
+	moved.SetMember("high_value", true, epoch)
+	moved.SetTurn(300)
 	identified := *def
 	identified.Identifiers = profile.Identifiers{{Name: "age", Trait: "age"}, {Name: "email", Trait: "email", IgnoreCase: true}, {Name: "phone", Trait: "phone"}}
 	withIdentifiers := build(&identified, 1)
@@ -112,7 +116,7 @@ func golden(t *testing.T) map[string]*profile.Record {
 	empty := &profile.Record{}
 	empty.Reset(def)
 	return map[string]*profile.Record{
-		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": telling, "identifiers": withIdentifiers,
+		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": telling, "moved": moved, "identifiers": withIdentifiers,
 	}
 }
 
@@ -205,4 +209,64 @@ func FuzzDecode(f *testing.F) {
 		other.Reset(&folding)
 		_, _ = other.Merge("aa1", &r)
 	})
+}
+
+// TestTurnsAreWrittenInOneWay: none is not written, so that records of before have
+// none, and no number has two forms.
+func TestTurnsAreWrittenInOneWay(t *testing.T) {
+	def := newDefinition(t, specsOf("orders"))
+	stored := func(section ...byte) []byte {
+		body := append([]byte{1, 10, byte(len(section))}, section...)
+		return binary.LittleEndian.AppendUint32(body, uint32(xxhash.Sum64(append([]byte("uu1"), body...))))
+	}
+	judged := []byte{1, 0, 0, 0, 0, 0, 7, 0, 0, 0}
+	left := []byte{0, 1, 's', 1, 0, 0, 0, 0, 0}
+	for _, test := range []struct {
+		section []byte
+		turn    uint64
+		ok      bool
+	}{
+		{judged, 0, true},
+		{slices.Concat(judged, left), 0, true},
+		{slices.Concat(judged, []byte{0, 0, 1}), 1, true},
+		{slices.Concat(judged, left, []byte{0, 0xac, 2}), 300, true},
+		{slices.Concat(judged, []byte{0}), 0, false},
+		{slices.Concat(judged, []byte{0, 0}), 0, false},
+		{slices.Concat(judged, []byte{0, 0, 0}), 0, false},
+		{slices.Concat(judged, []byte{0, 0, 0x81, 0}), 0, false},
+		{slices.Concat(judged, []byte{0, 0, 1, 0}), 0, false},
+		{slices.Concat(judged, left, []byte{0}), 0, false},
+		{slices.Concat(judged, left, []byte{0, 0xac}), 0, false},
+	} {
+		var r profile.Record
+		err := r.Decode(def, "uu1", stored(test.section...))
+		if !test.ok {
+			require.ErrorIs(t, err, profile.ErrCorrupt, "%x", test.section)
+			continue
+		}
+		require.NoError(t, err, "%x", test.section)
+		require.Equal(t, test.turn, r.Turn())
+		again := reload(t, def, &r)
+		require.Equal(t, test.turn, again.Turn())
+		require.Contains(t, string(r.Encode(nil, "uu1")), string(test.section))
+	}
+}
+
+// TestAKnownCustomerWhoWasMergedMayStay: two customers merged into each other at
+// the same time are one in the end, whose record may have been stripped. What it
+// enters then is told apart from what it entered in this moment before.
+func TestAKnownCustomerWhoWasMergedMayStay(t *testing.T) {
+	def := newDefinition(t, specsOf("orders"))
+	for key, turn := range map[string]uint64{"uu1": 3, "aa1": 0} {
+		var r profile.Record
+		r.Reset(def)
+		r.SetMember("high_value", true, epoch)
+		r.SetTurn(2)
+		r.LinkTo("uu2")
+		require.True(t, r.Unmerged())
+		r.Strip(key)
+		require.False(t, r.Unmerged())
+		require.Equal(t, turn, r.Turn(), key)
+		require.Equal(t, turn, reload(t, def, &r).Turn(), key)
+	}
 }

@@ -49,6 +49,8 @@ type Viewer struct {
 	in         []bool // by position of the segment
 	parameters *segment.Parameters
 	document   map[string]any
+
+	held *segment.Parameters
 }
 
 // value is a feature's, once it is known.

@@ -46,6 +46,11 @@ type transitionTold struct {
 	}
 }
 
+func transitionOf(t require.TestingT, content []byte) (heard transitionTold) {
+	require.NoError(t, json.Unmarshal(content, &heard), "%s", content)
+	return heard
+}
+
 // hear delivers everything that waits and returns it.
 func hear(t testing.TB, p *Profiles) (all []transitionTold) {
 	o := p.Outbox(time.Hour, time.Minute, 1000)
@@ -56,8 +61,7 @@ func hear(t testing.TB, p *Profiles) (all []transitionTold) {
 			return all
 		}
 		for _, m := range d.Messages {
-			var heard transitionTold
-			require.NoError(t, json.Unmarshal(m.Content, &heard), "%s", m.Content)
+			heard := transitionOf(t, m.Content)
 			require.Equal(t, fmt.Sprintf("%x", m.ID), heard.MessageID)
 			all = append(all, heard)
 		}

@@ -98,6 +98,7 @@ type customer struct {
 	rec     profile.Record
 	version store.Version
 	loaded  bool
+	judged  bool // as it was before anything is applied, if others judged it last
 	changed bool
 	linked  bool // got its link in this round
 	strip   bool // its content is in the record it links to
@@ -233,7 +234,7 @@ func (u *updater) customerByKey(key string) int {
 
 // forget makes the customer one that is to be loaded.
 func (c *customer) forget() {
-	c.loaded, c.changed, c.linked, c.strip, c.lost = false, false, false, false, false
+	c.loaded, c.judged, c.changed, c.linked, c.strip, c.lost = false, false, false, false, false, false
 	c.follow, c.err, c.sources = -1, nil, c.sources[:0]
 	c.cause = profile.Cause{Reason: profile.ByMerge}
 }
@@ -244,6 +245,7 @@ func (u *updater) run(ctx context.Context) error {
 			return err
 		}
 		u.now = u.p.now().UnixMilli()
+		u.judgeAnew()
 		u.apply()
 		again, err := u.commit(ctx)
 		if err != nil || !again {
@@ -292,9 +294,6 @@ func (u *updater) load(ctx context.Context) error {
 			}
 			if link := c.rec.Link(); link != "" {
 				c.follow = u.customerByKey(link)
-			} else if c.rec.JudgedByOthers() {
-				// What other rules make of the customer is not for an event.
-				c.err = u.judgeAnew(c)
 			}
 		}
 	}
@@ -559,7 +558,7 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		}
 		c.rec.TellLeft(u.now)
 		if !c.linked {
-			if err := u.judge(c); err != nil {
+			if err := u.judge(c, c.cause); err != nil {
 				c.err = err
 				continue
 			}
@@ -597,16 +596,23 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 	return nil
 }
 
-// judgeAnew judges a customer as they were before anything is applied.
-func (u *updater) judgeAnew(c *customer) error {
-	j, err := u.viewer.Judge(&c.rec, c.key, u.p.now().UnixMilli(), profile.Cause{})
-	u.p.judged(j)
-	return err
+// judgeAnew judges those customers as they were before anything is applied who
+// were last judged by other rules or parameters: what these make of them is not
+// for an event. Parameters that change from here on are for the next attempt. They
+// are taken after the records are read, lest a sweep had written these by newer.
+func (u *updater) judgeAnew() {
+	u.viewer.HoldParameters(u.p.def)
+	for _, c := range u.customers {
+		if c.err == nil && c.version != store.Absent && c.follow < 0 && !c.judged && u.viewer.JudgedByOthers(&c.rec) {
+			c.err = u.judge(c, profile.Cause{})
+		}
+		c.judged = true
+	}
 }
 
-// judge finds the segments a customer is in after what was applied.
-func (u *updater) judge(c *customer) error {
-	j, err := u.viewer.Judge(&c.rec, c.key, u.now, c.cause)
+// judge finds the segments a customer is in now.
+func (u *updater) judge(c *customer, cause profile.Cause) error {
+	j, err := u.viewer.Judge(&c.rec, c.key, u.now, cause)
 	u.p.judged(j)
 	return err
 }
@@ -658,7 +664,7 @@ func (u *updater) stripMerged(ctx context.Context) error {
 		if records[i].Version == store.Absent || rec.Decode(u.p.def, key, records[i].Data) != nil || !rec.Unmerged() {
 			continue
 		}
-		rec.Strip()
+		rec.Strip(key)
 		u.changes = append(u.changes, store.Change{Key: key, Version: records[i].Version, Data: u.arena.keep(rec.Encode(nil, key)), Index: indexEdits(rec)})
 	}
 	if len(u.changes) == 0 {

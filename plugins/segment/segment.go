@@ -269,6 +269,14 @@ func (s *Set) Names() []string {
 // Parameters returns the parameters that hold now.
 func (s *Set) Parameters() *Parameters { return s.parameters() }
 
+// Fingerprint identifies what customers are judged by, in the four bytes that a
+// record has for it: the upper half the rules, the lower half the parameters.
+func (s *Set) Fingerprint(p *Parameters) uint32 { return s.Hash&^0xffff | p.Hash&0xffff }
+
+// SameRules tells whether two fingerprints are of the same rules, whatever the
+// parameters.
+func SameRules(a, b uint32) bool { return a>>16 == b>>16 }
+
 // Judge calls judged for every segment, those that others build on first, with
 // whether the customer is in it.
 func (s *Set) Judge(in Inputs, judged func(at int, holds bool)) {
