@@ -136,6 +136,41 @@ triggers:
 	require.Equal(t, []string{"thanks"}, fired(t, p, "uu2"))
 }
 
+// TestWhoIsMergedLeavesWhateverIsTold: an anonymous customer's messages are claimed
+// at any moment of their merge. In the end they are in no segment.
+func TestWhoIsMergedLeavesWhateverIsTold(t *testing.T) {
+	for moment := range 8 {
+		inner, err := embedded.Open(embedded.Options{Path: embedded.Memory})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = inner.Close() })
+		calls := -1
+		var other *Profiles
+		s := &faulty{Store: inner, fail: func() (before, after bool) {
+			if calls >= 0 {
+				if calls++; calls == moment+1 {
+					calls = -1
+					o := other.Outbox(time.Hour, time.Minute, 10)
+					defer o.Close()
+					_, err := o.take(context.Background())
+					require.NoError(t, err)
+				}
+			}
+			return false, false
+		}}
+		now := func() time.Time { return orderedAt.Add(time.Second) }
+		defs := definitionsOf(t, segmented)
+		p := processes(s, now, defs)[0]
+		other = processes(inner, now, defs)[0]
+		apply(t, p, order("m1", `"anonymousId":"a1"`, 20))
+		calls = 0
+		apply(t, p, identifyAs("m2", "u1", "a1"))
+		calls = -1
+		members, err := p.SegmentMembers(t.Context(), "active", "", 10)
+		require.NoError(t, err)
+		require.Equal(t, []Member{{ID: "u1"}}, members, "moment %d", moment)
+	}
+}
+
 // audience is who hears what is told, and takes what has an id of before for the
 // same sent again.
 type audience struct {

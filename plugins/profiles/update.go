@@ -643,7 +643,8 @@ func tooLarge(err error) bool {
 }
 
 // stripMerged drops the content of records whose content now is where their
-// link leads. Whoever wrote such a record since has dropped it, or will.
+// link leads. Whoever wrote such a record meanwhile, such as to tell what waits in
+// it, need not have dropped it: it is tried until it is done.
 func (u *updater) stripMerged(ctx context.Context) error {
 	u.keys = u.keys[:0]
 	for i, c := range u.customers {
@@ -651,27 +652,33 @@ func (u *updater) stripMerged(ctx context.Context) error {
 			u.keys = append(u.keys, c.key)
 		}
 	}
-	if len(u.keys) == 0 {
-		return nil
-	}
-	records, err := u.p.store.Load(ctx, u.keys)
-	if err != nil {
-		return err
-	}
-	u.changes = u.changes[:0]
-	for i, key := range u.keys {
-		rec := &u.customers[u.index[key]].rec
-		if records[i].Version == store.Absent || rec.Decode(u.p.def, key, records[i].Data) != nil || !rec.Unmerged() {
-			continue
+	for len(u.keys) > 0 {
+		records, err := u.p.store.Load(ctx, u.keys)
+		if err != nil {
+			return err
 		}
-		rec.Strip(key)
-		u.changes = append(u.changes, store.Change{Key: key, Version: records[i].Version, Data: u.arena.keep(rec.Encode(nil, key)), Index: indexEdits(rec)})
+		u.changes = u.changes[:0]
+		for i, key := range u.keys {
+			rec := &u.customers[u.index[key]].rec
+			if records[i].Version == store.Absent || rec.Decode(u.p.def, key, records[i].Data) != nil || !rec.Unmerged() {
+				continue
+			}
+			rec.Strip(key)
+			u.changes = append(u.changes, store.Change{Key: key, Version: records[i].Version, Data: u.arena.keep(rec.Encode(nil, key)), Index: indexEdits(rec)})
+		}
+		if len(u.changes) == 0 {
+			return nil
+		}
+		lost, err := u.p.store.Commit(ctx, u.changes)
+		if err != nil {
+			return err
+		}
+		u.keys = u.keys[:0]
+		for _, n := range lost {
+			u.keys = append(u.keys, u.changes[n].Key)
+		}
 	}
-	if len(u.changes) == 0 {
-		return nil
-	}
-	_, err = u.p.store.Commit(ctx, u.changes)
-	return err
+	return nil
 }
 
 // arena keeps bytes for the duration of a batch, in chunks that the next batch
