@@ -3,8 +3,6 @@ package profiles
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -113,19 +111,16 @@ func TestOneMoveIsToldOnce(t *testing.T) {
 // TestParametersAreNoDoingOfTheCustomer: what new parameters make of a customer is
 // not told as caused by the next event, nor does it start what an event would.
 func TestParametersAreNoDoingOfTheCustomer(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "parameters.yaml")
-	require.NoError(t, os.WriteFile(file, []byte("spender_revenue: 100\n"), 0o600))
-	p, now := openAt(t, segmented+"parameters_file: "+file+`
+	const thanking = `
 messages: { channels: [ { name: email, consent: 'true' } ] }
 triggers:
   - { name: thanks, on: { enter: spender }, channel: email }
-`, orderedAt.Add(time.Second))
-	defer p.unfollow()
+`
+	p, now := openAt(t, spending("100")+thanking, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"userId":"u1"`, 60))
 	fireAll(t, p) // from now on the trigger is there
 	hear(t, p)
-	require.NoError(t, os.WriteFile(file, []byte("spender_revenue: 50\n"), 0o600))
-	follow(t, p)
+	p = under(t, p, spending("50")+thanking)
 	now.pass(time.Second)
 	apply(t, p, order("m2", `"userId":"u1"`, 1), order("m3", `"userId":"u2"`, 60))
 	require.ElementsMatch(t, []string{"u1 Entered spender: parameter", "u2 Entered active: eventm3", "u2 Entered spender: eventm3"}, lines(hear(t, p)))
