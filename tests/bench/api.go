@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 // api is our API, webdis and a bare net/http server on the same profiles.
@@ -22,7 +24,7 @@ type api struct {
 	// nothing in memory.
 	ours, cold, webdis, bare string
 	debug                    map[string]string // of our profiles, by address, if wanted
-	processes                []*process
+	processes                []*command
 	bodyBytes                int
 	customers                int
 }
@@ -82,7 +84,7 @@ func (b *bench) startAPI(ctx context.Context) (a *api, err error) {
 		return nil, err
 	}
 
-	if a.webdis, err = freeAddress(); err != nil {
+	if a.webdis, err = process.FreeAddress(); err != nil {
 		return nil, err
 	}
 	host, port := b.server.hostPort()
@@ -107,7 +109,7 @@ func (b *bench) startAPI(ctx context.Context) (a *api, err error) {
 		return nil, err
 	}
 
-	if a.bare, err = freeAddress(); err != nil {
+	if a.bare, err = process.FreeAddress(); err != nil {
 		return nil, err
 	}
 	bare, err := b.start(ctx, nil, nil, b.bare, a.bare, strconv.Itoa(a.bodyBytes))
@@ -120,13 +122,13 @@ func (b *bench) startAPI(ctx context.Context) (a *api, err error) {
 
 // startOurs starts our API and returns its address.
 func (b *bench) startOurs(ctx context.Context, a *api, env ...string) (string, error) {
-	address, err := freeAddress()
+	address, err := process.FreeAddress()
 	if err != nil {
 		return "", err
 	}
 	env = append(env, "API_ADDRESS="+address, "REDIS_URL="+b.server.url)
 	if b.profiles != "" {
-		debug, err := freeAddress()
+		debug, err := process.FreeAddress()
 		if err != nil {
 			return "", err
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 // pipeline is a config and how to run it.
@@ -125,7 +127,7 @@ func (b *bench) runOne(ctx context.Context, p pipeline, events, dir string, c *c
 	var debug string
 	if b.profiles != "" {
 		var err error
-		if debug, err = freeAddress(); err != nil {
+		if debug, err = process.FreeAddress(); err != nil {
 			return err
 		}
 		env = append(env, "HTTP_ENABLED=true", "HTTP_ADDRESS="+debug)

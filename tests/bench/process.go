@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +17,8 @@ import (
 	"time"
 )
 
-// process is a running command whose memory is watched.
-type process struct {
+// command is one that runs, whose memory is watched.
+type command struct {
 	cmd  *exec.Cmd
 	name string
 
@@ -32,15 +31,15 @@ type process struct {
 
 // start runs a command in the root of the project. Each line it prints goes to
 // lines, if that is not nil.
-func (b *bench) start(ctx context.Context, env []string, lines func(string), command ...string) (*process, error) {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+func (b *bench) start(ctx context.Context, env []string, lines func(string), line ...string) (*command, error) {
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Dir = b.root
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	out, in := io.Pipe()
 	cmd.Stdout, cmd.Stderr = in, in
-	p := &process{cmd: cmd, name: filepath.Base(command[0]), peak: make(chan int64, 1), done: make(chan error, 1)}
+	p := &command{cmd: cmd, name: filepath.Base(line[0]), peak: make(chan int64, 1), done: make(chan error, 1)}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -59,7 +58,7 @@ func (b *bench) start(ctx context.Context, env []string, lines func(string), com
 	return p, nil
 }
 
-func (p *process) read(out io.Reader, lines func(string)) {
+func (p *command) read(out io.Reader, lines func(string)) {
 	scanner := bufio.NewScanner(out)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
@@ -77,14 +76,14 @@ func (p *process) read(out io.Reader, lines func(string)) {
 }
 
 // said is the last of what the process printed.
-func (p *process) said() string {
+func (p *command) said() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return strings.Join(p.tail, "\n")
 }
 
 // stop asks the process to end and waits until it has.
-func (p *process) stop() {
+func (p *command) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
@@ -95,7 +94,7 @@ func (p *process) stop() {
 }
 
 // cpu is the processor time of a process that has ended.
-func (p *process) cpu() time.Duration {
+func (p *command) cpu() time.Duration {
 	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
@@ -165,17 +164,8 @@ func (b *bench) need(ctx context.Context, command, pkg string) error {
 	return err
 }
 
-// freeAddress is a loopback address that nobody listens on.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
 // waitFor calls ready until it succeeds or the process ends.
-func (p *process) waitFor(ready func() error) error {
+func (p *command) waitFor(ready func() error) error {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		err := ready()

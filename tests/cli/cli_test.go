@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +20,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 var (
@@ -36,13 +37,10 @@ func TestMain(m *testing.M) {
 			root, err = filepath.Abs("../..")
 		}
 		if err == nil {
-			binary = filepath.Join(dir, "connect-personalize")
-			build := exec.Command("go", "build", "-o", binary, "../../cmd/connect-personalize")
-			build.Stderr = os.Stderr
-			err = build.Run()
+			binary, err = process.Build(context.Background(), dir)
 		}
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "building the distribution:", err)
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
@@ -244,29 +242,20 @@ func TestRunRefusesABrokenConfig(t *testing.T) {
 	require.Contains(t, got.stdout+got.stderr, "stdot")
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 func TestStreams(t *testing.T) {
-	address, api := freeAddress(t), freeAddress(t)
+	address, api := process.AddressFor(t), process.AddressFor(t)
 	dir := folder(t, map[string]string{
 		"root.yaml":         "http: { address: " + address + " }\nprofiles: [ { label: shop, definition: profile.yaml, store: { embedded: { path: data } } } ]\n",
 		"profile.yaml":      definition,
 		"streams/shop.yaml": "input: { synthetic_shop: { rate: 200, customers: 1 } }\npipeline: { processors: [ update_profile: { profiles: shop } ] }\noutput: { drop: {} }\n",
 		"streams/api.yaml":  "input: { profile_api: { profiles: shop, address: \"" + api + "\" } }\noutput: { drop: {} }\n",
 	})
-	cmd := exec.Command(binary, "streams", "-o", "root.yaml", "streams/shop.yaml", "streams/api.yaml")
-	var output bytes.Buffer
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &output, &output
-	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	streams := &process.Process{
+		Name: "streams", Binary: binary, Args: []string{"streams", "-o", "root.yaml", "streams/shop.yaml", "streams/api.yaml"},
+		Dir: dir, Log: filepath.Join(dir, "log"),
+	}
+	require.NoError(t, streams.Start())
+	t.Cleanup(streams.Kill)
 
 	get := func(url string) (string, error) {
 		response, err := http.Get(url)
@@ -291,11 +280,6 @@ func TestStreams(t *testing.T) {
 	require.NoError(t, err)
 	require.Regexp(t, `"version":"\d+\.\d+\.\d+`, version)
 
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	select {
-	case err := <-ended:
-		require.NoError(t, err, output.String())
-	case <-time.After(30 * time.Second):
-		t.Fatal("it did not stop when told to")
-	}
+	streams.Signal(syscall.SIGTERM)
+	require.NoError(t, streams.Wait(30*time.Second), streams.Tail())
 }

@@ -10,55 +10,28 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
-const root = "../.."
-
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// server is the quickstart as a process that can be killed and started again.
+// server is the quickstart, which can be killed and started again.
 type server struct {
+	*process.Process
 	t              *testing.T
-	binary, data   string
 	collector, api string
-	cmd            *exec.Cmd
-	log            *os.File
 }
 
 func (s *server) start() {
-	s.cmd = exec.Command(s.binary, "-c", "configs/quickstart.yaml")
-	s.cmd.Dir = root
-	s.cmd.Env = append(os.Environ(),
-		"COLLECTOR_ADDRESS="+s.collector, "PROFILE_API_ADDRESS="+s.api, "HTTP_ADDRESS="+freeAddress(s.t),
-		"PROFILE_DIR="+filepath.Join(s.data, "profiles"), "DATA_DIR="+s.data, "SHOP_RATE=20")
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	require.NoError(s.t, s.cmd.Start())
-}
-
-func (s *server) waitReady() {
-	require.Eventually(s.t, func() bool {
-		response, err := http.Get("http://" + s.api + "/readyz")
-		if err != nil {
-			return false
-		}
-		response.Body.Close()
-		return response.StatusCode == http.StatusOK
-	}, 30*time.Second, 20*time.Millisecond)
+	require.NoError(s.t, s.Start())
+	require.NoError(s.t, s.Serves(s.t.Context(), "http://"+s.api+"/readyz"))
 }
 
 // post sends a batch until it is acknowledged.
@@ -90,26 +63,24 @@ func (s *server) post(client *http.Client, body []byte, stop <-chan struct{}) bo
 // is counted exactly once.
 func TestKilledInMidStream(t *testing.T) {
 	data := t.TempDir()
-	binary := filepath.Join(data, "connect-personalize")
-	build := exec.Command("go", "build", "-o", binary, "./cmd/connect-personalize")
-	build.Dir = root
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	log, err := os.Create(filepath.Join(data, "log"))
+	binary, err := process.Build(t.Context(), data)
 	require.NoError(t, err)
-	defer log.Close()
-
-	s := &server{t: t, binary: binary, data: data, collector: freeAddress(t), api: freeAddress(t), log: log}
-	s.start()
-	s.waitReady()
+	s := &server{t: t, collector: process.AddressFor(t), api: process.AddressFor(t)}
+	s.Process = &process.Process{
+		Name: "quickstart", Binary: binary, Dir: "../..", Config: "configs/quickstart.yaml", Log: filepath.Join(data, "log"),
+		Env: []string{
+			"COLLECTOR_ADDRESS=" + s.collector, "PROFILE_API_ADDRESS=" + s.api, "HTTP_ADDRESS=" + process.AddressFor(t),
+			"PROFILE_DIR=" + filepath.Join(data, "profiles"), "DATA_DIR=" + data, "SHOP_RATE=20",
+		},
+	}
 	t.Cleanup(func() {
-		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
+		s.Kill()
 		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
+			text, _ := os.ReadFile(s.Log)
 			t.Logf("the end of the log:\n%s", text[max(0, len(text)-3000):])
 		}
 	})
+	s.start()
 
 	const clients, batches, size = 4, 400, 20
 	stop := make(chan struct{})
@@ -156,11 +127,9 @@ kill:
 			t.Fatal("the events were not acknowledged in time")
 		case <-time.After(time.Duration(50+rand.IntN(250)) * time.Millisecond):
 			if kills < 8 {
-				require.NoError(t, s.cmd.Process.Kill())
-				_ = s.cmd.Wait()
+				s.Kill()
 				kills++
 				s.start()
-				s.waitReady()
 			}
 		}
 	}

@@ -18,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 // The first thing anybody does: start the demo, copy the two commands it
@@ -33,7 +35,7 @@ func TestDemo(t *testing.T) {
 
 	demo := exec.Command(filepath.Join(bin, "demo"), "-binary", filepath.Join(bin, "connect-personalize"), "-data", data)
 	demo.Dir = root
-	demo.Env = append(os.Environ(), "COLLECTOR_ADDRESS="+freeAddress(t), "PROFILE_API_ADDRESS="+freeAddress(t), "HTTP_ADDRESS="+freeAddress(t))
+	demo.Env = append(os.Environ(), "COLLECTOR_ADDRESS="+process.AddressFor(t), "PROFILE_API_ADDRESS="+process.AddressFor(t), "HTTP_ADDRESS="+process.AddressFor(t))
 	demo.Stderr = os.Stderr
 	stdout, err := demo.StdoutPipe()
 	require.NoError(t, err)
@@ -101,17 +103,9 @@ func viewed(t *testing.T, profileURL string) float64 {
 	return profile.Features.Viewed
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 func TestDemoSaysWhyItCannotStart(t *testing.T) {
 	for _, e := range []endpoint{collector, api, metrics} {
-		t.Setenv(e.variable, freeAddress(t))
+		t.Setenv(e.variable, process.AddressFor(t))
 	}
 	binary, err := exec.LookPath("false")
 	require.NoError(t, err)
@@ -123,7 +117,7 @@ func TestDemoDoesNotShowSomebodyElsesProcess(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()
-	t.Setenv(collector.variable, freeAddress(t))
+	t.Setenv(collector.variable, process.AddressFor(t))
 	t.Setenv(api.variable, listener.Addr().String())
 	err = run("unused", "unused", t.TempDir(), time.Second)
 	require.ErrorContains(t, err, listener.Addr().String()+" is taken: end what listens there, or set PROFILE_API_ADDRESS")

@@ -1,7 +1,7 @@
 package privacy
 
 import (
-	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
 const (
@@ -35,13 +36,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "connect-personalize")
-	build := exec.Command("go", "build", "-o", path, "./cmd/connect-personalize")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
+	return process.Build(context.Background(), dir)
 })
 
 func TestMain(m *testing.M) {
@@ -52,12 +47,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// process is the distribution as an operator runs it, in streams mode.
-type process struct {
+// streams is the distribution as an operator runs it, in streams mode.
+type streams struct {
+	*process.Process
 	t    *testing.T
 	data string
-	log  logBuffer
-	cmd  *exec.Cmd
 
 	engine, collector, api string
 
@@ -66,59 +60,34 @@ type process struct {
 	refusals []string
 }
 
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func sha(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
 
 // start runs the streams, with variables for them.
-func start(t *testing.T, variables map[string]string, streams ...string) *process {
+func start(t *testing.T, variables map[string]string, names ...string) *streams {
 	path, err := binary()
 	require.NoError(t, err)
-	p := &process{t: t, data: t.TempDir(), engine: freeAddress(t), collector: freeAddress(t), api: freeAddress(t)}
-	args := []string{"streams", "-o", "tests/privacy/testdata/root.yaml"}
-	for _, name := range streams {
-		args = append(args, "tests/privacy/testdata/streams/"+name+".yaml")
+	p := &streams{t: t, data: t.TempDir(), engine: process.AddressFor(t), collector: process.AddressFor(t), api: process.AddressFor(t)}
+	p.Process = &process.Process{
+		Name: "streams", Binary: path, Dir: root, Log: filepath.Join(t.TempDir(), "log"),
+		Args: []string{"streams", "-o", "tests/privacy/testdata/root.yaml"},
+		Env:  []string{"HTTP_ADDRESS=" + p.engine, "COLLECTOR_ADDRESS=" + p.collector, "PROFILE_API_ADDRESS=" + p.api, "DATA_DIR=" + p.data},
 	}
-	p.cmd = exec.Command(path, args...)
-	p.cmd.Dir = root
-	p.cmd.Env = append(os.Environ(), "HTTP_ADDRESS="+p.engine, "COLLECTOR_ADDRESS="+p.collector, "PROFILE_API_ADDRESS="+p.api, "DATA_DIR="+p.data)
+	for _, name := range names {
+		p.Args = append(p.Args, "tests/privacy/testdata/streams/"+name+".yaml")
+	}
 	for name, value := range variables {
-		p.cmd.Env = append(p.cmd.Env, name+"="+value)
+		p.Env = append(p.Env, name+"="+value)
 	}
-	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.rotate(mark("filetoken"))
 	require.NoError(t, os.WriteFile(filepath.Join(p.data, "events.jsonl"), []byte(strings.Join(badEvents(), "\n")), 0o600))
-	require.NoError(t, p.cmd.Start())
+	require.NoError(t, p.Start())
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		_ = p.cmd.Wait()
+		p.Kill()
 		if t.Failed() {
-			text := p.log.String()
+			text := p.logged()
 			t.Logf("the end of the log:\n%s", text[max(0, len(text)-3000):])
 		}
 	})
@@ -126,25 +95,23 @@ func start(t *testing.T, variables map[string]string, streams ...string) *proces
 }
 
 // rotate writes the file of tokens.
-func (p *process) rotate(token string) {
+func (p *streams) rotate(token string) {
 	text := fmt.Sprintf("tokens: [ { name: rotated, sha256: %s, scopes: [ read ] } ]\n", sha(token))
 	require.NoError(p.t, os.WriteFile(filepath.Join(p.data, "tokens.yaml"), []byte(text), 0o600))
 }
 
 // stop ends the process in order, and returns all it logged.
-func (p *process) stop() string {
-	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
-	done := make(chan struct{})
-	go func() {
-		_ = p.cmd.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(patience):
-		p.t.Error("the process did not end")
-	}
-	return p.log.String()
+func (p *streams) stop() string {
+	p.Signal(syscall.SIGTERM)
+	_ = p.Wait(patience)
+	require.Error(p.t, p.Alive(), "the process did not end")
+	return p.logged()
+}
+
+func (p *streams) logged() string {
+	text, err := os.ReadFile(p.Log)
+	require.NoError(p.t, err)
+	return string(text)
 }
 
 // request is one that is sent to the process.
@@ -163,7 +130,7 @@ func header(pairs ...string) http.Header {
 
 // do sends a request and returns the status and the body of the answer, 0 if
 // there is none. It keeps refusals.
-func (p *process) do(r request) (int, string) {
+func (p *streams) do(r request) (int, string) {
 	req, err := http.NewRequest(r.method, r.url, strings.NewReader(r.body))
 	require.NoError(p.t, err)
 	for name, values := range r.header {
@@ -190,20 +157,20 @@ func (p *process) do(r request) (int, string) {
 }
 
 // metrics returns what the engine exports.
-func (p *process) metrics() string {
+func (p *streams) metrics() string {
 	status, body := p.do(request{method: "GET", url: "http://" + p.engine + "/metrics"})
 	require.Equal(p.t, 200, status)
 	return body
 }
 
 // eventually waits until something holds.
-func (p *process) eventually(what string, holds func() bool) {
+func (p *streams) eventually(what string, holds func() bool) {
 	p.t.Helper()
 	require.Eventually(p.t, holds, patience, 20*time.Millisecond, what)
 }
 
 // raw sends bytes that no client would, and keeps what is answered.
-func (p *process) raw(address, text string) {
+func (p *streams) raw(address, text string) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return

@@ -131,7 +131,7 @@ func TestWrongPassword(t *testing.T) {
 		status, _ := p.do(p.get("/api/customer/"+mark("known"), bearer(mark("token"))))
 		return status == 503
 	})
-	p.eventually("the log says so", func() bool { return strings.Contains(p.log.String(), "level=error") })
+	p.eventually("the log says so", func() bool { return strings.Contains(p.logged(), "level=error") })
 	metrics := p.metrics()
 	require.Empty(t, leaks(p.stop()))
 	require.Empty(t, leaks(metrics))
@@ -168,12 +168,12 @@ func variables(redis *miniredis.Miniredis, esp, crm *platform) map[string]string
 
 func bearer(token string) map[string][]string { return header("Authorization", "Bearer "+token) }
 
-func (p *process) get(path string, header map[string][]string) request {
+func (p *streams) get(path string, header map[string][]string) request {
 	return request{method: "GET", url: "http://" + p.api + path, header: header}
 }
 
 // collect sends to the collector.
-func (p *process) collect(path, body, writeKey string) request {
+func (p *streams) collect(path, body, writeKey string) request {
 	return request{method: "POST", url: "http://" + p.collector + "/v1/" + path, body: body,
 		header: header("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(writeKey+":")), "User-Agent", mark("agent"), "X-Forwarded-For", mark("forwarded"))}
 }
@@ -215,7 +215,7 @@ func badEvents() []string {
 }
 
 // collectBad sends the collector what it refuses, and what others do after it.
-func (p *process) collectBad() {
+func (p *streams) collectBad() {
 	m := mark
 	for _, body := range badEvents() {
 		for _, path := range []string{"track", "identify", "batch", m("path")} {
@@ -238,7 +238,7 @@ func (p *process) collectBad() {
 }
 
 // badRequests sends what the API refuses, or would if all were well.
-func (p *process) badRequests() {
+func (p *streams) badRequests() {
 	m := mark
 	all := bearer(m("token"))
 	with := func(pairs ...string) map[string][]string {
@@ -310,7 +310,7 @@ func (p *process) badRequests() {
 }
 
 // content renders what can be, and what cannot.
-func (p *process) content() {
+func (p *streams) content() {
 	all := bearer(mark("token"))
 	for _, block := range []string{"greeting", "broken", "long"} {
 		p.do(p.get("/api/customer/"+mark("known")+"/content/"+block, all))

@@ -16,14 +16,15 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
 // Build builds the program into a folder, with build tags if there are any, and
-// returns its path. It is to be called in the root of the repository.
+// returns its path.
 func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 	binary := filepath.Join(dir, "connect-personalize")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", strings.Join(tags, ","), "-o", binary, "./cmd/connect-personalize")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", strings.Join(tags, ","), "-o", binary, "github.com/connect-personalize/connect-personalize/cmd/connect-personalize")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("building: %w", err)
@@ -37,6 +38,10 @@ type Process struct {
 	Name   string
 	Binary string
 	Config string
+	// Args are its arguments, those that run Config if there are none.
+	Args []string
+	// Dir is the folder it runs in, ours if it is empty.
+	Dir string
 	// Env is what it finds in its environment besides ours.
 	Env []string
 	// HTTP is the engine's own address, where Ready asks.
@@ -58,8 +63,12 @@ func (p *Process) Start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.Binary, "-c", p.Config)
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), p.Env...), log, log
+	args := p.Args
+	if len(args) == 0 {
+		args = []string{"-c", p.Config}
+	}
+	cmd := exec.Command(p.Binary, args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, append(os.Environ(), p.Env...), log, log
 	// A signal to the suite is for the suite to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -254,6 +263,16 @@ func FreeAddress() (string, error) {
 		return l.Addr().String(), l.Close()
 	}
 	return "", errors.New("no free port")
+}
+
+// AddressFor is FreeAddress in a test.
+func AddressFor(t testing.TB) string {
+	t.Helper()
+	address, err := FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
 }
 
 var taken = struct {

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -34,6 +35,17 @@ func TestAProcessIsKilledAndStartedAgain(t *testing.T) {
 		require.Error(t, p.Wait(0))
 		require.ErrorContains(t, p.Alive(), "hello there", "the end of the log is told")
 	}
+}
+
+func TestAProcessRunsWhereItIsTold(t *testing.T) {
+	dir := t.TempDir()
+	p := shell(t, "")
+	p.Dir, p.Args = dir, []string{"-c", `echo "$0" > said`, "an argument"}
+	require.NoError(t, p.Start())
+	require.NoError(t, p.Wait(10*time.Second))
+	said, err := os.ReadFile(filepath.Join(dir, "said"))
+	require.NoError(t, err)
+	require.Equal(t, "an argument\n", string(said))
 }
 
 func TestProcessorTimeIsCounted(t *testing.T) {
