@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	_ "embed"
+	"fmt"
+)
 
 // orders are valid orders of some 400 bytes.
 func orders() [][]byte {
@@ -45,48 +48,6 @@ root.traits.birthday = this.traits.birthday.clean_date()
 
 // orderSchema asks of an order what the shop's plan asks of it, in one schema,
 // as the stock processor knows one only.
-const orderSchema = `{
-  "$schema": "http://json-schema.org/draft-07/schema#",
-  "definitions": {
-    "id": { "type": ["string", "integer"], "minLength": 1, "maxLength": 256 },
-    "currency": { "type": "string", "pattern": "^[A-Z]{3}$" },
-    "customer": { "type": ["string", "null"], "minLength": 1, "maxLength": 256 },
-    "product": {
-      "type": "object",
-      "properties": {
-        "product_id": { "$ref": "#/definitions/id" }, "sku": { "$ref": "#/definitions/id" }, "name": { "type": "string" },
-        "category": { "type": "string" }, "brand": { "type": "string" }, "variant": { "type": "string" },
-        "price": { "type": "number", "minimum": 0 }, "quantity": { "type": "number", "exclusiveMinimum": 0 },
-        "value": { "type": "number" }, "currency": { "$ref": "#/definitions/currency" }, "coupon": { "type": "string" },
-        "position": { "type": "integer" }, "url": { "type": "string" }, "image_url": { "type": "string" }
-      },
-      "anyOf": [{ "required": ["product_id"] }, { "required": ["sku"] }]
-    }
-  },
-  "type": "object",
-  "required": ["type", "messageId", "timestamp"],
-  "properties": {
-    "type": { "enum": ["track", "identify", "page", "screen", "group", "alias"] },
-    "event": { "type": "string" }, "name": { "type": ["string", "null"] },
-    "messageId": { "type": "string", "minLength": 1, "maxLength": 256 },
-    "userId": { "$ref": "#/definitions/customer" }, "anonymousId": { "$ref": "#/definitions/customer" },
-    "previousId": { "$ref": "#/definitions/customer" }, "groupId": { "type": "string", "minLength": 1 },
-    "timestamp": { "type": "string", "format": "date-time" }, "receivedAt": { "type": "string", "format": "date-time" },
-    "source": { "type": "string" }, "traits": { "type": "object" }, "context": { "type": "object" },
-    "properties": {
-      "type": "object",
-      "required": ["order_id", "total"],
-      "properties": {
-        "order_id": { "$ref": "#/definitions/id" }, "checkout_id": { "$ref": "#/definitions/id" }, "cart_id": { "$ref": "#/definitions/id" },
-        "affiliation": { "type": "string" }, "subtotal": { "type": "number", "minimum": 0 }, "total": { "type": "number", "minimum": 0 },
-        "revenue": { "type": "number" }, "value": { "type": "number" }, "shipping": { "type": "number", "minimum": 0 },
-        "tax": { "type": "number", "minimum": 0 }, "discount": { "type": "number" }, "coupon": { "type": "string" },
-        "currency": { "$ref": "#/definitions/currency" }, "products": { "type": "array", "items": { "$ref": "#/definitions/product" } }
-      }
-    }
-  },
-  "anyOf": [
-    { "required": ["userId"], "properties": { "userId": { "type": "string" } } },
-    { "required": ["anonymousId"], "properties": { "anonymousId": { "type": "string" } } }
-  ]
-}`
+//
+//go:embed order_schema.json
+var orderSchema []byte

@@ -52,7 +52,7 @@ func run(ctx context.Context, span time.Duration, turns int) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	schema := filepath.Join(dir, "schema.json")
-	if err := os.WriteFile(schema, []byte(orderSchema), 0o600); err != nil {
+	if err := os.WriteFile(schema, orderSchema, 0o600); err != nil {
 		return err
 	}
 	rows := []*contender{
