@@ -235,3 +235,41 @@ func TestErasedCustomersAreNotExplained(t *testing.T) {
 	require.Equal(t, "no_such_customer", s.do(t, "GET", "/api/customer/ada/explain", "").code(t))
 	require.Equal(t, "FALLBACK", s.do(t, "GET", "/api/customer/ada/content/hello", "").body)
 }
+
+// TestSampleOfLatencies: few latencies are all told, and of many the sample is
+// as large as it may be, and fair: neither early nor late ones are preferred.
+func TestSampleOfLatencies(t *testing.T) {
+	var s sample
+	var told []int64
+	tell := func(took int64) { told = append(told, took) }
+	for took := range int64(sampleSize) {
+		s.add(took)
+	}
+	s.drain(tell)
+	require.Len(t, told, sampleSize)
+	for took, got := range told {
+		require.EqualValues(t, took, got)
+	}
+
+	told = nil
+	s.drain(tell)
+	require.Empty(t, told, "they were told")
+
+	const many = 100_000
+	for took := range int64(many) {
+		s.add(took)
+	}
+	s.drain(tell)
+	require.Len(t, told, sampleSize)
+	var sum, quarter int64
+	for _, took := range told {
+		sum += took
+		if took < many/4 {
+			quarter++
+		}
+	}
+	// Ten standard deviations either way.
+	require.InDelta(t, many/2, sum/sampleSize, many/5)
+	require.Less(t, quarter, int64(sampleSize/2))
+	require.Positive(t, quarter)
+}

@@ -94,7 +94,7 @@ func (h *handler) isDraining() bool {
 // ServeHTTP answers one request.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	h.telemetry.begin(started)
+	h.telemetry.begin()
 	p, params := findPage(r.URL)
 	status := http.StatusInternalServerError
 	defer func() {

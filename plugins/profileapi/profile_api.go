@@ -151,7 +151,7 @@ echo "https://profiles.example.com$TARGET&signature=$(printf %s "$TARGET" | open
 
 ### Metrics
 
-`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, the gauges `+"`profile_api_in_flight`"+` and `+"`profile_api_cache_bytes`"+`, about how much memory the records of `+"`cache`"+` take, and `+"`profile_api_connections_cut`"+`: connections that were closed to make room for others.
+`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, of at most 256 requests a second and route, drawn by lot, the gauges `+"`profile_api_in_flight`"+` and `+"`profile_api_cache_bytes`"+`, about how much memory the records of `+"`cache`"+` take, and `+"`profile_api_connections_cut`"+`: connections that were closed to make room for others. They are up to date every second.
 `).
 		Fields(
 			service.NewStringField(fieldProfiles).
@@ -548,10 +548,11 @@ type input struct {
 	// lost gets the reason when a listener fails that nobody closed.
 	lost chan error
 
-	// rotation follows the file of tokens, where there is one; following ends
-	// it.
+	// rotation follows the file of tokens, where there is one; unfollow ends
+	// all followers.
 	rotation  *rotation
 	following sync.Once
+	followers sync.WaitGroup
 	unfollow  context.CancelFunc
 
 	closeOnce sync.Once
@@ -637,14 +638,16 @@ func (in *input) serve(ln net.Listener) {
 		var ctx context.Context
 		ctx, in.unfollow = context.WithCancel(context.Background())
 		if in.rotation != nil {
-			go in.rotation.follow(ctx)
+			in.followers.Go(func() { in.rotation.follow(ctx) })
 		}
 		if in.handler.content != nil {
-			go in.handler.content.follow(ctx)
+			in.followers.Go(func() { in.handler.content.follow(ctx) })
 		}
+		var cacheBytes func() int64
 		if in.cached != nil {
-			go in.handler.telemetry.followCache(ctx, in.cached.CacheBytes)
+			cacheBytes = in.cached.CacheBytes
 		}
+		in.followers.Go(func() { in.handler.telemetry.follow(ctx, cacheBytes) })
 	})
 	go func() {
 		var err error
@@ -682,13 +685,14 @@ func (in *input) Close(ctx context.Context) error {
 	in.closeOnce.Do(func() {
 		in.handler.drain()
 		in.handler.abandon()
-		in.unfollow()
 		ctx, cancel := context.WithTimeout(ctx, in.conf.timeouts.close)
 		defer cancel()
 		if err := in.server.Shutdown(ctx); err != nil {
 			in.log.Warn("Requests were still under way when the time to close ran out, and were cut off.")
 			in.closeErr = in.server.Close()
 		}
+		in.unfollow() // after the last request, which the metrics are told of
+		in.followers.Wait()
 		if in.cached != nil {
 			_ = in.cached.Close(ctx)
 		}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"math"
 	"math/bits"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,31 +17,30 @@ import (
 
 // telemetry counts requests. Its labels are routes and statuses, never
 // anything a caller chose.
+//
+// A request costs a few atomic additions; once every tellInterval the metrics are told
+// what happened since. To look up a metric by its labels takes longer than
+// finding a profile in memory, and all requests would wait for each other to
+// add to the same quantiles.
 type telemetry struct {
 	requests *service.MetricCounter
 	latency  *service.MetricTimer
 	inFlight *service.MetricGauge
-	// byPage is what the API tells of itself; the pages do not change.
-	byPage map[string]*pageActivity
 	// cut counts the connections that had to make room for others.
 	cut *service.MetricCounter
-
 	// cacheBytes is how much memory the cache of records takes.
 	cacheBytes *service.MetricGauge
 
-	// active is how many requests are under way. The gauge follows it at most
-	// every gaugeInterval and whenever the API falls idle: setting it costs
-	// more than counting.
+	// active is how many requests are under way.
 	active atomic.Int64
-	shown  atomic.Int64 // when the gauge was set last
+	// byPage is what happens on each page; the pages do not change.
+	byPage map[*page]*pageActivity
 }
 
-const gaugeInterval = 10 * time.Millisecond
-
 func newTelemetry(m *service.Metrics) *telemetry {
-	byPage := map[string]*pageActivity{unknownPage.name: {}}
+	byPage := map[*page]*pageActivity{unknownPage: {}}
 	for _, p := range pages {
-		byPage[p.name] = &pageActivity{}
+		byPage[p] = &pageActivity{}
 	}
 	return &telemetry{
 		byPage:   byPage,
@@ -51,41 +53,95 @@ func newTelemetry(m *service.Metrics) *telemetry {
 	}
 }
 
-// cacheInterval is how often it is said how large the cache is.
-const cacheInterval = time.Second
+// tellInterval is how often the metrics are told.
+const tellInterval = time.Second
 
-// followCache says how large a cache is, from now on until ctx ends.
-func (t *telemetry) followCache(ctx context.Context, size func() int64) {
-	ticker := time.NewTicker(cacheInterval)
+// follow tells the metrics what happens from now on until ctx ends, and what
+// had happened by then. cacheBytes is the size of the cache, nil without one.
+func (t *telemetry) follow(ctx context.Context, cacheBytes func() int64) {
+	ticker := time.NewTicker(tellInterval)
 	defer ticker.Stop()
 	for {
-		t.cacheBytes.Set(size())
+		t.tell(cacheBytes)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
+			t.tell(cacheBytes)
 			return
 		}
 	}
 }
 
-func (t *telemetry) begin(now time.Time) { t.show(t.active.Add(1), now) }
+// tell brings the metrics up to now. One goroutine does at a time.
+func (t *telemetry) tell(cacheBytes func() int64) {
+	if cacheBytes != nil {
+		t.cacheBytes.Set(cacheBytes())
+	}
+	t.inFlight.Set(t.active.Load())
+	for p, a := range t.byPage {
+		for status := range a.answers {
+			if n := a.answers[status].Load(); n > a.told[status] {
+				t.requests.Incr(n-a.told[status], p.name, strconv.Itoa(status))
+				a.told[status] = n
+			}
+		}
+		a.sample.drain(func(took int64) { t.latency.Timing(took, p.name) })
+	}
+}
+
+func (t *telemetry) begin() { t.active.Add(1) }
 
 func (t *telemetry) end(p *page, status int, started time.Time) {
 	took := time.Since(started)
-	t.show(t.active.Add(-1), started.Add(took))
-	t.requests.Incr(1, p.name, statusLabel(status))
-	t.latency.Timing(int64(took), p.name)
-	if a := t.byPage[p.name]; a != nil {
-		a.add(status, took)
+	t.active.Add(-1)
+	t.byPage[p].add(status, took)
+}
+
+// sampleSize is how many latencies of a page are told of an interval at most.
+const sampleSize = 256
+
+// sample is a fair sample of a stream of durations: every one has the same
+// chance to be in it.
+type sample struct {
+	mu   sync.Mutex
+	seen int
+	took [sampleSize]int64
+}
+
+func (s *sample) add(took int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.seen
+	if s.seen++; at >= sampleSize {
+		at = rand.IntN(s.seen)
+	}
+	if at < sampleSize {
+		s.took[at] = took
+	}
+}
+
+// drain calls told with each of the sample, and begins a new one.
+func (s *sample) drain(told func(took int64)) {
+	s.mu.Lock()
+	took := slices.Clone(s.took[:min(s.seen, sampleSize)])
+	s.seen = 0
+	s.mu.Unlock()
+	for _, t := range took {
+		told(t)
 	}
 }
 
 // pageActivity counts the requests of a page, and how long they took: by
 // quarters of a power of two, which tells a latency to within a fifth.
 type pageActivity struct {
-	errors  atomic.Int64
+	answers [statuses]atomic.Int64 // by status
+	told    [statuses]int64        // of them, that the metrics know of
 	buckets [latencyBuckets]atomic.Int64
+	sample  sample
 }
+
+// statuses is one more than the highest there is.
+const statuses = 600
 
 const (
 	latencyBuckets = 4 * 36
@@ -110,10 +166,17 @@ func bucketEnd(i int) time.Duration {
 }
 
 func (a *pageActivity) add(status int, took time.Duration) {
-	if status >= http.StatusInternalServerError {
-		a.errors.Add(1)
-	}
+	a.answers[status].Add(1)
 	a.buckets[bucketOf(took)].Add(1)
+	a.sample.add(int64(took))
+}
+
+// errors counts the requests that failed by no fault of the caller.
+func (a *pageActivity) errors() (n int64) {
+	for status := http.StatusInternalServerError; status < statuses; status++ {
+		n += a.answers[status].Load()
+	}
+	return n
 }
 
 // pageSummary is what is told of a page.
@@ -128,7 +191,7 @@ type pageSummary struct {
 // anything.
 func (t *telemetry) summary() map[string]pageSummary {
 	all := map[string]pageSummary{}
-	for name, a := range t.byPage {
+	for p, a := range t.byPage {
 		var counts [latencyBuckets]int64
 		var total int64
 		for i := range counts {
@@ -147,27 +210,7 @@ func (t *telemetry) summary() map[string]pageSummary {
 			}
 			return 0
 		}
-		all[name] = pageSummary{Count: total, Errors: a.errors.Load(), P50: quantile(0.5), P99: quantile(0.99)}
+		all[p.name] = pageSummary{Count: total, Errors: a.errors(), P50: quantile(0.5), P99: quantile(0.99)}
 	}
 	return all
-}
-
-func (t *telemetry) show(active int64, now time.Time) {
-	last := t.shown.Load()
-	if at := now.UnixNano(); active == 0 || at-last >= int64(gaugeInterval) && t.shown.CompareAndSwap(last, at) {
-		t.inFlight.Set(active)
-	}
-}
-
-func statusLabel(status int) string {
-	// The common ones without an allocation.
-	switch status {
-	case http.StatusOK:
-		return "200"
-	case http.StatusNotModified:
-		return "304"
-	case http.StatusNotFound:
-		return "404"
-	}
-	return strconv.Itoa(status)
 }
