@@ -439,7 +439,7 @@ cache_resources:
 
 func TestARateLimitIsWaitedFor(t *testing.T) {
 	var calls atomic.Int64
-	p := start(t, at(fmt.Sprintf(bulk, serve(t, shop(&calls))), "        rate_limit: slow\n        budget: 500ms\n")+`
+	p := start(t, at(fmt.Sprintf(bulk, serve(t, shop(&calls))), "        rate_limit: slow\n        budget: 3s\n")+`
 rate_limit_resources:
   - label: slow
     local: { count: 1, interval: 1h }

@@ -621,7 +621,7 @@ func (p *pipeline) dial(text string) (net.Conn, *bufio.Reader) {
 const rawHeaders = "POST /v1/page HTTP/1.1\r\nHost: x\r\nAuthorization: Basic d2ViLWtleTo=\r\nContent-Length: 44\r\n"
 
 func TestSlowClients(t *testing.T) {
-	p := start(t, options{input: twoKeys + "limits: { read_timeout: 400ms, header_timeout: 400ms, idle_timeout: 400ms }\n"})
+	p := start(t, options{input: twoKeys + "limits: { read_timeout: 1s, header_timeout: 1s, idle_timeout: 1s }\n"})
 
 	_, body := p.dial(rawHeaders + "\r\n" + pageEvent[:20])
 	resp, err := http.ReadResponse(body, nil)

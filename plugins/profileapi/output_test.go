@@ -466,7 +466,7 @@ func (keepOutput) Close(context.Context) error { return nil }
 // Secrets and customers are in no log and no error.
 func TestOutputIsDiscreet(t *testing.T) {
 	log := newSyncBuffer()
-	o, err := newTestOutput(t, withProfiles("jo"), "url: http://jo:s3cret@127.0.0.1:1/hook?token=s3cret\nauthorization: Bearer s3cret\ngive_up_after: 100ms"+quick, log)
+	o, err := newTestOutput(t, withProfiles("jo"), "url: http://jo:s3cret@127.0.0.1:1/hook?token=s3cret\nauthorization: Bearer s3cret\ngive_up_after: 3s"+quick, log)
 	require.NoError(t, err)
 	batch := messages(`{"userId":"jo"}`)
 	err = o.WriteBatch(t.Context(), batch)
