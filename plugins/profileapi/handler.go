@@ -178,8 +178,8 @@ func (h *handler) ready(w http.ResponseWriter, r *http.Request, v visit) int {
 	if h.isDraining() {
 		return refuse(w, r, &stopping)
 	}
-	if err := h.readiness.check(r.Context(), h.reader, v.started); err != nil {
-		return refuse(w, r, &storeAway)
+	if refusal := h.checkStore(r.Context(), v.started); refusal != nil {
+		return refuse(w, r, refusal)
 	}
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusOK, valueJSON, []byte(`{"status":"ready"}`+"\n"))
@@ -202,15 +202,17 @@ var (
 		message: "as_of lies before what the profile's record can answer: what happened since is part of it"}
 )
 
-// readiness asks the store whether it answers, at most once a second however
-// many ask: the page needs no token.
+// readiness is what the store said when it was asked last whether it answers.
 type readiness struct {
-	mu    sync.Mutex
-	asked time.Time
-	err   error
+	mu      sync.Mutex
+	asked   time.Time
+	refusal *problem
 }
 
-func (p *readiness) check(ctx context.Context, r reader, now time.Time) error {
+// checkStore asks the store whether it answers, at most once a second however
+// many ask: the page needs no token.
+func (h *handler) checkStore(ctx context.Context, now time.Time) *problem {
+	p := &h.readiness
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.asked.IsZero() || now.Sub(p.asked) >= time.Second {
@@ -218,10 +220,14 @@ func (p *readiness) check(ctx context.Context, r reader, now time.Time) error {
 		// answer of all others with it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		p.err = r.Ping(ctx)
+		p.refusal = nil
+		// That it answers this does not tell that reading works again.
+		if err := h.reader.Ping(ctx); err != nil {
+			p.refusal = h.readProblem(err)
+		}
 		p.asked = time.Now()
 	}
-	return p.err
+	return p.refusal
 }
 
 // getCustomer answers with one profile.

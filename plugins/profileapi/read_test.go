@@ -425,8 +425,10 @@ func TestHealthAndReadiness(t *testing.T) {
 
 	// A second later the store is asked again.
 	f.set(func() { f.pingErr = errors.New("away") })
-	require.NoError(t, s.handler.readiness.check(context.Background(), f, s.handler.readiness.asked.Add(time.Second-1)))
-	require.Error(t, s.handler.readiness.check(context.Background(), f, s.handler.readiness.asked.Add(time.Second)))
+	require.Nil(t, s.handler.checkStore(context.Background(), s.handler.readiness.asked.Add(time.Second-1)))
+	require.NotContains(t, s.log.String(), "away")
+	require.NotNil(t, s.handler.checkStore(context.Background(), s.handler.readiness.asked.Add(time.Second)))
+	require.Contains(t, s.log.String(), "away", "why it is not ready is in the log, also if nobody reads")
 	got := s.do(t, "GET", "/readyz", "")
 	require.Equal(t, 503, got.status)
 	require.Equal(t, "store_unavailable", got.code(t))
