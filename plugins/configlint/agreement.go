@@ -216,11 +216,7 @@ func (c *checker) event(at *yaml.Node, about string) bool {
 		}
 		names = append(names, p.EventNames()...)
 	}
-	hint := ""
-	if n := spelling.Nearest(at.Value, names); n != "" {
-		hint = fmt.Sprintf("; did you mean %q?", n)
-	}
-	c.errorf(at, "%sthe tracking plan %s has no event %q%s", about, c.named(), at.Value, hint)
+	c.errorf(at, "%sthe tracking plan %s has no event %q%s", about, c.named(), at.Value, spelling.Hint(at.Value, names))
 	return false
 }
 

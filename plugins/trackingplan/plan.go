@@ -23,6 +23,7 @@
 package trackingplan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -388,9 +389,7 @@ func (d *definition) policy(m map[string]any, at string, inherited Policy) Polic
 		default:
 			hint := "; write dead_letter, pass, or the repairs coerce and strip with one of these after them, such as [coerce, pass]"
 			if s, ok := step.(string); ok {
-				if n := spelling.Nearest(s, []string{"dead_letter", "pass", "coerce", "strip"}); n != "" {
-					hint = fmt.Sprintf("; did you mean %q?", n)
-				}
+				hint = cmp.Or(spelling.Hint(s, []string{"dead_letter", "pass", "coerce", "strip"}), hint)
 			}
 			d.errorf(at, "on_violation: %v is not a policy%s", step, hint)
 			return inherited
