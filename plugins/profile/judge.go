@@ -133,7 +133,9 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 // it is called again.
 func (w *Viewer) HoldParameters(def *Definition) {
 	w.held = nil
-	w.held = w.parametersOf(def.Segments)
+	if def.Segments != nil {
+		w.held = def.Segments.Parameters()
+	}
 }
 
 // parametersOf returns what segments are judged by, nil if there are none.
