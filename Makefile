@@ -108,7 +108,7 @@ cdnow: ## fit the purchase models to the CDNOW sample (DATA=file), and plot the 
 	go run ./tests/cdnow_fit -plot docs/cdnow_forecast.svg $(DATA)
 
 oracle: ## compare features with the naive computation over CASES (10000) random histories
-	CASES=$(CASES) go test -count=1 -timeout 30m ./plugins/profile -run 'Oracle|Order|Merge|Definitions|Heavy' -rapid.checks=$(CASES)
+	CASES=$(CASES) go test -count=1 -timeout 30m ./plugins/engine/record -run 'Oracle|Order|Merge|Definitions|Heavy' -rapid.checks=$(CASES)
 	go test -count=1 -timeout 30m ./plugins/profiles -run 'Writers|Faults' -rapid.checks=$$(($(CASES) / 20))
 
 faults-short: ## kill, pause and restart everything while events flow, then compare every profile

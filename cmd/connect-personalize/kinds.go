@@ -4,85 +4,85 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/urfave/cli/v2"
 
-	"github.com/connect-personalize/connect-personalize/plugins/configlint"
-	"github.com/connect-personalize/connect-personalize/plugins/content"
+	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 	"github.com/connect-personalize/connect-personalize/plugins/expect"
-	"github.com/connect-personalize/connect-personalize/plugins/model"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
-	"github.com/connect-personalize/connect-personalize/plugins/trackingplan"
 )
 
 // fileKinds lists the YAML files, other than pipelines, that a folder of
 // configs holds.
-func fileKinds() []configlint.Kind {
-	return []configlint.Kind{
+func fileKinds() []lint.Kind {
+	return []lint.Kind{
 		{
 			Name:      "profile definition",
-			Recognise: func(keys configlint.Keys) bool { return keys.Any("features") },
+			Recognise: func(keys lint.Keys) bool { return keys.Any("features") },
 			Lint:      lintDefinition,
 		},
 		{
 			Name:      "tracking plan",
-			Recognise: func(keys configlint.Keys) bool { return keys.Any("events") },
+			Recognise: func(keys lint.Keys) bool { return keys.Any("events") },
 			Lint:      lintPlan,
 		},
 		{
 			Name:      "model parameter",
-			Recognise: func(keys configlint.Keys) bool { return keys.Any("model") },
+			Recognise: func(keys lint.Keys) bool { return keys.Any("model") },
 			Lint:      lintModel,
 		},
 		{
 			Name:      "expectation suite",
-			Recognise: func(keys configlint.Keys) bool { return keys.Any("expectations") },
+			Recognise: func(keys lint.Keys) bool { return keys.Any("expectations") },
 			Lint:      lintSuite,
 		},
 		{
 			Name:      "token",
-			Recognise: func(keys configlint.Keys) bool { return keys.Any("tokens", "signing_keys") },
+			Recognise: func(keys lint.Keys) bool { return keys.Any("tokens", "signing_keys") },
 			Lint:      lintCredentials,
 		},
 		{
 			Name:      "content block",
-			Recognise: func(keys configlint.Keys) bool { return keys.Any("template") },
+			Recognise: func(keys lint.Keys) bool { return keys.Any("template") },
 			Lint:      lintBlock,
 		},
-		configlint.JSONSchema(),
+		lint.JSONSchema(),
 	}
 }
 
-func lintDefinition(path string) ([]configlint.Lint, error) {
+func lintDefinition(path string) ([]lint.Lint, error) {
 	found, err := profiles.LintDefinition(path)
 	return at(path, found), err
 }
 
-func lintSuite(path string) ([]configlint.Lint, error) {
+func lintSuite(path string) ([]lint.Lint, error) {
 	found, err := expect.LintSuite(path)
 	return at(path, found), err
 }
 
 // at says which file lints are of.
-func at(path string, found []service.Lint) []configlint.Lint {
-	lints := make([]configlint.Lint, len(found))
+func at(path string, found []service.Lint) []lint.Lint {
+	lints := make([]lint.Lint, len(found))
 	for i, l := range found {
-		lints[i] = configlint.Lint{Path: path, Lint: l}
+		lints[i] = lint.Lint{Path: path, Lint: l}
 	}
 	return lints
 }
 
-func lintCredentials(path string) ([]configlint.Lint, error) {
+func lintCredentials(path string) ([]lint.Lint, error) {
 	found, err := profileapi.LintCredentials(path)
-	lints := make([]configlint.Lint, len(found))
+	lints := make([]lint.Lint, len(found))
 	for i, l := range found {
-		lints[i] = configlint.Lint{Path: path, Lint: l}
+		lints[i] = lint.Lint{Path: path, Lint: l}
 	}
 	return lints, err
 }
 
-func lintPlan(path string) ([]configlint.Lint, error) {
-	var lints []configlint.Lint
+func lintPlan(path string) ([]lint.Lint, error) {
+	var lints []lint.Lint
 	for _, l := range trackingplan.LintFile(path) {
-		lints = append(lints, configlint.Lint{
+		lints = append(lints, lint.Lint{
 			Path: l.File,
 			Lint: service.Lint{Line: l.Line, Column: 1, Type: service.LintCustom, What: l.Message},
 		})
@@ -90,11 +90,11 @@ func lintPlan(path string) ([]configlint.Lint, error) {
 	return lints, nil
 }
 
-func lintModel(path string) ([]configlint.Lint, error) {
-	problems, err := model.Lint(path)
-	lints := make([]configlint.Lint, len(problems))
+func lintModel(path string) ([]lint.Lint, error) {
+	problems, err := models.Lint(path)
+	lints := make([]lint.Lint, len(problems))
 	for i, p := range problems {
-		lints[i] = configlint.Lint{
+		lints[i] = lint.Lint{
 			Path: p.File,
 			Lint: service.Lint{Line: p.Line, Column: 1, Type: service.LintCustom, What: p.Message},
 		}
@@ -102,11 +102,11 @@ func lintModel(path string) ([]configlint.Lint, error) {
 	return lints, err
 }
 
-func lintBlock(path string) ([]configlint.Lint, error) {
+func lintBlock(path string) ([]lint.Lint, error) {
 	_, problems, err := content.Load(path, profiles.ContentNames)
-	lints := make([]configlint.Lint, len(problems))
+	lints := make([]lint.Lint, len(problems))
 	for i, p := range problems {
-		lints[i] = configlint.Lint{
+		lints[i] = lint.Lint{
 			Path: p.File,
 			Lint: service.Lint{Line: p.Line, Column: 1, Type: service.LintCustom, What: p.Message},
 		}

@@ -18,11 +18,11 @@ import (
 	_ "github.com/redpanda-data/connect/v4/public/components/prometheus"
 
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
-	"github.com/connect-personalize/connect-personalize/plugins/configlint"
+	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
+	"github.com/connect-personalize/connect-personalize/plugins/command/whatif"
 	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
-	"github.com/connect-personalize/connect-personalize/plugins/whatif"
 )
 
 const (
@@ -49,9 +49,8 @@ func main() {
 	}
 	tuneMemory()
 	cli.AppHelpTemplate = helpTemplate
-	lint := configlint.Command(name, stockLint, fileKinds()...)
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
-		service.CLIOptAddCommand(lint), service.CLIOptAddCommand(configlint.PlanDiffCommand(name)),
+		service.CLIOptAddCommand(lint.Command(name, stockLint, fileKinds()...)), service.CLIOptAddCommand(lint.PlanDiffCommand(name)),
 		service.CLIOptAddCommand(expect.SuggestCommand(name)),
 		service.CLIOptAddCommand(profileapi.SignCommand()),
 		service.CLIOptAddCommand(whatif.Command(name)))...)

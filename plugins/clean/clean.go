@@ -18,7 +18,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 
-	"github.com/connect-personalize/connect-personalize/plugins/clean/value"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/cleaning"
 )
 
 const category = "Cleaning"
@@ -107,7 +107,7 @@ func texts(args *bloblang.ParsedParams, name string) ([]string, error) {
 	return all, nil
 }
 
-func timeOptions(args *bloblang.ParsedParams, zoned bool) (o value.TimeOptions, err error) {
+func timeOptions(args *bloblang.ParsedParams, zoned bool) (o cleaning.TimeOptions, err error) {
 	if zoned {
 		zone, err := args.GetString("zone")
 		if err != nil {
@@ -146,10 +146,10 @@ func location(name string) (*time.Location, error) {
 // that a config can be linted where the key is not.
 type pseudonyms struct {
 	env string
-	of  atomic.Pointer[value.Pseudonym]
+	of  atomic.Pointer[cleaning.Pseudonym]
 }
 
-func (p *pseudonyms) get() (*value.Pseudonym, error) {
+func (p *pseudonyms) get() (*cleaning.Pseudonym, error) {
 	if known := p.of.Load(); known != nil {
 		return known, nil
 	}
@@ -157,7 +157,7 @@ func (p *pseudonyms) get() (*value.Pseudonym, error) {
 	if key == "" {
 		return nil, fmt.Errorf("the key is missing: set the environment variable %s, for example to what `openssl rand -hex 32` prints", p.env)
 	}
-	made, err := value.NewPseudonym([]byte(key))
+	made, err := cleaning.NewPseudonym([]byte(key))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.env, err)
 	}

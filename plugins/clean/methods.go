@@ -8,7 +8,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 
-	"github.com/connect-personalize/connect-personalize/plugins/clean/value"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/cleaning"
 )
 
 // onError is what the descriptions of methods that can fail end with.
@@ -32,8 +32,8 @@ func methods() []method {
 					return nil, err
 				}
 				lines, err := args.GetBool("lines")
-				o := value.TextOptions{Quotes: quotes, Lines: lines}
-				return text(func(s string) (string, error) { return value.Text(s, o), nil }), err
+				o := cleaning.TextOptions{Quotes: quotes, Lines: lines}
+				return text(func(s string) (string, error) { return cleaning.Text(s, o), nil }), err
 			},
 		},
 		{
@@ -98,8 +98,8 @@ root.email_fault = this.email.email_fault()`,
 					return nil, err
 				}
 				providers, err := args.GetBool("providers")
-				o := value.EmailOptions{Lowercase: lower, Providers: providers}
-				return text(func(s string) (string, error) { return value.Email(s, o) }), err
+				o := cleaning.EmailOptions{Lowercase: lower, Providers: providers}
+				return text(func(s string) (string, error) { return cleaning.Email(s, o) }), err
 			},
 		},
 		{
@@ -114,8 +114,8 @@ root.email_fault = this.email.email_fault()`,
 					if err != nil {
 						return "type", nil
 					}
-					var fault *value.Fault
-					if _, err := value.Email(s, value.EmailOptions{}); errors.As(err, &fault) {
+					var fault *cleaning.Fault
+					if _, err := cleaning.Email(s, cleaning.EmailOptions{}); errors.As(err, &fault) {
 						return fault.Rule, nil
 					}
 					return nil, nil
@@ -134,7 +134,7 @@ root.email_fault = this.email.email_fault()`,
 				domains, err := texts(args, "domains")
 				return func(v any) (any, error) {
 					s, ok := v.(string)
-					return ok && value.EmailIn(s, domains), nil
+					return ok && cleaning.EmailIn(s, domains), nil
 				}, err
 			},
 		},
@@ -151,7 +151,7 @@ root.email_fault = this.email.email_fault()`,
 					[2]string{`{"phone":"030 123456"}`, `{}`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
 				region, err := args.GetString("region")
-				return text(func(s string) (string, error) { return value.Phone(s, region) }), err
+				return text(func(s string) (string, error) { return cleaning.Phone(s, region) }), err
 			},
 		},
 		{
@@ -171,7 +171,7 @@ root.email_fault = this.email.email_fault()`,
 					[2]string{`{"at":"03/04/2026 1:15 PM"}`, `{"at":"2026-03-04T13:15:00Z"}`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
 				o, err := timeOptions(args, true)
-				return text(func(s string) (string, error) { return value.Timestamp(s, o) }), err
+				return text(func(s string) (string, error) { return cleaning.Timestamp(s, o) }), err
 			},
 		},
 		{
@@ -186,7 +186,7 @@ root.email_fault = this.email.email_fault()`,
 					[2]string{`{"birthday":"31.02.1980"}`, `Error("time_range")`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
 				o, err := timeOptions(args, false)
-				return text(func(s string) (string, error) { return value.Date(s, o) }), err
+				return text(func(s string) (string, error) { return cleaning.Date(s, o) }), err
 			},
 		},
 		{
@@ -210,7 +210,7 @@ root.email_fault = this.email.email_fault()`,
 					return nil, err
 				}
 				decimal, err := args.GetString("decimal")
-				o := value.MoneyOptions{Currency: code, Decimal: decimal}
+				o := cleaning.MoneyOptions{Currency: code, Decimal: decimal}
 				return func(v any) (any, error) {
 					given := o
 					s, err := textOf(v)
@@ -221,7 +221,7 @@ root.email_fault = this.email.email_fault()`,
 					if _, isText := v.(string); !isText {
 						given.Decimal = "."
 					}
-					amount, err := value.Money(s, given)
+					amount, err := cleaning.Money(s, given)
 					if err != nil {
 						return nil, err
 					}
@@ -240,7 +240,7 @@ root.email_fault = this.email.email_fault()`,
 					[2]string{`{"currency":"EURX"}`, `Error("money_currency_unknown")`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
 				given, err := args.GetString("given")
-				return text(func(s string) (string, error) { return value.Currency(s, strings.ToUpper(given)) }), err
+				return text(func(s string) (string, error) { return cleaning.Currency(s, strings.ToUpper(given)) }), err
 			},
 		},
 		{
@@ -262,7 +262,7 @@ root.email_fault = this.email.email_fault()`,
 				if err != nil {
 					return nil, err
 				}
-				ids, err := value.NewIdentifiers(pattern, form)
+				ids, err := cleaning.NewIdentifiers(pattern, form)
 				if err != nil {
 					return nil, fmt.Errorf("pattern: %w; write it in RE2 syntax", err)
 				}
@@ -277,7 +277,7 @@ root.email_fault = this.email.email_fault()`,
 					[2]string{`{"countries":["de","DEU","276","Germany","Deutschland","Allemagne","Alemania"]}`, `{"countries":["DE","DE","DE","DE","DE","DE","DE"]}`},
 					[2]string{`{"countries":["UK","U.S.A.","Österreich","Suisse"]}`, `{"countries":["GB","US","AT","CH"]}`},
 					[2]string{`{"countries":["Atlantis"]}`, `Error("country")`}),
-			func(*bloblang.ParsedParams) (func(any) (any, error), error) { return text(value.Country), nil },
+			func(*bloblang.ParsedParams) (func(any) (any, error), error) { return text(cleaning.Country), nil },
 		},
 		{
 			"clean_language",
@@ -286,7 +286,7 @@ root.email_fault = this.email.email_fault()`,
 				Example("", `root.languages = this.languages.map_each(l -> l.clean_language())`,
 					[2]string{`{"languages":["DE","de_AT.UTF-8","deu","German","Deutsch","allemand"]}`, `{"languages":["de","de-AT","de","de","de","de"]}`},
 					[2]string{`{"languages":["gibberish"]}`, `Error("language")`}),
-			func(*bloblang.ParsedParams) (func(any) (any, error), error) { return text(value.Language), nil },
+			func(*bloblang.ParsedParams) (func(any) (any, error), error) { return text(cleaning.Language), nil },
 		},
 		{
 			"pseudonym",
@@ -324,7 +324,7 @@ root.email_fault = this.email.email_fault()`,
 			func(*bloblang.ParsedParams) (func(any) (any, error), error) {
 				return func(v any) (any, error) {
 					s, ok := v.(string)
-					return ok && value.Bot(s), nil
+					return ok && cleaning.Bot(s), nil
 				}, nil
 			},
 		},
@@ -341,7 +341,7 @@ root.email_fault = this.email.email_fault()`,
 				if err != nil {
 					return nil, err
 				}
-				networks, err := value.NewNetworks(ranges)
+				networks, err := cleaning.NewNetworks(ranges)
 				if err != nil {
 					return nil, fmt.Errorf("networks: %w", err)
 				}
@@ -362,7 +362,7 @@ func isMissing(v any, also []string) bool {
 	case nil:
 		return true
 	case string:
-		return value.Missing(v, also...)
+		return cleaning.Missing(v, also...)
 	}
 	return false
 }

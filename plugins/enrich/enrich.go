@@ -13,9 +13,9 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
-	"github.com/connect-personalize/connect-personalize/plugins/enrich/lookup"
-	"github.com/connect-personalize/connect-personalize/plugins/enrich/splice"
-	"github.com/connect-personalize/connect-personalize/plugins/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/splice"
 )
 
 const description = `

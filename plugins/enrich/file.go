@@ -9,7 +9,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/follow"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
 const (

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
-	"github.com/connect-personalize/connect-personalize/plugins/enrich/lookup"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/enrich/lookup"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
 )
 
 const fieldMMDB = "mmdb"

@@ -18,7 +18,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	_ "modernc.org/sqlite" // registers sqlite
 
-	"github.com/connect-personalize/connect-personalize/plugins/enrich/lookup"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
 )
 
 const (

@@ -9,8 +9,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
 // statement is what is to be stated about the customer of an event.
@@ -20,9 +20,9 @@ type statement struct {
 }
 
 // nobody tells ids that programs write where they have none.
-var nobody = func() *profile.Identity {
-	ids := &profile.Identity{Ignored: map[string]bool{}}
-	for _, id := range profile.DefaultIgnored {
+var nobody = func() *record.Identity {
+	ids := &record.Identity{Ignored: map[string]bool{}}
+	for _, id := range record.DefaultIgnored {
 		ids.Ignored[id] = true
 	}
 	return ids

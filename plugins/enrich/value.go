@@ -8,7 +8,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 
-	"github.com/connect-personalize/connect-personalize/plugins/enrich/lookup"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
 )
 
 // encode writes a value of a mapping as JSON on one line.

@@ -20,7 +20,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"golang.org/x/net/netutil"
 
-	"github.com/connect-personalize/connect-personalize/plugins/eventcollector/tracking"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingapi"
 )
 
 const (
@@ -328,7 +328,7 @@ func newCollector(conf *service.ParsedConfig, res *service.Resources) (*collecto
 		closed:   make(chan struct{}),
 	}
 	in.parsers.New = func() any {
-		return tracking.NewParser(tracking.Limits{
+		return trackingapi.NewParser(trackingapi.Limits{
 			EventBytes:  c.limits.eventBytes,
 			BatchEvents: c.limits.batchEvents,
 			BatchBytes:  c.limits.batchBytes,

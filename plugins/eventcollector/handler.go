@@ -15,34 +15,34 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
-	"github.com/connect-personalize/connect-personalize/plugins/eventcollector/tracking"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingapi"
 )
 
 // endpoint is a path of the API.
 type endpoint struct {
 	name   string // in metrics
-	reads  tracking.Endpoint
+	reads  trackingapi.Endpoint
 	beacon bool // takes the write key from the query
 }
 
 var endpoints = map[string]endpoint{
-	"/v1/batch":        {name: "batch", reads: tracking.Batch},
-	"/v1/b":            {name: "batch", reads: tracking.Batch},
-	"/v1/import":       {name: "import", reads: tracking.Batch},
-	"/beacon/v1/batch": {name: "beacon", reads: tracking.Batch, beacon: true},
+	"/v1/batch":        {name: "batch", reads: trackingapi.Batch},
+	"/v1/b":            {name: "batch", reads: trackingapi.Batch},
+	"/v1/import":       {name: "import", reads: trackingapi.Batch},
+	"/beacon/v1/batch": {name: "beacon", reads: trackingapi.Batch, beacon: true},
 
-	"/v1/track":    {name: "track", reads: tracking.Track},
-	"/v1/t":        {name: "track", reads: tracking.Track},
-	"/v1/identify": {name: "identify", reads: tracking.Identify},
-	"/v1/i":        {name: "identify", reads: tracking.Identify},
-	"/v1/page":     {name: "page", reads: tracking.Page},
-	"/v1/p":        {name: "page", reads: tracking.Page},
-	"/v1/screen":   {name: "screen", reads: tracking.Screen},
-	"/v1/s":        {name: "screen", reads: tracking.Screen},
-	"/v1/group":    {name: "group", reads: tracking.Group},
-	"/v1/g":        {name: "group", reads: tracking.Group},
-	"/v1/alias":    {name: "alias", reads: tracking.Alias},
-	"/v1/a":        {name: "alias", reads: tracking.Alias},
+	"/v1/track":    {name: "track", reads: trackingapi.Track},
+	"/v1/t":        {name: "track", reads: trackingapi.Track},
+	"/v1/identify": {name: "identify", reads: trackingapi.Identify},
+	"/v1/i":        {name: "identify", reads: trackingapi.Identify},
+	"/v1/page":     {name: "page", reads: trackingapi.Page},
+	"/v1/p":        {name: "page", reads: trackingapi.Page},
+	"/v1/screen":   {name: "screen", reads: trackingapi.Screen},
+	"/v1/s":        {name: "screen", reads: trackingapi.Screen},
+	"/v1/group":    {name: "group", reads: trackingapi.Group},
+	"/v1/g":        {name: "group", reads: trackingapi.Group},
+	"/v1/alias":    {name: "alias", reads: trackingapi.Alias},
+	"/v1/a":        {name: "alias", reads: trackingapi.Alias},
 }
 
 // otherEndpoint is the label of requests for a path that is none.
@@ -197,7 +197,7 @@ func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint,
 	}
 
 	limit := c.conf.limits.eventBytes
-	if to.reads == tracking.Batch {
+	if to.reads == trackingapi.Batch {
 		limit = c.conf.limits.batchBytes
 	}
 	body, fail := c.readBody(r, gzipped, limit)
@@ -207,7 +207,7 @@ func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint,
 	_ = conn.SetReadDeadline(time.Time{})
 	c.metrics.bytes.Incr(int64(len(body.bytes)))
 
-	parser := c.parsers.Get().(*tracking.Parser)
+	parser := c.parsers.Get().(*trackingapi.Parser)
 	d, fail := c.read(parser, body.bytes, to, from, inRequest, r, received)
 	c.parsers.Put(parser)
 	body.release()
@@ -219,11 +219,11 @@ func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint,
 
 // read makes a delivery of a body, or nil if there is nothing in it.
 func (c *collector) read(
-	parser *tracking.Parser, text []byte, to endpoint, from source, known bool, r *http.Request, received time.Time,
+	parser *trackingapi.Parser, text []byte, to endpoint, from source, known bool, r *http.Request, received time.Time,
 ) (*delivery, *failure) {
 	parsed, err := parser.Parse(to.reads, text)
 	if err != nil {
-		bodyErr, ok := errors.AsType[*tracking.BodyError](err)
+		bodyErr, ok := errors.AsType[*trackingapi.BodyError](err)
 		switch {
 		case !ok:
 			return nil, failPanic
@@ -248,12 +248,12 @@ func (c *collector) read(
 		c.buffered.free(size)
 		return nil, failBusy
 	}
-	receipt := tracking.Receipt{Source: from.name, At: received}
+	receipt := trackingapi.Receipt{Source: from.name, At: received}
 	if !from.serverSide {
 		receipt.IP = clientIP(r, c.conf.proxies)
 	}
 	events := parsed.Events(nil, receipt)
-	if to.reads != tracking.Batch && len(events[0].Reasons) > 0 {
+	if to.reads != trackingapi.Batch && len(events[0].Reasons) > 0 {
 		c.buffered.free(size)
 		c.slots.free()
 		return nil, invalidEvent(events[0].Reasons)
@@ -262,7 +262,7 @@ func (c *collector) read(
 }
 
 // invalidEvent tells what is wrong with the one event of a body.
-func invalidEvent(reasons []tracking.Reason) *failure {
+func invalidEvent(reasons []trackingapi.Reason) *failure {
 	lines := make([]string, len(reasons))
 	for i, reason := range reasons {
 		lines[i] = reason.Message
@@ -287,7 +287,7 @@ type delivery struct {
 	once      sync.Once
 }
 
-func (c *collector) newDelivery(events []tracking.Event, receipt tracking.Receipt, size int) *delivery {
+func (c *collector) newDelivery(events []trackingapi.Event, receipt trackingapi.Receipt, size int) *delivery {
 	d := &delivery{
 		batch:     make(service.MessageBatch, len(events)),
 		done:      make(chan error, 1),

@@ -12,8 +12,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/natefinch/lumberjack.v2"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
 const (
@@ -151,8 +151,8 @@ func lintForConfig(path string) []any {
 }
 
 type processor struct {
-	suite   *expectation.Suite
-	monitor *expectation.Monitor
+	suite   *expectations.Suite
+	monitor *expectations.Monitor
 	report  *lumberjack.Logger // nil for none
 	emit    bool
 	halt    bool
@@ -164,7 +164,7 @@ type processor struct {
 	rows    *service.MetricCounter
 
 	mu     sync.Mutex
-	unsent []expectation.Report
+	unsent []expectations.Report
 	failed chan struct{} // closed once the stream is to be held
 	once   sync.Once
 
@@ -181,7 +181,7 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources, now func()
 	if err != nil {
 		return nil, err
 	}
-	var w expectation.Windows
+	var w expectations.Windows
 	if w.Every, err = conf.FieldDuration(fieldWindow); err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources, now func()
 	metrics := res.Metrics()
 	p := &processor{
 		suite:   suite,
-		monitor: expectation.NewMonitor(suite, w, now()),
+		monitor: expectations.NewMonitor(suite, w, now()),
 		log:     res.Logger(),
 		now:     now,
 		results: metrics.NewCounter("expect_results", "suite", "expectation", "result"),
@@ -250,7 +250,7 @@ func (p *processor) tick(ctx context.Context, every time.Duration) {
 }
 
 // keep holds reports back until a batch can take them along.
-func (p *processor) keep(reports []expectation.Report) {
+func (p *processor) keep(reports []expectations.Report) {
 	if !p.emit || len(reports) == 0 {
 		return
 	}
@@ -263,7 +263,7 @@ func (p *processor) keep(reports []expectation.Report) {
 }
 
 // publish tells of reports everywhere but downstream.
-func (p *processor) publish(reports []expectation.Report) []expectation.Report {
+func (p *processor) publish(reports []expectations.Report) []expectations.Report {
 	for i := range reports {
 		r := &reports[i]
 		for kind, n := range map[string]int64{"judged": r.Rows, "late": r.Late, "undated": r.Undated, "malformed": r.NotJSON} {

@@ -17,7 +17,7 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
-	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
 const orders = `
@@ -61,7 +61,7 @@ func order(total any) *service.Message {
 	return service.NewMessage(fmt.Appendf(nil, `{"type":"track","event":"Order Completed","properties":{"total":%v,"currency":"EUR"}}`, total))
 }
 
-func reportOf(t *testing.T, msg *service.Message) (r expectation.Report) {
+func reportOf(t *testing.T, msg *service.Message) (r expectations.Report) {
 	raw, err := msg.AsBytes()
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(raw, &r))
@@ -183,7 +183,7 @@ logger: { level: none }
 	require.Equal(t, strings.Count(string(in), "\n"), strings.Count(string(out), "\n"))
 	line, err := os.ReadFile(filepath.Join(dir, "quality.jsonl"))
 	require.NoError(t, err)
-	var r expectation.Report
+	var r expectations.Report
 	require.NoError(t, json.Unmarshal(line, &r))
 	require.EqualValues(t, 250, r.Rows)
 	require.EqualValues(t, 1, r.NotJSON)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
 // maxRow bounds a line of the data that a suite is made of.
@@ -34,7 +34,7 @@ Without a file the rows are read from standard input.`, binary)[1:],
 			&cli.StringFlag{Name: flagName, Value: "suggested", Usage: "what the suite is called"},
 		},
 		Action: func(c *cli.Context) error {
-			g := expectation.NewSuggester()
+			g := expectations.NewSuggester()
 			paths := c.Args().Slice()
 			if len(paths) == 0 {
 				if err := readRows(g, "standard input", os.Stdin); err != nil {
@@ -62,7 +62,7 @@ Without a file the rows are read from standard input.`, binary)[1:],
 }
 
 // readRows takes rows, and tells how many lines were none.
-func readRows(g *expectation.Suggester, name string, from io.Reader) error {
+func readRows(g *expectations.Suggester, name string, from io.Reader) error {
 	lines := bufio.NewScanner(from)
 	lines.Buffer(nil, maxRow)
 	rows, skipped := 0, 0

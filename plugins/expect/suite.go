@@ -10,8 +10,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/expectation"
-	"github.com/connect-personalize/connect-personalize/plugins/specfile"
+	"github.com/connect-personalize/connect-personalize/plugins/configfile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
 // The fields of a suite file. Those of an expectation are named as the
@@ -70,7 +70,7 @@ func boundFields(what string) []*service.ConfigField {
 
 // kindFields returns the field of each kind of expectation.
 func kindFields() []*service.ConfigField {
-	field := func(kind expectation.Kind, description string, fields ...*service.ConfigField) *service.ConfigField {
+	field := func(kind expectations.Kind, description string, fields ...*service.ConfigField) *service.ConfigField {
 		return service.NewObjectField(string(kind), fields...).Description(description).Optional()
 	}
 	bounded := func(what string) []*service.ConfigField {
@@ -78,42 +78,42 @@ func kindFields() []*service.ConfigField {
 	}
 	const numbers = " Values that are no numbers are left out."
 	return []*service.ConfigField{
-		field(expectation.RowCount, "How many rows a window has.", boundFields("number of rows")...),
-		field(expectation.ColumnSet, "Which members rows have.",
+		field(expectations.RowCount, "How many rows a window has.", boundFields("number of rows")...),
+		field(expectations.ColumnSet, "Which members rows have.",
 			service.NewStringListField(fieldColumnSet).Description("The names that at least one row must have.").Example([]any{"order_id", "total"}),
 			service.NewBoolField(fieldExactMatch).Description("Whether there may be no others.").Default(true),
 			service.NewStringField(fieldColumn).Description("The path of the object that has them, such as `properties`; empty for the row itself.").Default("").Example("properties")),
-		field(expectation.Fresh, "How old the latest row may be when a window ends, whichever window it came in.",
+		field(expectations.Fresh, "How old the latest row may be when a window ends, whichever window it came in.",
 			service.NewStringField(fieldColumn).Description("The path of the time of a row, in RFC 3339.").Default("timestamp").Example("receivedAt"),
 			service.NewDurationField(fieldMaxAge).Description("The greatest age.").Example("10m")),
-		field(expectation.NotNull, "That values are there.", columnField(), mostlyField()),
-		field(expectation.InSet, "That values are some of a set. What is missing is left out, as in all that follow.", columnField(),
+		field(expectations.NotNull, "That values are there.", columnField(), mostlyField()),
+		field(expectations.InSet, "That values are some of a set. What is missing is left out, as in all that follow.", columnField(),
 			service.NewAnyListField(fieldValueSet).Description("The values: strings, numbers, booleans.").Example([]any{"EUR", "USD"}), mostlyField()),
-		field(expectation.MatchRegex, "That values match a pattern somewhere; `^` and `$` tie it to the ends.", columnField(),
+		field(expectations.MatchRegex, "That values match a pattern somewhere; `^` and `$` tie it to the ends.", columnField(),
 			service.NewStringField(fieldRegex).Description("The pattern, in RE2 syntax.").Example("^o-[0-9]+$"), mostlyField()),
-		field(expectation.Between, "That values are numbers within bounds.", append(bounded("value"), mostlyField())...),
-		field(expectation.Unique, "That no value occurs twice in a window, of up to 262,144 different ones.", columnField(), mostlyField()),
-		field(expectation.Min, "The least value."+numbers, bounded("minimum")...),
-		field(expectation.Max, "The greatest value."+numbers, bounded("maximum")...),
-		field(expectation.Sum, "The sum of the values."+numbers, bounded("sum")...),
-		field(expectation.Mean, "The mean of the values."+numbers, bounded("mean")...),
-		field(expectation.Stdev, "The standard deviation of the values, as of a sample."+numbers, bounded("standard deviation")...),
-		field(expectation.Median, "The median of the values; within 1% beyond 10,000 of them."+numbers, bounded("median")...),
-		field(expectation.Quantiles, "Quantiles of the values; within 1% beyond 10,000 of them."+numbers, columnField(),
+		field(expectations.Between, "That values are numbers within bounds.", append(bounded("value"), mostlyField())...),
+		field(expectations.Unique, "That no value occurs twice in a window, of up to 262,144 different ones.", columnField(), mostlyField()),
+		field(expectations.Min, "The least value."+numbers, bounded("minimum")...),
+		field(expectations.Max, "The greatest value."+numbers, bounded("maximum")...),
+		field(expectations.Sum, "The sum of the values."+numbers, bounded("sum")...),
+		field(expectations.Mean, "The mean of the values."+numbers, bounded("mean")...),
+		field(expectations.Stdev, "The standard deviation of the values, as of a sample."+numbers, bounded("standard deviation")...),
+		field(expectations.Median, "The median of the values; within 1% beyond 10,000 of them."+numbers, bounded("median")...),
+		field(expectations.Quantiles, "Quantiles of the values; within 1% beyond 10,000 of them."+numbers, columnField(),
 			service.NewObjectField(fieldRanges,
 				service.NewFloatListField(fieldQuantiles).Description("The quantiles, from 0 to 1.").Example([]any{0.5, 0.95}),
 				service.NewAnyListField(fieldValueRanges).Description("For each, a list of the least and the greatest value; `null` is no bound.").Example([]any{[]any{10, 40}, []any{nil, 200}}),
 			).Description("Which quantiles, and their bounds.")),
-		field(expectation.ProportionUnique, "The number of different values, divided by that of all.", bounded("proportion")...),
-		field(expectation.ProportionNotNull, "The share of values that are there.", bounded("proportion")...),
-		field(expectation.DistributionNearest, "How far the distribution of the values is from one that was stored: the Kullback-Leibler divergence in nats, 0 for the same. A hundredth of the expected distribution is held back for values it does not have.", columnField(),
+		field(expectations.ProportionUnique, "The number of different values, divided by that of all.", bounded("proportion")...),
+		field(expectations.ProportionNotNull, "The share of values that are there.", bounded("proportion")...),
+		field(expectations.DistributionNearest, "How far the distribution of the values is from one that was stored: the Kullback-Leibler divergence in nats, 0 for the same. A hundredth of the expected distribution is held back for values it does not have.", columnField(),
 			service.NewObjectField(fieldPartition,
 				service.NewAnyListField(fieldValues).Description("The values of a distribution of strings, numbers or booleans.").Default([]any{}),
 				service.NewFloatListField(fieldBins).Description("The rising edges of the intervals of a distribution of numbers, one more than weights.").Default([]any{}),
 				service.NewFloatListField(fieldWeights).Description("The share of each value or interval; they add up to 1.").Example([]any{0.7, 0.3}),
 			).Description("The distribution expected. `suggest-suite` writes one from data."),
 			service.NewFloatField(fieldThreshold).Description("What the divergence must be below.").Default(0.1),
-			service.NewIntField(fieldMinRows).Description("Of how many values at least a window is judged.").Default(expectation.DefaultMinRows).
+			service.NewIntField(fieldMinRows).Description("Of how many values at least a window is judged.").Default(expectations.DefaultMinRows).
 				LintRule(`root = if this < 1 { [ "min_rows must be at least 1" ] }`)),
 	}
 }
@@ -141,20 +141,20 @@ func SuiteFields() []*service.ConfigField {
 		}, kindFields()...)...).
 			Description("What is expected. Each has exactly one kind.").
 			Example([]any{
-				map[string]any{"events": []any{"Order Completed"}, string(expectation.Between): map[string]any{"column": "properties.total", "min_value": 0, "max_value": 10000, "mostly": 0.999}},
+				map[string]any{"events": []any{"Order Completed"}, string(expectations.Between): map[string]any{"column": "properties.total", "min_value": 0, "max_value": 10000, "mostly": 0.999}},
 			}),
 	}
 }
 
 // suiteFile says what a suite file is made of.
-var suiteFile = specfile.New("suite", SuiteFields)
+var suiteFile = configfile.New("suite", SuiteFields)
 
 // ReadSuite reads a suite file. Its error lists everything that is wrong, each
 // as file:line: message.
-func ReadSuite(path string) (*expectation.Suite, error) {
+func ReadSuite(path string) (*expectations.Suite, error) {
 	suite, lints, err := readSuite(path)
 	if err == nil {
-		err = specfile.Error(path, lints)
+		err = configfile.Error(path, lints)
 	}
 	if err != nil {
 		return nil, err
@@ -169,15 +169,15 @@ func LintSuite(path string) ([]service.Lint, error) {
 	return lints, err
 }
 
-func readSuite(path string) (*expectation.Suite, []service.Lint, error) {
+func readSuite(path string) (*expectations.Suite, []service.Lint, error) {
 	file, lints, err := suiteFile.Read(path)
 	if file == nil {
 		return nil, lints, err
 	}
 	written := file.Items(fieldExpectations)
 	suite, err := parseSuite(file.Conf, written)
-	return suite, specfile.Lints(err, func(err error) int {
-		var spec *expectation.SpecError
+	return suite, configfile.Lints(err, func(err error) int {
+		var spec *expectations.SpecError
 		if errors.As(err, &spec) {
 			return written[spec.Expectation].Line
 		}
@@ -185,7 +185,7 @@ func readSuite(path string) (*expectation.Suite, []service.Lint, error) {
 	}), nil
 }
 
-func parseSuite(conf *service.ParsedConfig, written []*yaml.Node) (*expectation.Suite, error) {
+func parseSuite(conf *service.ParsedConfig, written []*yaml.Node) (*expectations.Suite, error) {
 	name, err := conf.FieldString(fieldName)
 	if err != nil {
 		return nil, err
@@ -194,22 +194,22 @@ func parseSuite(conf *service.ParsedConfig, written []*yaml.Node) (*expectation.
 	if err != nil {
 		return nil, err
 	}
-	var specs []expectation.Spec
+	var specs []expectations.Spec
 	var errs []error
 	for i, item := range items {
 		spec, err := parseExpectation(item, written[i])
 		if err != nil {
-			errs = append(errs, &expectation.SpecError{Expectation: i, Name: spec.Name, Err: err})
+			errs = append(errs, &expectations.SpecError{Expectation: i, Name: spec.Name, Err: err})
 		}
 		specs = append(specs, spec)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	return expectation.New(name, specs, compileCondition)
+	return expectations.New(name, specs, compileCondition)
 }
 
-func compileCondition(text string) (expectation.Predicate, error) {
+func compileCondition(text string) (expectations.Predicate, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
 		return nil, err
@@ -224,7 +224,7 @@ func compileCondition(text string) (expectation.Predicate, error) {
 	}, nil
 }
 
-func parseExpectation(item *service.ParsedConfig, written *yaml.Node) (s expectation.Spec, err error) {
+func parseExpectation(item *service.ParsedConfig, written *yaml.Node) (s expectations.Spec, err error) {
 	if s.Name, err = item.FieldString(fieldName); err != nil {
 		return s, err
 	}
@@ -245,15 +245,15 @@ func parseExpectation(item *service.ParsedConfig, written *yaml.Node) (s expecta
 		if s.Kind != "" {
 			return s, fmt.Errorf("it has two kinds, %s and %s; make two expectations of it", s.Kind, kind)
 		}
-		s.Kind, args = expectation.Kind(kind), written.Content[at+1]
+		s.Kind, args = expectations.Kind(kind), written.Content[at+1]
 	}
 	if s.Kind == "" {
-		return s, fmt.Errorf("it needs a kind, one of %v", expectation.Kinds())
+		return s, fmt.Errorf("it needs a kind, one of %v", expectations.Kinds())
 	}
 	return s, parseArguments(&s, item.Namespace(string(s.Kind)), args)
 }
 
-func parseArguments(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
+func parseArguments(s *expectations.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
 	for _, f := range []struct {
 		name string
 		into *string
@@ -307,22 +307,22 @@ func parseArguments(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.
 		}
 	}
 	if conf.Contains(fieldRanges) {
-		if err := parseRanges(s, conf.Namespace(fieldRanges), specfile.Member(args, fieldRanges)); err != nil {
+		if err := parseRanges(s, conf.Namespace(fieldRanges), configfile.Member(args, fieldRanges)); err != nil {
 			return err
 		}
 	}
 	if conf.Contains(fieldPartition) {
-		return parsePartition(s, conf, specfile.Member(args, fieldPartition))
+		return parsePartition(s, conf, configfile.Member(args, fieldPartition))
 	}
 	return nil
 }
 
-func parseRanges(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
+func parseRanges(s *expectations.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
 	if s.Quantiles, err = conf.FieldFloatList(fieldQuantiles); err != nil {
 		return err
 	}
 	var ranges [][]*float64
-	if node := specfile.Member(args, fieldValueRanges); node == nil || node.Decode(&ranges) != nil {
+	if node := configfile.Member(args, fieldValueRanges); node == nil || node.Decode(&ranges) != nil {
 		return errors.New("value_ranges must be a list of pairs of numbers, such as [[10, 40], [null, 200]]")
 	}
 	for _, r := range ranges {
@@ -334,7 +334,7 @@ func parseRanges(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.Nod
 	return nil
 }
 
-func parsePartition(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
+func parsePartition(s *expectations.Spec, conf *service.ParsedConfig, args *yaml.Node) (err error) {
 	p := conf.Namespace(fieldPartition)
 	if s.Partition.Values, err = scalars(args, fieldValues); err != nil {
 		return err
@@ -355,7 +355,7 @@ func parsePartition(s *expectation.Spec, conf *service.ParsedConfig, args *yaml.
 // scalars reads a list of values whose types matter: a parsed config makes
 // texts of all of them.
 func scalars(args *yaml.Node, key string) ([]any, error) {
-	node := specfile.Member(args, key)
+	node := configfile.Member(args, key)
 	if node == nil {
 		return nil, nil
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model"
-	"github.com/connect-personalize/connect-personalize/plugins/model/fit"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models/fit"
 )
 
 const (
@@ -77,8 +77,8 @@ Metrics are the counters `+"`fit_model_transactions`"+`, by `+"`result`"+`, and 
 				Description("Where the transactions come from, one for each message, in any order. Shape and filter them by its `processors`."),
 			service.NewStringListField(fieldModels).
 				Description("The models to fit: `bg_nbd`, `gamma_gamma` or both.").
-				Default([]any{string(model.KindBGNBD), string(model.KindGammaGamma)}).
-				Example([]any{string(model.KindBGNBD)}).
+				Default([]any{string(models.KindBGNBD), string(models.KindGammaGamma)}).
+				Example([]any{string(models.KindBGNBD)}).
 				LintRule(`root = if this.type() == "array" { if this.length() == 0 { "models is empty: write bg_nbd, gamma_gamma or both" } } else if !["bg_nbd", "gamma_gamma"].contains(this) { "models can be bg_nbd and gamma_gamma: other models are not fitted here" }`),
 			service.NewStringField(fieldDirectory).
 				Description("The folder of the parameter files. It is made if there is none.").
@@ -201,7 +201,7 @@ func init() {
 
 type input struct {
 	child     *service.OwnedInput
-	models    []model.Kind
+	models    []models.Kind
 	directory string
 	reader    reader
 
@@ -235,16 +235,16 @@ func newInput(conf *service.ParsedConfig, res *service.Resources, now func() tim
 		return nil, err
 	}
 	for _, name := range names {
-		kind := model.Kind(name)
-		if kind != model.KindBGNBD && kind != model.KindGammaGamma {
-			return nil, fmt.Errorf("%s can be %s and %s: %q is neither", fieldModels, model.KindBGNBD, model.KindGammaGamma, name)
+		kind := models.Kind(name)
+		if kind != models.KindBGNBD && kind != models.KindGammaGamma {
+			return nil, fmt.Errorf("%s can be %s and %s: %q is neither", fieldModels, models.KindBGNBD, models.KindGammaGamma, name)
 		}
 		if !slices.Contains(in.models, kind) {
 			in.models = append(in.models, kind)
 		}
 	}
 	if len(in.models) == 0 {
-		return nil, fmt.Errorf("%s is empty: write %s, %s or both", fieldModels, model.KindBGNBD, model.KindGammaGamma)
+		return nil, fmt.Errorf("%s is empty: write %s, %s or both", fieldModels, models.KindBGNBD, models.KindGammaGamma)
 	}
 	if in.directory, err = conf.FieldString(fieldDirectory); err != nil {
 		return nil, err
@@ -253,7 +253,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources, now func() tim
 		return nil, fmt.Errorf("%s is empty: write the folder that the parameter files go to, such as ./data/models", fieldDirectory)
 	}
 
-	in.reader.needsAmount = slices.Contains(in.models, model.KindGammaGamma)
+	in.reader.needsAmount = slices.Contains(in.models, models.KindGammaGamma)
 	for field, target := range map[string]**bloblang.Executor{
 		fieldCustomer: &in.reader.customer,
 		fieldTime:     &in.reader.time,
@@ -276,7 +276,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources, now func() tim
 	if err != nil {
 		return nil, err
 	}
-	if in.unit, err = model.ParseUnit(unit); err != nil {
+	if in.unit, err = models.ParseUnit(unit); err != nil {
 		return nil, fmt.Errorf("%s: %w", fieldTimeUnit, err)
 	}
 	if in.unit%(24*time.Hour) != 0 {
@@ -424,9 +424,9 @@ func (in *input) check(rows *rows) error {
 	return nil
 }
 
-func (in *input) fit(kind model.Kind, path string, customers []fit.Customer, until fit.Day) (model.Model, error) {
+func (in *input) fit(kind models.Kind, path string, customers []fit.Customer, until fit.Day) (models.Model, error) {
 	usable := len(customers)
-	if kind == model.KindGammaGamma {
+	if kind == models.KindGammaGamma {
 		usable = 0
 		for _, c := range customers {
 			if c.Repeat > 0 && c.MeanSpend > 0 {
@@ -438,15 +438,15 @@ func (in *input) fit(kind model.Kind, path string, customers []fit.Customer, unt
 		return nil, fmt.Errorf("there are %d customers to fit it to, and %s asks for %d: read a longer history, or lower it", usable, fieldMinCustomers, in.minCustomers)
 	}
 	// A file that cannot be read is no reason to keep it.
-	if present, err := model.Load(path); err == nil {
+	if present, err := models.Load(path); err == nil {
 		if before := present.Origin().Customers; float64(usable) < in.minPreviousShare*float64(before) {
 			return nil, fmt.Errorf("there are %d customers to fit it to, and the present file was fitted to %d: look for transactions that are missing; if none are, remove the file or lower %s", usable, before, fieldMinPreviousShare)
 		}
 	}
 
-	var fitted model.Model
+	var fitted models.Model
 	switch kind {
-	case model.KindBGNBD:
+	case models.KindBGNBD:
 		m, err := fit.BGNBD(customers, in.unit, in.options)
 		if err != nil {
 			return nil, err
@@ -461,7 +461,7 @@ func (in *input) fit(kind model.Kind, path string, customers []fit.Customer, unt
 		m.From.FittedAt, m.From.ObservedUntil = in.now().UTC().Truncate(time.Second), until.Time()
 		fitted = m
 	}
-	if err := model.Save(path, fitted); err != nil {
+	if err := models.Save(path, fitted); err != nil {
 		return nil, fmt.Errorf("the file could not be written: %w", err)
 	}
 	return fitted, nil

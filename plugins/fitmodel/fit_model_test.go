@@ -19,7 +19,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
 // outcomes runs a pipeline to its end and returns what it sends, with the error
@@ -85,16 +85,16 @@ func TestShippedConfigGivesThePublishedParameters(t *testing.T) {
 	require.Equal(t, []error{nil, nil}, errs)
 	require.Len(t, reports, 2)
 
-	loaded, err := model.Load(filepath.Join(dir, "bg_nbd.yaml"))
+	loaded, err := models.Load(filepath.Join(dir, "bg_nbd.yaml"))
 	require.NoError(t, err)
-	bg := loaded.(*model.BGNBD)
+	bg := loaded.(*models.BGNBD)
 	require.Equal(t, 7*24*time.Hour, bg.Unit)
 	require.Equal(t, 2357, bg.From.Customers)
 	require.Equal(t, "1997-09-30", bg.From.ObservedUntil.Format(time.DateOnly))
 	require.WithinDuration(t, time.Now(), bg.From.FittedAt, time.Minute)
-	loaded, err = model.Load(filepath.Join(dir, "gamma_gamma.yaml"))
+	loaded, err = models.Load(filepath.Join(dir, "gamma_gamma.yaml"))
 	require.NoError(t, err)
-	spend := loaded.(*model.GammaGamma)
+	spend := loaded.(*models.GammaGamma)
 	require.Equal(t, 946, spend.From.Customers)
 
 	for name, p := range map[string]struct {
@@ -114,12 +114,12 @@ func TestShippedConfigGivesThePublishedParameters(t *testing.T) {
 		require.Equal(t, p.published, strconv.FormatFloat(p.fitted, 'f', p.decimals, 64), name)
 		require.Equal(t, p.fitted, p.told, name)
 	}
-	require.Equal(t, model.KindBGNBD, reports[0].Model)
+	require.Equal(t, models.KindBGNBD, reports[0].Model)
 	require.True(t, reports[0].Written)
 	require.Equal(t, "7d", reports[0].TimeUnit)
 	require.Equal(t, 6919, reports[0].Transactions.Used+reports[0].Transactions.Later)
 	require.Empty(t, reports[0].Transactions.Unusable)
-	require.Equal(t, model.KindGammaGamma, reports[1].Model)
+	require.Equal(t, models.KindGammaGamma, reports[1].Model)
 	require.Equal(t, 946, reports[1].Customers)
 }
 
@@ -179,7 +179,7 @@ func indent(fields string) string {
 	return "    " + strings.ReplaceAll(strings.TrimSpace(fields), "\n", "\n    ")
 }
 
-func (l log) file(t *testing.T, kind model.Kind) string {
+func (l log) file(t *testing.T, kind models.Kind) string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(l.models, string(kind)+".yaml"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -195,7 +195,7 @@ func TestReadersTakeTheNewParameters(t *testing.T) {
 	require.Equal(t, []error{nil, nil}, errs)
 	require.Equal(t, 300, reports[0].Customers)
 
-	file, err := model.Open[model.BGNBD](filepath.Join(l.models, "bg_nbd.yaml"))
+	file, err := models.Open[models.BGNBD](filepath.Join(l.models, "bg_nbd.yaml"))
 	require.NoError(t, err)
 	before := file.Current()
 	l.write(t, purchases(600))
@@ -214,8 +214,8 @@ func TestTransactionsInAnyOrderGiveTheSameFile(t *testing.T) {
 		l := newLog(t, lines)
 		_, errs := outcomes(t, l.config(""), nil)
 		require.Equal(t, []error{nil, nil}, errs)
-		_, after, _ := strings.Cut(l.file(t, model.KindBGNBD), "customers:")
-		_, spend, _ := strings.Cut(l.file(t, model.KindGammaGamma), "customers:")
+		_, after, _ := strings.Cut(l.file(t, models.KindBGNBD), "customers:")
+		_, spend, _ := strings.Cut(l.file(t, models.KindGammaGamma), "customers:")
 		return after + spend
 	}
 	lines := purchases(300)
@@ -263,8 +263,8 @@ func TestWhatKeepsTheOldFile(t *testing.T) {
 			l := newLog(t, good)
 			_, errs := outcomes(t, l.config(""), nil)
 			require.Equal(t, []error{nil, nil}, errs)
-			before := map[model.Kind]string{}
-			for _, kind := range []model.Kind{model.KindBGNBD, model.KindGammaGamma} {
+			before := map[models.Kind]string{}
+			for _, kind := range []models.Kind{models.KindBGNBD, models.KindGammaGamma} {
 				before[kind] = l.file(t, kind)
 				require.NotEmpty(t, before[kind])
 			}
@@ -311,7 +311,7 @@ func TestAmountsAreNotNeededForPurchasesAlone(t *testing.T) {
 	reports, errs := outcomes(t, l.config("models: [ bg_nbd ]"), nil)
 	require.Equal(t, []error{nil}, errs)
 	require.Equal(t, 300, reports[0].Customers)
-	require.Empty(t, l.file(t, model.KindGammaGamma))
+	require.Empty(t, l.file(t, models.KindGammaGamma))
 }
 
 func TestDaysAreThoseOfTheTimeZone(t *testing.T) {
@@ -346,7 +346,7 @@ func TestAnInputThatDoesNotEndIsGivenUp(t *testing.T) {
 	_, errs := outcomes(t, l.config("idle_timeout: 50ms"), nil)
 	require.Len(t, errs, 2)
 	require.ErrorContains(t, errs[0], "the input neither sent anything nor ended for 50ms")
-	require.Empty(t, l.file(t, model.KindBGNBD))
+	require.Empty(t, l.file(t, models.KindBGNBD))
 }
 
 // endless is an input of good transactions that never ends.

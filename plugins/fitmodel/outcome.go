@@ -7,21 +7,21 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
 // outcome is what became of one model.
 type outcome struct {
-	kind   model.Kind
+	kind   models.Kind
 	path   string
 	rows   *rows
-	fitted model.Model
+	fitted models.Model
 	err    error
 }
 
 // report is an outcome as a message has it.
 type report struct {
-	Model         model.Kind         `json:"model"`
+	Model         models.Kind        `json:"model"`
 	Path          string             `json:"path"`
 	Written       bool               `json:"written"`
 	Error         string             `json:"error,omitempty"`
@@ -49,10 +49,10 @@ func (o outcome) message() (*service.Message, error) {
 		r.FittedAt = from.FittedAt.Format(time.RFC3339)
 		r.ObservedUntil = from.ObservedUntil.Format(time.DateOnly)
 		switch m := o.fitted.(type) {
-		case *model.BGNBD:
-			r.TimeUnit = model.FormatUnit(m.Unit)
+		case *models.BGNBD:
+			r.TimeUnit = models.FormatUnit(m.Unit)
 			r.Parameters = map[string]float64{"r": m.R, "alpha": m.Alpha, "a": m.A, "b": m.B}
-		case *model.GammaGamma:
+		case *models.GammaGamma:
 			r.Parameters = map[string]float64{"p": m.P, "q": m.Q, "gamma": m.Gamma}
 		}
 	}
@@ -70,9 +70,9 @@ func (o outcome) message() (*service.Message, error) {
 // parameters lists them for the log.
 func (o outcome) parameters() string {
 	switch m := o.fitted.(type) {
-	case *model.BGNBD:
+	case *models.BGNBD:
 		return fmt.Sprintf("r=%.4g alpha=%.4g a=%.4g b=%.4g log-likelihood=%.1f", m.R, m.Alpha, m.A, m.B, m.From.LogLikelihood)
-	case *model.GammaGamma:
+	case *models.GammaGamma:
 		return fmt.Sprintf("p=%.4g q=%.4g gamma=%.4g log-likelihood=%.1f", m.P, m.Q, m.Gamma, m.From.LogLikelihood)
 	}
 	return ""

@@ -13,7 +13,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model/fit"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models/fit"
 )
 
 // result is what became of a transaction.

@@ -17,9 +17,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/content"
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -50,7 +50,7 @@ func openBlocks(path string, r any, res *service.Resources) (*blocks, error) {
 	}
 	var names content.Names
 	// What is served decides what there is, not the definition a block names.
-	if defined, ok := r.(interface{ Definition() *profile.Definition }); ok {
+	if defined, ok := r.(interface{ Definition() *record.Definition }); ok {
 		names = profiles.NamesOf(defined.Definition())
 	}
 	var err error
@@ -423,7 +423,7 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 
 // appendContent appends what a batch says of one customer.
 func (h *handler) appendContent(dst []byte, block *content.Block, id string, result *profiles.Result, q question, now time.Time, ctx context.Context) []byte {
-	dst = feature.AppendString(append(dst, `{"id":`...), []byte(id))
+	dst = features.AppendString(append(dst, `{"id":`...), []byte(id))
 	var refusal *problem
 	var p *content.Profile
 	switch {
@@ -443,9 +443,9 @@ func (h *handler) appendContent(dst []byte, block *content.Block, id string, res
 		return append(dst, appendProblem(nil, refusal)[1:]...)
 	}
 	rendered := h.content.render(block, p)
-	dst = feature.AppendString(append(dst, `,"content":`...), rendered.Content)
+	dst = features.AppendString(append(dst, `,"content":`...), rendered.Content)
 	if rendered.Fallback != "" {
-		dst = feature.AppendString(append(dst, `,"fallback":`...), []byte(rendered.Fallback))
+		dst = features.AppendString(append(dst, `,"fallback":`...), []byte(rendered.Fallback))
 	}
 	return append(dst, '}')
 }

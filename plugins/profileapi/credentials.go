@@ -14,8 +14,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"golang.org/x/time/rate"
 
-	"github.com/connect-personalize/connect-personalize/plugins/follow"
-	"github.com/connect-personalize/connect-personalize/plugins/specfile"
+	"github.com/connect-personalize/connect-personalize/plugins/configfile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
 const (
@@ -253,7 +253,7 @@ func (c *credentials) join(o *credentials) (*credentials, error) {
 }
 
 // credentialsFile is the kind of file that tokens_file names.
-var credentialsFile = specfile.New("token", credentialFields)
+var credentialsFile = configfile.New("token", credentialFields)
 
 // LintCredentials returns what is wrong with a file of tokens and signing keys.
 func LintCredentials(path string) ([]service.Lint, error) {
@@ -262,7 +262,7 @@ func LintCredentials(path string) ([]service.Lint, error) {
 		return lints, err
 	}
 	_, err = parseCredentials(f.Conf)
-	return specfile.Lints(err, func(error) int { return 1 }), nil
+	return configfile.Lints(err, func(error) int { return 1 }), nil
 }
 
 func readCredentials(path string) (*credentials, error) {

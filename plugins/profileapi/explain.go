@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -63,7 +63,7 @@ func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
 	defer cancel()
 	text, err := e.Explain(ctx, v.id, q.By, q.AsOf)
 	switch {
-	case errors.Is(err, profile.ErrCorrupt) || errors.Is(err, profile.ErrVersion) || errors.Is(err, profiles.ErrAmbiguous):
+	case errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrVersion) || errors.Is(err, profiles.ErrAmbiguous):
 		return refuse(w, r, h.unreadable(err))
 	case err != nil:
 		return refuse(w, r, h.readProblem(err))

@@ -13,7 +13,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
@@ -108,7 +108,7 @@ func TestExplain(t *testing.T) {
 		`{"type":"identify","messageId":"i2","userId":"ada","anonymousId":"a1","timestamp":"2026-03-03T10:00:00Z","receivedAt":"2026-03-03T10:00:01Z","traits":{}}`,
 	)
 	s := serve(t, p, "")
-	explain := func(path string) (x profile.Explanation) {
+	explain := func(path string) (x record.Explanation) {
 		got := s.do(t, "GET", path, "")
 		require.Equal(t, 200, got.status, got.body)
 		require.Equal(t, "no-store", got.header.Get("Cache-Control"))
@@ -120,15 +120,15 @@ func TestExplain(t *testing.T) {
 	require.True(t, x.Complete)
 	require.Equal(t, 1, x.Merged)
 	require.Len(t, x.Traits, 2)
-	require.Equal(t, profile.TraitExplanation{Name: "plan", Value: json.RawMessage(`"gold"`), Source: "crm", Time: "2026-01-02T10:00:00.000Z"}, x.Traits[1])
+	require.Equal(t, record.TraitExplanation{Name: "plan", Value: json.RawMessage(`"gold"`), Source: "crm", Time: "2026-01-02T10:00:00.000Z"}, x.Traits[1])
 	require.Equal(t, "null", string(x.Traits[0].Value))
 
-	byName := map[string]profile.FeatureExplanation{}
+	byName := map[string]record.FeatureExplanation{}
 	for _, f := range x.Features {
 		byName[f.Name] = f
 	}
-	require.Equal(t, profile.FeatureExplanation{Name: "orders_30d", Value: json.RawMessage("1"), Kind: "count", Events: []string{"Order Completed"}, Window: "30d", Counted: 1,
-		Occurrences: []profile.OccurrenceExplanation{{Time: "2026-03-01T10:00:00.000Z"}}}, byName["orders_30d"])
+	require.Equal(t, record.FeatureExplanation{Name: "orders_30d", Value: json.RawMessage("1"), Kind: "count", Events: []string{"Order Completed"}, Window: "30d", Counted: 1,
+		Occurrences: []record.OccurrenceExplanation{{Time: "2026-03-01T10:00:00.000Z"}}}, byName["orders_30d"])
 	require.Equal(t, 3, byName["revenue"].Counted)
 	require.Equal(t, "13.5", string(byName["revenue"].Value))
 	require.Equal(t, `{"properties.total":2.5}`, mustJSON(t, byName["revenue"].Occurrences[0].Values), "the latest first")
@@ -137,8 +137,8 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, "4.5", string(byName["per_order"].Value))
 
 	require.Equal(t, 6, x.Events.Kept)
-	require.Equal(t, profile.EventExplanation{Time: "2026-03-03T10:00:00.000Z"}, x.Events.Latest[0], "kept to be recognised, though it counts for nothing")
-	require.Equal(t, profile.EventExplanation{Time: "2026-03-02T10:00:00.000Z", Names: []string{"Product Viewed"}, Features: []string{"by_category"}}, x.Events.Latest[1])
+	require.Equal(t, record.EventExplanation{Time: "2026-03-03T10:00:00.000Z"}, x.Events.Latest[0], "kept to be recognised, though it counts for nothing")
+	require.Equal(t, record.EventExplanation{Time: "2026-03-02T10:00:00.000Z", Names: []string{"Product Viewed"}, Features: []string{"by_category"}}, x.Events.Latest[1])
 	require.Equal(t, []string{"Order Completed"}, x.Events.Latest[2].Names)
 
 	// Another time, and an id that was merged.
@@ -168,7 +168,7 @@ func TestExplainIsBounded(t *testing.T) {
 	s := serve(t, withRealProfiles(t, events...), "")
 	got := s.do(t, "GET", "/api/customer/heavy/explain", "")
 	require.Less(t, len(got.body), 64<<10)
-	var x profile.Explanation
+	var x record.Explanation
 	require.NoError(t, json.Unmarshal([]byte(got.body), &x))
 	require.Len(t, x.Events.Latest, 50)
 	require.Less(t, x.Events.Kept, 700)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -351,7 +351,7 @@ func (h *handler) listIdentifiers(w http.ResponseWriter, r *http.Request, _ visi
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = feature.AppendString(out, []byte(name))
+		out = features.AppendString(out, []byte(name))
 	}
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusOK, valueJSON, append(out, "]}\n"...))
@@ -483,7 +483,7 @@ func appendUnread(dst []byte, ids []string, p *problem) []byte {
 	rest := appendProblem(nil, p)[1:]
 	for _, id := range ids {
 		dst = append(dst, `{"id":`...)
-		dst = feature.AppendString(dst, []byte(id))
+		dst = features.AppendString(dst, []byte(id))
 		dst = append(append(append(dst, ','), rest...), '\n')
 	}
 	return dst
@@ -511,7 +511,7 @@ func appendBatch(dst []byte, open, separator, end string, ids []string, results 
 			dst = append(dst, separator...)
 		}
 		dst = append(dst, `{"id":`...)
-		dst = feature.AppendString(dst, []byte(ids[i]))
+		dst = features.AppendString(dst, []byte(ids[i]))
 		switch {
 		case refusals[i] != nil:
 			dst = strconv.AppendBool(append(dst, `,"found":`...), refusals[i] != &ambiguous)

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	yamlv3 "gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -80,7 +80,7 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 			continue
 		}
 		if f.corrupt[id] {
-			results[i].Err = profile.ErrCorrupt
+			results[i].Err = record.ErrCorrupt
 			continue
 		}
 		if into, ok := f.merged[id]; ok {

@@ -17,8 +17,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/content"
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi/push"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )

@@ -7,8 +7,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"github.com/connect-personalize/connect-personalize/plugins/content"
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
 const (
@@ -50,9 +50,9 @@ func badRequest(code, message string) *problem {
 // appendProblem appends the JSON of a problem.
 func appendProblem(dst []byte, p *problem) []byte {
 	dst = append(dst, `{"error":{"code":`...)
-	dst = feature.AppendString(dst, []byte(p.code))
+	dst = features.AppendString(dst, []byte(p.code))
 	dst = append(dst, `,"message":`...)
-	dst = feature.AppendString(dst, []byte(p.message))
+	dst = features.AppendString(dst, []byte(p.message))
 	return append(dst, "}}"...)
 }
 

@@ -13,8 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
 // Limits of a request that nobody needs to change.
@@ -260,7 +260,7 @@ func (t traits) unset(names []string) traits {
 		if len(out) > 1 {
 			out = append(out, ',')
 		}
-		out = append(feature.AppendString(out, []byte(name)), ":null"...)
+		out = append(features.AppendString(out, []byte(name)), ":null"...)
 	}
 	return traits{json: append(out, '}'), names: t.names}
 }

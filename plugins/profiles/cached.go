@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
@@ -130,7 +130,7 @@ func (c *Cached) Recall(dst []byte, id string, q Query) (result Result, ok bool)
 // ask is a query, prepared.
 type ask struct {
 	asOf int64
-	sel  *profile.Selection
+	sel  *record.Selection
 	// everything and now tell that sel and asOf are no others.
 	everything, now bool
 }
@@ -167,7 +167,7 @@ func (c *Cached) recall(rd *reader, result *Result, id string, q *ask) bool {
 			}
 			return true
 		}
-		result.ID = profile.KeyID(link)
+		result.ID = record.KeyID(link)
 		key = link
 		e = c.cache.Get(key)
 	}
@@ -176,9 +176,9 @@ func (c *Cached) recall(rd *reader, result *Result, id string, q *ask) bool {
 
 // rendered is what is kept with a record that was read more than once.
 type rendered struct {
-	*profile.Rendering        // nil where there is none
-	result             Result // without JSON
-	loads              uint64 // how often models had been loaded before
+	*record.Rendering        // nil where there is none
+	result            Result // without JSON
+	loads             uint64 // how often models had been loaded before
 }
 
 // keep keeps the rendering of a record with it.

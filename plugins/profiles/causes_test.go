@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -231,7 +231,7 @@ func TestSegmentCausesEqualAPlainModel(t *testing.T) {
 				raw := fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"m%d","userId":%q,"timestamp":%q,"properties":{"total":%d}}`,
 					i, key[1:], when.Format(time.RFC3339), rapid.IntRange(1, 90).Draw(rt, "total"))
 				apply(t, p, raw)
-				events = append(events, oracle.Parse(raw, profile.HashID))
+				events = append(events, oracle.Parse(raw, record.HashID))
 				judge()
 				waits()
 			case 1:

@@ -5,8 +5,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 
-	"github.com/connect-personalize/connect-personalize/plugins/content"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
 // ContentNames tells content blocks what the profiles of a definition file
@@ -23,7 +23,7 @@ func ContentNames(path string) (content.Names, error) {
 }
 
 // NamesOf tells content blocks what the profiles of a definition have.
-func NamesOf(def *profile.Definition) content.Names {
+func NamesOf(def *record.Definition) content.Names {
 	names := content.Names{Features: []string{}}
 	for i := range def.Features.Features {
 		names.Features = append(names.Features, def.Features.Features[i].Name)

@@ -12,11 +12,11 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/specfile"
-	"github.com/connect-personalize/connect-personalize/plugins/trigger"
+	"github.com/connect-personalize/connect-personalize/plugins/configfile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 )
 
 // The fields of a definition file.
@@ -48,7 +48,7 @@ const (
 
 // Definition is what a definition file says.
 type Definition struct {
-	*profile.Definition
+	*record.Definition
 	// files are the parameter files of its models.
 	files []follower
 	// messages are its triggers, nil for none.
@@ -116,7 +116,7 @@ func byField() *service.ConfigField {
 func limitField() *service.ConfigField {
 	return service.NewIntField(fieldLimit).
 		Description("With `by`, how many groups the result has: those with the most events.").
-		Default(feature.DefaultLimit).
+		Default(features.DefaultLimit).
 		LintRule(`root = if this < 1 || this > 1000 { [ "limit must be between 1 and 1000" ] }`).
 		Advanced()
 }
@@ -131,7 +131,7 @@ func windowField() *service.ConfigField {
 
 // kindFields returns the field of each kind of feature of events.
 func kindFields() []*service.ConfigField {
-	field := func(kind feature.Kind, description string, fields ...*service.ConfigField) *service.ConfigField {
+	field := func(kind features.Kind, description string, fields ...*service.ConfigField) *service.ConfigField {
 		all := append([]*service.ConfigField{eventsField(), whereField(), windowField()}, fields...)
 		return service.NewObjectField(string(kind), all...).Description(description).Optional()
 	}
@@ -150,27 +150,27 @@ func kindFields() []*service.ConfigField {
 	k := func() *service.ConfigField {
 		return service.NewIntField(fieldK).
 			Description("How many to give at most, up to 100.").
-			Default(feature.DefaultK)
+			Default(features.DefaultK)
 	}
 	return []*service.ConfigField{
-		field(feature.Count, "How many events there were.", split()...),
-		field(feature.Sum, "The sum of a number, 0 if there is none. Decimals of up to six places add up exactly.", split(ofField(ofNumber))...),
-		field(feature.Avg, "The mean of a number, null if there is none.", split(ofField(ofNumber))...),
-		field(feature.Min, "The smallest number, null if there is none.", split(ofField(ofNumber))...),
-		field(feature.Max, "The largest number, null if there is none.", split(ofField(ofNumber))...),
-		field(feature.Stddev, "The standard deviation of a number (of the population: the root of the mean squared deviation), null if there is none.", split(ofField(ofNumber))...),
-		field(feature.First, "The value at the earliest event that has one, null if none has.", split(ofValue("to give"))...),
-		field(feature.Last, "The value at the latest event that has one, null if none has.", split(ofValue("to give"))...),
-		field(feature.LastK, "The values at the latest events that have one, the latest first.", ofValue("to give"), k()),
-		field(feature.DistinctCount, "How many different values there were: exactly for customers whose events are all kept, by HyperLogLog beyond.", split(ofField("to tell apart"))...),
-		field(feature.TopK, "The most frequent values, as text, with how often each occurred.", ofField("to count"), k()),
-		field(feature.UniqueValues, "The different values, as text, the one seen last first.", ofField("to list"), k()),
-		field(feature.DaysActive, "On how many days (UTC) there were events."),
-		field(feature.TimeSinceFirst, "The time since the earliest event at the moment of reading, null if there was none.", split(unit())...),
-		field(feature.TimeSinceLast, "The time since the latest event at the moment of reading, null if there was none.", split(unit())...),
-		field(feature.IntervalMean, "The mean time from one event to the next, null if there are fewer than two.", split(unit())...),
-		field(feature.IntervalStddev, "The standard deviation (of the population) of the time from one event to the next, null if there are fewer than two.", split(unit())...),
-		field(feature.DecayedSum, "A score of recent activity: a sum in which every value halves in every `half_life` of its age at the moment of reading.",
+		field(features.Count, "How many events there were.", split()...),
+		field(features.Sum, "The sum of a number, 0 if there is none. Decimals of up to six places add up exactly.", split(ofField(ofNumber))...),
+		field(features.Avg, "The mean of a number, null if there is none.", split(ofField(ofNumber))...),
+		field(features.Min, "The smallest number, null if there is none.", split(ofField(ofNumber))...),
+		field(features.Max, "The largest number, null if there is none.", split(ofField(ofNumber))...),
+		field(features.Stddev, "The standard deviation of a number (of the population: the root of the mean squared deviation), null if there is none.", split(ofField(ofNumber))...),
+		field(features.First, "The value at the earliest event that has one, null if none has.", split(ofValue("to give"))...),
+		field(features.Last, "The value at the latest event that has one, null if none has.", split(ofValue("to give"))...),
+		field(features.LastK, "The values at the latest events that have one, the latest first.", ofValue("to give"), k()),
+		field(features.DistinctCount, "How many different values there were: exactly for customers whose events are all kept, by HyperLogLog beyond.", split(ofField("to tell apart"))...),
+		field(features.TopK, "The most frequent values, as text, with how often each occurred.", ofField("to count"), k()),
+		field(features.UniqueValues, "The different values, as text, the one seen last first.", ofField("to list"), k()),
+		field(features.DaysActive, "On how many days (UTC) there were events."),
+		field(features.TimeSinceFirst, "The time since the earliest event at the moment of reading, null if there was none.", split(unit())...),
+		field(features.TimeSinceLast, "The time since the latest event at the moment of reading, null if there was none.", split(unit())...),
+		field(features.IntervalMean, "The mean time from one event to the next, null if there are fewer than two.", split(unit())...),
+		field(features.IntervalStddev, "The standard deviation (of the population) of the time from one event to the next, null if there are fewer than two.", split(unit())...),
+		field(features.DecayedSum, "A score of recent activity: a sum in which every value halves in every `half_life` of its age at the moment of reading.",
 			service.NewStringField(fieldHalfLife).
 				Description("The time in which a value halves, such as `7d`.").
 				Example("7d").
@@ -183,13 +183,13 @@ func kindFields() []*service.ConfigField {
 				Description("The path of a number to use as the value, in place of `weights`.").
 				Default("").
 				Example("properties.total")),
-		field(feature.HourHistogram, "How many events there were in each hour of the week: an array of 168 numbers, beginning with Monday 00:00, in the time zone named by the customer's trait `timezone` (such as `Europe/Berlin`), in UTC without it."),
-		field(feature.BestSendHour, "The hour of the week with the most events, in the customer's time zone: an object of `weekday` (1 is Monday) and `hour` (0 to 23); the earliest of several; null without events."),
+		field(features.HourHistogram, "How many events there were in each hour of the week: an array of 168 numbers, beginning with Monday 00:00, in the time zone named by the customer's trait `timezone` (such as `Europe/Berlin`), in UTC without it."),
+		field(features.BestSendHour, "The hour of the week with the most events, in the customer's time zone: an object of `weekday` (1 is Monday) and `hour` (0 to 23); the earliest of several; null without events."),
 	}
 }
 
 // kindNames are the kinds a definition can name.
-var kindNames = append(feature.Kinds(), feature.Ratio, feature.RFM, feature.Expression, kindBGNBD, kindGammaGamma, kindCLV, feature.Propensity)
+var kindNames = append(features.Kinds(), features.Ratio, features.RFM, features.Expression, kindBGNBD, kindGammaGamma, kindCLV, features.Propensity)
 
 // DefinitionFields describes a definition file.
 func DefinitionFields() []*service.ConfigField {
@@ -222,7 +222,7 @@ func DefinitionFields() []*service.ConfigField {
 		service.NewObjectField(fieldEventsOf,
 			service.NewIntField(fieldKeep).
 				Description("How many events of a customer are kept one by one. Features of customers with fewer are exact; of those with more they are within the bounds that the documentation gives.").
-				Default(profile.DefaultEvents).
+				Default(record.DefaultEvents).
 				LintRule(`root = if this < 16 || this > 100000 { [ "keep must be between 16 and 100000" ] }`),
 			service.NewStringField(fieldMaxFuture).
 				Description("How far the timestamp of an event may lie after the time it was received, for clocks that are fast. Events from further in the future are refused.").
@@ -245,14 +245,14 @@ func DefinitionFields() []*service.ConfigField {
 }
 
 // definitionFile says what a definition file is made of.
-var definitionFile = specfile.New("definition", DefinitionFields)
+var definitionFile = configfile.New("definition", DefinitionFields)
 
 // ReadDefinition reads a definition file. Its error lists everything that is
 // wrong, each as file:line: message.
 func ReadDefinition(path string) (*Definition, error) {
 	def, lints, err := readDefinition(path)
 	if err == nil {
-		err = specfile.Error(path, lints)
+		err = configfile.Error(path, lints)
 	}
 	if err != nil {
 		return nil, err
@@ -272,16 +272,16 @@ func readDefinition(path string) (*Definition, []service.Lint, error) {
 	if file == nil {
 		return nil, lints, err
 	}
-	written, triggers := file.Items(fieldFeatures), file.Items(fieldTriggers)
+	written, writtenTriggers := file.Items(fieldFeatures), file.Items(fieldTriggers)
 	def, err := parseDefinition(file.Conf, written)
-	return def, specfile.Lints(err, func(err error) int {
-		var spec *feature.SpecError
+	return def, configfile.Lints(err, func(err error) int {
+		var spec *features.SpecError
 		if errors.As(err, &spec) {
 			return written[spec.Feature].Line
 		}
-		var rule *trigger.RuleError
+		var rule *triggers.RuleError
 		if errors.As(err, &rule) && rule.Rule >= 0 {
-			return triggers[rule.Rule].Line
+			return writtenTriggers[rule.Rule].Line
 		}
 		var id *identifierError
 		if errors.As(err, &id) {
@@ -295,7 +295,7 @@ func readDefinition(path string) (*Definition, []service.Lint, error) {
 }
 
 func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definition, error) {
-	def := &Definition{Definition: &profile.Definition{}}
+	def := &Definition{Definition: &record.Definition{}}
 	sources, err := conf.FieldStringList(fieldSources)
 	if err != nil {
 		return nil, err
@@ -323,12 +323,12 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definit
 	if err != nil {
 		return nil, err
 	}
-	var specs []feature.Spec
+	var specs []features.Spec
 	var errs []error
 	for i, item := range items {
 		spec, err := parseFeature(item, written[i], &def.files)
 		if err != nil {
-			errs = append(errs, &feature.SpecError{Feature: i, Name: spec.Name, Err: err})
+			errs = append(errs, &features.SpecError{Feature: i, Name: spec.Name, Err: err})
 		}
 		specs = append(specs, spec)
 	}
@@ -339,7 +339,7 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definit
 	if err != nil {
 		return nil, err
 	}
-	if def.Features, err = feature.New(specs, compileWhere, triggers.interests...); err != nil {
+	if def.Features, err = features.New(specs, compileWhere, triggers.interests...); err != nil {
 		return nil, triggers.blame(err)
 	}
 	if def.Segments, err = parseSegments(conf, def.Features, &def.files); err != nil {
@@ -354,13 +354,13 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*Definit
 	return def, nil
 }
 
-func parseIdentity(conf *service.ParsedConfig, ids *profile.Identity) (err error) {
+func parseIdentity(conf *service.ParsedConfig, ids *record.Identity) (err error) {
 	ignore, err := conf.FieldStringList(fieldIgnore)
 	if err != nil {
 		return err
 	}
 	ids.Ignored = map[string]bool{}
-	for _, id := range append(ignore, profile.DefaultIgnored...) {
+	for _, id := range append(ignore, record.DefaultIgnored...) {
 		ids.Ignored[strings.ToLower(strings.TrimSpace(id))] = true
 	}
 	if ids.IgnoreAddresses, err = conf.FieldBool(fieldIgnoreAddresses); err != nil {
@@ -376,14 +376,14 @@ func parseIdentity(conf *service.ParsedConfig, ids *profile.Identity) (err error
 	return err
 }
 
-func parseFeature(item *service.ParsedConfig, written *yaml.Node, files *[]follower) (spec feature.Spec, err error) {
+func parseFeature(item *service.ParsedConfig, written *yaml.Node, files *[]follower) (spec features.Spec, err error) {
 	if spec.Name, err = item.FieldString(fieldName); err != nil {
 		return spec, err
 	}
 	// A parsed config has every kind whose fields all have defaults, so which
 	// kind was meant is told by what was written.
 	for at := 0; at+1 < len(written.Content); at += 2 {
-		kind := feature.Kind(written.Content[at].Value)
+		kind := features.Kind(written.Content[at].Value)
 		if !slices.Contains(kindNames, kind) {
 			continue
 		}
@@ -396,9 +396,9 @@ func parseFeature(item *service.ParsedConfig, written *yaml.Node, files *[]follo
 		return spec, fmt.Errorf("it needs a kind, one of %v", kindNames)
 	}
 	switch spec.Kind {
-	case kindBGNBD, kindGammaGamma, kindCLV, feature.Propensity:
+	case kindBGNBD, kindGammaGamma, kindCLV, features.Propensity:
 		return spec, parseModel(&spec, item, files)
-	case feature.Ratio, feature.RFM, feature.Expression:
+	case features.Ratio, features.RFM, features.Expression:
 		return spec, parseDerived(&spec, item)
 	}
 	conf := item.Namespace(string(spec.Kind))
@@ -445,7 +445,7 @@ func parseFeature(item *service.ParsedConfig, written *yaml.Node, files *[]follo
 }
 
 // parseEvents reads which events a feature is computed from and what of them.
-func parseEvents(spec *feature.Spec, conf *service.ParsedConfig) (err error) {
+func parseEvents(spec *features.Spec, conf *service.ParsedConfig) (err error) {
 	if spec.Events, err = conf.FieldStringList(fieldEvents); err != nil {
 		return err
 	}
@@ -463,7 +463,7 @@ func parseEvents(spec *feature.Spec, conf *service.ParsedConfig) (err error) {
 }
 
 // compileWhere makes a predicate of a Bloblang query.
-func compileWhere(text string) (feature.Predicate, error) {
+func compileWhere(text string) (features.Predicate, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
 		return nil, err

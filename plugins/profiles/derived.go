@@ -9,8 +9,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
 // The fields of features that are computed from others.
@@ -32,11 +32,11 @@ func derivedFields() []*service.ConfigField {
 		return service.NewFloatListField(field).Description(what).Example(example)
 	}
 	return []*service.ConfigField{
-		service.NewObjectField(string(feature.Ratio),
+		service.NewObjectField(string(features.Ratio),
 			name(fieldOf, "above the line", "emails_clicked_30d"),
 			name(fieldTo, "below the line", "emails_opened_30d"),
 		).Description("One feature divided by another, null if either is null or the second is 0.").Optional(),
-		service.NewObjectField(string(feature.RFM),
+		service.NewObjectField(string(features.RFM),
 			name(fieldRecency, "that tells how long ago the last purchase was; less is better", "days_since_order"),
 			name(fieldFrequency, "that tells how many purchases there were; more is better", "orders"),
 			name(fieldMonetary, "that tells how much was spent; more is better", "revenue"),
@@ -44,7 +44,7 @@ func derivedFields() []*service.ConfigField {
 			scores(fieldFrequencyScores, "Four rising bounds: below the first scores 1, from the last on 5.", 2, 3, 5, 10),
 			scores(fieldMonetaryScores, "Four rising bounds: below the first scores 1, from the last on 5.", 50, 100, 250, 1000),
 		).Description("Recency, frequency and monetary scores from 1 (worst) to 5: an object of `recency`, `frequency`, `monetary` and `score`, the three in a row such as `\"543\"`. Null while recency is null.").Optional(),
-		service.NewBloblangField(string(feature.Expression)).
+		service.NewBloblangField(string(features.Expression)).
 			Description("A Bloblang query over `features` and `traits`. Features are written `features.NAME`; null if the query fails to evaluate, such as by computing with a feature that is null.").
 			Example(`features.revenue_90d / 3`).
 			Example(`if features.orders > 0 && traits.country == "DE" { "buyer" } else { "prospect" }`).
@@ -53,13 +53,13 @@ func derivedFields() []*service.ConfigField {
 }
 
 // parseDerived reads the kinds that derivedFields describes.
-func parseDerived(spec *feature.Spec, item *service.ParsedConfig) (err error) {
+func parseDerived(spec *features.Spec, item *service.ParsedConfig) (err error) {
 	switch spec.Kind {
-	case feature.Ratio:
+	case features.Ratio:
 		spec.Derived, err = parseRatio(item.Namespace(string(spec.Kind)))
-	case feature.RFM:
+	case features.RFM:
 		spec.Derived, err = parseRFM(item.Namespace(string(spec.Kind)))
-	case feature.Expression:
+	case features.Expression:
 		var text string
 		if text, err = item.FieldString(string(spec.Kind)); err == nil {
 			spec.Derived, err = compileExpression(text)
@@ -68,7 +68,7 @@ func parseDerived(spec *feature.Spec, item *service.ParsedConfig) (err error) {
 	return err
 }
 
-func parseRatio(conf *service.ParsedConfig) (*feature.Derived, error) {
+func parseRatio(conf *service.ParsedConfig) (*features.Derived, error) {
 	of, err := conf.FieldString(fieldOf)
 	if err != nil {
 		return nil, err
@@ -77,15 +77,15 @@ func parseRatio(conf *service.ParsedConfig) (*feature.Derived, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &feature.Derived{
+	return &features.Derived{
 		Needs: []string{of, to},
-		Compute: func(in feature.Inputs) feature.Result {
+		Compute: func(in features.Inputs) features.Result {
 			above, ok := in.Feature(of).Number()
 			below, known := in.Feature(to).Number()
 			if !ok || !known || below == 0 {
-				return feature.Result{}
+				return features.Result{}
 			}
-			return feature.Result{Value: feature.Of(above / below)}
+			return features.Result{Value: features.Of(above / below)}
 		},
 	}, nil
 }
@@ -98,7 +98,7 @@ type score struct {
 	less bool
 }
 
-func (s score) of(in feature.Inputs) (float64, bool) {
+func (s score) of(in features.Inputs) (float64, bool) {
 	n, ok := in.Feature(s.feature).Number()
 	if s.less {
 		// A number equal to a bound still is within it.
@@ -112,7 +112,7 @@ func (s score) of(in feature.Inputs) (float64, bool) {
 	return float64(1 + at), ok
 }
 
-func parseRFM(conf *service.ParsedConfig) (*feature.Derived, error) {
+func parseRFM(conf *service.ParsedConfig) (*features.Derived, error) {
 	parts := [3]score{{less: true}}
 	for i, fields := range [3][2]string{
 		{fieldRecency, fieldRecencyScores}, {fieldFrequency, fieldFrequencyScores}, {fieldMonetary, fieldMonetaryScores},
@@ -130,19 +130,19 @@ func parseRFM(conf *service.ParsedConfig) (*feature.Derived, error) {
 		}
 		parts[i].bounds = list
 	}
-	return &feature.Derived{
+	return &features.Derived{
 		Needs: []string{parts[0].feature, parts[1].feature, parts[2].feature},
-		Compute: func(in feature.Inputs) feature.Result {
+		Compute: func(in features.Inputs) features.Result {
 			r, known := parts[0].of(in)
 			if !known {
-				return feature.Result{}
+				return features.Result{}
 			}
 			f, _ := parts[1].of(in)
 			m, _ := parts[2].of(in)
-			return feature.Result{Shape: feature.Object, Entries: []feature.Entry{
-				{Name: fieldRecency, Value: feature.Of(r)},
-				{Name: fieldFrequency, Value: feature.Of(f)},
-				{Name: fieldMonetary, Value: feature.Of(m)},
+			return features.Result{Shape: features.Object, Entries: []features.Entry{
+				{Name: fieldRecency, Value: features.Of(r)},
+				{Name: fieldFrequency, Value: features.Of(f)},
+				{Name: fieldMonetary, Value: features.Of(m)},
 				{Name: "score", Value: event.Value{Kind: event.String, Text: fmt.Appendf(nil, "%.0f%.0f%.0f", r, f, m)}},
 			}}
 		},
@@ -153,7 +153,7 @@ var featureName = regexp.MustCompile(`\bfeatures\b(\.[A-Za-z_][A-Za-z0-9_]*)?`)
 
 // compileExpression makes a feature of a query. Which features it needs is
 // told by its text.
-func compileExpression(text string) (*feature.Derived, error) {
+func compileExpression(text string) (*features.Derived, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
 		return nil, err
@@ -167,18 +167,18 @@ func compileExpression(text string) (*feature.Derived, error) {
 			needs = append(needs, name)
 		}
 	}
-	return &feature.Derived{
+	return &features.Derived{
 		Needs: needs,
-		Compute: func(in feature.Inputs) feature.Result {
-			features := make(map[string]any, len(needs))
+		Compute: func(in features.Inputs) features.Result {
+			values := make(map[string]any, len(needs))
 			for _, name := range needs {
-				features[name] = in.Feature(name).Any()
+				values[name] = in.Feature(name).Any()
 			}
-			result, err := query.Query(map[string]any{"features": features, "traits": in.Traits()})
+			result, err := query.Query(map[string]any{"features": values, "traits": in.Traits()})
 			if err != nil {
-				return feature.Result{}
+				return features.Result{}
 			}
-			return feature.Result{Value: feature.Of(result)}
+			return features.Result{Value: features.Of(result)}
 		},
 	}, nil
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -36,13 +36,13 @@ func erasingOf(e *event.Event) erasing {
 // whatever the definition says of such ids now.
 func (u *updater) identifyErasure(e *event.Event, up *update) {
 	if len(e.AnonymousID) > 0 {
-		up.who = u.customer(profile.Anonymous, e.AnonymousID)
+		up.who = u.customer(record.Anonymous, e.AnonymousID)
 	}
 	if len(e.UserID) > 0 {
 		if len(e.AnonymousID) > 0 {
 			up.anonymous = up.who
 		}
-		up.who = u.customer(profile.User, e.UserID)
+		up.who = u.customer(record.User, e.UserID)
 	}
 }
 
@@ -73,7 +73,7 @@ func (u *updater) applyErasure(up *update) error {
 // be told that what is stored of them stays because it is broken. One that a
 // later release wrote is not broken.
 func (u *updater) pardon(c *customer) {
-	if errors.Is(c.err, profile.ErrCorrupt) {
+	if errors.Is(c.err, record.ErrCorrupt) {
 		c.err = nil
 		c.rec.Reset(u.p.def)
 	}
@@ -126,10 +126,10 @@ func (p *Profiles) eraseKeys(ctx context.Context, keys []string, at int64) error
 		}
 		var changes []store.Change
 		for i, key := range keys {
-			var rec profile.Record
+			var rec record.Record
 			if records[i].Version == store.Absent {
 				rec.Reset(p.def)
-			} else if err := rec.Decode(p.def, key, records[i].Data); errors.Is(err, profile.ErrCorrupt) {
+			} else if err := rec.Decode(p.def, key, records[i].Data); errors.Is(err, record.ErrCorrupt) {
 				rec.Reset(p.def)
 			} else if err != nil {
 				continue // of a later release, which knows how to
@@ -161,7 +161,7 @@ func (p *Profiles) finishErasure(ctx context.Context, key string, at int64) erro
 		if err != nil || records[0].Version == store.Absent {
 			return err
 		}
-		var rec profile.Record
+		var rec record.Record
 		if err := rec.Decode(p.def, key, records[0].Data); err != nil || !rec.Erased() || rec.ErasedAt() != at {
 			return nil
 		}

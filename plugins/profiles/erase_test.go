@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -44,7 +44,7 @@ func records(t require.TestingT, p *Profiles) map[string][]byte {
 func requireErased(t require.TestingT, p *Profiles, keys ...string) {
 	all := records(t, p)
 	for _, key := range keys {
-		var rec, bare profile.Record
+		var rec, bare record.Record
 		require.NoError(t, rec.Decode(p.def, key, all[key]), key)
 		require.True(t, rec.Erased(), key)
 		// Nothing else is in it: it is what a customer nobody knew would leave.
@@ -54,7 +54,7 @@ func requireErased(t require.TestingT, p *Profiles, keys ...string) {
 	}
 	ids := make([]string, len(keys))
 	for i, key := range keys {
-		ids[i] = profile.KeyID(key)
+		ids[i] = record.KeyID(key)
 	}
 	results, err := p.Read(context.Background(), ids, Query{})
 	require.NoError(t, err)
@@ -185,7 +185,7 @@ func TestErasingARecordThatCannotBeRead(t *testing.T) {
 	p := open(t, shop)
 	_, err := p.store.Commit(context.Background(), []store.Change{{Key: "uu1", Data: []byte("\x01broken")}})
 	require.NoError(t, err)
-	require.ErrorIs(t, apply(t, p, order("m1", `"userId":"u1"`, 1))[0], profile.ErrCorrupt)
+	require.ErrorIs(t, apply(t, p, order("m1", `"userId":"u1"`, 1))[0], record.ErrCorrupt)
 	require.NoError(t, apply(t, p, erasureOf("erase", "e1", `"userId":"u1"`, now))[0])
 	requireErased(t, p, "uu1")
 }
@@ -210,7 +210,7 @@ func genErasures(t *rapid.T) (events [][]byte, erased []string) {
 func requireNothingLeft(t require.TestingT, p *Profiles, erased []string) {
 	requireErased(t, p, erased...)
 	for key, data := range records(t, p) {
-		var rec profile.Record
+		var rec record.Record
 		require.NoError(t, rec.Decode(p.def, key, data))
 		for _, e := range erased {
 			require.NotEqual(t, e, rec.Link(), "%s still leads to %s", key, e)
@@ -246,7 +246,7 @@ func TestErasureSurvivesFaults(t *testing.T) {
 		p.store = p.store.(*faulty).Store
 		requireNothingLeft(rt, p, erased)
 		for key, data := range records(rt, want) {
-			var rec profile.Record
+			var rec record.Record
 			require.NoError(rt, rec.Decode(want.def, key, data))
 			if rec.Erased() {
 				requireErased(rt, p, key)

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
 // Explain tells how the profile that an id, or with by the value of an
@@ -15,13 +15,13 @@ func (p *Profiles) Explain(ctx context.Context, id, by string, asOf time.Time) (
 	if asOf.IsZero() {
 		asOf = p.now()
 	}
-	var rec profile.Record
+	var rec record.Record
 	key, err := p.one(ctx, &rec, id, by)
 	if err != nil || key == "" || rec.Erased() {
 		return nil, err // nothing is known of whoever was erased
 	}
-	var viewer profile.Viewer
-	explained, err := viewer.Explain(&rec, profile.KeyID(key), asOf.UnixMilli())
+	var viewer record.Viewer
+	explained, err := viewer.Explain(&rec, record.KeyID(key), asOf.UnixMilli())
 	if err != nil {
 		return nil, err
 	}

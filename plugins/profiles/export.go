@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
 // Export returns everything held of the customer that an id, or with by the
 // value of an identifier, stands for, as the JSON of the result.
 func (p *Profiles) Export(ctx context.Context, id, by string) (Result, error) {
-	var rec profile.Record
+	var rec record.Record
 	key, err := p.one(ctx, &rec, id, by)
 	switch {
 	case unreadable(err):
@@ -18,7 +18,7 @@ func (p *Profiles) Export(ctx context.Context, id, by string) (Result, error) {
 	case err != nil || key == "":
 		return Result{}, err
 	}
-	result := Result{ID: profile.KeyID(key), Anonymous: key[0] == profile.Anonymous, Erased: rec.Erased()}
+	result := Result{ID: record.KeyID(key), Anonymous: key[0] == record.Anonymous, Erased: rec.Erased()}
 	if result.Erased {
 		return result, nil
 	}
@@ -29,5 +29,5 @@ func (p *Profiles) Export(ctx context.Context, id, by string) (Result, error) {
 
 // unreadable tells an error of what was asked for from one of the store.
 func unreadable(err error) bool {
-	return errors.Is(err, profile.ErrCorrupt) || errors.Is(err, profile.ErrVersion) || errors.Is(err, ErrAmbiguous)
+	return errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrVersion) || errors.Is(err, ErrAmbiguous)
 }

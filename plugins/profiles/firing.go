@@ -8,11 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
-	"github.com/connect-personalize/connect-personalize/plugins/trigger"
 )
 
 // The events that firings are told as.
@@ -29,9 +29,9 @@ const (
 type Triggers struct {
 	p       *Profiles
 	limit   int
-	rec     profile.Record
-	viewer  profile.Viewer
-	watcher profile.Watcher
+	rec     record.Record
+	viewer  record.Viewer
+	watcher record.Watcher
 	since   []int64 // when each trigger came to be
 	stuck   stuck
 }
@@ -55,14 +55,14 @@ func (t *Triggers) Fire(ctx context.Context, ahead time.Duration) (next time.Dur
 			return 0, err
 		}
 	}
-	page, err := t.p.due(ctx, profile.TriggerIndex, now.Add(ahead).UnixMilli(), 4*t.limit, &t.stuck)
+	page, err := t.p.due(ctx, record.TriggerIndex, now.Add(ahead).UnixMilli(), 4*t.limit, &t.stuck)
 	if err != nil {
 		return 0, err
 	}
 	next = ahead
-	later := profile.TimeValue(now.UnixMilli() + 1)
+	later := record.TimeValue(now.UnixMilli() + 1)
 	if n := slices.IndexFunc(page, func(e store.IndexEntry) bool { return e.Value >= later }); n >= 0 {
-		if due, ok := profile.ValueTime(page[n].Value); ok {
+		if due, ok := record.ValueTime(page[n].Value); ok {
 			next = min(ahead, time.UnixMilli(due).Sub(now))
 		}
 		page = page[:n]
@@ -96,10 +96,10 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 	// What is decided is as of now, when it is known what was loaded.
 	now := t.p.now().UnixMilli()
 	changes := make([]store.Change, 0, len(keys))
-	decided := make([][]trigger.Decision, 0, len(keys))
+	decided := make([][]triggers.Decision, 0, len(keys))
 	for i, key := range keys {
 		c := store.Change{Key: key, Version: records[i].Version, Data: records[i].Data}
-		var decisions []trigger.Decision
+		var decisions []triggers.Decision
 		if records[i].Version != store.Absent {
 			err := t.rec.Decode(t.p.def, key, records[i].Data)
 			if err == nil {
@@ -113,9 +113,9 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 		}
 		// An entry that no record stands behind, as one that expired leaves,
 		// goes.
-		stale := store.IndexEdit{Index: profile.TriggerIndex, Value: found[key], Remove: true}
+		stale := store.IndexEdit{Index: record.TriggerIndex, Value: found[key], Remove: true}
 		due, some := t.rec.TriggersDue()
-		gone := records[i].Version == store.Absent || !some || profile.TimeValue(due) != found[key]
+		gone := records[i].Version == store.Absent || !some || record.TimeValue(due) != found[key]
 		if gone && !slices.Contains(c.Index, stale) {
 			c.Index = append(c.Index, stale)
 		}
@@ -141,7 +141,7 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 		}
 		for _, d := range decided[i] {
 			t.p.fired.Incr(1, t.p.messages.Rules[d.Rule].Name, d.Outcome.String())
-			if d.Outcome == trigger.Fired {
+			if d.Outcome == triggers.Fired {
 				t.p.fireDelay.Timing((now - d.Due) * int64(time.Millisecond))
 			}
 		}
@@ -153,10 +153,10 @@ func (t *Triggers) fire(ctx context.Context, keys []string, found map[string]str
 }
 
 // decide decides what is due for the customer whose record was read.
-func (t *Triggers) decide(key string, now int64) ([]trigger.Decision, error) {
+func (t *Triggers) decide(key string, now int64) ([]triggers.Decision, error) {
 	// Segments are those of the moment, for causes and conditions alike.
 	if t.rec.Link() == "" {
-		j, err := t.viewer.Judge(&t.rec, key, now, profile.Cause{})
+		j, err := t.viewer.Judge(&t.rec, key, now, record.Cause{})
 		if err != nil {
 			return nil, err
 		}
@@ -169,11 +169,11 @@ func (t *Triggers) decide(key string, now int64) ([]trigger.Decision, error) {
 	}
 	for i := range decisions {
 		d := &decisions[i]
-		if d.Outcome != trigger.Fired && d.Outcome != trigger.HeldOut {
+		if d.Outcome != triggers.Fired && d.Outcome != triggers.HeldOut {
 			continue
 		}
-		id := t.p.messages.ID(&d.Firing, profile.KeyID(key))
-		t.rec.Tell(profile.Message{ID: id, At: now, Content: t.content(key, d, id, now, must)})
+		id := t.p.messages.ID(&d.Firing, record.KeyID(key))
+		t.rec.Tell(record.Message{ID: id, At: now, Content: t.content(key, d, id, now, must)})
 	}
 	return decisions, t.watcher.Watch(&t.rec, key)
 }
@@ -219,13 +219,13 @@ func (c *conditions) Introduced(rule int) int64 { return c.t.since[rule] }
 const maxData = 16 << 10
 
 // content is the event by which a firing is told.
-func (t *Triggers) content(key string, d *trigger.Decision, id profile.MessageID, now int64, must *conditions) []byte {
+func (t *Triggers) content(key string, d *triggers.Decision, id record.MessageID, now int64, must *conditions) []byte {
 	rule := &t.p.messages.Rules[d.Rule]
 	name, field := EventTriggerFired, "userId"
-	if d.Outcome == trigger.HeldOut {
+	if d.Outcome == triggers.HeldOut {
 		name = EventTriggerHeldOut
 	}
-	if key[0] == profile.Anonymous {
+	if key[0] == record.Anonymous {
 		field = "anonymousId"
 	}
 	at := func(dst []byte, before string, ms int64) []byte {
@@ -236,7 +236,7 @@ func (t *Triggers) content(key string, d *trigger.Decision, id profile.MessageID
 	b = append(b, `","messageId":"`...)
 	b = hex.AppendEncode(b, id[:])
 	b = append(b, `","`+field+`":`...)
-	b = feature.AppendString(b, []byte(profile.KeyID(key)))
+	b = features.AppendString(b, []byte(record.KeyID(key)))
 	b = at(b, `,"timestamp":"`, now)
 	b = append(b, `,"properties":{"trigger":"`+rule.Name+`","channel":"`+t.p.messages.Channels[rule.Channel].Name+`"`...)
 	b = at(b, `,"cause_at":"`, d.At)

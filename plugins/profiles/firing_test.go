@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -80,7 +80,7 @@ func waiting(t testing.TB, p *Profiles, key string) (all []told) {
 	if records[0].Version == store.Absent {
 		return nil
 	}
-	var rec profile.Record
+	var rec record.Record
 	require.NoError(t, rec.Decode(p.def, key, records[0].Data))
 	for _, m := range rec.Outbox() {
 		var one told
@@ -99,7 +99,7 @@ func names(all []told) (names []string) {
 }
 
 func dueIndex(t testing.TB, p *Profiles) []store.IndexEntry {
-	page, err := p.store.ScanIndex(context.Background(), profile.TriggerIndex, "", "", store.IndexEntry{}, 1000)
+	page, err := p.store.ScanIndex(context.Background(), record.TriggerIndex, "", "", store.IndexEntry{}, 1000)
 	require.NoError(t, err)
 	return page
 }
@@ -212,7 +212,7 @@ func TestWhatWaitsGoesOverInAMerge(t *testing.T) {
 	now = now.Add(10 * time.Minute)
 	apply(t, p, identify("m2", "u1", "a1", now.Format(time.RFC3339), "web", `{"consent":true}`))
 	fireAll(t, p)
-	require.Equal(t, []store.IndexEntry{{Value: profile.TimeValue(now.Add(50 * time.Minute).UnixMilli()), Key: "uu1"}}, dueIndex(t, p))
+	require.Equal(t, []store.IndexEntry{{Value: record.TimeValue(now.Add(50 * time.Minute).UnixMilli()), Key: "uu1"}}, dueIndex(t, p))
 	now = now.Add(50 * time.Minute)
 	fireAll(t, p)
 	require.Equal(t, []string{"welcome", "cart_abandoned"}, names(waiting(t, p, "uu1")))
@@ -300,15 +300,15 @@ func TestTheDueIndexFollowsFromRecords(t *testing.T) {
 		if !isCustomer(e.Key) {
 			continue
 		}
-		var rec profile.Record
+		var rec record.Record
 		require.NoError(t, rec.Decode(p.def, e.Key, e.Data))
 		stored, some := rec.TriggersDue()
-		require.NoError(t, new(profile.Watcher).Watch(&rec, e.Key))
+		require.NoError(t, new(record.Watcher).Watch(&rec, e.Key))
 		due, also := rec.TriggersDue()
 		require.Equal(t, some, also)
 		require.Equal(t, stored, due)
 		if some {
-			want = append(want, store.IndexEntry{Value: profile.TimeValue(due), Key: e.Key})
+			want = append(want, store.IndexEntry{Value: record.TimeValue(due), Key: e.Key})
 		}
 	}
 	slices.SortFunc(want, func(a, b store.IndexEntry) int {

@@ -9,8 +9,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/spelling"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 )
@@ -60,15 +60,15 @@ func (e *identifierError) Error() string {
 }
 
 // parseIdentifiers reads what identifierFields describes.
-func parseIdentifiers(conf *service.ParsedConfig) (profile.Identifiers, error) {
+func parseIdentifiers(conf *service.ParsedConfig) (record.Identifiers, error) {
 	items, err := conf.FieldObjectList(fieldIdentifiers)
 	if err != nil || len(items) == 0 {
 		return nil, err
 	}
-	var ids profile.Identifiers
+	var ids record.Identifiers
 	var errs []error
 	for at, item := range items {
-		var i profile.Identifier
+		var i record.Identifier
 		var match string
 		for _, field := range []struct {
 			name string
@@ -87,7 +87,7 @@ func parseIdentifiers(conf *service.ParsedConfig) (profile.Identifiers, error) {
 		}
 		ids = append(ids, i)
 	}
-	slices.SortFunc(ids, func(a, b profile.Identifier) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(ids, func(a, b record.Identifier) int { return strings.Compare(a.Name, b.Name) })
 	return ids, errors.Join(errs...)
 }
 
@@ -112,7 +112,7 @@ var ErrAmbiguous = errors.New("several customers have this value")
 // order.
 func (p *Profiles) Identifiers() []string { return p.def.Identifiers.Names() }
 
-func (p *Profiles) identifier(name string) (*profile.Identifier, error) {
+func (p *Profiles) identifier(name string) (*record.Identifier, error) {
 	if i := p.def.Identifiers.Named(name); i != nil {
 		return i, nil
 	}
@@ -121,19 +121,19 @@ func (p *Profiles) identifier(name string) (*profile.Identifier, error) {
 
 // sought is a value of an identifier, and who has it.
 type sought struct {
-	entry profile.Entry // as the record of whoever has it has
-	key   string        // empty for nobody
-	err   error         // ErrAmbiguous
+	entry record.Entry // as the record of whoever has it has
+	key   string       // empty for nobody
+	err   error        // ErrAmbiguous
 }
 
 // seek finds out who has each of values. What is found may change before it is
 // read: whoever reads a record makes sure that it has the entry.
-func (p *Profiles) seek(ctx context.Context, by *profile.Identifier, values []string) ([]sought, error) {
+func (p *Profiles) seek(ctx context.Context, by *record.Identifier, values []string) ([]sought, error) {
 	all := make([]sought, len(values))
 	known := make([]string, 0, len(values))
 	at := make([]int, 0, len(values))
 	for i, value := range values {
-		all[i].entry = profile.Entry{Index: by.Index(), Value: by.Normalise(value)}
+		all[i].entry = record.Entry{Index: by.Index(), Value: by.Normalise(value)}
 		if all[i].entry.Value != "" {
 			known, at = append(known, all[i].entry.Value), append(at, i)
 		}
@@ -163,7 +163,7 @@ const seekAttempts = 3
 
 // readBy reads the profiles of those who have values of an identifier, in order
 // of the values.
-func (p *Profiles) readBy(ctx context.Context, load cache.Loader, by *profile.Identifier, values []string, asOf int64, sel *profile.Selection) ([]Result, error) {
+func (p *Profiles) readBy(ctx context.Context, load cache.Loader, by *record.Identifier, values []string, asOf int64, sel *record.Selection) ([]Result, error) {
 	results := make([]Result, len(values))
 	left := make([]int, len(values)) // which to read
 	for i := range left {
@@ -226,9 +226,9 @@ func (p *Profiles) readBy(ctx context.Context, load cache.Loader, by *profile.Id
 // candidates are the keys of the record that a question is about, in order of
 // preference, and the entry that it has to have, if any. There are none for a
 // value that nobody has.
-func (p *Profiles) candidates(ctx context.Context, id, by string) (keys []string, entry *profile.Entry, err error) {
+func (p *Profiles) candidates(ctx context.Context, id, by string) (keys []string, entry *record.Entry, err error) {
 	if by == "" {
-		return []string{string(profile.User) + id, string(profile.Anonymous) + id}, nil, nil
+		return []string{string(record.User) + id, string(record.Anonymous) + id}, nil, nil
 	}
 	i, err := p.identifier(by)
 	if err != nil {
@@ -248,7 +248,7 @@ func (p *Profiles) candidates(ctx context.Context, id, by string) (keys []string
 
 // one decodes the record that a question is about into rec, and returns its key,
 // empty if there is no record. A tombstone is a record.
-func (p *Profiles) one(ctx context.Context, rec *profile.Record, id, by string) (key string, err error) {
+func (p *Profiles) one(ctx context.Context, rec *record.Record, id, by string) (key string, err error) {
 	for range seekAttempts {
 		keys, entry, err := p.candidates(ctx, id, by)
 		if err != nil || len(keys) == 0 {

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
@@ -140,14 +140,14 @@ func TestSharedValues(t *testing.T) {
 }
 
 // recomputed is what the indexes of identifiers must have, from all records.
-func recomputed(t require.TestingT, p *Profiles, ids profile.Identifiers) map[string]string {
+func recomputed(t require.TestingT, p *Profiles, ids record.Identifiers) map[string]string {
 	want := map[string]string{}
 	var cursor string
 	for {
 		page, next, err := p.store.Scan(context.Background(), cursor, 100)
 		require.NoError(t, err)
 		for _, e := range page {
-			var rec profile.Record
+			var rec record.Record
 			if !isCustomer(e.Key) {
 				continue
 			}
@@ -193,7 +193,7 @@ func recomputed(t require.TestingT, p *Profiles, ids profile.Identifiers) map[st
 func indexed(t require.TestingT, p *Profiles, names ...string) map[string]string {
 	got := map[string]string{}
 	for _, name := range names {
-		entries, err := p.store.ScanIndex(context.Background(), profile.IdentifierIndex+name, "", "", store.IndexEntry{}, 1<<20)
+		entries, err := p.store.ScanIndex(context.Background(), record.IdentifierIndex+name, "", "", store.IndexEntry{}, 1<<20)
 		require.NoError(t, err)
 		for _, e := range entries {
 			got[fmt.Sprintf("%s %q %s", name, e.Value, e.Key)] = name
@@ -287,7 +287,7 @@ func TestIdentifierIndexesAreRight(t *testing.T) {
 			entries, err := p.store.ScanIndex(ctx, p.def.Identifiers[i].Index(), "", "", store.IndexEntry{}, 100)
 			require.NoError(t, err)
 			for _, e := range entries {
-				have[e.Value] = append(have[e.Value], profile.KeyID(e.Key))
+				have[e.Value] = append(have[e.Value], record.KeyID(e.Key))
 			}
 			for value, ids := range have {
 				r := by(t, p, p.def.Identifiers[i].Name, value)
@@ -376,7 +376,7 @@ func TestIdentifiersOfALiveStore(t *testing.T) {
 	require.Equal(t, "u1", by(t, p, "email", "e1@example.com").ID)
 	require.False(t, by(t, p, "email", "e2@example.com").Found)
 
-	left := profile.Entry{Index: "id/email", Value: "expired@example.com"}
+	left := record.Entry{Index: "id/email", Value: "expired@example.com"}
 	_, err := p.backing.Commit(ctx, []store.Change{{Key: "ugone", Index: []store.IndexEdit{{Index: left.Index, Value: left.Value}}}})
 	require.NoError(t, err)
 	sweep(t, p)
@@ -394,7 +394,7 @@ func TestIdentifiersOfALiveStore(t *testing.T) {
 	page, _, err := none.store.Scan(ctx, "", 1000)
 	require.NoError(t, err)
 	for _, e := range page {
-		var rec profile.Record
+		var rec record.Record
 		if isCustomer(e.Key) {
 			require.NoError(t, rec.Decode(none.def, e.Key, e.Data))
 			rec.VisitIdentifiers(func(name, _ string) { t.Errorf("%s still has %s", e.Key, name) })
@@ -437,7 +437,7 @@ func TestFoundRecordsHaveTheValue(t *testing.T) {
 	_, err = p.backing.Commit(ctx, []store.Change{{Key: "uu2", Data: append([]byte{1}, "not a record"...), Index: []store.IndexEdit{{Index: "id/email", Value: "broken@example.com"}}},
 		{Key: "ugone", Index: []store.IndexEdit{{Index: "id/email", Value: "gone@example.com"}}}})
 	require.NoError(t, err)
-	require.ErrorIs(t, by(t, p, "email", "broken@example.com").Err, profile.ErrCorrupt)
+	require.ErrorIs(t, by(t, p, "email", "broken@example.com").Err, record.ErrCorrupt)
 	require.Equal(t, Result{}, by(t, p, "email", "gone@example.com"))
 	export, err := p.Export(ctx, "gone@example.com", "email")
 	require.NoError(t, err)

@@ -7,9 +7,9 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
-	"github.com/connect-personalize/connect-personalize/plugins/trigger"
 )
 
 // A trigger that is added to customers who have long done what causes it tells
@@ -65,13 +65,13 @@ func (p *Profiles) introduced(ctx context.Context, now int64, note bool) ([]int6
 }
 
 // fingerprint identifies the causes of a rule and what cancels them.
-func fingerprint(r *trigger.Rule, features *feature.Definition) string {
+func fingerprint(r *triggers.Rule, features *features.Definition) string {
 	on := r.On
-	if on.Kind == trigger.Events {
+	if on.Kind == triggers.Events {
 		on.Series = 0
 	}
 	text := fmt.Sprint(on, r.After, r.Anonymous)
-	if r.On.Kind == trigger.Events {
+	if r.On.Kind == triggers.Events {
 		text += fmt.Sprint(" of ", features.Series[r.On.Series].Fingerprint)
 	}
 	for _, i := range r.Unless {

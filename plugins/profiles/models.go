@@ -7,15 +7,15 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
-	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
 // The kinds of feature that models of repeat buying give, and their fields.
 const (
-	kindBGNBD      feature.Kind = "bg_nbd"
-	kindGammaGamma feature.Kind = "gamma_gamma"
-	kindCLV        feature.Kind = "clv"
+	kindBGNBD      features.Kind = "bg_nbd"
+	kindGammaGamma features.Kind = "gamma_gamma"
+	kindCLV        features.Kind = "clv"
 
 	fieldParameters = "parameters"
 	fieldGive       = "give"
@@ -72,7 +72,7 @@ func modelFields() []*service.ConfigField {
 				Default(1).
 				LintRule(`root = if this <= 0 || this > 1 { [ "margin must be above 0 and at most 1, such as 0.3" ] }`),
 		).Description("The customer's value within a horizon: expected purchases times their expected worth, discounted." + purchases).Optional(),
-		service.NewObjectField(string(feature.Propensity), parameters(fieldParameters, "propensity")).
+		service.NewObjectField(string(features.Propensity), parameters(fieldParameters, "propensity")).
 			Description("A probability by logistic regression over other features, whose names, coefficients and scales are in the parameter file. A feature that has no number has the file's default.").Optional(),
 	}
 }
@@ -85,12 +85,12 @@ type follower interface {
 }
 
 // openModel opens a parameter file and notes it among those to follow.
-func openModel[M model.BGNBD | model.GammaGamma | model.Propensity](conf *service.ParsedConfig, field string, files *[]follower) (*model.File[M], error) {
+func openModel[M models.BGNBD | models.GammaGamma | models.Propensity](conf *service.ParsedConfig, field string, files *[]follower) (*models.File[M], error) {
 	path, err := conf.FieldString(field)
 	if err != nil {
 		return nil, err
 	}
-	file, err := model.Open[M](path)
+	file, err := models.Open[M](path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", field, err)
 	}
@@ -99,13 +99,13 @@ func openModel[M model.BGNBD | model.GammaGamma | model.Propensity](conf *servic
 }
 
 // parseModel reads the kinds that modelFields describes.
-func parseModel(spec *feature.Spec, item *service.ParsedConfig, files *[]follower) error {
+func parseModel(spec *features.Spec, item *service.ParsedConfig, files *[]follower) error {
 	kind := spec.Kind
 	conf := item.Namespace(string(kind))
-	if kind == feature.Propensity {
+	if kind == features.Propensity {
 		return parsePropensity(spec, conf, files)
 	}
-	spec.Kind = feature.Purchases
+	spec.Kind = features.Purchases
 	if err := parseEvents(spec, conf); err != nil {
 		return err
 	}
@@ -113,20 +113,20 @@ func parseModel(spec *feature.Spec, item *service.ParsedConfig, files *[]followe
 	case kindBGNBD:
 		return parseBGNBD(spec, conf, files)
 	case kindGammaGamma:
-		file, err := openModel[model.GammaGamma](conf, fieldParameters, files)
+		file, err := openModel[models.GammaGamma](conf, fieldParameters, files)
 		if err != nil {
 			return err
 		}
-		spec.Model = func(h feature.PurchaseHistory) feature.Result {
-			return resultOf(h, file.Current().ExpectedSpend(model.Purchases{Repeat: h.Repeat, MeanSpend: h.MeanSpend}))
+		spec.Model = func(h features.PurchaseHistory) features.Result {
+			return resultOf(h, file.Current().ExpectedSpend(models.Purchases{Repeat: h.Repeat, MeanSpend: h.MeanSpend}))
 		}
 		return nil
 	}
 	return parseCLV(spec, conf, files)
 }
 
-func parseBGNBD(spec *feature.Spec, conf *service.ParsedConfig, files *[]follower) error {
-	file, err := openModel[model.BGNBD](conf, fieldParameters, files)
+func parseBGNBD(spec *features.Spec, conf *service.ParsedConfig, files *[]follower) error {
+	file, err := openModel[models.BGNBD](conf, fieldParameters, files)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func parseBGNBD(spec *feature.Spec, conf *service.ParsedConfig, files *[]followe
 	if err != nil {
 		return err
 	}
-	spec.Model = func(h feature.PurchaseHistory) feature.Result {
+	spec.Model = func(h features.PurchaseHistory) features.Result {
 		m := file.Current()
 		if give == giveAlive {
 			return resultOf(h, m.Alive(purchasesIn(h, m.Unit)))
@@ -148,12 +148,12 @@ func parseBGNBD(spec *feature.Spec, conf *service.ParsedConfig, files *[]followe
 	return nil
 }
 
-func parseCLV(spec *feature.Spec, conf *service.ParsedConfig, files *[]follower) error {
-	purchases, err := openModel[model.BGNBD](conf, fieldPurchases, files)
+func parseCLV(spec *features.Spec, conf *service.ParsedConfig, files *[]follower) error {
+	purchases, err := openModel[models.BGNBD](conf, fieldPurchases, files)
 	if err != nil {
 		return err
 	}
-	spend, err := openModel[model.GammaGamma](conf, fieldSpend, files)
+	spend, err := openModel[models.GammaGamma](conf, fieldSpend, files)
 	if err != nil {
 		return err
 	}
@@ -169,22 +169,22 @@ func parseCLV(spec *feature.Spec, conf *service.ParsedConfig, files *[]follower)
 	if err != nil {
 		return err
 	}
-	spec.Model = func(h feature.PurchaseHistory) feature.Result {
+	spec.Model = func(h features.PurchaseHistory) features.Result {
 		m := purchases.Current()
-		clv := model.CLV{Purchases: m, Spend: spend.Current(), Discount: model.DiscountPerUnit(discount, m.Unit), Margin: margin}
+		clv := models.CLV{Purchases: m, Spend: spend.Current(), Discount: models.DiscountPerUnit(discount, m.Unit), Margin: margin}
 		return resultOf(h, clv.Value(purchasesIn(h, m.Unit), inUnits(horizon, m.Unit)))
 	}
 	return nil
 }
 
-func parsePropensity(spec *feature.Spec, conf *service.ParsedConfig, files *[]follower) error {
-	file, err := openModel[model.Propensity](conf, fieldParameters, files)
+func parsePropensity(spec *features.Spec, conf *service.ParsedConfig, files *[]follower) error {
+	file, err := openModel[models.Propensity](conf, fieldParameters, files)
 	if err != nil {
 		return err
 	}
 	needs := map[string]bool{}
-	spec.Derived = &feature.Derived{Compute: func(in feature.Inputs) feature.Result {
-		return feature.Result{Value: feature.Of(file.Current().Score(func(name string) (float64, bool) {
+	spec.Derived = &features.Derived{Compute: func(in features.Inputs) features.Result {
+		return features.Result{Value: features.Of(file.Current().Score(func(name string) (float64, bool) {
 			// Parameters that were loaded later may name features that were
 			// not evaluated for this; those have their defaults until the
 			// process starts anew.
@@ -215,16 +215,16 @@ func horizonOf(conf *service.ParsedConfig) (time.Duration, error) {
 
 func inUnits(d, unit time.Duration) float64 { return float64(d) / float64(unit) }
 
-func purchasesIn(h feature.PurchaseHistory, unit time.Duration) model.Purchases {
-	return model.Purchases{Repeat: h.Repeat, Recency: inUnits(h.Recency, unit), Age: inUnits(h.Age, unit), MeanSpend: h.MeanSpend}
+func purchasesIn(h features.PurchaseHistory, unit time.Duration) models.Purchases {
+	return models.Purchases{Repeat: h.Repeat, Recency: inUnits(h.Recency, unit), Age: inUnits(h.Age, unit), MeanSpend: h.MeanSpend}
 }
 
 // resultOf is what a model gives, null for somebody who never bought.
-func resultOf(h feature.PurchaseHistory, v float64) feature.Result {
+func resultOf(h features.PurchaseHistory, v float64) features.Result {
 	if h.Repeat < 0 {
-		return feature.Result{}
+		return features.Result{}
 	}
-	return feature.Result{Value: feature.Of(v)}
+	return features.Result{Value: features.Of(v)}
 }
 
 // follow keeps the parameters of models and segments up to date until ctx ends.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
 func dollars(id, day string, total float64) []byte {
@@ -20,16 +20,16 @@ func dollars(id, day string, total float64) []byte {
 
 func TestPurchaseModels(t *testing.T) {
 	folder := t.TempDir()
-	save := func(name string, m model.Model) string {
+	save := func(name string, m models.Model) string {
 		path := filepath.Join(folder, name)
-		require.NoError(t, model.Save(path, m))
+		require.NoError(t, models.Save(path, m))
 		return path
 	}
-	from := model.Origin{FittedAt: time.Date(1997, 10, 1, 0, 0, 0, 0, time.UTC)}
+	from := models.Origin{FittedAt: time.Date(1997, 10, 1, 0, 0, 0, 0, time.UTC)}
 	week := 7 * 24 * time.Hour
-	bg := &model.BGNBD{Unit: week, R: 0.243, Alpha: 4.414, A: 0.793, B: 2.426, From: from}
-	gg := &model.GammaGamma{P: 6.25, Q: 3.74, Gamma: 15.44, From: from}
-	propensity := &model.Propensity{Intercept: -1, Inputs: []model.Input{
+	bg := &models.BGNBD{Unit: week, R: 0.243, Alpha: 4.414, A: 0.793, B: 2.426, From: from}
+	gg := &models.GammaGamma{P: 6.25, Q: 3.74, Gamma: 15.44, From: from}
+	propensity := &models.Propensity{Intercept: -1, Inputs: []models.Input{
 		{Name: "orders", Coefficient: 0.5, Center: 1, Scale: 2},
 		{Name: "nothing", Coefficient: 3, Center: 0, Scale: 1, Default: 0.25},
 	}, From: from}
@@ -47,9 +47,9 @@ features:
 
 	// Days 0, 14, 14 (the same day) and 70; asked about on day 272.
 	history := [][]byte{dollars("m1", "1997-01-01", 30), dollars("m2", "1997-01-15", 10), dollars("m3", "1997-01-15", 5.5), dollars("m4", "1997-03-12", 40)}
-	asked := model.Purchases{Repeat: 2, Recency: 10, Age: 272.0 / 7, MeanSpend: 55.5 / 2}
+	asked := models.Purchases{Repeat: 2, Recency: 10, Age: 272.0 / 7, MeanSpend: 55.5 / 2}
 	asOf := time.Date(1997, 9, 30, 23, 0, 0, 0, time.UTC)
-	clv := model.CLV{Purchases: bg, Spend: gg, Discount: model.DiscountPerUnit(0.1, week), Margin: 0.5}
+	clv := models.CLV{Purchases: bg, Spend: gg, Discount: models.DiscountPerUnit(0.1, week), Margin: 0.5}
 
 	for _, keep := range []int{512, 16} {
 		t.Run(fmt.Sprint("keep ", keep), func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
@@ -191,7 +191,7 @@ func (a *audience) hear(t require.TestingT, p *Profiles, again func() bool) {
 				continue
 			}
 			a.content[line.MessageID] = string(m.Content)
-			if line.Event == profile.SegmentsCounted {
+			if line.Event == record.SegmentsCounted {
 				continue
 			}
 			who := line.UserID + line.AnonymousID
@@ -306,11 +306,11 @@ func TestWhatIsToldAddsUp(t *testing.T) {
 				erasedAt = erasedAt.Add(2 * time.Millisecond)
 				take(one(), erasureOf("erase", fmt.Sprint("e", i), who, stamp(erasedAt)))
 				for id := range a.net {
-					for _, kind := range []byte{profile.User, profile.Anonymous} {
-						key := profile.Key(kind, []byte(id))
+					for _, kind := range []byte{record.User, record.Anonymous} {
+						key := record.Key(kind, []byte(id))
 						records, err := inner.Load(context.Background(), []string{key})
 						require.NoError(t, err)
-						var rec profile.Record
+						var rec record.Record
 						if records[0].Version != store.Absent && rec.Decode(all[0].def, key, records[0].Data) == nil && rec.Erased() {
 							delete(a.net, id)
 						}

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -62,7 +62,7 @@ func (p *Profiles) hint(key string) {
 
 // Told is a message on its way.
 type Told struct {
-	profile.Message
+	record.Message
 	// CustomerID is the id of the customer it is about.
 	CustomerID string
 }
@@ -80,7 +80,7 @@ type Delivery struct {
 // claim is what of a delivery is one customer's.
 type claim struct {
 	key string
-	ids []profile.MessageID
+	ids []record.MessageID
 }
 
 // Next waits for messages that are due and claims them. The error is that of
@@ -137,7 +137,7 @@ func (o *Outbox) take(ctx context.Context) (*Delivery, error) {
 // that those who look at the same time seldom want the same.
 func (o *Outbox) poll(ctx context.Context, keys []string) ([]string, map[string]string, error) {
 	now := o.p.now()
-	page, err := o.p.due(ctx, profile.OutboxIndex, now.UnixMilli(), 4*o.limit, &o.stuck)
+	page, err := o.p.due(ctx, record.OutboxIndex, now.UnixMilli(), 4*o.limit, &o.stuck)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -186,7 +186,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	}
 	now := o.p.now().UnixMilli()
 	d := &Delivery{p: o.p, until: now + o.lease.Milliseconds()}
-	var rec profile.Record
+	var rec record.Record
 	var changes []store.Change
 	var claims []claim // of each change, without ids for one that only removes an entry
 	var messages [][]Told
@@ -206,7 +206,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 			for _, m := range rec.Outbox() {
 				if m.At <= now {
 					cl.ids = append(cl.ids, m.ID)
-					due = append(due, Told{m, profile.KeyID(key)})
+					due = append(due, Told{m, record.KeyID(key)})
 				}
 			}
 			rec.Hold(d.until)
@@ -216,10 +216,10 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 		if len(due) == 0 {
 			delete(o.unsure, key)
 			value, listed := found[key]
-			if !listed || records[i].Version != store.Absent && slices.Contains(rec.Entries(nil), profile.Entry{Index: profile.OutboxIndex, Value: value}) {
+			if !listed || records[i].Version != store.Absent && slices.Contains(rec.Entries(nil), record.Entry{Index: record.OutboxIndex, Value: value}) {
 				continue
 			}
-			c.Index = []store.IndexEdit{{Index: profile.OutboxIndex, Value: value, Remove: true}}
+			c.Index = []store.IndexEdit{{Index: record.OutboxIndex, Value: value, Remove: true}}
 		}
 		changes, claims, messages = append(changes, c), append(claims, cl), append(messages, due)
 	}
@@ -255,7 +255,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 // Settle removes the messages, which have arrived. After an error they may be
 // delivered again.
 func (d *Delivery) Settle(ctx context.Context) error {
-	return d.release(ctx, func(rec *profile.Record, ids []profile.MessageID) bool {
+	return d.release(ctx, func(rec *record.Record, ids []record.MessageID) bool {
 		changed := rec.Told(ids)
 		if rec.HeldUntil() == d.until {
 			rec.Hold(0)
@@ -268,7 +268,7 @@ func (d *Delivery) Settle(ctx context.Context) error {
 // Return gives the messages back, to be delivered again in a while.
 func (d *Delivery) Return(ctx context.Context, in time.Duration) error {
 	again := d.p.now().Add(in).UnixMilli()
-	return d.release(ctx, func(rec *profile.Record, _ []profile.MessageID) bool {
+	return d.release(ctx, func(rec *record.Record, _ []record.MessageID) bool {
 		if rec.HeldUntil() != d.until {
 			return false
 		}
@@ -279,14 +279,14 @@ func (d *Delivery) Return(ctx context.Context, in time.Duration) error {
 
 // release changes every record of the delivery, and those that took one over
 // since, until all are written.
-func (d *Delivery) release(ctx context.Context, change func(rec *profile.Record, ids []profile.MessageID) bool) error {
-	idsOf := make(map[string][]profile.MessageID, len(d.claims))
+func (d *Delivery) release(ctx context.Context, change func(rec *record.Record, ids []record.MessageID) bool) error {
+	idsOf := make(map[string][]record.MessageID, len(d.claims))
 	keys := make([]string, 0, len(d.claims))
 	for _, c := range d.claims {
 		keys = append(keys, c.key)
 		idsOf[c.key] = c.ids
 	}
-	return d.p.edit(ctx, keys, func(key string, rec *profile.Record) (changed bool, also string) {
+	return d.p.edit(ctx, keys, func(key string, rec *record.Record) (changed bool, also string) {
 		link := rec.Link()
 		if link != "" {
 			idsOf[link] = append(idsOf[link][:len(idsOf[link]):len(idsOf[link])], idsOf[key]...)
@@ -298,8 +298,8 @@ func (d *Delivery) release(ctx context.Context, change func(rec *profile.Record,
 // edit changes records that exist, each as often as it takes to be the one who
 // did. change tells whether there is something to write, and names another
 // record that is to be changed too, if there is one.
-func (p *Profiles) edit(ctx context.Context, keys []string, change func(key string, rec *profile.Record) (changed bool, also string)) error {
-	var rec profile.Record
+func (p *Profiles) edit(ctx context.Context, keys []string, change func(key string, rec *record.Record) (changed bool, also string)) error {
+	var rec record.Record
 	seen := make(map[string]bool, len(keys))
 	for attempt := 0; len(keys) > 0; attempt++ {
 		for _, key := range keys {

@@ -11,18 +11,18 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
 // tell puts messages into the record of a customer, which is made if need be.
-func tell(t testing.TB, p *Profiles, key string, messages ...profile.Message) {
+func tell(t testing.TB, p *Profiles, key string, messages ...record.Message) {
 	ctx := context.Background()
 	for {
 		records, err := p.store.Load(ctx, []string{key})
 		require.NoError(t, err)
-		var rec profile.Record
+		var rec record.Record
 		if rec.Reset(p.def); records[0].Version != store.Absent {
 			require.NoError(t, rec.Decode(p.def, key, records[0].Data))
 		}
@@ -38,8 +38,8 @@ func tell(t testing.TB, p *Profiles, key string, messages ...profile.Message) {
 	}
 }
 
-func message(id byte, at time.Time) profile.Message {
-	return profile.Message{ID: profile.MessageID{id}, At: at.UnixMilli(), Content: fmt.Appendf(nil, `{"n":%d}`, id)}
+func message(id byte, at time.Time) record.Message {
+	return record.Message{ID: record.MessageID{id}, At: at.UnixMilli(), Content: fmt.Appendf(nil, `{"n":%d}`, id)}
 }
 
 // clock is a time that tests move.
@@ -82,7 +82,7 @@ func next(t testing.TB, o *Outbox) (*Delivery, []string) {
 }
 
 func outboxEntries(t testing.TB, p *Profiles) int64 {
-	n, err := p.store.CountIndex(context.Background(), profile.OutboxIndex, "", "")
+	n, err := p.store.CountIndex(context.Background(), record.OutboxIndex, "", "")
 	require.NoError(t, err)
 	return n
 }
@@ -238,10 +238,10 @@ func TestStaleEntriesGo(t *testing.T) {
 	apply(t, p, order("m1", `"userId":"u1"`, 5))
 	records, err := p.store.Load(ctx, []string{"uu1"})
 	require.NoError(t, err)
-	value := profile.TimeValue(at.UnixMilli())
+	value := record.TimeValue(at.UnixMilli())
 	_, err = p.store.Commit(ctx, []store.Change{
-		{Key: "uu1", Version: records[0].Version, Data: records[0].Data, Index: []store.IndexEdit{{Index: profile.OutboxIndex, Value: value}}},
-		{Key: "ugone", Data: nil, Index: []store.IndexEdit{{Index: profile.OutboxIndex, Value: value}}},
+		{Key: "uu1", Version: records[0].Version, Data: records[0].Data, Index: []store.IndexEdit{{Index: record.OutboxIndex, Value: value}}},
+		{Key: "ugone", Data: nil, Index: []store.IndexEdit{{Index: record.OutboxIndex, Value: value}}},
 	})
 	require.NoError(t, err)
 	require.EqualValues(t, 2, outboxEntries(t, p))
@@ -261,7 +261,7 @@ func TestManyDeliverersShareTheWork(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	var mu sync.Mutex
-	arrived := map[profile.MessageID]string{}
+	arrived := map[record.MessageID]string{}
 	last := map[string]byte{}
 	var all sync.WaitGroup
 	for w := range 4 {
@@ -308,7 +308,7 @@ func TestManyDeliverersShareTheWork(t *testing.T) {
 	all.Go(func() {
 		for round := range rounds {
 			for c := range customers {
-				tell(t, p, fmt.Sprintf("uu%d", c), profile.Message{ID: profile.MessageID{byte(c), byte(round + 1)}, At: int64(round), Content: fmt.Appendf(nil, "%d %d", c, round)})
+				tell(t, p, fmt.Sprintf("uu%d", c), record.Message{ID: record.MessageID{byte(c), byte(round + 1)}, At: int64(round), Content: fmt.Appendf(nil, "%d %d", c, round)})
 			}
 		}
 	})

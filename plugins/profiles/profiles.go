@@ -13,7 +13,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
@@ -100,7 +100,7 @@ func UseMemory() { inMemory.Store(true) }
 // Profiles is a definition and an open store. It is safe for concurrent use.
 type Profiles struct {
 	label string
-	def   *profile.Definition
+	def   *record.Definition
 	store store.Store
 	// backing is the store itself, and reads how records are read to be served.
 	backing store.Store
@@ -283,7 +283,7 @@ func Get(res *service.Resources, label string) (*Profiles, error) {
 }
 
 // Definition returns what a profile is.
-func (p *Profiles) Definition() *profile.Definition { return p.def }
+func (p *Profiles) Definition() *record.Definition { return p.def }
 
 // Now returns the time as the profiles have it.
 func (p *Profiles) Now() time.Time { return p.now() }

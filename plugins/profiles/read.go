@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 )
@@ -62,8 +62,8 @@ type Result struct {
 
 // reader holds the memory of one reading goroutine; they are pooled.
 type reader struct {
-	viewer profile.Viewer
-	rec    profile.Record
+	viewer record.Viewer
+	rec    record.Record
 	// out is where the next profile goes, behind what is there. It belongs to
 	// the results.
 	out []byte
@@ -123,7 +123,7 @@ func (p *Profiles) moment(q Query) int64 {
 	return q.AsOf.UnixMilli()
 }
 
-func (p *Profiles) read(ctx context.Context, load cache.Loader, ids []string, asOf int64, sel *profile.Selection) ([]Result, error) {
+func (p *Profiles) read(ctx context.Context, load cache.Loader, ids []string, asOf int64, sel *record.Selection) ([]Result, error) {
 	keys := make([]string, 0, 2*len(ids))
 	for _, id := range ids {
 		keys = append(keys, "u"+id, "a"+id)
@@ -153,7 +153,7 @@ const longestChain = 16
 
 // followLinks reads what ids that were merged lead to and, where known customers
 // were merged, what that leads to again.
-func (p *Profiles) followLinks(ctx context.Context, load cache.Loader, results []Result, links []string, asOf int64, sel *profile.Selection) error {
+func (p *Profiles) followLinks(ctx context.Context, load cache.Loader, results []Result, links []string, asOf int64, sel *record.Selection) error {
 	for range longestChain {
 		var keys []string
 		var resultOf []int
@@ -175,7 +175,7 @@ func (p *Profiles) followLinks(ctx context.Context, load cache.Loader, results [
 			links[i] = ""
 			if records[n].Version == store.Absent {
 				// The link is written before what it leads to.
-				results[i].ID, results[i].Anonymous = profile.KeyID(keys[n]), keys[n][0] == profile.Anonymous
+				results[i].ID, results[i].Anonymous = record.KeyID(keys[n]), keys[n][0] == record.Anonymous
 				return
 			}
 			rd.room()
@@ -216,7 +216,7 @@ func (p *Profiles) reader() *reader {
 }
 
 // view fills in a result from a record, its JSON behind what is in rd.out, or returns the key the record links to.
-func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asOf int64, sel *profile.Selection) (link string) {
+func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asOf int64, sel *record.Selection) (link string) {
 	if result.Err = rd.rec.Decode(p.def, key, data); result.Err != nil {
 		return ""
 	}
@@ -228,9 +228,9 @@ func (p *Profiles) view(rd *reader, result *Result, key string, data []byte, asO
 }
 
 // show fills in a result from the record in rd.rec, which has no link.
-func (p *Profiles) show(rd *reader, result *Result, key string, asOf int64, sel *profile.Selection) {
-	result.ID = profile.KeyID(key)
-	result.Anonymous = key[0] == profile.Anonymous
+func (p *Profiles) show(rd *reader, result *Result, key string, asOf int64, sel *record.Selection) {
+	result.ID = record.KeyID(key)
+	result.Anonymous = key[0] == record.Anonymous
 	if result.Erased = rd.rec.Erased(); result.Erased {
 		return
 	}
@@ -244,11 +244,11 @@ func (p *Profiles) show(rd *reader, result *Result, key string, asOf int64, sel 
 	result.Found = result.Err == nil
 }
 
-func (p *Profiles) selection(fields []string) (*profile.Selection, error) {
+func (p *Profiles) selection(fields []string) (*record.Selection, error) {
 	if len(fields) == 0 {
-		return &profile.Everything, nil
+		return &record.Everything, nil
 	}
-	sel := &profile.Selection{}
+	sel := &record.Selection{}
 	for _, field := range fields {
 		part, name, named := strings.Cut(field, ".")
 		switch {

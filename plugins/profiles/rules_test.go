@@ -8,35 +8,35 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
-	"github.com/connect-personalize/connect-personalize/plugins/segment"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 )
 
 // inputs are values that rules read, without a customer.
 type inputs struct {
-	features []feature.Result
+	features []features.Result
 	names    []string
 	traits   map[string]event.Value
 	in       bool
 }
 
-func (i *inputs) FeatureAt(at int) feature.Result { return i.features[at] }
-func (i *inputs) Trait(name string) event.Value   { return i.traits[name] }
-func (i *inputs) In(int) bool                     { return i.in }
-func (i *inputs) Parameter(string) any            { return 2.5 }
+func (i *inputs) FeatureAt(at int) features.Result { return i.features[at] }
+func (i *inputs) Trait(name string) event.Value    { return i.traits[name] }
+func (i *inputs) In(int) bool                      { return i.in }
+func (i *inputs) Parameter(string) any             { return 2.5 }
 
 func (i *inputs) Document() map[string]any {
-	features, traits := map[string]any{}, map[string]any{}
+	values, traits := map[string]any{}, map[string]any{}
 	for at, name := range i.names {
-		features[name] = i.features[at].Any()
+		values[name] = i.features[at].Any()
 	}
 	for name, v := range i.traits {
 		if v.Kind != event.Missing {
-			traits[name] = feature.Any(v)
+			traits[name] = features.Any(v)
 		}
 	}
-	return map[string]any{"features": features, "traits": traits, "segments": map[string]any{"s": i.in}, "parameters": map[string]any{"p": 2.5}}
+	return map[string]any{"features": values, "traits": traits, "segments": map[string]any{"s": i.in}, "parameters": map[string]any{"p": 2.5}}
 }
 
 // TestProgramsGiveWhatQueriesGive: a rule that is judged by a program is
@@ -46,7 +46,7 @@ func TestProgramsGiveWhatQueriesGive(t *testing.T) {
 		{}, {Kind: event.True}, {Kind: event.False}, {Kind: event.Number, Number: 2.5}, {Kind: event.Number, Number: 3}, {Kind: event.Number},
 		{Kind: event.String, Text: []byte("a b")}, {Kind: event.String, Text: []byte("3")}, {Kind: event.JSON, Text: []byte(`{"x":3}`)}, {Kind: event.JSON, Text: []byte(`[3]`)},
 	})
-	names := segment.Names{
+	names := segments.Names{
 		Feature: func(name string) (int, bool) { return int(name[0] - 'f'), name == "f" || name == "g" },
 		Segment: func(name string) (int, bool) { return 0, name == "s" },
 	}
@@ -67,7 +67,7 @@ func TestProgramsGiveWhatQueriesGive(t *testing.T) {
 		}
 		text := expression(0)
 		query, err := bloblang.GlobalEnvironment().Parse(text)
-		program, other := segment.CompileProgram(text, names)
+		program, other := segments.CompileProgram(text, names)
 		if err != nil || other != nil {
 			queries++
 			return
@@ -75,9 +75,9 @@ func TestProgramsGiveWhatQueriesGive(t *testing.T) {
 		programs++
 		require.NotContains(t, text, ".or(")
 		in := &inputs{names: []string{"f", "g"}, traits: map[string]event.Value{"t": value.Draw(t, "t")}, in: rapid.Bool().Draw(t, "in")}
-		in.features = []feature.Result{{Value: value.Draw(t, "f")}, {Shape: feature.Object, Entries: []feature.Entry{{Name: "x", Value: value.Draw(t, "x")}}}}
+		in.features = []features.Result{{Value: value.Draw(t, "f")}, {Shape: features.Object, Entries: []features.Entry{{Name: "x", Value: value.Draw(t, "x")}}}}
 		if rapid.IntRange(0, 3).Draw(t, "none") == 0 {
-			in.features[1] = feature.Result{}
+			in.features[1] = features.Result{}
 		}
 		result, err := query.Query(in.Document())
 		want, ok := result.(bool)
@@ -88,12 +88,12 @@ func TestProgramsGiveWhatQueriesGive(t *testing.T) {
 	})
 	require.Greater(t, programs, queries/4, "most are programs")
 	for _, text := range []string{`features.f > 3 && !segments.s`, `traits.t == "a b"`, `(features.g.x >= parameters.p || segments.s) && features.f == 3`} {
-		_, err := segment.CompileProgram(text, names)
+		_, err := segments.CompileProgram(text, names)
 		require.NoError(t, err, text)
 	}
 	for _, text := range []string{`features.f.round() > 3`, `features.f + 1 > 3`, `-1 < features.f`, `traits.t == "a\"b"`, `# all
 true`, `root = true`, ``, `features.f >`, `!features.f > 3`, strings.Repeat("(", 10)} {
-		_, err := segment.CompileProgram(text, names)
-		require.ErrorIs(t, err, segment.ErrOther, text)
+		_, err := segments.CompileProgram(text, names)
+		require.ErrorIs(t, err, segments.ErrOther, text)
 	}
 }

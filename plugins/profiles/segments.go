@@ -8,10 +8,10 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/segment"
-	"github.com/connect-personalize/connect-personalize/plugins/spelling"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -49,7 +49,7 @@ func segmentFields() []*service.ConfigField {
 }
 
 // parseSegments reads what segmentFields describes; nil if there are none.
-func parseSegments(conf *service.ParsedConfig, features *feature.Definition, files *[]follower) (*segment.Set, error) {
+func parseSegments(conf *service.ParsedConfig, features *features.Definition, files *[]follower) (*segments.Set, error) {
 	parameters, err := parseParameters(conf, files)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func parseSegments(conf *service.ParsedConfig, features *feature.Definition, fil
 	if err != nil || len(items) == 0 {
 		return nil, err
 	}
-	specs := make([]segment.Spec, len(items))
+	specs := make([]segments.Spec, len(items))
 	for i, item := range items {
 		if specs[i].Name, err = item.FieldString(fieldName); err != nil {
 			return nil, err
@@ -67,7 +67,7 @@ func parseSegments(conf *service.ParsedConfig, features *feature.Definition, fil
 			return nil, err
 		}
 	}
-	set, err := segment.New(specs, features, parameters, compileRule)
+	set, err := segments.New(specs, features, parameters, compileRule)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func parseSegments(conf *service.ParsedConfig, features *feature.Definition, fil
 	return set, err
 }
 
-func parseParameters(conf *service.ParsedConfig, files *[]follower) (current func() *segment.Parameters, err error) {
+func parseParameters(conf *service.ParsedConfig, files *[]follower) (current func() *segments.Parameters, err error) {
 	items, err := conf.FieldAnyMap(fieldValues)
 	if err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func parseParameters(conf *service.ParsedConfig, files *[]follower) (current fun
 			return nil, err
 		}
 	}
-	written, err := segment.NewParameters(values)
+	written, err := segments.NewParameters(values)
 	if err != nil {
 		return nil, err
 	}
@@ -96,9 +96,9 @@ func parseParameters(conf *service.ParsedConfig, files *[]follower) (current fun
 		return nil, err
 	}
 	if path == "" {
-		return func() *segment.Parameters { return written }, nil
+		return func() *segments.Parameters { return written }, nil
 	}
-	file, err := segment.OpenFile(path, written)
+	file, err := segments.OpenFile(path, written)
 	if err != nil {
 		return nil, err
 	}
@@ -116,21 +116,21 @@ func (d *Definition) hasSegment(name string) bool {
 
 // compileRule makes a rule of a Bloblang query. One of comparisons is judged by
 // a program, which is faster by far and gives the same.
-func compileRule(text string, names segment.Names) (segment.Rule, error) {
+func compileRule(text string, names segments.Names) (segments.Rule, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	byQuery := func(in segment.Inputs) bool {
+	byQuery := func(in segments.Inputs) bool {
 		result, err := query.Query(in.Document())
 		holds, ok := result.(bool)
 		return err == nil && ok && holds
 	}
-	program, err := segment.CompileProgram(text, names)
+	program, err := segments.CompileProgram(text, names)
 	if err != nil {
 		return byQuery, nil
 	}
-	return func(in segment.Inputs) bool {
+	return func(in segments.Inputs) bool {
 		if holds, known := program.Holds(in); known {
 			return holds
 		}
@@ -176,9 +176,9 @@ type Member struct {
 // of members after.
 func (m Member) Key() string {
 	if m.Anonymous {
-		return profile.Key(profile.Anonymous, []byte(m.ID))
+		return record.Key(record.Anonymous, []byte(m.ID))
 	}
-	return profile.Key(profile.User, []byte(m.ID))
+	return record.Key(record.User, []byte(m.ID))
 }
 
 // SegmentMembers lists the customers in a segment, anonymous ones first, in
@@ -189,13 +189,13 @@ func (p *Profiles) SegmentMembers(ctx context.Context, name, after string, limit
 	if err := p.knowSegment(name); err != nil {
 		return nil, err
 	}
-	entries, err := p.store.ScanIndex(ctx, profile.SegmentIndex+name, "", "", store.IndexEntry{Key: after}, limit)
+	entries, err := p.store.ScanIndex(ctx, record.SegmentIndex+name, "", "", store.IndexEntry{Key: after}, limit)
 	if err != nil {
 		return nil, err
 	}
 	members := make([]Member, len(entries))
 	for i, e := range entries {
-		members[i] = Member{ID: profile.KeyID(e.Key), Anonymous: e.Key[0] == profile.Anonymous}
+		members[i] = Member{ID: record.KeyID(e.Key), Anonymous: e.Key[0] == record.Anonymous}
 	}
 	return members, nil
 }
@@ -205,12 +205,12 @@ func (p *Profiles) SegmentCount(ctx context.Context, name string) (int64, error)
 	if err := p.knowSegment(name); err != nil {
 		return 0, err
 	}
-	return p.store.CountIndex(ctx, profile.SegmentIndex+name, "", "")
+	return p.store.CountIndex(ctx, record.SegmentIndex+name, "", "")
 }
 
 // segmentOf returns the position of the segment that an error is about.
 func segmentOf(err error) (at int, ok bool) {
-	var spec *segment.SpecError
+	var spec *segments.SpecError
 	if errors.As(err, &spec) {
 		return spec.Segment, true
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
@@ -72,7 +72,7 @@ func hear(t testing.TB, p *Profiles) (all []transitionTold) {
 // lines are messages in short: who, what, why.
 func lines(all []transitionTold) (out []string) {
 	for _, m := range all {
-		if m.Event == profile.SegmentsCounted {
+		if m.Event == record.SegmentsCounted {
 			continue
 		}
 		line := fmt.Sprintf("%s%s %s %s: %s", m.UserID, m.AnonymousID, m.Event[len("Segment "):], m.Properties.Segment, m.Properties.Reason)
@@ -198,7 +198,7 @@ segments:
 	defer last.unfollow()
 	sweep(t, last)
 	require.Len(t, lines(hear(t, last)), 3, "without segments all are left")
-	n, err := p.store.CountIndex(context.Background(), profile.SegmentIndex+"buyer", "", "")
+	n, err := p.store.CountIndex(context.Background(), record.SegmentIndex+"buyer", "", "")
 	require.NoError(t, err)
 	require.Zero(t, n)
 }
@@ -249,7 +249,7 @@ func TestExpiredRecordsLeaveNoMembers(t *testing.T) {
 func TestNothingIsToldOfTheErased(t *testing.T) {
 	p, now := openAt(t, segmented, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"userId":"u1"`, 200))
-	tombstone := func(key string, rec *profile.Record) (bool, string) { return rec.Erase(now.Now().UnixMilli()), "" }
+	tombstone := func(key string, rec *record.Record) (bool, string) { return rec.Erase(now.Now().UnixMilli()), "" }
 	require.NoError(t, p.edit(context.Background(), []string{"uu1"}, tombstone))
 	now.pass(40 * 24 * time.Hour)
 	sweep(t, p)
@@ -338,7 +338,7 @@ func stored(t require.TestingT, p *Profiles) (records, indexes map[string]map[st
 		page, next, err := p.store.Scan(ctx, cursor, 100)
 		require.NoError(t, err)
 		for _, e := range page {
-			var rec profile.Record
+			var rec record.Record
 			if !isCustomer(e.Key) {
 				continue
 			}
@@ -346,7 +346,7 @@ func stored(t require.TestingT, p *Profiles) (records, indexes map[string]map[st
 			in := map[string]bool{}
 			rec.VisitSegments(func(name string) { in[name] = true })
 			if len(in) > 0 {
-				records[profile.KeyID(e.Key)] = in
+				records[record.KeyID(e.Key)] = in
 			}
 		}
 		if cursor = next; next == "" {
@@ -376,7 +376,7 @@ func stored(t require.TestingT, p *Profiles) (records, indexes map[string]map[st
 // fails if one enters where it is, or leaves where it is not.
 func replay(t require.TestingT, in map[string]map[string]bool, all []transitionTold) {
 	for _, m := range all {
-		if m.Event == profile.SegmentsCounted {
+		if m.Event == record.SegmentsCounted {
 			continue
 		}
 		id := m.UserID + m.AnonymousID
@@ -384,7 +384,7 @@ func replay(t require.TestingT, in map[string]map[string]bool, all []transitionT
 			in[id] = map[string]bool{}
 		}
 		require.Equal(t, m.Properties.Old, in[id][m.Properties.Segment], "%+v", m)
-		require.Equal(t, m.Properties.New, m.Event == profile.SegmentEntered)
+		require.Equal(t, m.Properties.New, m.Event == record.SegmentEntered)
 		if m.Properties.New {
 			in[id][m.Properties.Segment] = true
 		} else {
@@ -416,7 +416,7 @@ func TestMembersEqualTheOracle(t *testing.T) {
 				when := now.Now().Add(-time.Duration(rapid.IntRange(0, 40).Draw(rt, "late")) * 24 * time.Hour)
 				raw := fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"m%d",%q:%q,"timestamp":%q,"properties":{"total":%d}}`,
 					i, kind, id, when.Format(time.RFC3339), rapid.IntRange(1, 90).Draw(rt, "total"))
-				e := oracle.Parse(raw, profile.HashID)
+				e := oracle.Parse(raw, record.HashID)
 				if into := merged[id]; into != "" {
 					id = into
 				}
@@ -525,7 +525,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 					raw := fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":"m%d-%d-%d","userId":%q,"timestamp":%q,"properties":{"total":%d}}`, w, b, i, id, when.Format(time.RFC3339Nano), r.IntN(30))
 					batch = append(batch, raw)
 					mu.Lock()
-					history[id] = append(history[id], oracle.Parse(raw, profile.HashID))
+					history[id] = append(history[id], oracle.Parse(raw, record.HashID))
 					mu.Unlock()
 				}
 				for range 1 + r.IntN(2) { // some batches again
@@ -574,7 +574,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 	// A message that came twice is one.
 	net := map[string]map[string]int{}
 	for _, m := range heard {
-		if m.Event == profile.SegmentsCounted {
+		if m.Event == record.SegmentsCounted {
 			continue
 		}
 		if net[m.UserID] == nil {

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -26,7 +26,7 @@ const (
 )
 
 // isCustomer tells a customer's key from those of the store's own records.
-func isCustomer(key string) bool { return key[0] == profile.User || key[0] == profile.Anonymous }
+func isCustomer(key string) bool { return key[0] == record.User || key[0] == record.Anonymous }
 
 // sweepState is what processes agree on who sweep: a record of the store.
 type sweepState struct {
@@ -74,9 +74,9 @@ type sweeper struct {
 	interval time.Duration
 	state    sweepState
 	version  store.Version
-	viewer   profile.Viewer
-	watcher  profile.Watcher
-	rec      profile.Record
+	viewer   record.Viewer
+	watcher  record.Watcher
+	rec      record.Record
 }
 
 // rules identifies the rules, parameters, triggers and identifiers that hold
@@ -197,7 +197,7 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 			continue // whoever updates the customer says so
 		}
 		s.rec.VisitSegments(func(name string) { s.state.Found[name]++ })
-		s.rec.VisitIdentifiers(func(name, _ string) { s.state.Found[profile.IdentifierIndex+name]++ })
+		s.rec.VisitIdentifiers(func(name, _ string) { s.state.Found[record.IdentifierIndex+name]++ })
 		if !changed {
 			continue
 		}
@@ -220,7 +220,7 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 			s.p.hint(changes[i].Key)
 		}
 	}
-	return s.p.edit(ctx, again, func(key string, rec *profile.Record) (bool, string) {
+	return s.p.edit(ctx, again, func(key string, rec *record.Record) (bool, string) {
 		if rec.Link() != "" {
 			return false, ""
 		}
@@ -231,8 +231,8 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 
 // change makes a record follow the rules as of a moment, and tells whether it
 // did not.
-func (s *sweeper) change(rec *profile.Record, key string, now int64) (changed bool, err error) {
-	j, err := s.viewer.Judge(rec, key, now, profile.Cause{})
+func (s *sweeper) change(rec *record.Record, key string, now int64) (changed bool, err error) {
+	j, err := s.viewer.Judge(rec, key, now, record.Cause{})
 	if err != nil {
 		return false, err
 	}
@@ -267,7 +267,7 @@ func (s *sweeper) finish(ctx context.Context) error {
 		// A record that expired leaves its entries; and customers move
 		// meanwhile, which costs a look in vain.
 		if n > s.state.Found[name] {
-			if err := s.p.clean(ctx, profile.SegmentIndex+name); err != nil {
+			if err := s.p.clean(ctx, record.SegmentIndex+name); err != nil {
 				return err
 			}
 			if n, err = s.p.SegmentCount(ctx, name); err != nil {
@@ -278,7 +278,7 @@ func (s *sweeper) finish(ctx context.Context) error {
 		s.p.members.Set(n, name)
 	}
 	for _, name := range s.p.Identifiers() {
-		index := profile.IdentifierIndex + name
+		index := record.IdentifierIndex + name
 		n, err := s.p.store.CountIndex(ctx, index, "", "")
 		if err != nil {
 			return err
@@ -300,7 +300,7 @@ func (s *sweeper) finish(ctx context.Context) error {
 
 // clean removes the entries of an index that no record has.
 func (p *Profiles) clean(ctx context.Context, index string) error {
-	var rec profile.Record
+	var rec record.Record
 	var after store.IndexEntry
 	for {
 		page, err := p.store.ScanIndex(ctx, index, "", "", after, sweepPage)
@@ -319,7 +319,7 @@ func (p *Profiles) clean(ctx context.Context, index string) error {
 		var changes []store.Change
 		for i, e := range page {
 			if records[i].Version != store.Absent {
-				if rec.Decode(p.def, e.Key, records[i].Data) != nil || rec.Has(profile.Entry{Index: index, Value: e.Value}) {
+				if rec.Decode(p.def, e.Key, records[i].Data) != nil || rec.Has(record.Entry{Index: index, Value: e.Value}) {
 					continue
 				}
 			}
@@ -341,13 +341,13 @@ func (p *Profiles) tellCounts(ctx context.Context, counts map[string]int64) erro
 		if err != nil {
 			return err
 		}
-		var rec profile.Record
+		var rec record.Record
 		if rec.Reset(p.def); records[0].Version != store.Absent {
 			if err := rec.Decode(p.def, countsKey, records[0].Data); err != nil {
 				return fmt.Errorf("the record of segment sizes: %w", err)
 			}
 		}
-		p.dropped.Incr(int64(rec.Tell(profile.CountsMessage(counts, now))))
+		p.dropped.Incr(int64(rec.Tell(record.CountsMessage(counts, now))))
 		lost, err := p.store.Commit(ctx, []store.Change{{Key: countsKey, Version: records[0].Version, Data: rec.Encode(nil, countsKey), Index: indexEdits(&rec)}})
 		if err != nil {
 			return err

@@ -12,9 +12,9 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/feature"
-	"github.com/connect-personalize/connect-personalize/plugins/segment"
-	"github.com/connect-personalize/connect-personalize/plugins/trigger"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 )
 
 // The fields of triggers, and of what holds for all of them.
@@ -52,14 +52,14 @@ const (
 	fieldData      = "data"
 )
 
-var repeats = map[string]trigger.Repeat{"latest": trigger.Latest, "each": trigger.Each, "first": trigger.First}
+var repeats = map[string]triggers.Repeat{"latest": triggers.Latest, "each": triggers.Each, "first": triggers.First}
 
 func limitsField(whose string) *service.ConfigField {
 	return service.NewObjectListField(fieldLimits,
 		service.NewIntField(fieldCount).
 			Description("How many messages there may be.").
 			Example(1).
-			LintRule(fmt.Sprintf(`root = if this < 1 || this > %d { [ "count must be from 1 to %d" ] }`, trigger.MaxLimit, trigger.MaxLimit)),
+			LintRule(fmt.Sprintf(`root = if this < 1 || this > %d { [ "count must be from 1 to %d" ] }`, triggers.MaxLimit, triggers.MaxLimit)),
 		service.NewStringField(fieldPer).
 			Description("The span of time before the moment of firing in which they are counted; units are s, m, h, d and w.").
 			Example("7d").
@@ -211,7 +211,7 @@ var (
 
 // compileQuery makes a query of its text. isSegment tells whether there is a
 // segment of a name.
-func compileQuery(text string, features *feature.Definition, isSegment func(name string) bool) (*query, error) {
+func compileQuery(text string, features *features.Definition, isSegment func(name string) bool) (*query, error) {
 	run, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
 		return nil, err
@@ -229,7 +229,7 @@ func compileQuery(text string, features *feature.Definition, isSegment func(name
 			q.needs = append(q.needs, at)
 		}
 	}
-	read, err := segment.References(text, "segments")
+	read, err := segments.References(text, "segments")
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +260,7 @@ func (q *query) holds(facts map[string]any) (bool, error) {
 
 // messages are the triggers of a definition with the queries they ask.
 type messages struct {
-	*trigger.Set
+	*triggers.Set
 	consent []*query // by channel
 	when    []*query // by rule; nil for none
 	data    []*query // by rule; nil for none
@@ -274,15 +274,15 @@ type messages struct {
 
 // triggerParser reads the triggers of a definition.
 type triggerParser struct {
-	set       trigger.Set
+	set       triggers.Set
 	texts     struct{ consent, when, data []string }
-	interests []feature.Interest
+	interests []features.Interest
 	wantedBy  []int // the rule of each interest
 	errs      []error
 }
 
 func (t *triggerParser) fail(rule int, name string, format string, args ...any) {
-	t.errs = append(t.errs, &trigger.RuleError{Rule: rule, Name: name, Err: fmt.Errorf(format, args...)})
+	t.errs = append(t.errs, &triggers.RuleError{Rule: rule, Name: name, Err: fmt.Errorf(format, args...)})
 }
 
 // parseTriggers reads what can be read before the features are known.
@@ -325,7 +325,7 @@ func (t *triggerParser) messages(conf *service.ParsedConfig) error {
 		return err
 	}
 	for _, item := range items {
-		var c trigger.Channel
+		var c triggers.Channel
 		if c.Name, err = item.FieldString(fieldName); err != nil {
 			return err
 		}
@@ -371,13 +371,13 @@ func minutes(text string) int {
 	return h*60 + m
 }
 
-func (t *triggerParser) limits(rule int, name string, conf *service.ParsedConfig) (list []trigger.Limit, err error) {
+func (t *triggerParser) limits(rule int, name string, conf *service.ParsedConfig) (list []triggers.Limit, err error) {
 	items, err := conf.FieldObjectList(fieldLimits)
 	if err != nil {
 		return nil, err
 	}
 	for _, item := range items {
-		var l trigger.Limit
+		var l triggers.Limit
 		if l.Count, err = item.FieldInt(fieldCount); err != nil {
 			return nil, err
 		}
@@ -402,7 +402,7 @@ func (t *triggerParser) span(rule int, name string, conf *service.ParsedConfig, 
 }
 
 func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
-	var r trigger.Rule
+	var r triggers.Rule
 	if r.Name, err = item.FieldString(fieldName); err != nil {
 		return err
 	}
@@ -410,7 +410,7 @@ func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	r.Channel = slices.IndexFunc(t.set.Channels, func(c trigger.Channel) bool { return c.Name == channel })
+	r.Channel = slices.IndexFunc(t.set.Channels, func(c triggers.Channel) bool { return c.Name == channel })
 	if r.Channel < 0 {
 		t.fail(at, r.Name, "there is no channel %q; use one of messages.channels, or add it there", channel)
 		r.Channel = 0
@@ -456,7 +456,7 @@ func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
 			return err
 		}
 		if len(interest.Events) > 0 || interest.Where != "" {
-			if r.On.Kind == trigger.Date {
+			if r.On.Kind == triggers.Date {
 				t.fail(at, r.Name, "a date has nothing before it that unless could come after; write the condition as when")
 			}
 			interest.Reach = r.Reach()
@@ -469,7 +469,7 @@ func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
 }
 
 // cause reads what begins the wait. Series are positions of interests for now.
-func (t *triggerParser) cause(at int, r *trigger.Rule, conf *service.ParsedConfig) (err error) {
+func (t *triggerParser) cause(at int, r *triggers.Rule, conf *service.ParsedConfig) (err error) {
 	interest, err := eventsAndWhere(conf)
 	if err != nil {
 		return err
@@ -494,7 +494,7 @@ func (t *triggerParser) cause(at int, r *trigger.Rule, conf *service.ParsedConfi
 	causes := 0
 	if len(interest.Events) > 0 || interest.Where != "" {
 		causes++
-		if r.On.Repeat != trigger.First {
+		if r.On.Repeat != triggers.First {
 			interest.Reach = r.Reach()
 		}
 		r.On.Series = len(t.interests)
@@ -502,28 +502,28 @@ func (t *triggerParser) cause(at int, r *trigger.Rule, conf *service.ParsedConfi
 	}
 	if r.On.Segment != "" {
 		causes++
-		r.On.Kind = trigger.Enter
+		r.On.Kind = triggers.Enter
 	}
 	if leave != "" {
 		causes++
-		r.On.Kind, r.On.Segment = trigger.Leave, leave
+		r.On.Kind, r.On.Segment = triggers.Leave, leave
 	}
 	if r.On.Trait != "" {
 		causes++
-		r.On.Kind = trigger.Date
+		r.On.Kind = triggers.Date
 	}
 	switch {
 	case causes == 0:
 		t.fail(at, r.Name, "on needs a cause: events such as [Product Added], enter or leave with the name of a segment, or date with a trait")
 	case causes > 1:
 		t.fail(at, r.Name, "on has more than one of events, enter, leave and date; make a trigger of each")
-	case r.On.Kind != trigger.Events && r.On.Repeat != trigger.Latest:
+	case r.On.Kind != triggers.Events && r.On.Repeat != triggers.Latest:
 		t.fail(at, r.Name, "repeat is for events; remove it")
 	}
 	return nil
 }
 
-func (t *triggerParser) date(r *trigger.Rule, conf *service.ParsedConfig) (err error) {
+func (t *triggerParser) date(r *triggers.Rule, conf *service.ParsedConfig) (err error) {
 	if r.On.Trait, err = conf.FieldString(fieldTrait); err != nil {
 		return err
 	}
@@ -540,7 +540,7 @@ func (t *triggerParser) date(r *trigger.Rule, conf *service.ParsedConfig) (err e
 	return err
 }
 
-func eventsAndWhere(conf *service.ParsedConfig) (in feature.Interest, err error) {
+func eventsAndWhere(conf *service.ParsedConfig) (in features.Interest, err error) {
 	if in.Events, err = conf.FieldStringList(fieldEvents); err != nil {
 		return in, err
 	}
@@ -557,9 +557,9 @@ func (t *triggerParser) blame(err error) error {
 		}
 		return errors.Join(errs...)
 	}
-	if interest, ok := err.(*feature.InterestError); ok {
+	if interest, ok := err.(*features.InterestError); ok {
 		rule := t.wantedBy[interest.Interest]
-		return &trigger.RuleError{Rule: rule, Name: t.set.Rules[rule].Name, Err: err}
+		return &triggers.RuleError{Rule: rule, Name: t.set.Rules[rule].Name, Err: err}
 	}
 	return err
 }
@@ -567,7 +567,7 @@ func (t *triggerParser) blame(err error) error {
 // finish makes triggers of what was read, for features that know its
 // interests. Without triggers it gives nil. isSegment tells whether there is a
 // segment of a name.
-func (t *triggerParser) finish(features *feature.Definition, isSegment func(name string) bool) (*messages, error) {
+func (t *triggerParser) finish(features *features.Definition, isSegment func(name string) bool) (*messages, error) {
 	if len(t.set.Rules) == 0 && len(t.errs) == 0 {
 		return nil, nil
 	}
@@ -595,14 +595,14 @@ func (t *triggerParser) finish(features *feature.Definition, isSegment func(name
 		if r.On.Segment != "" && !isSegment(r.On.Segment) {
 			t.fail(i, r.Name, "there is no segment %q; define it under segments or correct the name", r.On.Segment)
 		}
-		if r.On.Kind == trigger.Events && r.On.Series < len(features.Interests) {
+		if r.On.Kind == triggers.Events && r.On.Series < len(features.Interests) {
 			r.On.Series = features.Interests[r.On.Series]
 		}
 		for j, at := range r.Unless {
 			r.Unless[j] = features.Interests[at]
 		}
 	}
-	set, err := trigger.New(t.set)
+	set, err := triggers.New(t.set)
 	if err := errors.Join(append(t.errs, err)...); err != nil {
 		return nil, err
 	}

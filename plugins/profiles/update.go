@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -65,8 +65,8 @@ type updater struct {
 	keys      []string
 	who       []int
 	changes   []store.Change
-	watcher   profile.Watcher
-	viewer    profile.Viewer
+	watcher   record.Watcher
+	viewer    record.Viewer
 	now       int64 // of the attempt under way, in Unix milliseconds
 }
 
@@ -76,7 +76,7 @@ type update struct {
 	who       int // the customer it is about
 	anonymous int // the anonymous customer to merge into that one, -1 for none
 	known     int // the known customer to merge into that one, -1 for none
-	fact      profile.Fact
+	fact      record.Fact
 	logged    bool // the event matters to a feature or carries traits
 	erasing   erasing
 	source    []byte
@@ -95,7 +95,7 @@ type traitUpdate struct {
 // customer is a record being worked on.
 type customer struct {
 	key     string
-	rec     profile.Record
+	rec     record.Record
 	version store.Version
 	loaded  bool
 	judged  bool // as it was before anything is applied, if others judged it last
@@ -105,7 +105,7 @@ type customer struct {
 	lost    bool // somebody else wrote it first: its updates go again
 	follow  int  // the customer its link leads to, -1 for none
 	sources []int
-	cause   profile.Cause // of the latest change
+	cause   record.Cause // of the latest change
 	err     error
 }
 
@@ -128,7 +128,7 @@ func (u *updater) read(i int, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if e.Time < 0 || e.Time >= profile.MaxTime {
+	if e.Time < 0 || e.Time >= record.MaxTime {
 		return &event.Error{Pointer: "/timestamp", Rule: "range", Message: "timestamp must not be before 1970"}
 	}
 	received := e.ReceivedAt
@@ -139,8 +139,8 @@ func (u *updater) read(i int, raw []byte) error {
 		u.p.future.Incr(1)
 		return &event.Error{Pointer: "/timestamp", Rule: "future", Message: "timestamp lies too far after the time the event was received"}
 	}
-	up := update{event: i, anonymous: -1, known: -1, fact: profile.Fact{
-		Time: e.Time, ReceivedAt: min(max(e.ReceivedAt, 0), profile.MaxTime-1), ID: profile.HashID(e.MessageID),
+	up := update{event: i, anonymous: -1, known: -1, fact: record.Fact{
+		Time: e.Time, ReceivedAt: min(max(e.ReceivedAt, 0), record.MaxTime-1), ID: record.HashID(e.MessageID),
 	}}
 	if up.erasing = erasingOf(e); up.erasing != noErasure {
 		u.identifyErasure(e, &up)
@@ -185,9 +185,9 @@ func (u *updater) identify(e *event.Event, up *update) error {
 	anonymous := len(e.AnonymousID) > 0 && ids.Known(e.AnonymousID)
 	switch {
 	case user:
-		up.who = u.customer(profile.User, e.UserID)
+		up.who = u.customer(record.User, e.UserID)
 	case anonymous:
-		up.who = u.customer(profile.Anonymous, e.AnonymousID)
+		up.who = u.customer(record.Anonymous, e.AnonymousID)
 	default:
 		u.p.unidentified.Incr(1)
 		return &event.Error{Rule: "identifier", Message: "neither userId nor anonymousId identifies a customer: they are placeholders, addresses or blank"}
@@ -195,11 +195,11 @@ func (u *updater) identify(e *event.Event, up *update) error {
 	switch {
 	case !user:
 	case e.Type == event.TypeIdentify && anonymous:
-		up.anonymous = u.customer(profile.Anonymous, e.AnonymousID)
+		up.anonymous = u.customer(record.Anonymous, e.AnonymousID)
 	case e.Type == event.TypeAlias && len(e.PreviousID) > 0 && ids.Known(e.PreviousID):
-		up.anonymous = u.customer(profile.Anonymous, e.PreviousID)
+		up.anonymous = u.customer(record.Anonymous, e.PreviousID)
 		if ids.MergeKnown {
-			up.known = u.customer(profile.User, e.PreviousID)
+			up.known = u.customer(record.User, e.PreviousID)
 		}
 	}
 	return nil
@@ -236,7 +236,7 @@ func (u *updater) customerByKey(key string) int {
 func (c *customer) forget() {
 	c.loaded, c.judged, c.changed, c.linked, c.strip, c.lost = false, false, false, false, false, false
 	c.follow, c.err, c.sources = -1, nil, c.sources[:0]
-	c.cause = profile.Cause{Reason: profile.ByMerge}
+	c.cause = record.Cause{Reason: record.ByMerge}
 }
 
 func (u *updater) run(ctx context.Context) error {
@@ -390,7 +390,7 @@ func (u *updater) applyOne(up *update) error {
 		c.changed = true
 	}
 	if c.changed {
-		c.cause = profile.Cause{Reason: profile.ByEvent, EventID: up.messageID}
+		c.cause = record.Cause{Reason: record.ByEvent, EventID: up.messageID}
 	}
 	if !up.logged {
 		return nil
@@ -409,7 +409,7 @@ func (u *updater) applyOne(up *update) error {
 		u.p.late.Incr(1)
 	}
 	c.changed = true
-	c.cause = profile.Cause{Reason: profile.ByEvent, EventID: up.messageID}
+	c.cause = record.Cause{Reason: record.ByEvent, EventID: up.messageID}
 	for _, t := range u.traits[up.firstOf : up.firstOf+up.traits] {
 		if _, err := c.rec.SetTrait(t.name, t.value, up.fact.Time, up.source); err != nil {
 			c.err = err
@@ -604,22 +604,22 @@ func (u *updater) judgeAnew() {
 	u.viewer.HoldParameters(u.p.def)
 	for _, c := range u.customers {
 		if c.err == nil && c.version != store.Absent && c.follow < 0 && !c.judged && u.viewer.JudgedByOthers(&c.rec) {
-			c.err = u.judge(c, profile.Cause{})
+			c.err = u.judge(c, record.Cause{})
 		}
 		c.judged = true
 	}
 }
 
 // judge finds the segments a customer is in now.
-func (u *updater) judge(c *customer, cause profile.Cause) error {
+func (u *updater) judge(c *customer, cause record.Cause) error {
 	j, err := u.viewer.Judge(&c.rec, c.key, u.now, cause)
 	u.p.judged(j)
 	return err
 }
 
 // judged counts what came of a judgement.
-func (p *Profiles) judged(j profile.Judgement) {
-	if j != (profile.Judgement{}) {
+func (p *Profiles) judged(j record.Judgement) {
+	if j != (record.Judgement{}) {
 		p.entered.Incr(int64(j.Entered))
 		p.left.Incr(int64(j.Left))
 		p.dropped.Incr(int64(j.Dropped))
@@ -628,8 +628,8 @@ func (p *Profiles) judged(j profile.Judgement) {
 
 // indexEdits makes the indexes agree with a record that is about to be written.
 // Every write of a record takes them along.
-func indexEdits(r *profile.Record) (edits []store.IndexEdit) {
-	r.Edits(func(e profile.Entry, remove bool) {
+func indexEdits(r *record.Record) (edits []store.IndexEdit) {
+	r.Edits(func(e record.Entry, remove bool) {
 		edits = append(edits, store.IndexEdit{Index: e.Index, Value: e.Value, Remove: remove})
 	})
 	return edits

@@ -9,8 +9,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/spelling"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
@@ -163,8 +163,8 @@ type trial struct {
 	progress func(int)
 	answer   Answer
 	rand     *rand.Rand
-	viewer   profile.Viewer
-	rec      profile.Record
+	viewer   record.Viewer
+	rec      record.Record
 }
 
 func (t *trial) run(ctx context.Context) error {
@@ -189,7 +189,7 @@ func (t *trial) run(ctx context.Context) error {
 }
 
 func (t *trial) look(e *store.Entry) error {
-	if e.Key[0] != profile.User && e.Key[0] != profile.Anonymous {
+	if e.Key[0] != record.User && e.Key[0] != record.Anonymous {
 		return nil // the store's own
 	}
 	rec := &t.rec
@@ -243,7 +243,7 @@ func (t *trial) lookForSegment(key string) error {
 
 func (t *trial) lookForTrigger(key string) error {
 	// As the firing does it; nothing is written.
-	if _, err := t.triggers.viewer.Judge(&t.triggers.rec, key, t.at, profile.Cause{}); err != nil {
+	if _, err := t.triggers.viewer.Judge(&t.triggers.rec, key, t.at, record.Cause{}); err != nil {
 		return err
 	}
 	must := &conditions{t: t.triggers, now: t.at}
@@ -274,7 +274,7 @@ func (t *trial) lookForTrigger(key string) error {
 }
 
 // match counts a customer, and keeps an even sample of them.
-func (t *trial) match(key string, rec *profile.Record, due int64) {
+func (t *trial) match(key string, rec *record.Record, due int64) {
 	t.answer.Matching++
 	at := len(t.answer.Sample)
 	if at == t.q.Sample {
@@ -284,12 +284,12 @@ func (t *trial) match(key string, rec *profile.Record, due int64) {
 	} else {
 		t.answer.Sample = append(t.answer.Sample, SampleCustomer{})
 	}
-	one := SampleCustomer{ID: profile.KeyID(key)}
+	one := SampleCustomer{ID: record.KeyID(key)}
 	if due > 0 {
 		one.Due = time.UnixMilli(due).UTC()
 	}
 	if t.q.Profiles {
-		text, err := t.viewer.AppendJSON(nil, rec, one.ID, t.at, &profile.Everything)
+		text, err := t.viewer.AppendJSON(nil, rec, one.ID, t.at, &record.Everything)
 		if err == nil {
 			one.Profile = text
 		}

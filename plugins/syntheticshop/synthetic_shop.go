@@ -9,7 +9,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 )
 
 const (

@@ -13,7 +13,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 )
 
 // received is what arrived at the end of a stream.

@@ -11,8 +11,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
-	"github.com/connect-personalize/connect-personalize/plugins/event"
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -179,7 +179,7 @@ func reason(err error) deadletter.Reason {
 	switch {
 	case errors.As(err, &bad):
 		return deadletter.Reason{Pointer: bad.Pointer, Rule: bad.Rule, Message: bad.Message}
-	case errors.Is(err, profile.ErrCorrupt), errors.Is(err, profile.ErrVersion):
+	case errors.Is(err, record.ErrCorrupt), errors.Is(err, record.ErrVersion):
 		return deadletter.Reason{Rule: "record", Message: err.Error()}
 	}
 	return deadletter.Reason{Rule: "error", Message: err.Error()}

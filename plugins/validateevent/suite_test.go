@@ -8,7 +8,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/trackingplan/schemasuite"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan/schemasuite"
 )
 
 // optionalFailures is how many of the optional cases do not pass, by file.

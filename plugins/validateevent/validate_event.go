@@ -12,7 +12,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
-	"github.com/connect-personalize/connect-personalize/plugins/trackingplan"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 )
 
 const (

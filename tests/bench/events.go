@@ -10,7 +10,7 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 )
 
 // days is how long the shop's events span; they end at midnight before now, so

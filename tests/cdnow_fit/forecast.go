@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model"
-	"github.com/connect-personalize/connect-personalize/plugins/model/fit"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models/fit"
 )
 
 // forecast is what the model expected, and what happened.
@@ -26,7 +26,7 @@ type comparison struct{ expected, actual float64 }
 // many is the last of the frequencies told apart.
 const many = 7
 
-func newForecast(log *fit.Transactions, m *model.BGNBD) (*forecast, error) {
+func newForecast(log *fit.Transactions, m *models.BGNBD) (*forecast, error) {
 	before := log.Observed(calibrationEnd, week)
 	after := log.Observed(holdoutEnd, week)
 	if len(before) != len(after) {
@@ -50,7 +50,7 @@ func newForecast(log *fit.Transactions, m *model.BGNBD) (*forecast, error) {
 	for end := start + 6; end <= holdoutEnd; end += 7 {
 		var sum comparison
 		for day, n := range newcomers {
-			sum.expected += n * m.ExpectedPurchases(model.Purchases{}, float64(end-start-fit.Day(day))/7)
+			sum.expected += n * m.ExpectedPurchases(models.Purchases{}, float64(end-start-fit.Day(day))/7)
 		}
 		for _, c := range log.Observed(end, week) {
 			sum.actual += float64(c.Repeat)

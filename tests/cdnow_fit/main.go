@@ -15,8 +15,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model"
-	"github.com/connect-personalize/connect-personalize/plugins/model/fit"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models/fit"
 )
 
 const week = 7 * 24 * time.Hour
@@ -90,14 +90,14 @@ func run(path, plot, models string, out io.Writer) error {
 	return nil
 }
 
-func save(dir string, bg *model.BGNBD, spend *model.GammaGamma) error {
+func save(dir string, bg *models.BGNBD, spend *models.GammaGamma) error {
 	now := time.Now().UTC().Truncate(time.Second)
-	for _, from := range []*model.Origin{&bg.From, &spend.From} {
+	for _, from := range []*models.Origin{&bg.From, &spend.From} {
 		from.FittedAt, from.ObservedUntil = now, calibrationEnd.Time()
 	}
 	return errors.Join(
-		model.Save(filepath.Join(dir, string(bg.Kind())+".yaml"), bg),
-		model.Save(filepath.Join(dir, string(spend.Kind())+".yaml"), spend),
+		models.Save(filepath.Join(dir, string(bg.Kind())+".yaml"), bg),
+		models.Save(filepath.Join(dir, string(spend.Kind())+".yaml"), spend),
 	)
 }
 
@@ -116,7 +116,7 @@ var published = map[string]string{
 
 // printParameters tells whether any differs from the published one, to the
 // published digits.
-func printParameters(out io.Writer, bg *model.BGNBD, spend *model.GammaGamma) (differ bool) {
+func printParameters(out io.Writer, bg *models.BGNBD, spend *models.GammaGamma) (differ bool) {
 	fmt.Fprintf(out, "\n%-28s %14s  %s\n", "", "fitted", "published")
 	line := func(name string, v float64, decimals int) {
 		want, known := published[name]

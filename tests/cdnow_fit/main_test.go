@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
 // sample is the CDNOW sample, which is not part of this repository. CDNOW in
@@ -44,9 +44,9 @@ func TestParametersAreThePublishedOnes(t *testing.T) {
 	}
 	require.NotContains(t, out.String(), "DIFFERS")
 
-	loaded, err := model.Load(filepath.Join(dir, "bg_nbd.yaml"))
+	loaded, err := models.Load(filepath.Join(dir, "bg_nbd.yaml"))
 	require.NoError(t, err)
-	bg := loaded.(*model.BGNBD)
+	bg := loaded.(*models.BGNBD)
 	for _, p := range []struct {
 		fitted    float64
 		decimals  int
@@ -57,9 +57,9 @@ func TestParametersAreThePublishedOnes(t *testing.T) {
 	} {
 		require.Equal(t, p.published, strconv.FormatFloat(p.fitted, 'f', p.decimals, 64))
 	}
-	loaded, err = model.Load(filepath.Join(dir, "gamma_gamma.yaml"))
+	loaded, err = models.Load(filepath.Join(dir, "gamma_gamma.yaml"))
 	require.NoError(t, err)
-	spend := loaded.(*model.GammaGamma)
+	spend := loaded.(*models.GammaGamma)
 	require.Equal(t, 946, spend.From.Customers)
 	for _, p := range []struct {
 		fitted    float64
@@ -69,16 +69,16 @@ func TestParametersAreThePublishedOnes(t *testing.T) {
 	}
 
 	// The shipped parameters are these.
-	loaded, err = model.Load("../../configs/retail/models/bg_nbd.yaml")
+	loaded, err = models.Load("../../configs/retail/models/bg_nbd.yaml")
 	require.NoError(t, err)
-	shipped := loaded.(*model.BGNBD)
+	shipped := loaded.(*models.BGNBD)
 	require.InEpsilon(t, bg.R, shipped.R, 1e-6)
 	require.InEpsilon(t, bg.Alpha, shipped.Alpha, 1e-6)
 	require.InEpsilon(t, bg.A, shipped.A, 1e-6)
 	require.InEpsilon(t, bg.B, shipped.B, 1e-6)
-	loaded, err = model.Load("../../configs/retail/models/gamma_gamma.yaml")
+	loaded, err = models.Load("../../configs/retail/models/gamma_gamma.yaml")
 	require.NoError(t, err)
-	shippedSpend := loaded.(*model.GammaGamma)
+	shippedSpend := loaded.(*models.GammaGamma)
 	require.InEpsilon(t, spend.P, shippedSpend.P, 1e-6)
 	require.InEpsilon(t, spend.Q, shippedSpend.Q, 1e-6)
 	require.InEpsilon(t, spend.Gamma, shippedSpend.Gamma, 1e-6)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/model/fit"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models/fit"
 )
 
 // readLog reads lines of customer id, sample id, date, quantity and dollars.

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"text/tabwriter"
 
-	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
 // account is what became of the day's events.
@@ -85,7 +85,7 @@ func (d *day) account(out outputs) *account {
 }
 
 // found looks for a faulty event, and strikes it out where it is.
-func (e *arrival) found(accepted map[string][]map[string]any, dead map[string][]letter, reports []expectation.Report) bool {
+func (e *arrival) found(accepted map[string][]map[string]any, dead map[string][]letter, reports []expectations.Report) bool {
 	switch e.kind.want {
 	case deadLetter:
 		letters := dead[string(e.raw)]
@@ -112,8 +112,8 @@ func (e *arrival) found(accepted map[string][]map[string]any, dead map[string][]
 		got := accepted[e.id]
 		return len(got) == 2 && reflect.DeepEqual(got[0], e.intended) && reflect.DeepEqual(got[1], e.intended)
 	case reported:
-		return len(accepted[e.id]) == 1 && slices.ContainsFunc(reports, func(r expectation.Report) bool {
-			return r.From.UTC().Hour() == e.kind.hour && slices.ContainsFunc(r.Failed(), func(x expectation.Result) bool {
+		return len(accepted[e.id]) == 1 && slices.ContainsFunc(reports, func(r expectations.Report) bool {
+			return r.From.UTC().Hour() == e.kind.hour && slices.ContainsFunc(r.Failed(), func(x expectations.Result) bool {
 				return x.Name == e.kind.expectation
 			})
 		})
@@ -123,7 +123,7 @@ func (e *arrival) found(accepted map[string][]map[string]any, dead map[string][]
 
 // reports holds the reports against what was injected: what fails elsewhere is
 // a false alarm.
-func (a *account) reports(all []expectation.Report) {
+func (a *account) reports(all []expectations.Report) {
 	if len(all) < 24 {
 		a.problem("there are %d reports of 24 hours", len(all))
 	}

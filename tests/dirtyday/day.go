@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 )
 
 const (

@@ -8,16 +8,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
 // perfect are the outputs of a pipeline that does everything right.
 func perfect(d *day) (out outputs) {
 	for hour := range 24 {
-		r := expectation.Report{From: start.Add(time.Duration(hour) * time.Hour), Success: true}
+		r := expectations.Report{From: start.Add(time.Duration(hour) * time.Hour), Success: true}
 		for _, k := range kinds {
 			if k.want == reported && k.hour == hour {
-				r.Results = append(r.Results, expectation.Result{Name: k.expectation})
+				r.Results = append(r.Results, expectations.Result{Name: k.expectation})
 			}
 		}
 		out.reports = append(out.reports, r)
@@ -67,7 +67,7 @@ func TestTheAccountFindsWhatIsWrong(t *testing.T) {
 		},
 		"an event comes from nowhere": func(o *outputs) { o.accepted = append(o.accepted, []byte(`{"messageId":"nobody"}`)) },
 		"a good event is refused":     func(o *outputs) { o.dead = append(o.dead, letter{Original: "{}"}) },
-		"a false alarm":               func(o *outputs) { o.reports[3].Results = []expectation.Result{{Name: "events_arrive"}} },
+		"a false alarm":               func(o *outputs) { o.reports[3].Results = []expectations.Result{{Name: "events_arrive"}} },
 		"an hour without a report":    func(o *outputs) { o.reports = o.reports[1:] },
 	} {
 		out := perfect(d)

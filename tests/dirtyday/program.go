@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/expectation"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
@@ -63,7 +63,7 @@ func (p *program) pipeline(ctx context.Context) error {
 type outputs struct {
 	accepted [][]byte
 	dead     []letter
-	reports  []expectation.Report
+	reports  []expectations.Report
 }
 
 // letter is a dead letter.
@@ -93,7 +93,7 @@ func (p *program) read() (out outputs, err error) {
 			return err
 		},
 		"quality.jsonl": func(line []byte) error {
-			var r expectation.Report
+			var r expectations.Report
 			err := json.Unmarshal(line, &r)
 			out.reports = append(out.reports, r)
 			return err

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 )
 
 // segments are the rules of the definition in the oracle's terms.
@@ -57,7 +57,7 @@ func (c *changes) take(value []byte) error {
 		return nil
 	}
 	c.content[ch.ID] = string(value)
-	if ch.Event != profile.SegmentsCounted {
+	if ch.Event != record.SegmentsCounted {
 		id := cmp.Or(ch.UserID, ch.AnonymousID)
 		c.moves[id] = append(c.moves[id], ch)
 	}
@@ -143,7 +143,7 @@ func (c *changes) differ(s *suite, got map[string]map[string]bool, asOf time.Tim
 		}
 		var history []oracle.Event
 		for _, raw := range customer.events {
-			history = append(history, oracle.Parse(raw, profile.HashID))
+			history = append(history, oracle.Parse(raw, record.HashID))
 		}
 		want := oracle.Members(segments, needed, history, asOf.UnixMilli())
 		in := got[customer.id]

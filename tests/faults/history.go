@@ -13,7 +13,7 @@ import (
 type history struct {
 	asOf      time.Time
 	customers []*customer
-	sent      []record
+	sent      []message
 	shuffled  int
 	repeated  int
 	journeys  int               // customers who were anonymous first
@@ -31,8 +31,8 @@ type customer struct {
 	erased    bool
 }
 
-// record is a record of the topic.
-type record struct {
+// message is a record of the topic.
+type message struct {
 	key, value []byte
 }
 
@@ -54,7 +54,7 @@ var (
 func makeHistory(n int, seed uint64, asOf time.Time) *history {
 	r := rand.New(rand.NewPCG(seed, 1))
 	h := &history{asOf: asOf, bad: map[string]string{}, badBy: map[string]int{}}
-	var perCustomer [][]record
+	var perCustomer [][]message
 	for made, i := 0, 0; made < n; i++ {
 		c, records := makeCustomer(r, i, asOf)
 		if c.anonymous != "" {
@@ -71,7 +71,7 @@ func makeHistory(n int, seed uint64, asOf time.Time) *history {
 	return h
 }
 
-func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []record) {
+func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []message) {
 	user, anonymous := fmt.Sprintf("u-%06d", i), ""
 	n := eventsEach/2 + r.IntN(eventsEach)
 	known := 0 // the event by which the customer is known
@@ -97,7 +97,7 @@ func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []record) {
 		at = append(at, t)
 	}
 	slices.Sort(at)
-	var records []record
+	var records []message
 	for k, ms := range at {
 		e := map[string]any{
 			"messageId": fmt.Sprintf("%s%s-%d", user, anonymous, k),
@@ -142,7 +142,7 @@ func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []record) {
 		}
 		raw := encode(e)
 		c.events = append(c.events, raw)
-		records = append(records, record{[]byte(key), raw})
+		records = append(records, message{[]byte(key), raw})
 	}
 	return c, records
 }
@@ -185,7 +185,7 @@ func encode(e map[string]any) []byte {
 }
 
 // weave mixes the customers, each of whose events stay in order.
-func weave(r *rand.Rand, perCustomer [][]record) []record {
+func weave(r *rand.Rand, perCustomer [][]message) []message {
 	var order []int
 	for c, records := range perCustomer {
 		for range records {
@@ -193,7 +193,7 @@ func weave(r *rand.Rand, perCustomer [][]record) []record {
 		}
 	}
 	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	sent := make([]record, 0, len(order))
+	sent := make([]message, 0, len(order))
 	next := make([]int, len(perCustomer))
 	for _, c := range order {
 		sent = append(sent, perCustomer[c][next[c]])
@@ -245,7 +245,7 @@ func (h *history) addBad(r *rand.Rand, n int) {
 		h.badBy[kind]++
 		at := r.IntN(len(h.sent))
 		h.sent = append(h.sent, h.sent[at])
-		h.sent[at] = record{[]byte(fmt.Sprintf("bad-%d", i)), raw}
+		h.sent[at] = message{[]byte(fmt.Sprintf("bad-%d", i)), raw}
 	}
 }
 
@@ -273,7 +273,7 @@ func (h *history) shuffle(r *rand.Rand, n int) {
 
 // erasures are events that erase one customer in so many, each with events from
 // before after it: some sent again, and one that comes late.
-func (h *history) erasures(oneIn int) (records []record) {
+func (h *history) erasures(oneIn int) (records []message) {
 	at := stamp(time.Now().UnixMilli())
 	for i, c := range h.customers {
 		if i%oneIn != 0 || !strings.HasPrefix(c.id, "u-") {
@@ -282,14 +282,14 @@ func (h *history) erasures(oneIn int) (records []record) {
 		c.erased = true
 		h.erased++
 		key := []byte(c.id)
-		records = append(records, record{key, encode(map[string]any{
+		records = append(records, message{key, encode(map[string]any{
 			"type": "erase", "messageId": "erase-" + c.id, "userId": c.id, "timestamp": at, "receivedAt": at, "source": "api",
 		})})
 		for _, again := range c.events[:5] {
-			records = append(records, record{key, again})
+			records = append(records, message{key, again})
 		}
 		late := strings.Replace(string(c.events[len(c.events)/2]), `"messageId":"`, `"messageId":"late-`, 1)
-		records = append(records, record{key, []byte(late)})
+		records = append(records, message{key, []byte(late)})
 	}
 	return records
 }

@@ -44,7 +44,7 @@ func (b *broker) create(ctx context.Context, partitions int32, topics ...string)
 }
 
 // produce sends records in their order, and waits until they are stored.
-func (b *broker) produce(ctx context.Context, topic string, records []record) error {
+func (b *broker) produce(ctx context.Context, topic string, records []message) error {
 	failed := make(chan error, 1)
 	for _, r := range records {
 		b.client.Produce(ctx, &kgo.Record{Topic: topic, Key: r.key, Value: r.value}, func(_ *kgo.Record, err error) {

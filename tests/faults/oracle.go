@@ -10,8 +10,8 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
-	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 )
 
 // readFeatures reads a definition in the oracle's terms, with nothing of the
@@ -77,7 +77,7 @@ func duration(text string) time.Duration {
 func expected(features []oracle.Feature, c *customer, asOf time.Time) map[string]any {
 	var history []oracle.Event
 	for _, raw := range c.events {
-		history = append(history, oracle.Parse(raw, profile.HashID))
+		history = append(history, oracle.Parse(raw, record.HashID))
 	}
 	want := map[string]any{}
 	for _, f := range features {

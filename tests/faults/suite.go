@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
@@ -46,7 +46,7 @@ type suite struct {
 
 	features []oracle.Feature
 	history  *history
-	rest     []record // of history.sent, what is to be produced
+	rest     []message // of history.sent, what is to be produced
 	rand     *rand.Rand
 	report   *report
 }
@@ -258,7 +258,7 @@ func (s *suite) eraseSome(ctx context.Context) error {
 func (s *suite) collect(ctx context.Context, plan []fault) {
 	bad := s.history.bad
 	var mine [][]byte
-	var rest []record
+	var rest []message
 	for i, r := range s.rest {
 		if _, refused := bad[string(r.value)]; !refused && i%50 == 0 && len(mine) < 300*len(plan) {
 			mine = append(mine, r.value)
@@ -271,7 +271,7 @@ func (s *suite) collect(ctx context.Context, plan []fault) {
 	go func() { s.sending <- s.sender.send(ctx, mine) }()
 }
 
-func (s *suite) take(n int) []record {
+func (s *suite) take(n int) []message {
 	n = min(n, len(s.rest))
 	some := s.rest[:n]
 	s.rest = s.rest[n:]
@@ -280,7 +280,7 @@ func (s *suite) take(n int) []record {
 
 // step injects a fault while records are being processed, and waits until the
 // workers are well again.
-func (s *suite) step(ctx context.Context, f fault, records []record) error {
+func (s *suite) step(ctx context.Context, f fault, records []message) error {
 	produced := make(chan error, 1)
 	go func() { produced <- s.broker.produce(ctx, s.events, records) }()
 	var lag int64

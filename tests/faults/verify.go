@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile/oracle"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 )
 
 const readAtOnce = 500

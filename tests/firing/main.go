@@ -36,7 +36,7 @@ import (
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 	"github.com/connect-personalize/connect-personalize/tests/process"
@@ -239,7 +239,7 @@ func pending(ctx context.Context, url, prefix string) (int64, error) {
 		return 0, err
 	}
 	defer s.Close()
-	return s.CountIndex(ctx, profile.TriggerIndex, "", "")
+	return s.CountIndex(ctx, record.TriggerIndex, "", "")
 }
 
 // server is the Redis.

@@ -42,11 +42,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
-	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
@@ -391,7 +391,7 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 		}
 	}
 	if err := s.until(ctx, "what is due to be decided", func() (bool, error) {
-		page, err := s.store.ScanIndex(ctx, profile.TriggerIndex, "", profile.TimeValue(now.UnixMilli()+1), store.IndexEntry{}, 1)
+		page, err := s.store.ScanIndex(ctx, record.TriggerIndex, "", record.TimeValue(now.UnixMilli()+1), store.IndexEntry{}, 1)
 		return len(page) == 0, err
 	}); err != nil {
 		return err
@@ -528,7 +528,7 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
-		page, err := s.store.ScanIndex(ctx, profile.OutboxIndex, "", "", store.IndexEntry{}, 1)
+		page, err := s.store.ScanIndex(ctx, record.OutboxIndex, "", "", store.IndexEntry{}, 1)
 		return len(page) == 0, err
 	}); err != nil {
 		return err
@@ -587,7 +587,7 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 func (s *simulation) compareSegments(ctx context.Context, now int64) error {
 	wrong := 0
 	for _, segment := range segments {
-		index := profile.SegmentIndex + segment.name
+		index := record.SegmentIndex + segment.name
 		n, err := s.store.CountIndex(ctx, index, "", "")
 		if err != nil {
 			return err
@@ -629,7 +629,7 @@ func (s *simulation) held(ctx context.Context, key string) string {
 	if err != nil {
 		return err.Error()
 	}
-	found, err := profiles.New(def, s.store, service.MockResources()).Export(ctx, profile.KeyID(key), "")
+	found, err := profiles.New(def, s.store, service.MockResources()).Export(ctx, record.KeyID(key), "")
 	if err != nil {
 		return err.Error()
 	}

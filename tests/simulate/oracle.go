@@ -13,7 +13,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profile"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
 // The oracle knows the triggers and segments of configs/retail/profile.yaml, and
@@ -459,7 +459,7 @@ func (c *customer) judge(now int64) {
 // members are the keys of all, known or not, who are in a segment.
 func (o *shopOracle) members(s segment, now int64) map[string]bool {
 	keys := map[string]bool{}
-	for kind, list := range map[byte]map[string]*customer{profile.User: o.customers, profile.Anonymous: o.visitors} {
+	for kind, list := range map[byte]map[string]*customer{record.User: o.customers, record.Anonymous: o.visitors} {
 		for id, c := range list {
 			if s.in(c, now) {
 				keys[string(kind)+id] = true

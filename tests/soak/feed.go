@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/connect-personalize/connect-personalize/plugins/syntheticshop/shop"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 

@@ -1,0 +1,139 @@
+// Package configfile reads the YAML files that configs refer to (profile
+// definitions, expectation suites) by config specs of their own, so that they
+// are linted with the same care as configs, line by line.
+package configfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/redpanda-data/benthos/v4/public/service"
+	"gopkg.in/yaml.v3"
+)
+
+// Spec says what fields a kind of file has.
+type Spec struct {
+	what   string
+	fields func() []*service.ConfigField
+	schema func() (*service.ConfigSchema, error)
+}
+
+// New returns the spec of a kind of file, which messages call what. The fields
+// are asked for when a file is read, as lint rules need what is registered.
+func New(what string, fields func() []*service.ConfigField) *Spec {
+	return &Spec{what: what, fields: fields, schema: sync.OnceValues(func() (*service.ConfigSchema, error) {
+		// A schema that has these fields and no others.
+		schema, err := service.ConfigSchemaFromJSONV0([]byte(`{}`))
+		if err != nil {
+			return nil, err
+		}
+		schema.SetEnvironment(service.GlobalEnvironment())
+		return schema.Fields(fields()...), nil
+	})}
+}
+
+// File is a file without lints.
+type File struct {
+	Conf *service.ParsedConfig
+	root yaml.Node
+}
+
+// Read parses a file. Without a File there is at least one lint; the error is
+// for a file that cannot be read.
+func (s *Spec) Read(path string) (*File, []service.Lint, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s file: %w", s.what, err)
+	}
+	f := &File{}
+	if err := yaml.Unmarshal(text, &f.root); err != nil {
+		return nil, unread(err), nil
+	}
+	schema, err := s.schema()
+	if err != nil {
+		return nil, nil, err
+	}
+	lints, err := schema.NewStreamConfigLinter().SetSkipEnvVarCheck(true).LintYAML(text)
+	if err != nil {
+		return nil, unread(err), nil
+	}
+	if len(lints) > 0 {
+		return nil, lints, nil
+	}
+	if f.Conf, err = service.NewConfigSpec().Fields(s.fields()...).ParseYAML(string(text), nil); err != nil {
+		return nil, unread(err), nil
+	}
+	return f, nil, nil
+}
+
+func unread(err error) []service.Lint {
+	return []service.Lint{{Line: 1, Type: service.LintFailedRead, What: err.Error()}}
+}
+
+// Items returns the items of a top-level list as they are written.
+func (f *File) Items(key string) []*yaml.Node {
+	if len(f.root.Content) == 0 {
+		return nil
+	}
+	list := Member(f.root.Content[0], key)
+	if list == nil {
+		return nil
+	}
+	items := slices.Clone(list.Content)
+	for i, item := range items {
+		if item.Kind == yaml.AliasNode {
+			items[i] = item.Alias
+		}
+	}
+	return items
+}
+
+// Member returns the value of a key in a mapping, nil if it is not there.
+func Member(node *yaml.Node, key string) *yaml.Node {
+	if node == nil || node.Kind != yaml.MappingNode {
+		return nil
+	}
+	for at := 0; at+1 < len(node.Content); at += 2 {
+		if node.Content[at].Value == key {
+			return node.Content[at+1]
+		}
+	}
+	return nil
+}
+
+// Lints makes lints of an error, one for each that it joins; line tells where
+// each stands.
+func Lints(err error, line func(error) int) []service.Lint {
+	var lints []service.Lint
+	for _, e := range flatten(err) {
+		lints = append(lints, service.Lint{Line: line(e), Type: service.LintCustom, What: e.Error()})
+	}
+	return lints
+}
+
+// Error joins lints into an error, each as file:line: message; nil for none.
+func Error(path string, lints []service.Lint) error {
+	var errs []error
+	for _, l := range lints {
+		errs = append(errs, fmt.Errorf("%s:%d: %s", path, l.Line, l.What))
+	}
+	return errors.Join(errs...)
+}
+
+// flatten lists the errors that err joins.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, flatten(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}

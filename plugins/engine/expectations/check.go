@@ -1,0 +1,502 @@
+package expectations
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+)
+
+// check gathers, over one window, what an expectation is judged by. It is not
+// safe for concurrent use.
+type check interface {
+	// add takes a value of the column, Missing for a row that has none.
+	add(v event.Value)
+	// judge fills in what was observed, and whether it is as expected.
+	judge(r *Result, end time.Time)
+}
+
+// rowCheck is a check of whole rows.
+type rowCheck interface {
+	check
+	row(names func(path event.Path, fn func(name []byte)))
+}
+
+// Result is what came of one expectation in one window. It holds no values of
+// rows other than numbers that summarise them.
+type Result struct {
+	Name        string `json:"name"`
+	Expectation Kind   `json:"expectation_type"`
+	Column      string `json:"column,omitempty"`
+	Success     bool   `json:"success"`
+	// Observed is what the bounds are about, null if there was nothing to
+	// observe, which is as expected.
+	Observed any `json:"observed_value"`
+	// Elements are the values looked at, those missing included.
+	Elements int64 `json:"element_count"`
+	Missing  int64 `json:"missing_count"`
+	// Unexpected is how many values are not as expected, for expectations about
+	// every value.
+	Unexpected *int64 `json:"unexpected_count,omitempty"`
+	// Percent is their share of the values that are there.
+	Percent *float64 `json:"unexpected_percent,omitempty"`
+	// Note says what restricts the result.
+	Note string `json:"note,omitempty"`
+}
+
+// short tells that more rows could still make the result as expected.
+func (r *Result) short(spec *Spec) bool {
+	switch spec.Kind {
+	case RowCount, Sum:
+		n, ok := r.Observed.(float64)
+		return ok && spec.Min != nil && n <= *spec.Min
+	case ColumnSet:
+		found, ok := r.Observed.(columns)
+		return ok && len(found.Unexpected) == 0
+	}
+	return false
+}
+
+// columns is what an expectation about the set of columns observes.
+type columns struct {
+	Absent     []string `json:"absent"`
+	Unexpected []string `json:"unexpected"`
+}
+
+// counts is what all checks of columns count.
+type counts struct {
+	spec     *Spec
+	elements int64
+	missing  int64
+}
+
+// seen counts a value and tells whether it is there.
+func (c *counts) seen(v event.Value) bool {
+	c.elements++
+	if v.Kind == event.Missing {
+		c.missing++
+		return false
+	}
+	return true
+}
+
+func (c *counts) result(r *Result) {
+	r.Elements, r.Missing = c.elements, c.missing
+}
+
+// observe judges a single number.
+func (c *counts) observe(r *Result, n float64) {
+	r.Observed = n
+	r.Success = c.spec.within(n)
+}
+
+// every is a check of every value by itself.
+type every struct {
+	counts
+	expected   func(v event.Value) bool
+	nulls      bool // what is missing is unexpected
+	unexpected int64
+}
+
+func (e *every) add(v event.Value) {
+	there := e.seen(v)
+	if there && !e.expected(v) || !there && e.nulls {
+		e.unexpected++
+	}
+}
+
+func (e *every) judge(r *Result, _ time.Time) {
+	e.result(r)
+	of := e.elements
+	if !e.nulls {
+		of -= e.missing
+	}
+	r.judgeMostly(e.unexpected, of, e.spec.Mostly)
+}
+
+// judgeMostly judges by the share of values that are as expected.
+func (r *Result) judgeMostly(unexpected, of int64, mostly float64) {
+	r.Unexpected = &unexpected
+	r.Success = true
+	if of > 0 {
+		percent := 100 * float64(unexpected) / float64(of)
+		r.Percent = &percent
+		r.Success = float64(of-unexpected) >= mostly*float64(of)
+	}
+}
+
+func newNotNull(s *Spec) (check, error) {
+	return &every{counts: counts{spec: s}, nulls: true, expected: func(event.Value) bool { return true }}, nil
+}
+
+func newInSet(s *Spec) (check, error) {
+	if len(s.Set) == 0 {
+		return nil, errors.New("it needs value_set, a list of the values that may occur")
+	}
+	set := make(map[string]bool, len(s.Set))
+	for _, v := range s.Set {
+		t, err := textOf(v)
+		if err != nil {
+			return nil, err
+		}
+		set[t] = true
+	}
+	return &every{counts: counts{spec: s}, expected: func(v event.Value) bool { return set[text(v)] }}, nil
+}
+
+func newMatchRegex(s *Spec) (check, error) {
+	re, err := compileRegex(s.Regex)
+	if err != nil {
+		return nil, err
+	}
+	return &every{counts: counts{spec: s}, expected: func(v event.Value) bool { return matches(re, v) }}, nil
+}
+
+func matches(re *regexp.Regexp, v event.Value) bool {
+	switch v.Kind {
+	case event.String:
+		return re.Match(v.Text)
+	case event.Number:
+		return re.MatchString(formatNumber(v.Number))
+	}
+	return false
+}
+
+func newBetween(s *Spec) (check, error) {
+	return &every{counts: counts{spec: s}, expected: func(v event.Value) bool {
+		return v.Kind == event.Number && s.within(v.Number)
+	}}, nil
+}
+
+// maxDistinct bounds the different values that are remembered of a column in a
+// window, by their hashes: 8 bytes each, and some more for the table.
+const maxDistinct = 1 << 18
+
+// distinct counts how often values occur, as far as it can remember them.
+type distinct struct {
+	counts
+	seenOnce map[uint64]bool // false once a value was seen again
+	repeated int64           // values of which there is more than one, each counted
+	full     bool
+	unknown  int64 // values that were new when there was no room
+}
+
+func (d *distinct) add(v event.Value) {
+	if !d.seen(v) {
+		return
+	}
+	h := xxhash.Sum64String(text(v))
+	once, known := d.seenOnce[h]
+	switch {
+	case known && once:
+		d.repeated += 2
+		d.seenOnce[h] = false
+	case known:
+		d.repeated++
+	case len(d.seenOnce) >= maxDistinct:
+		d.full = true
+		d.unknown++
+	default:
+		d.seenOnce[h] = true
+	}
+}
+
+func (d *distinct) note(r *Result) {
+	if d.full {
+		r.Note = fmt.Sprintf("only the first %d different values were remembered; %d values were not judged", maxDistinct, d.unknown)
+	}
+}
+
+type unique struct{ distinct }
+
+func newUnique(s *Spec) (check, error) {
+	return &unique{distinct{counts: counts{spec: s}, seenOnce: map[uint64]bool{}}}, nil
+}
+
+func (u *unique) judge(r *Result, _ time.Time) {
+	u.result(r)
+	u.note(r)
+	r.judgeMostly(u.repeated, u.elements-u.missing-u.unknown, u.spec.Mostly)
+}
+
+type proportionUnique struct{ distinct }
+
+func newProportionUnique(s *Spec) (check, error) {
+	return &proportionUnique{distinct{counts: counts{spec: s}, seenOnce: map[uint64]bool{}}}, nil
+}
+
+func (p *proportionUnique) judge(r *Result, _ time.Time) {
+	p.result(r)
+	p.note(r)
+	of := p.elements - p.missing - p.unknown
+	if r.Success = true; of > 0 {
+		p.observe(r, float64(len(p.seenOnce))/float64(of))
+	}
+}
+
+type proportionNotNull struct{ counts }
+
+func newProportionNotNull(s *Spec) (check, error) { return &proportionNotNull{counts{spec: s}}, nil }
+
+func (p *proportionNotNull) add(v event.Value) { p.seen(v) }
+
+func (p *proportionNotNull) judge(r *Result, _ time.Time) {
+	p.result(r)
+	if r.Success = true; p.elements > 0 {
+		p.observe(r, float64(p.elements-p.missing)/float64(p.elements))
+	}
+}
+
+// numbers takes the values of a column that are numbers. Others count as
+// missing: an expectation about types or nulls is the place to notice them.
+func (c *counts) number(v event.Value) (float64, bool) {
+	if v.Kind != event.Number {
+		v = event.Value{}
+	}
+	return v.Number, c.seen(v)
+}
+
+// moments are the sums of a column, by Welford's method.
+type moments struct {
+	counts
+	n        float64
+	sum      float64
+	mean, m2 float64
+	min, max float64
+}
+
+func newMoments(s *Spec) (check, error) {
+	return &moments{counts: counts{spec: s}, min: math.Inf(1), max: math.Inf(-1)}, nil
+}
+
+func (m *moments) add(v event.Value) {
+	x, ok := m.number(v)
+	if !ok {
+		return
+	}
+	m.n++
+	m.sum += x
+	delta := x - m.mean
+	m.mean += delta / m.n
+	m.m2 += delta * (x - m.mean)
+	m.min, m.max = min(m.min, x), max(m.max, x)
+}
+
+func (m *moments) judge(r *Result, _ time.Time) {
+	m.result(r)
+	r.Success = true
+	least := 1.0
+	if m.spec.Kind == Stdev {
+		least = 2
+	}
+	if m.n < least {
+		if m.spec.Kind == Sum {
+			m.observe(r, 0)
+		}
+		return
+	}
+	switch m.spec.Kind {
+	case Min:
+		m.observe(r, m.min)
+	case Max:
+		m.observe(r, m.max)
+	case Sum:
+		m.observe(r, m.sum)
+	case Mean:
+		m.observe(r, m.mean)
+	case Stdev:
+		// Of the sample, as Great Expectations has it.
+		m.observe(r, math.Sqrt(m.m2/(m.n-1)))
+	}
+}
+
+type median struct {
+	counts
+	values sample
+}
+
+func newMedian(s *Spec) (check, error) { return &median{counts: counts{spec: s}}, nil }
+
+func (m *median) add(v event.Value) {
+	if x, ok := m.number(v); ok {
+		m.values.add(x)
+	}
+}
+
+func (m *median) judge(r *Result, _ time.Time) {
+	m.result(r)
+	r.Note = m.values.note()
+	if x, ok := m.values.quantile(0.5); ok {
+		m.observe(r, x)
+	} else {
+		r.Success = true
+	}
+}
+
+type quantiles struct {
+	counts
+	values sample
+}
+
+func newQuantiles(s *Spec) (check, error) {
+	if len(s.Quantiles) == 0 || len(s.Quantiles) != len(s.Ranges) {
+		return nil, errors.New("quantile_ranges needs as many value_ranges as quantiles, such as quantiles: [0.5, 0.95] and value_ranges: [[10, 40], [null, 200]]")
+	}
+	for i, q := range s.Quantiles {
+		if q < 0 || q > 1 {
+			return nil, errors.New("a quantile must be between 0 and 1, such as 0.95")
+		}
+		if from, to := s.Ranges[i][0], s.Ranges[i][1]; from != nil && to != nil && *from > *to {
+			return nil, errors.New("a range of value_ranges begins above its end; swap the two")
+		}
+	}
+	return &quantiles{counts: counts{spec: s}}, nil
+}
+
+func (q *quantiles) add(v event.Value) {
+	if x, ok := q.number(v); ok {
+		q.values.add(x)
+	}
+}
+
+func (q *quantiles) judge(r *Result, _ time.Time) {
+	q.result(r)
+	r.Note = q.values.note()
+	r.Success = true
+	var observed []float64
+	for i, at := range q.spec.Quantiles {
+		x, ok := q.values.quantile(at)
+		if !ok {
+			return
+		}
+		observed = append(observed, x)
+		bounds := Spec{Min: q.spec.Ranges[i][0], Max: q.spec.Ranges[i][1]}
+		r.Success = r.Success && bounds.within(x)
+	}
+	r.Observed = map[string]any{"quantiles": q.spec.Quantiles, "values": observed}
+}
+
+type rowCount struct {
+	counts
+	rows int64
+}
+
+func newRowCount(s *Spec) (check, error) {
+	if s.Column != "" {
+		return nil, errors.New("it is about rows; remove column")
+	}
+	return &rowCount{counts: counts{spec: s}}, nil
+}
+
+func (c *rowCount) add(event.Value) {}
+
+func (c *rowCount) row(func(event.Path, func([]byte))) { c.rows++ }
+
+func (c *rowCount) judge(r *Result, _ time.Time) {
+	r.Elements = c.rows
+	c.observe(r, float64(c.rows))
+}
+
+const (
+	// maxColumns bounds the names that a window remembers.
+	maxColumns = 4096
+	// maxNamed bounds the unexpected ones that a report names.
+	maxNamed = 20
+)
+
+type columnSet struct {
+	counts
+	path  event.Path
+	rows  int64
+	names map[string]struct{}
+}
+
+func newColumnSet(s *Spec) (check, error) {
+	if len(s.Columns) == 0 {
+		return nil, errors.New("it needs column_set, a list of names")
+	}
+	path, err := columnPath(s)
+	return &columnSet{counts: counts{spec: s}, path: path, names: map[string]struct{}{}}, err
+}
+
+func (c *columnSet) add(event.Value) {}
+
+func (c *columnSet) row(names func(event.Path, func([]byte))) {
+	c.rows++
+	names(c.path, func(name []byte) {
+		if _, known := c.names[string(name)]; !known && len(c.names) < maxColumns {
+			c.names[string(name)] = struct{}{}
+		}
+	})
+}
+
+func (c *columnSet) judge(r *Result, _ time.Time) {
+	r.Elements = c.rows
+	r.Success = true
+	if c.rows == 0 {
+		return
+	}
+	// Names are the schema's, not the customers': they may be told.
+	found := columns{Absent: []string{}, Unexpected: []string{}}
+	for _, name := range c.spec.Columns {
+		if _, ok := c.names[name]; !ok {
+			found.Absent = append(found.Absent, name)
+		}
+	}
+	if c.spec.Exact {
+		for name := range c.names {
+			if !slices.Contains(c.spec.Columns, name) {
+				found.Unexpected = append(found.Unexpected, name)
+			}
+		}
+		slices.Sort(found.Unexpected)
+		found.Unexpected = found.Unexpected[:min(len(found.Unexpected), maxNamed)]
+	}
+	r.Observed = found
+	r.Success = len(found.Absent) == 0 && len(found.Unexpected) == 0
+}
+
+// fresh expects the latest time of a column to be near the end of the window.
+type fresh struct {
+	counts
+	latest int64 // Unix milliseconds, 0 for none
+}
+
+func newFresh(s *Spec) (check, error) {
+	if s.MaxAge <= 0 {
+		return nil, errors.New("it needs max_age, such as 10m")
+	}
+	return &fresh{counts: counts{spec: s}}, nil
+}
+
+func (f *fresh) add(v event.Value) {
+	var ms int64
+	if v.Kind == event.String {
+		var err error
+		if ms, err = event.ParseTime(v.Text); err != nil {
+			v = event.Value{}
+		}
+	} else {
+		v = event.Value{}
+	}
+	if f.seen(v) {
+		f.latest = max(f.latest, ms)
+	}
+}
+
+func (f *fresh) judge(r *Result, end time.Time) {
+	f.result(r)
+	if f.latest == 0 {
+		r.Note = "there was no row with a time"
+		return
+	}
+	age := end.Sub(time.UnixMilli(f.latest)).Seconds()
+	r.Observed = age
+	r.Success = age <= f.spec.MaxAge.Seconds()
+}

@@ -1,0 +1,354 @@
+// Package expectations holds data-quality suites: what is expected of the rows
+// of a stream, in the vocabulary of Great Expectations, counted over tumbling
+// windows at bounded memory.
+//
+// A row is a JSON object. A column is a path in it, as in features: keys joined
+// by dots, one of which may end in [] for the elements of an array.
+package expectations
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+)
+
+// Kind is what an expectation is about, by its name in Great Expectations.
+type Kind string
+
+// The kinds of expectation.
+const (
+	RowCount            Kind = "expect_table_row_count_to_be_between"
+	ColumnSet           Kind = "expect_table_columns_to_match_set"
+	Fresh               Kind = "expect_table_to_be_fresh"
+	NotNull             Kind = "expect_column_values_to_not_be_null"
+	InSet               Kind = "expect_column_values_to_be_in_set"
+	MatchRegex          Kind = "expect_column_values_to_match_regex"
+	Between             Kind = "expect_column_values_to_be_between"
+	Unique              Kind = "expect_column_values_to_be_unique"
+	Min                 Kind = "expect_column_min_to_be_between"
+	Max                 Kind = "expect_column_max_to_be_between"
+	Sum                 Kind = "expect_column_sum_to_be_between"
+	Mean                Kind = "expect_column_mean_to_be_between"
+	Stdev               Kind = "expect_column_stdev_to_be_between"
+	Median              Kind = "expect_column_median_to_be_between"
+	Quantiles           Kind = "expect_column_quantile_values_to_be_between"
+	ProportionUnique    Kind = "expect_column_proportion_of_unique_values_to_be_between"
+	ProportionNotNull   Kind = "expect_column_proportion_of_non_null_values_to_be_between"
+	DistributionNearest Kind = "expect_column_kl_divergence_to_be_less_than"
+)
+
+// takes says what a kind needs and accepts.
+type takes struct {
+	column bool // needs a column
+	mostly bool // is about every value, and may be true of most
+	bounds bool // needs a minimum or a maximum
+	make   func(*Spec) (check, error)
+}
+
+var kinds map[Kind]takes
+
+func init() {
+	// Not an initial value: the checks refer back to the kinds.
+	kinds = map[Kind]takes{
+		RowCount:            {bounds: true, make: newRowCount},
+		ColumnSet:           {make: newColumnSet},
+		Fresh:               {column: true, make: newFresh},
+		NotNull:             {column: true, mostly: true, make: newNotNull},
+		InSet:               {column: true, mostly: true, make: newInSet},
+		MatchRegex:          {column: true, mostly: true, make: newMatchRegex},
+		Between:             {column: true, mostly: true, bounds: true, make: newBetween},
+		Unique:              {column: true, mostly: true, make: newUnique},
+		Min:                 {column: true, bounds: true, make: newMoments},
+		Max:                 {column: true, bounds: true, make: newMoments},
+		Sum:                 {column: true, bounds: true, make: newMoments},
+		Mean:                {column: true, bounds: true, make: newMoments},
+		Stdev:               {column: true, bounds: true, make: newMoments},
+		Median:              {column: true, bounds: true, make: newMedian},
+		Quantiles:           {column: true, make: newQuantiles},
+		ProportionUnique:    {column: true, bounds: true, make: newProportionUnique},
+		ProportionNotNull:   {column: true, bounds: true, make: newProportionNotNull},
+		DistributionNearest: {column: true, make: newDivergence},
+	}
+}
+
+// Kinds lists the kinds in order of name.
+func Kinds() []Kind {
+	names := make([]Kind, 0, len(kinds))
+	for k := range kinds {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Spec is an expectation as somebody wrote it.
+type Spec struct {
+	Kind Kind
+	// Name is what reports and metrics call it; empty is made of kind and
+	// column.
+	Name string
+	// Events are the events, by name, that it is about; none means all rows.
+	Events []string
+	// Condition is a query that tells which rows it is about, empty for all.
+	Condition string
+	// Column is the path of the values.
+	Column string
+	// Mostly is the share of the values that must be as expected; 0 stands for
+	// all of them.
+	Mostly float64
+	// Min and Max bound what is observed; nil is no bound. Strict bounds are
+	// not themselves within.
+	Min, Max             *float64
+	StrictMin, StrictMax bool
+	// Set are the values that may occur: numbers, strings or booleans.
+	Set []any
+	// Regex is a pattern in RE2 syntax that text values must match somewhere.
+	Regex string
+	// Quantiles and the bounds of each.
+	Quantiles []float64
+	Ranges    [][2]*float64
+	// Columns are the names of the members that rows may have, and Exact tells
+	// that they may have no others.
+	Columns []string
+	Exact   bool
+	// MaxAge is how old the latest row may be at the end of a window.
+	MaxAge time.Duration
+	// Partition is the distribution expected, Threshold how far that observed
+	// may be from it, and MinRows below how many values it is not judged.
+	Partition Partition
+	Threshold float64
+	MinRows   int
+}
+
+// Predicate decides whether a row counts; row is generic maps.
+type Predicate func(row any) (bool, error)
+
+// SpecError is what is wrong with one expectation of a suite.
+type SpecError struct {
+	// Expectation is its position in the suite.
+	Expectation int
+	Name        string
+	Err         error
+}
+
+func (e *SpecError) Error() string { return fmt.Sprintf("expectation %q: %v", e.Name, e.Err) }
+
+func (e *SpecError) Unwrap() error { return e.Err }
+
+// Suite is a checked list of expectations. It is immutable and safe for
+// concurrent use.
+type Suite struct {
+	Name         string
+	Expectations []Spec
+
+	groups []group
+}
+
+// group are the expectations about the same rows.
+type group struct {
+	events    map[string]bool
+	condition Predicate
+	columns   []column
+	table     []int // positions of expectations about rows
+}
+
+// column are the expectations about the same values of a group's rows.
+type column struct {
+	path event.Path
+	of   []int
+}
+
+// New checks specs and makes a suite of them. The error joins a *SpecError for
+// everything that is wrong.
+func New(name string, specs []Spec, compile func(text string) (Predicate, error)) (*Suite, error) {
+	s := &Suite{Name: name}
+	var errs []error
+	names := map[string]bool{}
+	at := map[string]int{}
+	for i, spec := range specs {
+		if err := spec.complete(); err != nil {
+			errs = append(errs, &SpecError{i, spec.Name, err})
+			continue
+		}
+		if names[spec.Name] {
+			errs = append(errs, &SpecError{i, spec.Name, errors.New("another expectation has this name; give each a name of its own")})
+			continue
+		}
+		names[spec.Name] = true
+		// What can only be found wrong by making it is found now.
+		if _, err := kinds[spec.Kind].make(&spec); err != nil {
+			errs = append(errs, &SpecError{i, spec.Name, err})
+			continue
+		}
+		path, err := columnPath(&spec)
+		if err != nil {
+			errs = append(errs, &SpecError{i, spec.Name, err})
+			continue
+		}
+		rows := fmt.Sprintf("%q %q", spec.Events, spec.Condition)
+		g, ok := at[rows]
+		if !ok {
+			g = len(s.groups)
+			at[rows] = g
+			made := group{}
+			if len(spec.Events) > 0 {
+				made.events = map[string]bool{}
+				for _, e := range spec.Events {
+					made.events[e] = true
+				}
+			}
+			if spec.Condition != "" {
+				if made.condition, err = compile(spec.Condition); err != nil {
+					errs = append(errs, &SpecError{i, spec.Name, fmt.Errorf("row_condition: %w", err)})
+					continue
+				}
+			}
+			s.groups = append(s.groups, made)
+		}
+		s.groups[g].add(len(s.Expectations), path, &spec)
+		s.Expectations = append(s.Expectations, spec)
+	}
+	if len(specs) == 0 {
+		errs = append(errs, errors.New("a suite needs at least one expectation"))
+	}
+	return s, errors.Join(errs...)
+}
+
+func (g *group) add(i int, path event.Path, spec *Spec) {
+	if !kinds[spec.Kind].column {
+		g.table = append(g.table, i)
+		return
+	}
+	for c := range g.columns {
+		if g.columns[c].path.String() == path.String() {
+			g.columns[c].of = append(g.columns[c].of, i)
+			return
+		}
+	}
+	g.columns = append(g.columns, column{path, []int{i}})
+}
+
+func columnPath(s *Spec) (event.Path, error) {
+	if s.Column == "" {
+		return event.Path{}, nil
+	}
+	path, err := event.ParsePath(s.Column)
+	if err == nil && path.Each() && s.Kind == ColumnSet {
+		err = errors.New("column must lead to an object, not through an array")
+	}
+	return path, err
+}
+
+// complete checks a spec by itself and fills in what follows from the rest.
+func (s *Spec) complete() error {
+	takes, known := kinds[s.Kind]
+	if !known {
+		return fmt.Errorf("kind %q is not known; use one of %v", s.Kind, Kinds())
+	}
+	if s.Name == "" {
+		s.Name = string(s.Kind)
+		if s.Column != "" {
+			s.Name += " " + s.Column
+		}
+		for _, e := range s.Events {
+			s.Name += " " + e
+		}
+	}
+	if takes.column && s.Column == "" {
+		return fmt.Errorf("%s needs column, the path of the values, such as properties.total", s.Kind)
+	}
+	if s.Mostly < 0 || s.Mostly > 1 {
+		return errors.New("mostly must be a share above 0 and at most 1, such as 0.99")
+	}
+	if s.Mostly == 0 {
+		s.Mostly = 1
+	}
+	if takes.bounds && s.Min == nil && s.Max == nil {
+		return fmt.Errorf("%s needs min_value, max_value or both", s.Kind)
+	}
+	if s.Min != nil && s.Max != nil && *s.Min > *s.Max {
+		return errors.New("min_value is above max_value; swap them")
+	}
+	if slices.Contains(s.Events, "") {
+		return errors.New("events has an empty name; remove it")
+	}
+	return nil
+}
+
+// within tells whether a number is within the bounds.
+func (s *Spec) within(n float64) bool {
+	if s.Min != nil && (n < *s.Min || s.StrictMin && n == *s.Min) {
+		return false
+	}
+	return s.Max == nil || n < *s.Max || !s.StrictMax && n == *s.Max
+}
+
+// text is the canonical form of a value, by which values are compared.
+func text(v event.Value) string {
+	switch v.Kind {
+	case event.Number:
+		return "n" + formatNumber(v.Number)
+	case event.String:
+		return "s" + string(v.Text)
+	case event.True:
+		return "t"
+	case event.False:
+		return "f"
+	case event.JSON:
+		return "j" + string(v.Text)
+	}
+	return ""
+}
+
+func formatNumber(n float64) string {
+	out, err := json.Marshal(n)
+	if err != nil {
+		return "?"
+	}
+	return string(out)
+}
+
+// textOf is text for a value as it is written in a suite.
+func textOf(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return "s" + v, nil
+	case bool:
+		if v {
+			return "t", nil
+		}
+		return "f", nil
+	case int:
+		return "n" + formatNumber(float64(v)), nil
+	case int64:
+		return "n" + formatNumber(float64(v)), nil
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			break
+		}
+		return "n" + formatNumber(v), nil
+	case json.Number:
+		f, err := v.Float64()
+		if err == nil {
+			return "n" + formatNumber(f), nil
+		}
+	}
+	return "", fmt.Errorf("a value of a set must be a string, a number or a boolean, not %T", v)
+}
+
+func compileRegex(pattern string) (*regexp.Regexp, error) {
+	if pattern == "" {
+		return nil, errors.New("it needs regex, a pattern such as ^[a-z0-9-]+$")
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, fmt.Errorf("regex is not valid in RE2 syntax: %w", err)
+	}
+	return re, nil
+}

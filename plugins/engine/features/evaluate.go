@@ -1,0 +1,441 @@
+package features
+
+import (
+	"math"
+	"sort"
+	"strconv"
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+)
+
+// Shape is the form of a Result.
+type Shape uint8
+
+const (
+	// One value, which may be Missing for null.
+	One Shape = iota
+	// Object has a value for each of some names.
+	Object
+	// List has values in order.
+	List
+	// Ranked lists values with how often each occurred.
+	Ranked
+)
+
+// Result is the value of a feature at a moment.
+type Result struct {
+	Shape Shape
+	// Value is the value of a One.
+	Value event.Value
+	// Entries are the names and values of an Object or of a Ranked.
+	Entries []Entry
+	// Values are those of a List.
+	Values []event.Value
+}
+
+// Entry is a name and a value.
+type Entry struct {
+	Name  string
+	Value event.Value
+}
+
+// State is what there is of a series: the tiles of what was folded and the
+// occurrences since, in order of time.
+type State struct {
+	Tiles       Tiles
+	Occurrences []Occurrence
+}
+
+// Moment is when and where a feature is evaluated.
+type Moment struct {
+	// AsOf is the time in Unix milliseconds.
+	AsOf int64
+	// Zone is the customer's time zone; nil is UTC.
+	Zone *time.Location
+}
+
+// Evaluator evaluates features, reusing its memory. It is not safe for
+// concurrent use; the zero value is ready. A result is valid until Reset.
+type Evaluator struct {
+	sum     summary
+	entries []Entry
+	values  []event.Value
+	text    []byte
+	motion  Motion // of the last value
+}
+
+// Reset gives up the results so far.
+func (e *Evaluator) Reset() {
+	e.entries, e.values, e.text = e.entries[:0], e.values[:0], e.text[:0]
+}
+
+// Evaluate returns the value of a feature of events at a moment, from the
+// state of its series. An occurrence later than the moment does not count, nor
+// one that is a window or more before it. from is the time from which the
+// state has what the feature needs: 0 unless the state was folded before the
+// feature was defined.
+func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from int64) {
+	s := &e.sum
+	e.motion = Motion{}
+	window := f.Window.Milliseconds()
+	if state.Tiles.Empty() {
+		if v, ok := e.simple(f, within(state.Occurrences, window, m.AsOf), m); ok {
+			return Result{Value: v}, 0
+		}
+	}
+	s.reset(&f.wants)
+	for _, tile := range state.Tiles.list {
+		switch {
+		case !tile.within(window, m.AsOf):
+		case f.wants.covers(tile):
+			s.merge(&f.wants, tile)
+		default:
+			from = max(from, tile.last+1)
+		}
+	}
+	recent := within(state.Occurrences, window, m.AsOf)
+	for i := range recent {
+		s.add(&f.wants, &recent[i])
+	}
+	if f.wants.parts&partHours != 0 {
+		return e.hours(f, s, recent, m), from
+	}
+	if f.By != "" {
+		at := len(e.entries)
+		names := s.groupNames()
+		for _, name := range names[:min(len(names), f.Limit)] {
+			e.entries = append(e.entries, Entry{name, e.one(f, s.groups[name], m)})
+		}
+		return Result{Shape: Object, Entries: e.entries[at:]}, from
+	}
+	switch f.Kind {
+	case TopK:
+		at := len(e.entries)
+		names := s.groupNames()
+		for _, name := range names[:min(len(names), f.K)] {
+			e.entries = append(e.entries, Entry{name, number(float64(s.groups[name].count))})
+		}
+		return Result{Shape: Ranked, Entries: e.entries[at:]}, from
+	case UniqueValues:
+		return Result{Shape: List, Values: e.latest(s, f.K)}, from
+	case Purchases:
+		return f.Model(s.purchases(m.AsOf)), from
+	case LastK:
+		at := len(e.values)
+		for i := len(s.recent) - 1; i >= 0; i-- {
+			v := s.recent[i].value
+			if f.Of == timestampPath {
+				v = e.time(true, s.recent[i].time)
+			}
+			e.values = append(e.values, v)
+		}
+		return Result{Shape: List, Values: e.values[at:]}, from
+	}
+	return Result{Value: e.one(f, s, m)}, from
+}
+
+// simple returns the value of a feature that follows from how many occurrences
+// there are and from the first and last of them, as that of most does, without
+// going through all.
+func (e *Evaluator) simple(f *Feature, o []Occurrence, m Moment) (_ event.Value, ok bool) {
+	switch {
+	case f.wants.parts == 0:
+		s := &e.sum
+		if s.count = len(o); s.count > 0 {
+			s.first, s.last = o[0].Time, o[len(o)-1].Time
+		}
+		return e.one(f, s, m), true
+	case f.Kind == Last && f.By == "":
+		for i := len(o) - 1; i >= 0; i-- {
+			if o[i].First.Kind != event.Missing {
+				return o[i].First, true
+			}
+		}
+		return event.Value{}, true
+	case f.Kind == First && f.By == "":
+		for i := range o {
+			if o[i].First.Kind != event.Missing {
+				return o[i].First, true
+			}
+		}
+		return event.Value{}, true
+	}
+	return event.Value{}, false
+}
+
+// purchases reads the summary as a history of purchases.
+func (s *summary) purchases(asOf int64) PurchaseHistory {
+	if len(s.days) == 0 {
+		return PurchaseHistory{Repeat: -1}
+	}
+	const day = 24 * time.Hour
+	first, last := s.days[0], s.days[len(s.days)-1]
+	h := PurchaseHistory{
+		Repeat:  len(s.days) - 1,
+		Recency: time.Duration(last-first) * day,
+		Age:     time.Duration(floorDiv(asOf, millisPerDay)-first) * day,
+	}
+	if h.Repeat > 0 {
+		h.MeanSpend = (s.sum.value() - s.firstDay.value()) / float64(h.Repeat)
+	}
+	return h
+}
+
+// one returns the value of a feature that is a single one.
+func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
+	switch f.Kind {
+	case Count:
+		return number(float64(s.count))
+	case Sum:
+		return number(s.sum.value())
+	case DistinctCount:
+		return number(s.distinct.estimate())
+	case DaysActive:
+		return number(float64(len(s.days)))
+	case DecayedSum:
+		if s.count == 0 {
+			return number(0)
+		}
+		e.motion = Motion{moves: true, since: s.last, sum: s.decays[0].sum, halfLife: s.decays[0].halfLife}
+		return e.motion.At(m.AsOf)
+	case Avg:
+		if s.numbers > 0 {
+			return number(s.sum.value() / float64(s.numbers))
+		}
+	case Min:
+		if s.numbers > 0 {
+			return number(s.least)
+		}
+	case Max:
+		if s.numbers > 0 {
+			return number(s.most)
+		}
+	case Stddev:
+		if s.numbers > 0 {
+			return number(s.spread.deviation())
+		}
+	case First:
+		if f.Of == timestampPath {
+			return e.time(s.count > 0, s.first)
+		}
+		return s.firstValue.value
+	case Last:
+		if f.Of == timestampPath {
+			return e.time(s.count > 0, s.last)
+		}
+		return s.lastValue.value
+	case TimeSinceFirst:
+		if s.count > 0 {
+			return e.elapsed(f, s.first, m)
+		}
+	case TimeSinceLast:
+		if s.count > 0 {
+			return e.elapsed(f, s.last, m)
+		}
+	case IntervalMean:
+		if s.count > 1 {
+			return number(f.inUnit(s.last-s.first) / float64(s.count-1))
+		}
+	case IntervalStddev:
+		if s.gaps.n > 0 {
+			return number(s.gaps.deviation() / float64(f.Unit.Milliseconds()))
+		}
+	}
+	return event.Value{}
+}
+
+// elapsed returns the time that has passed since another.
+func (e *Evaluator) elapsed(f *Feature, since int64, m Moment) event.Value {
+	e.motion = Motion{moves: true, elapsed: true, since: since, unit: float64(f.Unit.Milliseconds())}
+	return e.motion.At(m.AsOf)
+}
+
+func (f *Feature) inUnit(ms int64) float64 { return float64(ms) / float64(f.Unit.Milliseconds()) }
+
+// time returns a time as text.
+func (e *Evaluator) time(known bool, ms int64) event.Value {
+	if !known {
+		return event.Value{}
+	}
+	start := len(e.text)
+	e.text = event.AppendTime(e.text, ms)
+	return event.Value{Kind: event.String, Text: e.text[start:]}
+}
+
+// latest lists groups, the one that occurred last first.
+func (e *Evaluator) latest(s *summary, k int) []event.Value {
+	names := s.groupNames()
+	sort.SliceStable(names, func(i, j int) bool {
+		a, b := s.groups[names[i]], s.groups[names[j]]
+		return a.last > b.last || a.last == b.last && names[i] < names[j]
+	})
+	at := len(e.values)
+	for _, name := range names[:min(len(names), k)] {
+		e.values = append(e.values, event.Value{Kind: event.String, Text: []byte(name)})
+	}
+	return e.values[at:]
+}
+
+// Zoned tells whether the feature depends on the customer's time zone.
+func (f *Feature) Zoned() bool { return f.wants.parts&partHours != 0 }
+
+// hours answers the features of hours of the week in the customer's zone.
+// Occurrences are placed by the zone's offset at their time, hours that were
+// folded by its offset now.
+func (e *Evaluator) hours(f *Feature, s *summary, recent []Occurrence, m Moment) Result {
+	zone := m.Zone
+	if zone == nil {
+		zone = time.UTC
+	}
+	offset := func(ms int64) int64 {
+		_, seconds := time.UnixMilli(ms).In(zone).Zone()
+		return int64(seconds) * 1000
+	}
+	var local [hoursPerWeek]int
+	for hour, n := range s.hours {
+		shifted := int64(hour)*millisPerHour + offset(m.AsOf)
+		local[hourOfWeek(shifted-3*24*millisPerHour)] += n
+	}
+	// The occurrences were added to s in UTC with the rest; they are known
+	// better than that.
+	for i := range recent {
+		local[hourOfWeek(hourStart(recent[i].Time)+offset(m.AsOf))]--
+		local[hourOfWeek(recent[i].Time+offset(recent[i].Time))]++
+	}
+	if f.Kind == HourHistogram {
+		at := len(e.values)
+		for _, n := range local {
+			e.values = append(e.values, number(float64(n)))
+		}
+		return Result{Shape: List, Values: e.values[at:]}
+	}
+	best := 0
+	for hour, n := range local {
+		if n > local[best] {
+			best = hour
+		}
+	}
+	if local[best] == 0 {
+		return Result{}
+	}
+	at := len(e.entries)
+	e.entries = append(e.entries, Entry{"weekday", number(float64(best/24 + 1))}, Entry{"hour", number(float64(best % 24))})
+	return Result{Shape: Object, Entries: e.entries[at:]}
+}
+
+func hourStart(ms int64) int64 { return floorDiv(ms, millisPerHour) * millisPerHour }
+
+// within cuts occurrences to those with asOf-window < Time <= asOf.
+func within(o []Occurrence, window, asOf int64) []Occurrence {
+	if n := len(o); n > 0 && o[n-1].Time > asOf {
+		o = o[:sort.Search(n, func(i int) bool { return o[i].Time > asOf })]
+	}
+	if window > 0 {
+		from := asOf - window
+		if len(o) > 0 && o[0].Time <= from {
+			o = o[sort.Search(len(o), func(i int) bool { return o[i].Time > from }):]
+		}
+	}
+	return o
+}
+
+func number(f float64) event.Value { return event.Value{Kind: event.Number, Number: f} }
+
+// AppendJSON appends the result as JSON: a value or null; an object; an array
+// of values; or an array of {"value":…,"count":…}.
+func (r Result) AppendJSON(dst []byte) []byte {
+	switch r.Shape {
+	case Object:
+		dst = append(dst, '{')
+		for i := range r.Entries {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendString(dst, []byte(r.Entries[i].Name))
+			dst = append(dst, ':')
+			dst = AppendJSON(dst, r.Entries[i].Value)
+		}
+		return append(dst, '}')
+	case Ranked:
+		dst = append(dst, '[')
+		for i := range r.Entries {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, `{"value":`...)
+			dst = AppendString(dst, []byte(r.Entries[i].Name))
+			dst = append(dst, `,"count":`...)
+			dst = AppendJSON(dst, r.Entries[i].Value)
+			dst = append(dst, '}')
+		}
+		return append(dst, ']')
+	case List:
+		dst = append(dst, '[')
+		for i := range r.Values {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendJSON(dst, r.Values[i])
+		}
+		return append(dst, ']')
+	}
+	return AppendJSON(dst, r.Value)
+}
+
+// AppendJSON appends a value as JSON.
+func AppendJSON(dst []byte, v event.Value) []byte {
+	switch v.Kind {
+	case event.Number:
+		return appendNumber(dst, v.Number)
+	case event.String:
+		return AppendString(dst, v.Text)
+	case event.JSON:
+		return append(dst, v.Text...)
+	case event.True:
+		return append(dst, "true"...)
+	case event.False:
+		return append(dst, "false"...)
+	}
+	return append(dst, "null"...)
+}
+
+// appendNumber writes a number as the shortest JSON that reads back the same.
+func appendNumber(dst []byte, f float64) []byte {
+	if f == math.Trunc(f) && math.Abs(f) < maxExact {
+		return strconv.AppendInt(dst, int64(f), 10)
+	}
+	if abs := math.Abs(f); abs >= 1e-6 && abs < 1e21 {
+		return strconv.AppendFloat(dst, f, 'f', -1, 64)
+	}
+	return strconv.AppendFloat(dst, f, 'e', -1, 64)
+}
+
+const hex = "0123456789abcdef"
+
+// AppendString appends text as a JSON string. Besides what JSON demands it
+// escapes <, > and & so that the result may stand in an HTML page.
+func AppendString(dst, text []byte) []byte {
+	dst = append(dst, '"')
+	start := 0
+	for i, c := range text {
+		if c >= 0x20 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&' {
+			continue
+		}
+		dst = append(dst, text[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+		}
+	}
+	return append(append(dst, text[start:]...), '"')
+}

@@ -1,0 +1,80 @@
+package models
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// CLV is the discounted value expected of a customer, from a model of purchases
+// and one of spend.
+type CLV struct {
+	Purchases *BGNBD
+	Spend     *GammaGamma
+	// Discount is the discount rate for one time unit of Purchases, such as
+	// 0.002 for a week: see DiscountPerUnit.
+	Discount float64
+	// Margin is the share of spend that is earned, from 0 to 1.
+	Margin float64
+}
+
+// maxPeriods bounds the work of one CLV: ten years of weeks.
+const maxPeriods = 520
+
+// Validate tells what is missing or out of its range.
+func (c CLV) Validate() error {
+	switch {
+	case c.Purchases == nil:
+		return errors.New("clv needs the parameters of a bg_nbd model")
+	case c.Spend == nil:
+		return errors.New("clv needs the parameters of a gamma_gamma model")
+	case !(c.Discount >= 0 && c.Discount <= 1):
+		return fmt.Errorf("the discount rate must be a number from 0 to 1 for one time unit of %s", FormatUnit(c.Purchases.Unit))
+	case !(c.Margin > 0 && c.Margin <= 1):
+		return errors.New("the margin must be a share above 0 and up to 1, such as 0.3")
+	}
+	return errors.Join(c.Purchases.Validate(), c.Spend.Validate())
+}
+
+// Value is the margin on what the customer is expected to spend within the
+// horizon from now, in time units, each purchase discounted from the end of the
+// time unit it falls in:
+//
+//	Margin * E[spend] * sum over i of (E[purchases by i] - E[purchases by i-1]) / (1+Discount)^i
+//
+// The last time unit may be one that the horizon ends in. A horizon of more than
+// 520 time units is cut into 520 equal periods instead.
+func (c CLV) Value(h Purchases, horizon float64) float64 {
+	h = h.repaired()
+	horizon = between(horizon, maxTime)
+	if horizon == 0 {
+		return 0
+	}
+	var purchases float64
+	if c.Discount == 0 {
+		purchases = c.Purchases.expectedAlive(h, horizon)
+	} else {
+		length := math.Max(1, horizon/maxPeriods)
+		force := math.Log1p(c.Discount)
+		before := 0.0
+		for i := 1; ; i++ {
+			end := float64(i) * length
+			by := c.Purchases.expectedAlive(h, math.Min(end, horizon))
+			purchases += (by - before) * math.Exp(-force*end)
+			before = by
+			// With a little to spare, so that rounding adds no empty period.
+			if end >= horizon*(1-1e-12) {
+				break
+			}
+		}
+	}
+	return c.Margin * c.Spend.ExpectedSpend(h) * c.Purchases.Alive(h) * math.Max(purchases, 0)
+}
+
+// DiscountPerUnit turns the discount rate of a year, such as 0.1, into that of
+// a time unit.
+func DiscountPerUnit(annual float64, unit time.Duration) float64 {
+	const year = 365.25 * 24 * float64(time.Hour)
+	return math.Expm1(math.Log1p(annual) * float64(unit) / year)
+}

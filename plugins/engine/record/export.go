@@ -1,0 +1,172 @@
+package record
+
+import (
+	"encoding/hex"
+	"strconv"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+)
+
+// AppendExport appends all that the record holds, as a JSON object for the
+// customer it is about to read: traits with who stated them and when, each
+// event that is kept with its time and what was read of it, summaries of those
+// that are no longer kept one by one, other ids, segments, what they are found
+// by, and what is about to be told.
+func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
+	if err := r.parseTraits(); err != nil {
+		return dst, err
+	}
+	dst = appendKey(dst, key)
+	dst = append(dst[:len(dst)-1], `,"updated_at":`...)
+	dst = appendInstant(dst, r.updatedAt)
+	dst = r.exportTraits(dst)
+	var err error
+	if dst, err = r.exportEvents(dst); err != nil {
+		return dst, err
+	}
+	if dst, err = r.exportSummaries(dst); err != nil {
+		return dst, err
+	}
+	dst = append(dst, `,"merged":[`...)
+	for i, m := range r.merged {
+		dst = appendKey(comma(dst, i), string(m))
+	}
+	dst = append(dst, `],"segments":[`...)
+	for i, m := range r.members {
+		dst = append(comma(dst, i), `{"name":`...)
+		dst = features.AppendString(dst, m.name)
+		dst = append(appendInstant(append(dst, `,"since":`...), m.since), '}')
+	}
+	dst = append(dst, `],"identifiers":[`...)
+	for i, id := range r.identifiers {
+		dst = features.AppendString(append(comma(dst, i), `{"name":`...), id.name)
+		dst = append(features.AppendString(append(dst, `,"value":`...), id.value), '}')
+	}
+	dst = append(dst, `],"messages":[`...)
+	for i := range r.outbox {
+		m := &r.outbox[i]
+		dst = append(comma(dst, i), `{"id":"`...)
+		dst = hex.AppendEncode(dst, m.ID[:])
+		dst = appendInstant(append(dst, `","at":`...), m.At)
+		dst = append(features.AppendString(append(dst, `,"content":`...), m.Content), '}')
+	}
+	// What was told of triggers is times and hashes.
+	dst = append(dst, `],"triggers":"`...)
+	dst = hex.AppendEncode(dst, r.triggers.Append(nil))
+	dst = append(dst, `","seen_with_other_customers":`...)
+	dst = strconv.AppendInt(dst, int64(r.Claims()), 10)
+	dst = appendInstant(append(dst, `,"erased_at":`...), r.erasedAt)
+	dst = appendInstant(append(dst, `,"readmitted_at":`...), r.readmittedAt)
+	return append(dst, '}'), nil
+}
+
+func comma(dst []byte, i int) []byte {
+	if i > 0 {
+		return append(dst, ',')
+	}
+	return dst
+}
+
+func appendInstant(dst []byte, ms int64) []byte {
+	if ms <= 0 {
+		return append(dst, "null"...)
+	}
+	return append(event.AppendTime(append(dst, '"'), ms), '"')
+}
+
+// appendKey appends the kind of id and the id that a key was made of.
+func appendKey(dst []byte, key string) []byte {
+	kind := "userId"
+	if key[0] == Anonymous {
+		kind = "anonymousId"
+	}
+	dst = append(dst, `{"kind":"`+kind+`","id":`...)
+	return append(features.AppendString(dst, []byte(KeyID(key))), '}')
+}
+
+func (r *Record) exportTraits(dst []byte) []byte {
+	dst = append(dst, `,"traits":[`...)
+	for i, t := range r.traits {
+		dst = append(comma(dst, i), `{"name":`...)
+		dst = features.AppendString(dst, t.name)
+		dst = features.AppendJSON(append(dst, `,"value":`...), t.value)
+		dst = appendInstant(append(dst, `,"stated_at":`...), t.time)
+		dst = append(features.AppendString(append(dst, `,"source":`...), t.source), '}')
+	}
+	return append(dst, ']')
+}
+
+// seriesName tells what a series is for: the features that are computed from
+// it, or the fingerprint of one that no feature is computed from now.
+func (r *Record) seriesName(i int) []byte {
+	var name []byte
+	if i < len(r.def.Features.Series) {
+		for n := range r.def.Features.Features {
+			if f := &r.def.Features.Features[n]; f.Derived == nil && f.Series == i {
+				if len(name) > 0 {
+					name = append(name, ' ')
+				}
+				name = append(name, f.Name...)
+			}
+		}
+	}
+	if len(name) == 0 {
+		name = strconv.AppendUint(name, r.series[i].fingerprint, 16)
+	}
+	return name
+}
+
+func (r *Record) exportEvents(dst []byte) ([]byte, error) {
+	dst = append(dst, `,"events":[`...)
+	n := 0
+	var failed error
+	err := r.walk(func(_ int, at logPosition, extract []byte) bool {
+		dst = appendInstant(append(comma(dst, n), `{"time":`...), at.time)
+		n++
+		dst = append(dst, `,"id":"`...)
+		dst = strconv.AppendUint(dst, at.id, 16)
+		dst = append(dst, `","of":[`...)
+		if len(extract) > 0 {
+			values := 0
+			failed = features.Visit(extract, r.layouts, func(series int, o features.Occurrence) {
+				dst = append(comma(dst, values), `{"features":`...)
+				values++
+				dst = features.AppendString(dst, r.seriesName(series))
+				if o.First.Kind != event.Missing {
+					dst = features.AppendJSON(append(dst, `,"value":`...), o.First)
+				}
+				if o.Second.Kind != event.Missing {
+					dst = features.AppendJSON(append(dst, `,"by":`...), o.Second)
+				}
+				dst = append(dst, '}')
+			})
+		}
+		dst = append(dst, "]}"...)
+		return failed == nil
+	})
+	if err != nil || failed != nil {
+		return dst, ErrCorrupt
+	}
+	return append(dst, ']'), nil
+}
+
+func (r *Record) exportSummaries(dst []byte) ([]byte, error) {
+	dst = append(dst, `,"summaries":[`...)
+	n := 0
+	for i := range r.tiles {
+		if len(r.tiles[i]) == 0 {
+			continue
+		}
+		var tiles features.Tiles
+		if tiles.Read(r.tiles[i]) != nil {
+			return dst, ErrCorrupt
+		}
+		dst = append(comma(dst, n), `{"features":`...)
+		n++
+		dst = features.AppendString(dst, r.seriesName(i))
+		dst = append(tiles.AppendJSON(append(dst, `,"spans":`...)), '}')
+	}
+	dst = append(dst, `],"events_summarised_until":`...)
+	return appendInstant(dst, r.folded.time), nil
+}

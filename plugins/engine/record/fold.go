@@ -1,0 +1,109 @@
+package record
+
+import (
+	"encoding/binary"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+)
+
+// wasFolded tells whether an event is among the folded ones that are
+// remembered.
+func (r *Record) wasFolded(id uint64) bool {
+	for ids := r.foldedIDs; len(ids) >= idSize; ids = ids[idSize:] {
+		if binary.LittleEndian.Uint64(ids) == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Record) rememberFolded(ids []byte) {
+	all := append(r.foldedIDs[:len(r.foldedIDs):len(r.foldedIDs)], ids...)
+	r.foldedIDs = all[max(0, len(all)-maxFoldedIDs*idSize):]
+}
+
+// fold moves the oldest quarter of the log into tiles, and more if the log is
+// too long by bytes or reaches back beyond what is folded already.
+func (r *Record) fold() error {
+	keep, keepBytes := r.def.events()*3/4, maxLogBytes*3/4
+	cut := 0
+	f := folding{record: r}
+	before := r.folded
+	_ = r.walk(func(offset int, at logPosition, extract []byte) bool {
+		if r.entries <= keep && len(r.log)-offset <= keepBytes && at.compare(before) > 0 {
+			return false
+		}
+		f.add(at, extract)
+		r.entries--
+		_, width := binary.Uvarint(r.log[offset:])
+		cut = offset + width + entryHeader + len(extract)
+		return true
+	})
+	if err := f.finish(); err != nil {
+		return err
+	}
+	r.setLog(r.log[cut:])
+	return nil
+}
+
+// foldLate takes an event that is older than what is folded.
+func (r *Record) foldLate(fact Fact) error {
+	f := folding{record: r}
+	f.add(logPosition{fact.Time, fact.ID}, fact.Extract)
+	return f.finish()
+}
+
+// folding takes events into the tiles of a record.
+type folding struct {
+	record *Record
+	ids    []byte
+	series map[int][]features.Occurrence
+	err    error
+}
+
+func (f *folding) add(at logPosition, extract []byte) {
+	r := f.record
+	f.ids = binary.LittleEndian.AppendUint64(f.ids, at.id)
+	if at.compare(r.folded) > 0 {
+		r.folded = at
+	}
+	if at.compare(r.last) > 0 {
+		r.last = at
+	}
+	if len(extract) == 0 {
+		return
+	}
+	if f.series == nil {
+		f.series = map[int][]features.Occurrence{}
+	}
+	if err := features.Visit(extract, r.layouts, func(series int, o features.Occurrence) {
+		// What belongs to no present feature cannot be summarised for one.
+		if series < len(r.def.Features.Series) {
+			o.Time, o.ID = at.time, at.id
+			f.series[series] = append(f.series[series], o)
+		}
+	}); err != nil {
+		f.err = ErrCorrupt
+	}
+}
+
+func (f *folding) finish() error {
+	if f.err != nil {
+		return f.err
+	}
+	r := f.record
+	r.rememberFolded(f.ids)
+	for i, occurrences := range f.series {
+		s := &r.def.Features.Series[i]
+		var tiles features.Tiles
+		if err := tiles.Read(r.tilesOf(i)); err != nil {
+			return ErrCorrupt
+		}
+		for n := range occurrences {
+			tiles.Fold(s, &occurrences[n])
+		}
+		tiles.Settle(s, r.last.time)
+		r.setTiles(i, tiles.Append(nil))
+	}
+	return nil
+}

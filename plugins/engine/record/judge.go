@@ -1,0 +1,457 @@
+package record
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
+)
+
+// The segments that a record holds its customer to be in are those that the
+// rules gave when they were last judged: with every change of the record, and
+// regularly because of the time that passes. What the world is told are the
+// differences between one judgement and the next.
+
+// Reason is why a customer entered or left a segment.
+type Reason string
+
+// The reasons.
+const (
+	// ByEvent: an event was taken in.
+	ByEvent Reason = "event"
+	// ByMerge: another customer was merged in, or this one into another.
+	ByMerge Reason = "merge"
+	// ByTime: time passed.
+	ByTime Reason = "time"
+	// ByDefinition and ByParameter: the rule, or something it reads, is another.
+	ByDefinition Reason = "definition"
+	ByParameter  Reason = "parameter"
+)
+
+// Cause is what a judgement is made for.
+type Cause struct {
+	// Reason is ByEvent, ByMerge, or empty to find out: the record is as it was
+	// at the last judgement, so it is the time that passed, or the rules.
+	Reason Reason
+	// EventID is the messageId of the event.
+	EventID []byte
+}
+
+// Judgement tells what came of judging a record.
+type Judgement struct {
+	Entered, Left int
+	// Dropped is how many messages were given up to make room.
+	Dropped int
+}
+
+// Judge finds the segments the customer of key is in at a time, or at that of
+// the last judgement if that is later, as the clocks of two processes may
+// have it. For each segment entered or left since the last judgement it
+// leaves a message in the outbox. A record that is not judged for an event
+// stays as it is if there is none.
+func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgement, err error) {
+	if r.Erased() {
+		return j, nil // nothing is to be said of them
+	}
+	set := r.def.Segments
+	if set == nil && len(r.members) == 0 {
+		if cause.Reason != "" {
+			r.left = nil
+		}
+		return j, nil
+	}
+	before := r.judgedAt
+	asOf := max(now, before)
+	turn := r.turn
+	if asOf > before {
+		turn = 0
+	}
+	var judgedBy uint32
+	parameters := w.parametersOf(set)
+	if set != nil {
+		judgedBy = set.Fingerprint(parameters)
+	}
+	if err := w.evaluateSegments(r, asOf, parameters); err != nil {
+		return j, err
+	}
+	changed := w.changes(r)
+	if len(changed) > 0 && cause.Reason == "" {
+		// The record is as it was. If today's rules would have given what was
+		// found then, it is the time that made the difference.
+		in := slices.Clone(w.in)
+		if err := w.evaluateSegments(r, before, parameters); err != nil {
+			return j, err
+		}
+		for i := range changed {
+			c := &changed[i]
+			switch {
+			case before > 0 && c.at >= 0 && w.in[c.at] != c.in:
+				c.reason = ByTime
+			case before > 0 && segments.SameRules(r.judgedBy, judgedBy):
+				c.reason = ByParameter
+			default:
+				c.reason = ByDefinition
+			}
+		}
+		w.in = append(w.in[:0], in...)
+	}
+	again := uint64(0) // 1 if a segment is left in the moment it was entered
+	for _, c := range changed {
+		since := asOf
+		if c.in {
+			j.Entered++
+		} else {
+			j.Left++
+			if since = r.members[c.member].since; since == asOf {
+				again = 1
+			}
+		}
+		why := cause
+		if c.reason != "" {
+			why.Reason = c.reason
+		}
+		r.causeOfTriggers(c, why.Reason, asOf)
+		j.Dropped += r.Tell(transition{key: key, segment: c.name, in: c.in, at: asOf, since: since, cause: why, turn: turn, life: r.erasedAt}.message())
+	}
+	if cause.Reason == "" && len(changed) == 0 {
+		return j, nil
+	}
+	r.keepMembers(w.in, asOf, judgedBy)
+	r.turn = turn + again
+	r.forgetLeft(asOf)
+	return j, nil
+}
+
+// HoldParameters makes the viewer judge by the parameters of this moment, until
+// it is called again.
+func (w *Viewer) HoldParameters(def *Definition) {
+	w.held = nil
+	if def.Segments != nil {
+		w.held = def.Segments.Parameters()
+	}
+}
+
+// parametersOf returns what segments are judged by, nil if there are none.
+func (w *Viewer) parametersOf(set *segments.Set) *segments.Parameters {
+	if w.held != nil || set == nil {
+		return w.held
+	}
+	return set.Parameters()
+}
+
+// JudgedByOthers tells that a record was last judged by other rules or parameters
+// than the viewer judges by, or never.
+func (w *Viewer) JudgedByOthers(r *Record) bool {
+	set := r.def.Segments
+	return set != nil && (r.judgedAt == 0 || r.judgedBy != set.Fingerprint(w.parametersOf(set)))
+}
+
+// causeOfTriggers notes a change that is a cause of triggers. One of the rules
+// is none: the customer did nothing.
+func (r *Record) causeOfTriggers(c change, why Reason, at int64) {
+	rules := r.def.Triggers
+	if rules == nil {
+		return
+	}
+	byRules := why == ByDefinition || why == ByParameter
+	switch {
+	case c.in && byRules:
+		rules.Pass(&r.triggers, c.name, at)
+	case !c.in && !byRules && rules.AfterLeaving(c.name) > 0:
+		r.noteLeft([]byte(c.name), at)
+	}
+}
+
+// change is a segment that a customer entered or left.
+type change struct {
+	name   string
+	at     int // position in the definition, -1 for a segment that is no more
+	member int // position among the members of the record, for one left
+	in     bool
+	reason Reason
+}
+
+// changes compares what was judged with what the record holds; both are in
+// order of name.
+func (w *Viewer) changes(r *Record) (changed []change) {
+	m := 0
+	left := func(at int) {
+		changed = append(changed, change{name: string(r.members[m].name), at: at, member: m})
+	}
+	for i := range w.in {
+		name := r.def.Segments.Segments[i].Name
+		for ; m < len(r.members) && string(r.members[m].name) < name; m++ {
+			left(-1)
+		}
+		was := m < len(r.members) && string(r.members[m].name) == name
+		switch {
+		case was && !w.in[i]:
+			left(i)
+		case !was && w.in[i]:
+			changed = append(changed, change{name: name, at: i, in: true})
+		}
+		if was {
+			m++
+		}
+	}
+	for ; m < len(r.members); m++ {
+		left(-1)
+	}
+	return changed
+}
+
+// keepMembers makes the record hold its customer to be in the segments of in.
+// When that was found is kept even by a definition without segments: what is told
+// by another must not be of a moment before.
+func (r *Record) keepMembers(in []bool, at int64, judgedBy uint32) {
+	var room [16]member
+	kept := room[:0]
+	for i, holds := range in {
+		if !holds {
+			continue
+		}
+		name := r.def.Segments.Segments[i].Name
+		if m, found := r.findMember(name); found {
+			kept = append(kept, r.members[m])
+		} else {
+			kept = append(kept, member{[]byte(name), at})
+		}
+	}
+	r.members = append(r.members[:0], kept...)
+	r.judgedAt, r.judgedBy = at, judgedBy
+}
+
+// evaluateSegments sets w.in.
+func (w *Viewer) evaluateSegments(r *Record, asOf int64, parameters *segments.Parameters) error {
+	w.in = w.in[:0]
+	if r.def.Segments == nil {
+		return nil
+	}
+	w.chosen = append(w.chosen[:0], r.def.Segments.Features...)
+	if err := w.prepare(r, asOf); err != nil {
+		return err
+	}
+	return w.judge(r, parameters)
+}
+
+// judge sets w.in once the features are ready.
+func (w *Viewer) judge(r *Record, parameters *segments.Parameters) error {
+	if err := r.parseTraits(); err != nil {
+		return err
+	}
+	set := r.def.Segments
+	w.in = append(w.in[:0], make([]bool, len(set.Segments))...)
+	w.parameters, w.document = parameters, nil
+	set.Judge(w, func(at int, holds bool) {
+		w.in[at] = holds
+		if w.document != nil {
+			w.document["segments"].(map[string]any)[set.Segments[at].Name] = holds
+		}
+	})
+	w.document = nil
+	return nil
+}
+
+// FeatureAt implements segment.Inputs.
+func (w *Viewer) FeatureAt(at int) features.Result { return w.value(at).result }
+
+// Trait implements segment.Inputs.
+func (w *Viewer) Trait(name string) event.Value {
+	at, found := slices.BinarySearchFunc(w.record.traits, name, func(t trait, name string) int { return bytes.Compare(t.name, []byte(name)) })
+	if !found {
+		return event.Value{}
+	}
+	return w.record.traits[at].value
+}
+
+// In implements segment.Inputs.
+func (w *Viewer) In(at int) bool { return w.in[at] }
+
+// Parameter implements segment.Inputs.
+func (w *Viewer) Parameter(name string) any { return w.parameters.Values[name] }
+
+// Document implements segment.Inputs.
+func (w *Viewer) Document() map[string]any {
+	if w.document == nil {
+		def := w.record.def
+		features := make(map[string]any, len(def.Segments.Features))
+		for _, at := range def.Segments.Features {
+			features[def.Features.Features[at].Name] = w.value(at).result.Any()
+		}
+		segments := make(map[string]any, len(w.in))
+		for i, in := range w.in {
+			segments[def.Segments.Segments[i].Name] = in
+		}
+		w.document = map[string]any{
+			"features": features, "traits": w.Traits(), "segments": segments, "parameters": w.parameters.Values,
+			"as_of": string(event.AppendTime(nil, w.moment.AsOf)),
+		}
+	}
+	return w.document
+}
+
+func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selection) ([]byte, error) {
+	if err := w.judge(r, w.parametersOf(r.def.Segments)); err != nil {
+		return dst, err
+	}
+	if w.lasting != nil {
+		// What compares a value that moves changes at a moment nobody knows.
+		w.lasting.fleeting = w.lasting.fleeting || !r.def.Segments.Lasting ||
+			slices.ContainsFunc(r.def.Segments.Features, func(at int) bool { return w.value(at).motion.Moves() })
+	}
+	dst = append(dst, `,"segments":{`...)
+	first := true
+	for i, in := range w.in {
+		if !in || !sel.AllSegments && !slices.Contains(sel.Segments, i) {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		name := r.def.Segments.Segments[i].Name
+		dst = append(dst, '"')
+		dst = append(dst, name...)
+		dst = append(dst, `":{"since":`...)
+		since, ok := r.MemberSince(name)
+		if w.lasting != nil && since > asOf {
+			w.lasting.fleeting = true
+		}
+		if ok && since <= asOf {
+			dst = append(dst, '"')
+			dst = event.AppendTime(dst, since)
+			dst = append(dst, `"}`...)
+		} else {
+			dst = append(dst, `null}`...)
+		}
+	}
+	return append(dst, '}'), nil
+}
+
+// transition is a customer's entering or leaving of a segment.
+type transition struct {
+	key     string
+	segment string
+	in      bool
+	at      int64 // when it was found
+	since   int64 // when the membership began
+	cause   Cause
+	into    string // the key of the customer this one was merged into
+	turn    uint64 // Record.turn before it
+	life    int64  // when the customer was erased before, 0 for never
+}
+
+// The names of the events that transitions are told as.
+const (
+	SegmentEntered = "Segment Entered"
+	SegmentLeft    = "Segment Left"
+	// SegmentsCounted tells how many customers are in each segment.
+	SegmentsCounted = "Segments Counted"
+)
+
+// message makes the message of a transition. Its id follows from all that it
+// says and, for a customer who comes to and fro within a moment or was erased
+// before, from which of several moves it is that say the same.
+func (t transition) message() Message {
+	name := SegmentLeft
+	if t.in {
+		name = SegmentEntered
+	}
+	tail := append([]byte(nil), `","timestamp":"`...)
+	tail = event.AppendTime(tail, t.at)
+	tail = append(tail, `","properties":{"segment":`...)
+	tail = features.AppendString(tail, []byte(t.segment))
+	if t.in {
+		tail = append(tail, `,"old":false,"new":true`...)
+	} else {
+		tail = append(tail, `,"old":true,"new":false`...)
+	}
+	tail = append(tail, `,"since":"`...)
+	tail = event.AppendTime(tail, t.since)
+	tail = append(tail, `","reason":"`...)
+	tail = append(tail, t.cause.Reason...)
+	tail = append(tail, '"')
+	if len(t.cause.EventID) > 0 {
+		tail = append(tail, `,"event_id":`...)
+		tail = features.AppendString(tail, t.cause.EventID)
+	}
+	if t.into != "" {
+		tail = append(tail, `,"merged_into":`...)
+		tail = features.AppendString(tail, []byte(KeyID(t.into)))
+	}
+	tail = append(tail, `}}`...)
+	var which []byte
+	if t.turn > 0 || t.life > 0 {
+		which = binary.AppendUvarint(appendTime([]byte{0}, t.life), t.turn)
+	}
+	return newMessage(t.key, name, t.at, tail, which)
+}
+
+// CountsMessage makes the message of how many customers are in each segment.
+func CountsMessage(counts map[string]int64, at int64) Message {
+	tail := append([]byte(nil), `","timestamp":"`...)
+	tail = event.AppendTime(tail, at)
+	tail = append(tail, `","properties":{"segments":{`...)
+	for i, name := range slices.Sorted(maps.Keys(counts)) {
+		if i > 0 {
+			tail = append(tail, ',')
+		}
+		tail = append(features.AppendString(tail, []byte(name)), ':')
+		tail = strconv.AppendInt(tail, counts[name], 10)
+	}
+	return newMessage("", SegmentsCounted, at, append(tail, `}}}`...), nil)
+}
+
+// newMessage makes a message of the form of events, about the customer of key
+// or, if it is empty, about nobody;
+// tail is what follows the messageId. which tells messages apart that say the
+// same, and is empty for the first of them.
+func newMessage(key, name string, at int64, tail, which []byte) Message {
+	head := append([]byte(nil), `{"type":"track","event":`...)
+	head = features.AppendString(head, []byte(name))
+	switch {
+	case key == "":
+	case key[0] == Anonymous:
+		head = features.AppendString(append(head, `,"anonymousId":`...), []byte(KeyID(key)))
+	default:
+		head = features.AppendString(append(head, `,"userId":`...), []byte(KeyID(key)))
+	}
+	head = append(head, `,"messageId":"`...)
+	sum := sha256.New()
+	_, _ = sum.Write(head)
+	_, _ = sum.Write(tail)
+	_, _ = sum.Write(which)
+	m := Message{ID: MessageID(sum.Sum(nil)[:len(MessageID{})]), At: at}
+	head = hex.AppendEncode(head, m.ID[:])
+	m.Content = append(head, tail...)
+	return m
+}
+
+// leaveAll notes that the customer of another record, who is merged into this
+// one, is in no segment any more.
+func (r *Record) leaveAll(key string, o *Record) (changed bool) {
+	r.leaving = append(r.leaving, o.leaving...)
+	for _, m := range o.members {
+		r.leaving = append(r.leaving, transition{
+			key: key, segment: string(m.name), since: m.since, cause: Cause{Reason: ByMerge}, into: string(o.link), turn: o.turn, life: o.erasedAt,
+		})
+	}
+	return len(o.members) > 0
+}
+
+// TellLeft tells at a time which segments those customers left who were merged
+// in since the record was read. Whoever merges does this before writing.
+func (r *Record) TellLeft(now int64) {
+	for _, t := range r.leaving {
+		t.at = now
+		r.Tell(t.message())
+	}
+	r.leaving = r.leaving[:0]
+}

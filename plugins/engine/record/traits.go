@@ -1,0 +1,59 @@
+package record
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+)
+
+// Sources ranks the sources of traits, the most trusted first. A source that
+// is not listed ranks below all that are.
+type Sources []string
+
+func (s Sources) rank(source []byte) int {
+	for i, name := range s {
+		if name == string(source) {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// SetTrait takes an attribute that a source stated at a time; a Missing value
+// unsets it. The newer statement wins; of two at the same time that of the
+// higher ranked source, and among equals the one whose source and value are
+// later in byte order, so that the outcome never depends on the order of
+// arrival. It tells whether the record changed. The record keeps name, source
+// and the value's Text.
+func (r *Record) SetTrait(name []byte, v event.Value, time int64, source []byte) (bool, error) {
+	if err := r.parseTraits(); err != nil {
+		return false, err
+	}
+	return r.putTrait(trait{name, time, source, v}), nil
+}
+
+func (r *Record) putTrait(t trait) bool {
+	at, found := slices.BinarySearchFunc(r.traits, t.name, func(o trait, name []byte) int { return bytes.Compare(o.name, name) })
+	if !found {
+		r.traits = slices.Insert(r.traits, at, t)
+		return true
+	}
+	if t.compare(r.traits[at], r.def.Sources) <= 0 {
+		return false
+	}
+	r.traits[at] = t
+	return true
+}
+
+// compare orders statements about the same attribute; the greatest holds.
+func (t trait) compare(o trait, ranks Sources) int {
+	return cmp.Or(
+		cmp.Compare(t.time, o.time),
+		cmp.Compare(ranks.rank(o.source), ranks.rank(t.source)),
+		bytes.Compare(t.source, o.source),
+		bytes.Compare(features.AppendValue(nil, t.value), features.AppendValue(nil, o.value)),
+	)
+}

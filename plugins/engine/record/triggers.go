@@ -1,0 +1,127 @@
+package record
+
+import (
+	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
+)
+
+// TriggerIndex has the customers for whom a trigger waits, by the time at which
+// the first of them is due, as TimeValue writes it.
+const TriggerIndex = "triggers"
+
+// TriggersDue returns when the first trigger is due, as the record was last
+// written.
+func (r *Record) TriggersDue() (due int64, some bool) { return r.triggers.Due() }
+
+// mergeTriggers takes what was settled for another record, and tells whether
+// that changed anything.
+func (r *Record) mergeTriggers(o *Record) bool {
+	before := string(r.triggers.Append(nil))
+	r.triggers.Merge(&o.triggers)
+	return before != string(r.triggers.Append(nil))
+}
+
+// Watcher finds what triggers wait for customers, reusing its memory. It is not
+// safe for concurrent use; the zero value is ready.
+type Watcher struct {
+	states []features.State
+	wanted []bool
+	subject
+}
+
+// subject is a record as triggers see it.
+type subject struct {
+	record *Record
+	key    string
+	states *[]features.State
+	zone   *time.Location
+}
+
+// Watch notes in a record, which is about to be stored under a key, when its
+// first trigger is due. Whoever writes a record does this before.
+func (w *Watcher) Watch(r *Record, key string) error {
+	rules := r.def.Triggers
+	if rules == nil || len(r.link) > 0 || r.Erased() {
+		r.triggers.SetDue(0, false)
+		return nil
+	}
+	if err := w.read(r, key); err != nil {
+		return err
+	}
+	r.triggers.SetDue(rules.NextDue(&w.subject, &r.triggers))
+	return nil
+}
+
+// Decide decides what is due for a record's customer at a time in Unix
+// milliseconds, and notes it in the record.
+func (w *Watcher) Decide(dst []triggers.Decision, r *Record, key string, now int64, must triggers.Conditions) ([]triggers.Decision, error) {
+	rules := r.def.Triggers
+	if rules == nil || len(r.link) > 0 || r.Erased() {
+		return dst, nil
+	}
+	if err := w.read(r, key); err != nil {
+		return dst, err
+	}
+	return rules.Decide(dst, &w.subject, &r.triggers, now, must), nil
+}
+
+// Trial is a firing that waits, and how it would be decided now.
+type Trial struct {
+	triggers.Firing
+	Outcome triggers.Outcome
+}
+
+// Try finds what waits for a record's customer, and how each would be decided if
+// it were due at a time in Unix milliseconds. It changes nothing.
+func (w *Watcher) Try(dst []Trial, r *Record, key string, now int64, must triggers.Conditions) ([]Trial, error) {
+	rules := r.def.Triggers
+	if rules == nil || len(r.link) > 0 {
+		return dst, nil
+	}
+	if err := w.read(r, key); err != nil {
+		return dst, err
+	}
+	for _, f := range rules.Pending(nil, &w.subject, &r.triggers) {
+		dst = append(dst, Trial{f, rules.Try(&f, &w.subject, &r.triggers, now, must)})
+	}
+	return dst, nil
+}
+
+// read gathers what triggers read of a record.
+func (w *Watcher) read(r *Record, key string) error {
+	w.subject = subject{record: r, key: key, states: &w.states}
+	zone, err := r.zone()
+	if err != nil {
+		return err
+	}
+	w.zone = zone
+	w.wanted = append(w.wanted[:0], make([]bool, len(r.series))...)
+	for _, i := range r.def.Features.Interests {
+		w.wanted[i] = true
+	}
+	return r.gather(&w.states, w.wanted)
+}
+
+func (s *subject) ID() string { return KeyID(s.key) }
+
+func (s *subject) Anonymous() bool { return s.key[0] == Anonymous }
+
+func (s *subject) Zone() *time.Location { return s.zone }
+
+func (s *subject) Series(i int) *features.State { return &(*s.states)[i] }
+
+func (s *subject) Trait(name string) (event.Value, int64) {
+	for i := range s.record.traits {
+		if t := &s.record.traits[i]; string(t.name) == name {
+			return t.value, t.time
+		}
+	}
+	return event.Value{}, 0
+}
+
+func (s *subject) Segment(name string) (int64, bool) { return s.record.MemberSince(name) }
+
+func (s *subject) Left(name string) (int64, bool) { return s.record.LeftAt(name) }

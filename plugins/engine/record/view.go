@@ -1,0 +1,373 @@
+package record
+
+import (
+	"slices"
+	"sync"
+	"time"
+	_ "time/tzdata" // zones must be known on hosts without a zone database
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
+)
+
+// Selection says what of a profile is wanted.
+type Selection struct {
+	// Traits, Features and Segments are those wanted; AllTraits, AllFeatures
+	// and AllSegments want all of them. Features and Segments are positions in
+	// the definition.
+	Traits      []string
+	Features    []int
+	Segments    []int
+	AllTraits   bool
+	AllFeatures bool
+	AllSegments bool
+}
+
+// Everything selects the whole profile.
+var Everything = Selection{AllTraits: true, AllFeatures: true, AllSegments: true}
+
+// Viewer evaluates records, reusing its memory. It is not safe for concurrent
+// use; the zero value is ready.
+type Viewer struct {
+	evaluator features.Evaluator
+	states    []features.State
+	wanted    []bool
+	chosen    []int
+	values    []value
+
+	// Of the evaluation that is under way.
+	record *Record
+	moment features.Moment
+	traits map[string]any
+
+	// lasting is what is being found out of how long the profile holds, nil if
+	// nobody asks.
+	lasting *Rendering
+
+	// Of the judgement that is under way.
+	in         []bool // by position of the segment
+	parameters *segments.Parameters
+	document   map[string]any
+
+	held *segments.Parameters
+}
+
+// value is a feature's, once it is known.
+type value struct {
+	known  bool
+	result features.Result
+	since  int64
+	motion features.Motion
+}
+
+// AppendJSON appends the profile that the record gives as of a time in Unix
+// milliseconds:
+//
+//	{"id":…,"traits":{…},"features":{…},"segments":{…},"as_of":…,"updated_at":…}
+//
+// segments is an object of those the customer is in, each with since: when the
+// customer was found to be in it, null if that is yet to happen. It is there if
+// the definition has segments.
+//
+// features_since is added, an object of times by feature, when the record
+// lacks the events of before those times for some features.
+func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *Selection) ([]byte, error) {
+	dst = append(dst, `{"id":`...)
+	dst = features.AppendString(dst, []byte(id))
+	var err error
+	if sel.AllTraits || len(sel.Traits) > 0 {
+		dst = append(dst, `,"traits":{`...)
+		if dst, err = w.appendTraits(dst, r, sel); err != nil {
+			return dst, err
+		}
+		dst = append(dst, '}')
+	}
+	withFeatures := sel.AllFeatures || len(sel.Features) > 0
+	withSegments := r.def.Segments != nil && (sel.AllSegments || len(sel.Segments) > 0)
+	if withFeatures || withSegments {
+		w.chosen = w.chosen[:0]
+		if sel.AllFeatures {
+			for i := range r.def.Features.Features {
+				w.chosen = append(w.chosen, i)
+			}
+		} else {
+			w.chosen = append(w.chosen, sel.Features...)
+		}
+		shown := len(w.chosen)
+		if withSegments && !sel.AllFeatures {
+			w.chosen = append(w.chosen, r.def.Segments.Features...)
+		}
+		if err := w.prepare(r, asOf); err != nil {
+			return dst, err
+		}
+		w.chosen = w.chosen[:shown]
+	}
+	if withFeatures {
+		dst = w.appendFeatures(dst, r)
+	}
+	if withSegments {
+		if dst, err = w.appendSegments(dst, r, asOf, sel); err != nil {
+			return dst, err
+		}
+	}
+	dst = append(dst, `,"as_of":"`...)
+	if w.lasting != nil {
+		w.lasting.asOfAt = len(dst)
+	}
+	dst = event.AppendTime(dst, asOf)
+	if r.updatedAt == 0 {
+		return append(dst, `","updated_at":null}`...), nil
+	}
+	dst = append(dst, `","updated_at":"`...)
+	dst = event.AppendTime(dst, r.updatedAt)
+	return append(dst, `"}`...), nil
+}
+
+func (w *Viewer) appendTraits(dst []byte, r *Record, sel *Selection) ([]byte, error) {
+	if err := r.parseTraits(); err != nil {
+		return dst, err
+	}
+	first := true
+	for _, t := range r.traits {
+		if t.value.Kind == event.Missing || !sel.AllTraits && !contains(sel.Traits, t.name) {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = features.AppendString(dst, t.name)
+		dst = append(dst, ':')
+		dst = features.AppendJSON(dst, t.value)
+	}
+	return dst, nil
+}
+
+func contains(names []string, name []byte) bool {
+	for _, n := range names {
+		if n == string(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// prepare begins an evaluation of the chosen features.
+func (w *Viewer) prepare(r *Record, asOf int64) error {
+	if err := w.gather(r); err != nil {
+		return err
+	}
+	w.evaluator.Reset()
+	w.record, w.moment = r, features.Moment{AsOf: asOf}
+	w.traits = nil
+	for _, i := range w.chosen {
+		if r.def.Features.Features[i].Zoned() {
+			zone, err := r.zone()
+			if err != nil {
+				return err
+			}
+			w.moment.Zone = zone // nil, if it is not known, is UTC
+			break
+		}
+	}
+	return nil
+}
+
+func (w *Viewer) appendFeatures(dst []byte, r *Record) []byte {
+	all := r.def.Features.Features
+	dst = append(dst, `,"features":{`...)
+	incomplete := false
+	for n, i := range w.chosen {
+		if n > 0 {
+			dst = append(dst, ',')
+		}
+		v := w.value(i)
+		dst = append(dst, '"')
+		dst = append(dst, all[i].Name...)
+		dst = append(dst, '"', ':')
+		begin := len(dst)
+		dst = v.result.AppendJSON(dst)
+		if w.lasting != nil && v.motion.Moves() {
+			w.lasting.moving = append(w.lasting.moving, moving{begin, len(dst), v.motion})
+		}
+		incomplete = incomplete || v.since > 0
+	}
+	dst = append(dst, '}')
+	if !incomplete {
+		return dst
+	}
+	dst = append(dst, `,"features_since":{`...)
+	for _, i := range w.chosen {
+		if since := w.value(i).since; since > 0 {
+			dst = append(dst, '"')
+			dst = append(dst, all[i].Name...)
+			dst = append(dst, '"', ':', '"')
+			dst = event.AppendTime(dst, since)
+			dst = append(dst, '"', ',')
+		}
+	}
+	dst[len(dst)-1] = '}'
+	return dst
+}
+
+// gather collects the state of the series that the chosen features need.
+func (w *Viewer) gather(r *Record) error {
+	w.wanted = append(w.wanted[:0], make([]bool, len(r.series))...)
+	w.values = append(w.values[:0], make([]value, len(r.def.Features.Features))...)
+	for _, i := range w.chosen {
+		w.want(&r.def.Features.Features[i], r.def.Features.Features)
+	}
+	return r.gather(&w.states, w.wanted)
+}
+
+// gather collects the state of the series that are wanted, by position.
+func (r *Record) gather(into *[]features.State, wanted []bool) error {
+	for len(*into) < len(r.series) {
+		*into = append(*into, features.State{})
+	}
+	states := *into
+	for i := range r.series {
+		state := &states[i]
+		state.Occurrences = state.Occurrences[:0]
+		state.Tiles.Reset()
+		if tiles := r.tilesOf(i); wanted[i] && len(tiles) > 0 {
+			if err := state.Tiles.Read(tiles); err != nil {
+				return ErrCorrupt
+			}
+		}
+	}
+	var failed error
+	err := r.walk(func(_ int, at logPosition, extract []byte) bool {
+		if len(extract) == 0 {
+			return true
+		}
+		failed = features.Visit(extract, r.layouts, func(series int, o features.Occurrence) {
+			if wanted[series] {
+				o.Time, o.ID = at.time, at.id
+				states[series].Occurrences = append(states[series].Occurrences, o)
+			}
+		})
+		return failed == nil
+	})
+	if err != nil || failed != nil {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+// want marks the series that a feature and those it is computed from need.
+func (w *Viewer) want(f *features.Feature, all []features.Feature) {
+	if f.Series >= 0 {
+		w.wanted[f.Series] = true
+	}
+	for _, i := range f.Needs() {
+		w.want(&all[i], all)
+	}
+}
+
+// value evaluates the feature at a position, and first those it needs.
+func (w *Viewer) value(i int) *value {
+	v := &w.values[i]
+	if v.known {
+		return v
+	}
+	v.known = true
+	f := &w.record.def.Features.Features[i]
+	if f.Derived == nil {
+		v.result, v.since = w.evaluator.Evaluate(f, &w.states[f.Series], w.moment)
+		if w.lasting != nil {
+			outlook := w.evaluator.Outlook(f, &w.states[f.Series], w.moment)
+			v.motion = outlook.Motion
+			w.lasting.until = min(w.lasting.until, outlook.Until)
+			w.lasting.fleeting = w.lasting.fleeting || !outlook.Known
+		}
+		v.since = max(v.since, w.record.series[f.Series].since)
+		return v
+	}
+	for _, j := range f.Needs() {
+		v.since = max(v.since, w.value(j).since)
+	}
+	if w.lasting != nil {
+		w.lasting.fleeting = w.lasting.fleeting || !f.Lasting() ||
+			slices.ContainsFunc(f.Needs(), func(j int) bool { return w.value(j).motion.Moves() })
+	}
+	v.result = f.Derived.Compute(w)
+	return v
+}
+
+// Feature implements feature.Inputs.
+func (w *Viewer) Feature(name string) features.Result {
+	i, ok := w.record.def.Features.Lookup(name)
+	if !ok {
+		return features.Result{}
+	}
+	return w.value(i).result
+}
+
+// Traits implements feature.Inputs.
+func (w *Viewer) Traits() map[string]any {
+	if w.traits != nil {
+		return w.traits
+	}
+	w.traits = map[string]any{}
+	// Traits that cannot be read make the whole view fail elsewhere.
+	if w.record.parseTraits() == nil {
+		for _, t := range w.record.traits {
+			if t.value.Kind != event.Missing {
+				w.traits[string(t.name)] = features.Any(t.value)
+			}
+		}
+	}
+	return w.traits
+}
+
+// zoneTrait is the trait that names the customer's time zone, such as
+// Europe/Berlin.
+const zoneTrait = "timezone"
+
+// zone returns the customer's time zone, nil if it is not known.
+func (r *Record) zone() (*time.Location, error) {
+	if err := r.parseTraits(); err != nil {
+		return nil, err
+	}
+	for _, t := range r.traits {
+		if string(t.name) == zoneTrait && t.value.Kind == event.String {
+			return loadZone(string(t.value.Text)), nil
+		}
+	}
+	return nil, nil
+}
+
+// zones caches *time.Location by name: loading one parses its whole history.
+var zones sync.Map
+
+func loadZone(name string) *time.Location {
+	if zone, ok := zones.Load(name); ok {
+		return zone.(*time.Location)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		// Not cached: traits can hold any number of names that are none.
+		return nil
+	}
+	zones.Store(name, zone)
+	return zone
+}
+
+// Key is the name a customer's record is stored under: the kind of id and the
+// id.
+func Key(kind byte, id []byte) string {
+	b := make([]byte, 1, 1+len(id))
+	b[0] = kind
+	return string(append(b, id...))
+}
+
+// The kinds of key.
+const (
+	User      = 'u'
+	Anonymous = 'a'
+)
+
+// KeyID returns the id that a key was made of.
+func KeyID(key string) string { return key[1:] }

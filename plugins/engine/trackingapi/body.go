@@ -1,0 +1,423 @@
+// Package trackingapi reads the bodies of requests to Segment's HTTP Tracking API
+// and makes of them events as they travel on: checked, complete and stamped. It
+// works on the bytes, so that what it does not need to change stays as the
+// client wrote it, numbers and unknown fields included.
+package trackingapi
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"unicode/utf8"
+)
+
+// The values of an event's type, as in Segment's spec.
+const (
+	Track    = "track"
+	Identify = "identify"
+	Page     = "page"
+	Screen   = "screen"
+	Group    = "group"
+	Alias    = "alias"
+)
+
+// Endpoint is what a body is read as: the type of the one event it is, or
+// Batch.
+type Endpoint string
+
+// Batch is the endpoint whose body carries a list of events of any type.
+const Batch Endpoint = "batch"
+
+// Limits bound what a body may hold.
+type Limits struct {
+	// EventBytes is the most one event may have. It also bounds what a batch
+	// gives to all of its events.
+	EventBytes int
+	// BatchEvents is the most events a batch may have.
+	BatchEvents int
+	// BatchBytes is the most a batch may have. The body is in memory already
+	// when it gets here, so this bounds only what merging makes of it.
+	BatchBytes int
+	// Depth is how deep an event may nest, itself included.
+	Depth int
+}
+
+// Codes of a BodyError.
+const (
+	CodeEmpty         = "empty_body"
+	CodeNotUTF8       = "invalid_utf8"
+	CodeTruncated     = "truncated_json"
+	CodeNotJSON       = "invalid_json"
+	CodeTooDeep       = "too_deep"
+	CodeNotObject     = "not_an_object"
+	CodeInvalidBatch  = "invalid_batch"
+	CodeTooManyEvents = "too_many_events"
+	CodeMergeTooLarge = "shared_context_too_large"
+)
+
+// BodyError says why a body is not what its endpoint takes. It never quotes
+// the body.
+type BodyError struct {
+	Code    string
+	Message string
+}
+
+func (e *BodyError) Error() string { return e.Message }
+
+// TooLarge tells whether a smaller body of the same form would be accepted.
+func (e *BodyError) TooLarge() bool {
+	return e.Code == CodeTooManyEvents || e.Code == CodeMergeTooLarge
+}
+
+// maxMergeGrowth is how many times the largest batch the events of one body may
+// have together when the batch's context has been merged into each of them. A
+// small body could otherwise be made to fill the memory.
+const maxMergeGrowth = 4
+
+// Parser reads one body after the other, reusing its memory. It is not safe for
+// concurrent use.
+type Parser struct {
+	limits Limits
+	body   Body
+}
+
+// NewParser returns a parser for bodies within limits.
+func NewParser(limits Limits) *Parser { return &Parser{limits: limits} }
+
+// Body is a body that has the form its endpoint takes. It is valid until its
+// parser parses again.
+type Body struct {
+	limits  Limits
+	scan    scanner
+	kind    Endpoint
+	members []member // of all events, one event after the other
+	items   []item
+
+	writeKey           []byte
+	sent               moment
+	context, integrals shared
+
+	inner []member         // scratch, of the context of an event
+	seen  []bool           // scratch, which shared members an event has itself
+	twins map[[32]byte]int // scratch, how often an event without messageId occurred
+}
+
+// item is one event of a body.
+type item struct {
+	whole span
+	// first and last are the range of its members, where it is an object.
+	first, last int
+	object      bool
+	tooDeep     bool
+}
+
+// shared is an object that a batch gives to each of its events.
+type shared struct {
+	raw     []byte
+	members []member
+	// index finds members by name; names are unique.
+	index map[string]int
+}
+
+// Parse reads a body. It keeps it, and so do the events made from it only
+// while they are being made. The error is a *BodyError.
+func (p *Parser) Parse(endpoint Endpoint, body []byte) (*Body, error) {
+	b := &p.body
+	b.limits = p.limits
+	b.kind = endpoint
+	b.scan.text, b.scan.pos = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), 0
+	b.members, b.items = b.members[:0], b.items[:0]
+	b.writeKey, b.sent = nil, moment{}
+	b.context, b.integrals = shared{}, shared{}
+	clear(b.twins)
+
+	if err := b.parse(); err != nil {
+		if syntax, ok := err.(*syntaxError); ok {
+			return nil, syntax.body()
+		}
+		return nil, err
+	}
+	return b, nil
+}
+
+func (e *syntaxError) body() *BodyError {
+	code := CodeNotJSON
+	if e.reason == reasonTruncated {
+		code = CodeTruncated
+	}
+	return &BodyError{code, fmt.Sprintf("the body is not valid JSON: at byte %d it %s", e.offset, e.reason)}
+}
+
+func (b *Body) parse() error {
+	s := &b.scan
+	first := s.space()
+	if s.pos == len(s.text) {
+		return &BodyError{CodeEmpty, "the body is empty: send " + b.wanted()}
+	}
+	if !utf8.Valid(s.text) {
+		return &BodyError{CodeNotUTF8, fmt.Sprintf("the body is not valid UTF-8: look at byte %d", invalidUTF8(s.text))}
+	}
+	if first != '{' {
+		if _, err := s.value(); err != nil {
+			return err
+		}
+		if err := b.end(); err != nil {
+			return err
+		}
+		return &BodyError{CodeNotObject, "the body must be " + b.wanted()}
+	}
+	if b.kind == Batch {
+		return b.parseBatch()
+	}
+	start := s.pos
+	members, depth, err := s.object(b.members)
+	b.members = members
+	if err != nil {
+		return err
+	}
+	whole := span{start, s.pos}
+	if err := b.end(); err != nil {
+		return err
+	}
+	if depth > b.limits.Depth {
+		return b.tooDeep()
+	}
+	b.items = append(b.items, item{whole: whole, last: len(b.members), object: true})
+	for _, m := range b.members {
+		if b.knownName(m.name) == fieldWriteKey {
+			b.writeKey = b.text(m.value)
+		}
+	}
+	return nil
+}
+
+func (b *Body) wanted() string {
+	if b.kind == Batch {
+		return `a JSON object whose "batch" is a list of events`
+	}
+	return "one event as a JSON object"
+}
+
+func (b *Body) tooDeep() error {
+	return &BodyError{CodeTooDeep, fmt.Sprintf("the body nests deeper than the %d levels accepted", b.limits.Depth)}
+}
+
+func invalidUTF8(text []byte) int {
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && size == 1 {
+			return i
+		}
+		i += size
+	}
+	return len(text)
+}
+
+// end makes sure that nothing follows the value that was read.
+func (b *Body) end() error {
+	b.scan.space()
+	if b.scan.pos < len(b.scan.text) {
+		return b.scan.fail("goes on after the end of its value")
+	}
+	return nil
+}
+
+// parseBatch reads {"batch": [...], ...}. It goes over the bytes once: the
+// members of the events are noted on the way.
+func (b *Body) parseBatch() error {
+	s := &b.scan
+	var batch, context, integrations, sentAt, writeKey span
+	var seen [fieldCount]bool
+	var problem error // reported only if the rest is JSON at all
+	note := func(err error) {
+		if problem == nil {
+			problem = err
+		}
+	}
+	invalid := func(message string) {
+		note(&BodyError{CodeInvalidBatch, message})
+	}
+	s.pos++
+	if s.space() == '}' {
+		s.pos++
+	} else {
+		for more := true; more; {
+			s.space()
+			name := span{start: s.pos + 1}
+			if err := s.name(); err != nil {
+				return err
+			}
+			name.end = s.nameEnd()
+			field := b.knownName(name)
+			if field != fieldUnknown && seen[field] {
+				invalid(fmt.Sprintf("%q is there more than once", fieldNames[field]))
+			}
+			seen[field] = true
+
+			s.space()
+			value := span{start: s.pos}
+			depth := 0
+			var err error
+			if field == fieldBatch && s.peek() == '[' && batch.end == 0 {
+				err = b.parseItems()
+			} else if depth, err = s.value(); err == nil && depth >= b.limits.Depth {
+				note(b.tooDeep())
+			}
+			if err != nil {
+				return err
+			}
+			value.end = s.pos
+			switch field {
+			case fieldBatch:
+				batch = value
+			case fieldContext:
+				context = value
+			case fieldIntegrations:
+				integrations = value
+			case fieldSentAt:
+				sentAt = value
+			case fieldWriteKey:
+				writeKey = value
+			}
+			switch s.space() {
+			case ',':
+				s.pos++
+			case '}':
+				s.pos++
+				more = false
+			default:
+				return s.fail(`has something other than "," or "}" after a member of an object`)
+			}
+		}
+	}
+	if err := b.end(); err != nil {
+		return err
+	}
+	if batch.end == 0 || s.text[batch.start] != '[' {
+		invalid(`the body needs "batch", a list of events`)
+	}
+	if problem != nil {
+		return problem
+	}
+	if len(b.items) > b.limits.BatchEvents {
+		return &BodyError{CodeTooManyEvents, fmt.Sprintf("the batch has %d events: send at most %d at a time", len(b.items), b.limits.BatchEvents)}
+	}
+	b.writeKey = b.text(writeKey)
+	// A sentAt that cannot be read corrects nothing, and is no reason to
+	// refuse events.
+	b.sent.at, b.sent.known = parseTimestamp(b.text(sentAt))
+	for _, given := range []struct {
+		name string
+		span span
+		into *shared
+	}{{"context", context, &b.context}, {"integrations", integrations, &b.integrals}} {
+		if err := b.share(given.name, given.span, given.into); err != nil {
+			return err
+		}
+	}
+	if merged := len(b.context.raw) + len(b.integrals.raw); merged*len(b.items) > maxMergeGrowth*b.limits.BatchBytes {
+		return &BodyError{CodeMergeTooLarge, fmt.Sprintf("context and integrations of the batch have %d bytes, which go into each of its %d events: send fewer events at a time, or a smaller context", merged, len(b.items))}
+	}
+	return nil
+}
+
+// parseItems reads the list of events.
+func (b *Body) parseItems() error {
+	s := &b.scan
+	s.pos++
+	if s.space() == ']' {
+		s.pos++
+		return nil
+	}
+	for {
+		c := s.space()
+		it := item{whole: span{start: s.pos}, first: len(b.members), object: c == '{'}
+		var depth int
+		var err error
+		if it.object {
+			b.members, depth, err = s.object(b.members)
+		} else {
+			depth, err = s.value()
+		}
+		if err != nil {
+			return err
+		}
+		it.whole.end, it.last = s.pos, len(b.members)
+		it.tooDeep = depth > b.limits.Depth
+		b.items = append(b.items, it)
+		switch s.space() {
+		case ',':
+			s.pos++
+		case ']':
+			s.pos++
+			return nil
+		default:
+			return s.fail(`has something other than "," or "]" after an element of an array`)
+		}
+	}
+}
+
+// share prepares an object of the batch for merging into its events.
+func (b *Body) share(name string, value span, into *shared) error {
+	if value.end == 0 || b.scan.text[value.start] == 'n' {
+		return nil
+	}
+	if b.scan.text[value.start] != '{' {
+		return &BodyError{CodeInvalidBatch, fmt.Sprintf("%q of the batch must be an object", name)}
+	}
+	if n := value.end - value.start; n > b.limits.EventBytes {
+		return &BodyError{CodeMergeTooLarge, fmt.Sprintf("%q of the batch has %d bytes: at most %d are accepted", name, n, b.limits.EventBytes)}
+	}
+	members := b.membersOf(value, nil)
+	if len(members) == 0 {
+		return nil
+	}
+	into.raw = b.scan.text[value.start:value.end]
+	into.index = make(map[string]int, len(members))
+	for _, m := range members {
+		key := string(unquoted(b.bytes(m.name)))
+		if i, twice := into.index[key]; twice {
+			into.members[i] = m // as in JSON.parse, the last one counts
+			continue
+		}
+		into.index[key] = len(into.members)
+		into.members = append(into.members, m)
+	}
+	return nil
+}
+
+// membersOf appends the members of an object that was read before.
+func (b *Body) membersOf(object span, members []member) []member {
+	pos := b.scan.pos
+	b.scan.pos = object.start
+	members, _, _ = b.scan.object(members)
+	b.scan.pos = pos
+	return members
+}
+
+func (b *Body) bytes(s span) []byte { return b.scan.text[s.start:s.end] }
+
+// text is the content of a string value; nil if it is none.
+func (b *Body) text(value span) []byte {
+	if value.end == 0 || b.scan.text[value.start] != '"' {
+		return nil
+	}
+	return unquoted(b.scan.text[value.start+1 : value.end-1])
+}
+
+// WriteKey is the key in the body, empty if there is none. It is valid as long
+// as the body.
+func (b *Body) WriteKey() []byte { return b.writeKey }
+
+// Len is the number of events in the body.
+func (b *Body) Len() int { return len(b.items) }
+
+// Size is about how many bytes the events will have together.
+func (b *Body) Size() int {
+	const stamps = 320 // five times, a messageId, a source and an address
+	perEvent := stamps + len(b.context.raw) + len(b.integrals.raw)
+	if len(b.items) > math.MaxInt32/perEvent {
+		return len(b.scan.text)
+	}
+	return len(b.scan.text) + perEvent*len(b.items)
+}

@@ -1,0 +1,193 @@
+package trackingapi
+
+import "time"
+
+// millis is a moment in Unix milliseconds, the precision of Segment's spec.
+type millis = int64
+
+// moment is a time that a client may or may not have told.
+type moment struct {
+	at    millis
+	known bool
+}
+
+// parseTimestamp reads an ISO 8601 date and time as clients write them: RFC
+// 3339, and also a blank in place of the T, an offset without colon or of
+// hours only, no offset (which means UTC), seconds or the time left out. What
+// is finer than a millisecond is cut off.
+func parseTimestamp(text []byte) (millis, bool) {
+	p := clock{text: text, ok: true}
+	year, month, day := p.digits(4), 0, 0
+	p.expect('-')
+	month = p.digits(2)
+	p.expect('-')
+	day = p.digits(2)
+	var hour, minute, second, nanos, offset int
+	if p.rest() > 0 {
+		if c := p.next(); c != 'T' && c != 't' && c != ' ' {
+			return 0, false
+		}
+		hour = p.digits(2)
+		p.expect(':')
+		minute = p.digits(2)
+		if p.accept(':') {
+			second = p.digits(2)
+			if p.accept('.') || p.accept(',') {
+				nanos = p.fraction()
+			}
+		}
+		offset = p.offset()
+	}
+	if !p.ok || p.rest() > 0 ||
+		month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60 {
+		return 0, false
+	}
+	date := time.Date(year, time.Month(month), day, 0, 0, 0, 0, time.UTC)
+	if date.Day() != day {
+		return 0, false // the month has no such day
+	}
+	at := date.UnixMilli() + int64((hour*60+minute-offset)*60+second)*1000 + int64(nanos/1e6)
+	return at, inRange(at)
+}
+
+// inRange tells whether the year of a moment in UTC has four digits and is not
+// the year 0, so that RFC 3339 can express it everywhere.
+func inRange(at millis) bool {
+	const first, last = -62135596800000, 253402300799999
+	return at >= first && at <= last
+}
+
+// clock reads the parts of a timestamp; ok turns false at the first that is
+// not there.
+type clock struct {
+	text []byte
+	ok   bool
+}
+
+func (p *clock) rest() int { return len(p.text) }
+
+func (p *clock) next() byte {
+	c := p.text[0]
+	p.text = p.text[1:]
+	return c
+}
+
+func (p *clock) accept(c byte) bool {
+	if p.rest() == 0 || p.text[0] != c {
+		return false
+	}
+	p.text = p.text[1:]
+	return true
+}
+
+func (p *clock) expect(c byte) { p.ok = p.accept(c) && p.ok }
+
+func (p *clock) digits(n int) (value int) {
+	if p.rest() < n {
+		p.ok = false
+		return 0
+	}
+	for range n {
+		c := p.next()
+		if c < '0' || c > '9' {
+			p.ok = false
+			return 0
+		}
+		value = value*10 + int(c-'0')
+	}
+	return value
+}
+
+// fraction reads one or more digits after the decimal mark.
+func (p *clock) fraction() (nanos int) {
+	scale := int(time.Second)
+	start := p.rest()
+	for p.rest() > 0 && p.text[0] >= '0' && p.text[0] <= '9' {
+		scale /= 10
+		nanos += int(p.next()-'0') * scale
+	}
+	if p.rest() == start {
+		p.ok = false
+	}
+	return nanos
+}
+
+// offset reads the distance from UTC in minutes.
+func (p *clock) offset() (minutes int) {
+	if p.rest() == 0 || p.accept('Z') || p.accept('z') {
+		return 0
+	}
+	sign := 1
+	switch p.next() {
+	case '+':
+	case '-':
+		sign = -1
+	default:
+		p.ok = false
+		return 0
+	}
+	hours := p.digits(2)
+	if p.accept(':') || p.rest() > 0 {
+		minutes = p.digits(2)
+	}
+	if hours > 23 || minutes > 59 {
+		p.ok = false
+	}
+	return sign * (hours*60 + minutes)
+}
+
+// appendTimestamp writes the moment as RFC 3339 in UTC with milliseconds. It
+// must be inRange.
+func appendTimestamp(dst []byte, at millis) []byte {
+	t := time.UnixMilli(at).UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	dst = appendDigits(dst, year, 4)
+	dst = append(dst, '-')
+	dst = appendDigits(dst, int(month), 2)
+	dst = append(dst, '-')
+	dst = appendDigits(dst, day, 2)
+	dst = append(dst, 'T')
+	dst = appendDigits(dst, hour, 2)
+	dst = append(dst, ':')
+	dst = appendDigits(dst, minute, 2)
+	dst = append(dst, ':')
+	dst = appendDigits(dst, second, 2)
+	dst = append(dst, '.')
+	dst = appendDigits(dst, t.Nanosecond()/int(time.Millisecond), 3)
+	return append(dst, 'Z')
+}
+
+func appendDigits(dst []byte, value, n int) []byte {
+	for range n {
+		dst = append(dst, '0')
+	}
+	for i := len(dst) - 1; value > 0; i-- {
+		dst[i] = byte('0' + value%10)
+		value /= 10
+	}
+	return dst
+}
+
+// happenedAt is the moment of an event on the collector's clock. The time from
+// the event to its sending is the same on any clock, so it is what counts back
+// from the moment of receipt:
+//
+//	receivedAt - (sentAt - originalTimestamp)
+//
+// Without sentAt the client's clock is taken as right. An event cannot have
+// happened after it was sent or received; one that says so is dated at its
+// receipt.
+func happenedAt(original, sent moment, received millis) millis {
+	if !original.known {
+		return received
+	}
+	at := original.at
+	if sent.known {
+		at = received - (sent.at - original.at)
+	}
+	if at > received || !inRange(at) {
+		return received
+	}
+	return at
+}

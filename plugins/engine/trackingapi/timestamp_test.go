@@ -1,0 +1,117 @@
+package trackingapi
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestParseTimestamp(t *testing.T) {
+	for text, want := range map[string]string{
+		"2026-01-31T12:34:56.789Z":         "2026-01-31T12:34:56.789Z",
+		"2026-01-31T12:34:56Z":             "2026-01-31T12:34:56.000Z",
+		"2026-01-31t12:34:56z":             "2026-01-31T12:34:56.000Z",
+		"2026-01-31T12:34Z":                "2026-01-31T12:34:00.000Z",
+		"2026-01-31 12:34:56.789":          "2026-01-31T12:34:56.789Z",
+		"2026-01-31":                       "2026-01-31T00:00:00.000Z",
+		"2026-01-31T12:34:56,789Z":         "2026-01-31T12:34:56.789Z",
+		"2026-01-31T12:34:56.123456789Z":   "2026-01-31T12:34:56.123Z",
+		"2026-01-31T12:34:56.12345678901Z": "2026-01-31T12:34:56.123Z",
+		"2026-01-31T12:34:56.9Z":           "2026-01-31T12:34:56.900Z",
+		"2026-01-31T12:34:56.789+05:30":    "2026-01-31T07:04:56.789Z",
+		"2026-01-31T12:34:56.789-0800":     "2026-01-31T20:34:56.789Z",
+		"2026-01-31T12:34:56.789+01":       "2026-01-31T11:34:56.789Z",
+		"2024-02-29T00:00:00Z":             "2024-02-29T00:00:00.000Z",
+		"2016-12-31T23:59:60Z":             "2017-01-01T00:00:00.000Z",
+		"1969-12-31T23:59:59.999Z":         "1969-12-31T23:59:59.999Z",
+		"0001-01-01T00:00:00Z":             "0001-01-01T00:00:00.000Z",
+		"9999-12-31T23:59:59.999Z":         "9999-12-31T23:59:59.999Z",
+		"2026-01-31T23:30:00-01:00":        "2026-02-01T00:30:00.000Z",
+		"2026-01-01T00:30:00.000000+01:00": "2025-12-31T23:30:00.000Z",
+		"":                                 "",
+		"yesterday":                        "",
+		"1769862896":                       "",
+		"2026-1-31T12:34:56Z":              "",
+		"2026-13-01T00:00:00Z":             "",
+		"2026-00-01T00:00:00Z":             "",
+		"2026-02-29T00:00:00Z":             "",
+		"2026-04-31T00:00:00Z":             "",
+		"2026-02-30T23:59:60Z":             "",
+		"2026-01-31T24:00:00Z":             "",
+		"2026-01-31T12:60:00Z":             "",
+		"2026-01-31T12:34:61Z":             "",
+		"2026-01-31T12:34:56.Z":            "",
+		"2026-01-31T12:34:56Z ":            "",
+		"2026-01-31T12:34:56+1":            "",
+		"2026-01-31T12:34:56+24:00":        "",
+		"2026-01-31T12:34:56+01:60":        "",
+		"2026-01-31T12:34:56+01:":          "",
+		"2026-01-31T12":                    "",
+		"2026-01-31T":                      "",
+		"2026-01-31T12:34:56 UTC":          "",
+		"0000-01-01T00:00:00Z":             "",
+		"0001-01-01T00:00:00+01:00":        "",
+		"9999-12-31T23:59:59-01:00":        "",
+		"Sat, 31 Jan 2026 12:34:56 GMT":    "",
+		"٢٠٢٦-01-31T12:34:56Z":             "",
+	} {
+		at, ok := parseTimestamp([]byte(text))
+		require.Equal(t, want != "", ok, text)
+		if ok {
+			require.Equal(t, want, string(appendTimestamp(nil, at)), text)
+		}
+	}
+}
+
+// What is written can be read back, and is what the standard library writes.
+func TestTimestampRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := rapid.Int64Range(-62135596800000, 253402300799999).Draw(t, "at")
+		text := appendTimestamp(nil, at)
+		require.Equal(t, time.UnixMilli(at).UTC().Format("2006-01-02T15:04:05.000Z"), string(text))
+		back, ok := parseTimestamp(text)
+		require.True(t, ok)
+		require.Equal(t, at, back)
+	})
+}
+
+// Everything RFC 3339 that the standard library reads is read alike.
+func TestTimestampAgreesWithRFC3339(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := time.UnixMilli(rapid.Int64Range(-62100000000000, 253402200000000).Draw(t, "at"))
+		zone := time.FixedZone("", rapid.IntRange(-23*60, 23*60).Draw(t, "offset")*60)
+		text := at.In(zone).Format(time.RFC3339Nano)
+		got, ok := parseTimestamp([]byte(text))
+		require.True(t, ok, text)
+		require.Equal(t, at.UnixMilli(), got, text)
+	})
+}
+
+func TestHappenedAt(t *testing.T) {
+	const received = "2026-01-31T12:00:00.000Z"
+	for _, c := range []struct{ name, original, sent, want string }{
+		{"nothing said", "", "", received},
+		{"only sentAt", "", "2026-01-31T11:59:59.000Z", received},
+		{"right clock", "2026-01-31T11:59:50.000Z", "2026-01-31T12:00:00.000Z", "2026-01-31T11:59:50.000Z"},
+		{"network delay moves the event", "2026-01-31T11:59:50.000Z", "2026-01-31T11:59:59.900Z", "2026-01-31T11:59:50.100Z"},
+		{"clock three hours ahead", "2026-01-31T14:59:50.000Z", "2026-01-31T15:00:00.000Z", "2026-01-31T11:59:50.000Z"},
+		{"clock a day behind", "2026-01-30T11:00:00.000Z", "2026-01-30T12:00:00.000Z", "2026-01-31T11:00:00.000Z"},
+		{"clock that was reset", "1970-01-01T00:00:10.000Z", "1970-01-01T00:01:10.000Z", "2026-01-31T11:59:00.000Z"},
+		{"kept while offline", "2026-01-28T12:00:00.000Z", "2026-01-31T12:00:00.000Z", "2026-01-28T12:00:00.000Z"},
+		{"historical import", "2012-12-02T00:30:08.276Z", "2026-01-31T12:00:00.000Z", "2012-12-02T00:30:08.276Z"},
+		{"historical import without sentAt", "2012-12-02T00:30:08.276Z", "", "2012-12-02T00:30:08.276Z"},
+		{"sent at once", "2026-01-31T09:00:00.000Z", "2026-01-31T09:00:00.000Z", received},
+		{"happened after it was sent", "2026-01-31T12:00:10.000Z", "2026-01-31T12:00:00.000Z", received},
+		{"in the future without sentAt", "2027-01-31T12:00:00.000Z", "", received},
+		{"absurdly far apart", "0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.000Z", received},
+	} {
+		moment := func(text string) (m moment) {
+			m.at, m.known = parseTimestamp([]byte(text))
+			return m
+		}
+		got := happenedAt(moment(c.original), moment(c.sent), moment(received).at)
+		require.Equal(t, c.want, string(appendTimestamp(nil, got)), c.name)
+	}
+}

@@ -1,0 +1,586 @@
+package trackingplan
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
+)
+
+// Affects says whom a difference between two plans may break.
+type Affects string
+
+// Whom a difference affects.
+const (
+	// Readers find something else in events than before, or nothing: features,
+	// segments and triggers, and whatever else is downstream.
+	Readers Affects = "readers"
+	// Senders send events that were valid and are not any more. They become
+	// dead letters, so that readers lose them, too.
+	Senders Affects = "senders"
+	// Nobody is affected by what a plan only allows in addition.
+	Nobody Affects = "nobody"
+)
+
+// Difference is one thing that two plans do not agree on.
+type Difference struct {
+	Event   string  `json:"event"` // empty for all events
+	Version string  `json:"version,omitempty"`
+	Path    string  `json:"path,omitempty"` // as features write it
+	Rule    string  `json:"rule"`
+	Affects Affects `json:"affects"`
+	Message string  `json:"message"`
+}
+
+// Breaking tells whether somebody has to do something about it.
+func (d Difference) Breaking() bool { return d.Affects != Nobody }
+
+// String is one line about the difference.
+func (d Difference) String() string {
+	where := "every event"
+	if d.Event != "" {
+		where = fmt.Sprintf("event %q", d.Event)
+	}
+	if d.Version != "" {
+		where += ", version " + d.Version
+	}
+	if d.Path != "" {
+		where += ": " + d.Path
+	}
+	return where + ": " + d.Message
+}
+
+// Compare lists the differences from one plan to the next, those that break
+// something and those that do not, in the order of the events.
+func Compare(before, after *Plan) []Difference {
+	c := comparison{}
+	c.at("", "")
+	if before.onUnplanned != RejectUnplanned && after.onUnplanned == RejectUnplanned {
+		c.add("", "unplanned", Senders, "events that are not planned are rejected now")
+	}
+	c.checks(before.envelope, after.envelope)
+	names := slices.Concat(before.names, after.names)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		c.event(name, before, after)
+	}
+	return c.found
+}
+
+type comparison struct {
+	name, version string
+	found         []Difference
+	// pairs are the schemas being compared, to end where they refer to
+	// themselves.
+	pairs map[[2]*jsonschema.Schema]bool
+}
+
+func (c *comparison) at(event, version string) {
+	c.name, c.version, c.pairs = event, version, map[[2]*jsonschema.Schema]bool{}
+}
+
+func (c *comparison) add(path, rule string, affects Affects, format string, args ...any) {
+	c.found = append(c.found, Difference{c.name, c.version, path, rule, affects, fmt.Sprintf(format, args...)})
+}
+
+func (c *comparison) event(name string, before, after *Plan) {
+	c.at(name, "")
+	was, is := before.events[name], after.events[name]
+	switch {
+	case is == nil:
+		hint := ""
+		if n := spelling.Nearest(name, after.names); n != "" && before.events[n] == nil {
+			hint = fmt.Sprintf("; is it %q now?", n)
+		}
+		c.add("", "event_removed", Readers, "is gone%s", hint)
+		return
+	case was == nil:
+		c.add("", "event_added", Nobody, "is new")
+		return
+	}
+	if was.onViolation != is.onViolation && (was.onViolation.Pass && !is.onViolation.Pass || was.onViolation.Coerce && !is.onViolation.Coerce || was.onViolation.Strip && !is.onViolation.Strip) {
+		c.add("", "on_violation", Senders, "events that break the schema were let through or repaired, and are rejected now")
+	}
+	c.checks(was.checks, is.checks)
+	for _, version := range sortedKeys(was.versions) {
+		c.at(name, version)
+		if is.versions == nil || is.versions[version] == nil {
+			c.add("", "version_removed", Senders, "is gone, and events of it are rejected")
+			continue
+		}
+		c.checks(was.versions[version], is.versions[version])
+	}
+	for _, version := range sortedKeys(is.versions) {
+		if _, ok := was.versions[version]; !ok {
+			c.at(name, version)
+			c.add("", "version_added", Nobody, "is new")
+		}
+	}
+}
+
+// checks compares the schemas of each member of an event.
+func (c *comparison) checks(was, is []check) {
+	members := map[string][2][]*jsonschema.Schema{}
+	for i, list := range [2][]check{was, is} {
+		for _, check := range list {
+			pair := members[check.member]
+			pair[i] = append(pair[i], check.schema.lib)
+			members[check.member] = pair
+		}
+	}
+	for _, member := range sortedKeys(members) {
+		c.schemas(member, members[member][0], members[member][1], 0)
+	}
+}
+
+// deepest is how far into schemas that refer to themselves, by ever new copies,
+// they are compared.
+const deepest = 40
+
+func (c *comparison) schemas(path string, before, after []*jsonschema.Schema, depth int) {
+	if depth > deepest {
+		return
+	}
+	if len(before) == 1 && len(after) == 1 {
+		pair := [2]*jsonschema.Schema{before[0], after[0]}
+		if c.pairs[pair] {
+			return
+		}
+		c.pairs[pair] = true
+	}
+	was, is := formOf(before), formOf(after)
+	c.types(path, was, is)
+	c.values(path, was, is)
+	c.bounds(path, was, is)
+	for _, rule := range sortedKeys(is.exact) {
+		if old := was.exact[rule]; !slices.Equal(old, is.exact[rule]) {
+			c.add(path, rule, Senders, "%s has changed, and was not taken apart; look whether what was valid still is", rule)
+		}
+	}
+	for _, text := range is.patterns {
+		if !slices.Contains(was.patterns, text) {
+			c.add(path, "pattern", Senders, "must match %q now", text)
+		}
+	}
+	for _, name := range is.formats {
+		if !slices.Contains(was.formats, name) {
+			c.add(path, "format", Senders, "must be in the format %s now", name)
+		}
+	}
+
+	for _, name := range is.required {
+		if !slices.Contains(was.required, name) {
+			c.add(dotted(path, name), "required", Senders, "is required now")
+		}
+	}
+	for _, name := range was.required {
+		if !slices.Contains(is.required, name) && is.properties[name] != nil {
+			c.add(dotted(path, name), "optional", Readers, "is not required any more, and may be missing")
+		}
+	}
+	for _, name := range sortedKeys(was.properties) {
+		if is.properties[name] != nil || is.closedTo(name) {
+			continue
+		}
+		hint := ""
+		if n := spelling.Nearest(name, sortedKeys(is.properties)); n != "" && was.properties[n] == nil {
+			hint = fmt.Sprintf("; is it %s now?", dotted(path, n))
+		}
+		c.add(dotted(path, name), "property_removed", Readers, "is gone%s", hint)
+	}
+	for _, name := range sortedKeys(is.properties) {
+		switch {
+		case was.properties[name] != nil:
+			c.schemas(dotted(path, name), was.properties[name], is.properties[name], depth+1)
+		case !was.closed && len(was.properties) > 0:
+			c.add(dotted(path, name), "property_added", Nobody, "is new")
+		}
+	}
+	if is.closed && !was.closed {
+		c.add(path, "additional_properties", Senders, "takes no properties but those named now")
+	}
+	for name := range was.properties {
+		if is.properties[name] == nil && is.closedTo(name) {
+			c.add(dotted(path, name), "property_removed", Readers, "is gone, and events that have it are rejected")
+		}
+	}
+	if len(was.items) > 0 || len(is.items) > 0 {
+		c.schemas(path+elements, was.items, is.items, depth+1)
+	}
+}
+
+func dotted(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+var jsonTypes = []string{"array", "boolean", "null", "number", "object", "string"}
+
+func (c *comparison) types(path string, was, is form) {
+	// A type of which the other side has a part only, integer of number, is
+	// neither lost nor new.
+	has := func(types []string, t string) bool {
+		return slices.Contains(types, t) || t == "integer" && slices.Contains(types, "number")
+	}
+	var lost, gained []string
+	for _, t := range was.types {
+		if !has(is.types, t) {
+			lost = append(lost, t)
+		}
+	}
+	for _, t := range is.types {
+		if !has(was.types, t) {
+			gained = append(gained, t)
+		}
+	}
+	if len(lost) > 0 {
+		c.add(path, "type_narrowed", Senders, "was %s and is %s now", orOf(was.types), orOf(is.types))
+	}
+	if len(gained) > 0 && was.typed {
+		c.add(path, "type_widened", Readers, "was %s and may be %s now", orOf(was.types), orOf(gained))
+	}
+}
+
+func orOf(types []string) string {
+	if len(types) >= len(jsonTypes) {
+		return "anything"
+	}
+	if len(types) == 0 {
+		return "nothing"
+	}
+	return strings.Join(types, " or ")
+}
+
+func (c *comparison) values(path string, was, is form) {
+	if is.enum == nil {
+		if was.enum != nil {
+			c.add(path, "enum_widened", Readers, "was one of %s and may be anything now", listOf(was.enum))
+		}
+		return
+	}
+	if was.enum == nil {
+		c.add(path, "enum", Senders, "must be one of %s now", listOf(is.enum))
+		return
+	}
+	var lost, gained []string
+	for _, v := range was.enum {
+		if !slices.Contains(is.enum, v) {
+			lost = append(lost, v)
+		}
+	}
+	for _, v := range is.enum {
+		if !slices.Contains(was.enum, v) {
+			gained = append(gained, v)
+		}
+	}
+	if len(lost) > 0 {
+		c.add(path, "enum", Senders, "may not be %s any more", listOf(lost))
+	}
+	if len(gained) > 0 {
+		c.add(path, "enum_widened", Nobody, "may be %s, too", listOf(gained))
+	}
+}
+
+func listOf(values []string) string {
+	const most = 10
+	if len(values) > most {
+		return strings.Join(values[:most], ", ") + fmt.Sprintf(" and %d more", len(values)-most)
+	}
+	return strings.Join(values, ", ")
+}
+
+func (c *comparison) bounds(path string, was, is form) {
+	for _, rule := range sortedKeys(is.upper) {
+		if old := was.upper[rule]; old == nil || is.upper[rule].Cmp(old) < 0 {
+			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(is.upper[rule]), before(old))
+		}
+	}
+	for _, rule := range sortedKeys(is.lower) {
+		if old := was.lower[rule]; old == nil || is.lower[rule].Cmp(old) > 0 {
+			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(is.lower[rule]), before(old))
+		}
+	}
+	for _, rule := range slices.Concat(sortedKeys(was.upper), sortedKeys(was.lower)) {
+		old, now := was.upper[rule], is.upper[rule]
+		looser := old != nil && (now == nil || now.Cmp(old) > 0)
+		if old == nil {
+			old, now = was.lower[rule], is.lower[rule]
+			looser = now == nil || now.Cmp(old) < 0
+		}
+		switch {
+		case looser && now == nil:
+			c.add(path, rule, Nobody, "%s is no more%s", rule, before(old))
+		case looser:
+			c.add(path, rule, Nobody, "%s is %s now%s", rule, plainNumber(now), before(old))
+		}
+	}
+}
+
+func plainNumber(r *big.Rat) string {
+	if r.IsInt() {
+		return r.RatString()
+	}
+	return strings.TrimRight(r.FloatString(10), "0")
+}
+
+func before(r *big.Rat) string {
+	if r == nil {
+		return ""
+	}
+	return ", and was " + plainNumber(r)
+}
+
+// form is what several schemas ask of one value together, as far as it can be
+// told apart.
+type form struct {
+	types      []string // sorted; all of them where typed is false
+	typed      bool
+	enum       []string // as JSON, nil for any
+	upper      map[string]*big.Rat
+	lower      map[string]*big.Rat
+	patterns   []string
+	formats    []string
+	required   []string
+	properties map[string][]*jsonschema.Schema
+	others     []jsonschema.Regexp // patternProperties
+	closed     bool
+	items      []*jsonschema.Schema
+	// exact are keywords that only a difference can be told of, by a print of
+	// what they hold.
+	exact map[string][]string
+}
+
+// closedTo tells that no member of the name may be.
+func (f form) closedTo(name string) bool {
+	return f.closed && f.properties[name] == nil && !slices.ContainsFunc(f.others, func(re jsonschema.Regexp) bool { return re.MatchString(name) })
+}
+
+func formOf(schemas []*jsonschema.Schema) form {
+	f := form{types: jsonTypes, upper: map[string]*big.Rat{}, lower: map[string]*big.Rat{}, properties: map[string][]*jsonschema.Schema{}, exact: map[string][]string{}}
+	together := conjunction(schemas)
+	for _, s := range together {
+		f.take(s)
+	}
+	// A member that only an alternative names is there for readers.
+	for _, s := range applied(schemas) {
+		if !slices.Contains(together, s) {
+			for name, member := range s.Properties {
+				if f.properties[name] == nil {
+					f.properties[name] = []*jsonschema.Schema{member}
+				}
+			}
+		}
+	}
+	slices.Sort(f.required)
+	f.required = slices.Compact(f.required)
+	return f
+}
+
+func (f *form) take(s *jsonschema.Schema) {
+	if s.Bool != nil && !*s.Bool {
+		f.types, f.typed = []string{}, true
+	}
+	if s.Types != nil && !s.Types.IsEmpty() {
+		types := s.Types.ToStrings()
+		sort.Strings(types)
+		f.types, f.typed = common(f.types, types), true
+	}
+	var allowed []string
+	if s.Const != nil {
+		allowed = []string{jsonOf(*s.Const)}
+	}
+	if s.Enum != nil {
+		for _, v := range s.Enum.Values {
+			allowed = append(allowed, jsonOf(v))
+		}
+	}
+	if allowed != nil {
+		if f.enum != nil {
+			allowed = slices.DeleteFunc(allowed, func(v string) bool { return !slices.Contains(f.enum, v) })
+		}
+		f.enum = allowed
+	}
+	upper := func(rule string, v *big.Rat) {
+		if v != nil && (f.upper[rule] == nil || v.Cmp(f.upper[rule]) < 0) {
+			f.upper[rule] = v
+		}
+	}
+	lower := func(rule string, v *big.Rat) {
+		if v != nil && (f.lower[rule] == nil || v.Cmp(f.lower[rule]) > 0) {
+			f.lower[rule] = v
+		}
+	}
+	upper("maximum", s.Maximum)
+	upper("exclusiveMaximum", s.ExclusiveMaximum)
+	upper("maxLength", ratio(s.MaxLength))
+	upper("maxItems", ratio(s.MaxItems))
+	upper("maxProperties", ratio(s.MaxProperties))
+	upper("maxContains", ratio(s.MaxContains))
+	lower("minimum", s.Minimum)
+	lower("exclusiveMinimum", s.ExclusiveMinimum)
+	lower("minLength", ratio(s.MinLength))
+	lower("minItems", ratio(s.MinItems))
+	lower("minProperties", ratio(s.MinProperties))
+	lower("minContains", ratio(s.MinContains))
+	if s.Pattern != nil {
+		f.patterns = append(f.patterns, s.Pattern.String())
+	}
+	if s.Format != nil {
+		f.formats = append(f.formats, s.Format.Name)
+	}
+	f.required = append(f.required, s.Required...)
+	for name, member := range s.Properties {
+		f.properties[name] = append(f.properties[name], member)
+	}
+	for re := range s.PatternProperties {
+		f.others = append(f.others, re)
+	}
+	if closed, ok := s.AdditionalProperties.(bool); ok && !closed {
+		f.closed = true
+	}
+	if s.UnevaluatedProperties != nil && s.UnevaluatedProperties.Bool != nil && !*s.UnevaluatedProperties.Bool {
+		f.closed = true
+	}
+	if s.Items2020 != nil {
+		f.items = append(f.items, s.Items2020)
+	}
+	if items, ok := s.Items.(*jsonschema.Schema); ok && items != nil {
+		f.items = append(f.items, items)
+	}
+	f.prints(s)
+}
+
+// prints notes the keywords that are compared as a whole.
+func (f *form) prints(s *jsonschema.Schema) {
+	note := func(rule string, schemas ...*jsonschema.Schema) {
+		var all []string
+		for _, schema := range schemas {
+			if schema != nil {
+				all = append(all, printOf(schema, 0))
+			}
+		}
+		if len(all) > 0 {
+			f.exact[rule] = append(f.exact[rule], strings.Join(all, "|"))
+		}
+	}
+	note("anyOf", s.AnyOf...)
+	note("oneOf", s.OneOf...)
+	note("not", s.Not)
+	note("if", s.If, s.Then, s.Else)
+	note("contains", s.Contains)
+	note("propertyNames", s.PropertyNames)
+	note("prefixItems", s.PrefixItems...)
+	if tuple, ok := s.Items.([]*jsonschema.Schema); ok {
+		note("items", tuple...)
+	}
+	if rest, ok := s.AdditionalProperties.(*jsonschema.Schema); ok {
+		note("additionalProperties", rest)
+	}
+	if s.MultipleOf != nil {
+		f.exact["multipleOf"] = append(f.exact["multipleOf"], plainNumber(s.MultipleOf))
+	}
+	if s.UniqueItems {
+		f.exact["uniqueItems"] = append(f.exact["uniqueItems"], "true")
+	}
+	for _, name := range sortedKeys(s.DependentRequired) {
+		f.exact["dependentRequired"] = append(f.exact["dependentRequired"], name+fmt.Sprint(s.DependentRequired[name]))
+	}
+	for _, name := range sortedKeys(s.DependentSchemas) {
+		note("dependentSchemas", s.DependentSchemas[name])
+	}
+	for re, member := range s.PatternProperties {
+		f.exact["patternProperties"] = append(f.exact["patternProperties"], re.String()+printOf(member, 0))
+	}
+	slices.Sort(f.exact["patternProperties"])
+	if len(f.exact["patternProperties"]) == 0 {
+		delete(f.exact, "patternProperties")
+	}
+}
+
+// printOf is a text that is the same for schemas that ask the same in the same
+// words, wherever they stand.
+func printOf(s *jsonschema.Schema, depth int) string {
+	if depth > 6 {
+		return "..."
+	}
+	f := formOf([]*jsonschema.Schema{s})
+	var b strings.Builder
+	fmt.Fprint(&b, f.types, f.typed, f.enum, f.patterns, f.formats, f.required, f.closed)
+	for _, rule := range sortedKeys(f.upper) {
+		fmt.Fprint(&b, rule, f.upper[rule])
+	}
+	for _, rule := range sortedKeys(f.lower) {
+		fmt.Fprint(&b, rule, f.lower[rule])
+	}
+	for _, name := range sortedKeys(f.properties) {
+		fmt.Fprintf(&b, "%q:", name)
+		for _, member := range f.properties[name] {
+			b.WriteString(printOf(member, depth+1))
+		}
+	}
+	for _, item := range f.items {
+		b.WriteString("items:" + printOf(item, depth+1))
+	}
+	for _, rule := range sortedKeys(f.exact) {
+		fmt.Fprint(&b, rule, f.exact[rule])
+	}
+	return "{" + b.String() + "}"
+}
+
+// conjunction lists the schemas that hold together for one value.
+func conjunction(from []*jsonschema.Schema) []*jsonschema.Schema {
+	var all []*jsonschema.Schema
+	seen := map[*jsonschema.Schema]bool{}
+	var add func(list ...*jsonschema.Schema)
+	add = func(list ...*jsonschema.Schema) {
+		for _, s := range list {
+			if s != nil && !seen[s] {
+				seen[s] = true
+				all = append(all, s)
+				add(s.Ref, s.RecursiveRef)
+				add(s.AllOf...)
+			}
+		}
+	}
+	add(from...)
+	return all
+}
+
+// common are the types in both lists, where integer is a part of number.
+func common(a, b []string) []string {
+	both := []string{}
+	for _, t := range b {
+		switch {
+		case slices.Contains(a, t):
+			both = append(both, t)
+		case t == "integer" && slices.Contains(a, "number"), t == "number" && slices.Contains(a, "integer"):
+			both = append(both, "integer")
+		}
+	}
+	slices.SortFunc(both, cmp.Compare[string])
+	return slices.Compact(both)
+}
+
+func ratio(n *int) *big.Rat {
+	if n == nil {
+		return nil
+	}
+	return new(big.Rat).SetInt64(int64(*n))
+}
+
+func jsonOf(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(text)
+}

@@ -1,0 +1,204 @@
+package trackingplan
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
+)
+
+// fields are the members of every event that need no schema: those of Segment's
+// spec, and our own source.
+var fields = []string{
+	"type", "event", "messageId", "userId", "anonymousId", "previousId", "groupId", "timestamp", "originalTimestamp",
+	"sentAt", "receivedAt", "source", "name", "category", "channel", "version", "integrations", "context", keyProperties, keyTraits,
+}
+
+// Find tells whether an event of this name can have a value at the path, whose
+// keys are joined by dots and end in [] for the elements of an array. Where the
+// plan says nothing of what is in an object, anything may be. The hint is the
+// nearest path there is to one that is not found, empty if none is near.
+func (p *Plan) Find(event, path string) (found bool, hint string) {
+	tokens := pathTokens(path)
+	if len(tokens) == 0 {
+		return true, ""
+	}
+	first := tokens[0]
+	if first == "context" {
+		return true, "" // its members are the SDKs' to say
+	}
+	schemas, whole := p.schemasOf(event)
+	// A schema of a member stands beside what the envelope says of it.
+	start := []*jsonschema.Schema{}
+	for _, s := range whole {
+		next, _, _ := step([]*jsonschema.Schema{s}, first)
+		start = append(start, next...)
+	}
+	for member, list := range schemas {
+		if member == first {
+			start = append(start, list...)
+		}
+	}
+	if !slices.Contains(fields, first) && len(start) == 0 {
+		if n := spelling.Nearest(first, fields); n != "" {
+			return false, strings.Join(append([]string{n}, written(tokens[1:])...), ".")
+		}
+		return false, ""
+	}
+	if (first == keyProperties || first == keyTraits) && len(schemas[first]) == 0 {
+		return true, "" // planned, and nothing asked of it
+	}
+	at := start
+	for i, token := range tokens[1:] {
+		next, names, open := step(at, token)
+		if len(next) == 0 {
+			if open {
+				return true, ""
+			}
+			if n := spelling.Nearest(token, names); n != "" {
+				hint = join(slices.Concat(tokens[:i+1], []string{n}, tokens[i+2:]))
+			}
+			return false, hint
+		}
+		at = next
+	}
+	return true, ""
+}
+
+// schemasOf returns the schemas of an event by the member they are about, and
+// those of events as a whole.
+func (p *Plan) schemasOf(event string) (members map[string][]*jsonschema.Schema, whole []*jsonschema.Schema) {
+	members = map[string][]*jsonschema.Schema{}
+	add := func(checks []check) {
+		for _, c := range checks {
+			if c.member == "" {
+				whole = append(whole, c.schema.lib)
+			} else {
+				members[c.member] = append(members[c.member], c.schema.lib)
+			}
+		}
+	}
+	add(p.envelope)
+	if e := p.events[event]; e != nil {
+		add(e.checks)
+		for _, version := range sortedKeys(e.versions) {
+			add(e.versions[version])
+		}
+	}
+	return members, whole
+}
+
+// elements is the token of a path for the elements of an array.
+const elements = "[]"
+
+func pathTokens(path string) []string {
+	var tokens []string
+	for _, key := range strings.Split(path, ".") {
+		arrays := 0
+		for strings.HasSuffix(key, elements) {
+			key, arrays = strings.TrimSuffix(key, elements), arrays+1
+		}
+		if key != "" {
+			tokens = append(tokens, key)
+		}
+		for range arrays {
+			tokens = append(tokens, elements)
+		}
+	}
+	return tokens
+}
+
+func join(tokens []string) string {
+	return strings.ReplaceAll(strings.Join(tokens, "."), "."+elements, elements)
+}
+
+func written(tokens []string) []string {
+	if len(tokens) == 0 {
+		return nil
+	}
+	return []string{join(tokens)}
+}
+
+// step goes from schemas to those of a member or of the elements. The names are
+// the members that they know; open tells that they leave the rest to the sender.
+func step(from []*jsonschema.Schema, token string) (next []*jsonschema.Schema, names []string, open bool) {
+	all := applied(from)
+	says, typed, object, array := false, false, false, false
+	for _, s := range all {
+		if s.Types != nil && !s.Types.IsEmpty() {
+			types := s.Types.ToStrings()
+			typed = true
+			object = object || slices.Contains(types, "object")
+			array = array || slices.Contains(types, "array")
+		}
+		if token == elements {
+			add := func(v any) {
+				switch v := v.(type) {
+				case *jsonschema.Schema:
+					if v != nil {
+						next = append(next, v)
+					}
+				case []*jsonschema.Schema:
+					next = append(next, v...)
+				}
+			}
+			add(s.Items)
+			add(s.Items2020)
+			add(s.PrefixItems)
+			add(s.AdditionalItems)
+			continue
+		}
+		if len(s.Properties) > 0 || len(s.PatternProperties) > 0 {
+			says = true
+		}
+		for _, name := range sortedKeys(s.Properties) {
+			names = append(names, name)
+			if name == token {
+				next = append(next, s.Properties[name])
+			}
+		}
+		for pattern, member := range s.PatternProperties {
+			if pattern.MatchString(token) {
+				next = append(next, member)
+			}
+		}
+		if rest, ok := s.AdditionalProperties.(*jsonschema.Schema); ok {
+			next = append(next, rest)
+		}
+	}
+	if token == elements {
+		return next, nil, array || !typed
+	}
+	return next, names, !says && (object || !typed)
+}
+
+// applied lists the schemas, and all that they refer to or are made of for
+// the same value.
+func applied(from []*jsonschema.Schema) []*jsonschema.Schema {
+	var all []*jsonschema.Schema
+	seen := map[*jsonschema.Schema]bool{}
+	var add func(list ...*jsonschema.Schema)
+	add = func(list ...*jsonschema.Schema) {
+		for _, s := range list {
+			if s == nil || seen[s] {
+				continue
+			}
+			seen[s] = true
+			all = append(all, s)
+			add(s.Ref, s.RecursiveRef, s.If, s.Then, s.Else)
+			if s.DynamicRef != nil {
+				add(s.DynamicRef.Ref)
+			}
+			add(s.AllOf...)
+			add(s.AnyOf...)
+			add(s.OneOf...)
+			for _, name := range sortedKeys(s.DependentSchemas) {
+				add(s.DependentSchemas[name])
+			}
+		}
+	}
+	add(from...)
+	return all
+}

@@ -1,0 +1,481 @@
+// Package trackingplan says which events are valid. A plan is a YAML file that
+// gives the events of a business their names and a JSON Schema each, and says
+// what becomes of an event that breaks its schema or that nobody planned.
+//
+//	name: shop
+//	version: 1.2.0
+//	on_violation: dead_letter
+//	events:
+//	  Order Completed:
+//	    properties:
+//	      type: object
+//	      required: [order_id, total]
+//	      properties:
+//	        order_id: { type: string, minLength: 1 }
+//	        total: { type: number, minimum: 0 }
+//
+// A track event goes by its event field and any other by its type. A schema
+// under properties or traits applies to that member of the event, which
+// counts as an empty object where the event has none; a schema under envelope
+// applies to the whole event. Schemas are compiled once; an event is checked
+// against them from its bytes, and only one that fails is turned into generic
+// maps, to find out the reasons.
+package trackingplan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
+)
+
+// Policy is what becomes of an event that breaks its schema: the repairs to
+// try, and what to do where they do not help.
+type Policy struct {
+	// Coerce turns a value of the wrong type into the right one where nothing
+	// is lost by it: "12.50" to 12.50, "true" to true, 17 to "17".
+	Coerce bool
+	// Strip removes the properties that the schema does not allow.
+	Strip bool
+	// Pass lets the event through, marked; otherwise it is rejected.
+	Pass bool
+}
+
+// Unplanned is what becomes of an event whose name the plan does not have.
+type Unplanned int
+
+// The ways to treat unplanned events.
+const (
+	MarkUnplanned Unplanned = iota
+	AllowUnplanned
+	RejectUnplanned
+)
+
+// Plan is a tracking plan, ready to check events. It does not change, and may
+// be used from many goroutines.
+type Plan struct {
+	// Name and Version are what the file says of itself.
+	Name, Version string
+
+	maxDepth     int
+	onViolation  Policy
+	onUnplanned  Unplanned
+	eventVersion []string
+	envelope     []check // of every event
+	events       map[string]*plannedEvent
+	names        []string // of events, sorted
+	scratch      sync.Pool
+}
+
+// plannedEvent is an event the plan has.
+type plannedEvent struct {
+	name        string
+	onViolation Policy
+	// checks are those of events that state no version. For such an event
+	// that has versions only, they are those of the default version.
+	checks   []check
+	versions map[string][]check
+}
+
+// check applies one schema to the whole event, or to a member of it.
+type check struct {
+	member string // "" for the event itself
+	schema *program
+}
+
+// Load reads the plan at path, and the schema files in its folder that it
+// refers to. The error is a *LintError where the plan is wrong.
+func Load(path string) (*Plan, error) {
+	plan, _, lints := load(path)
+	if err := lintError(lints); err != nil {
+		return nil, err
+	}
+	return plan, nil
+}
+
+// EventNames returns the names of the planned events, sorted.
+func (p *Plan) EventNames() []string { return slices.Clone(p.names) }
+
+// HasEvent tells whether the plan has an event of this name.
+func (p *Plan) HasEvent(name string) bool { return p.events[name] != nil }
+
+// SetMaxDepth bounds how deep an event may be nested. It must be called before
+// the plan is used.
+func (p *Plan) SetMaxDepth(depth int) { p.maxDepth = min(max(depth, 1), MaxMaxDepth) }
+
+const (
+	keySchema       = "$schema"
+	keyName         = "name"
+	keyVersion      = "version"
+	keyDescription  = "description"
+	keyOnViolation  = "on_violation"
+	keyOnUnplanned  = "on_unplanned"
+	keyEventVersion = "event_version"
+	keyFormats      = "formats"
+	keySchemaURLs   = "schema_urls"
+	keyDefs         = "$defs"
+	keyDefinitions  = "definitions"
+	keyEnvelope     = "envelope"
+	keyEvents       = "events"
+
+	keyProperties     = "properties"
+	keyTraits         = "traits"
+	keyVersions       = "versions"
+	keyDefaultVersion = "default_version"
+)
+
+var (
+	planKeys = []string{
+		keySchema, keyName, keyVersion, keyDescription, keyOnViolation, keyOnUnplanned, keyEventVersion,
+		keyFormats, keySchemaURLs, keyDefs, keyDefinitions, keyEnvelope, keyEvents,
+	}
+	eventKeys = []string{
+		keyDescription, keyOnViolation, keyEnvelope, keyProperties, keyTraits, keyVersions, keyDefaultVersion,
+	}
+	versionKeys = []string{keyDescription, keyEnvelope, keyProperties, keyTraits}
+)
+
+// defaultEventVersion is where Segment's SDKs put the version of an event.
+var defaultEventVersion = []string{"context", "protocols", "event_version"}
+
+// definition collects what is wrong while a plan is read, so that all of it
+// can be told at once.
+type definition struct {
+	doc   *document
+	plan  *Plan
+	lints []Lint
+}
+
+func (d *definition) errorf(pointer, format string, args ...any) {
+	d.lints = append(d.lints, d.doc.lint(d.doc.line(pointer), format, args...))
+}
+
+func (d *definition) keyErrorf(pointer, format string, args ...any) {
+	d.lints = append(d.lints, d.doc.lint(d.doc.keyLine(pointer), format, args...))
+}
+
+// load reads a plan. The sources are every file that was looked at, whether it
+// could be read or not; the plan is nil if it cannot be used.
+func load(path string) (*Plan, sources, []Lint) {
+	files := sources{}
+	data, err := files.read(path)
+	if err != nil {
+		message := err.Error()
+		if errors.Is(err, fs.ErrNotExist) {
+			message = "there is no such file; write the path of the plan, relative to the folder that connect-personalize runs in"
+		}
+		return nil, files, []Lint{{File: path, Line: 1, Message: message}}
+	}
+	plan, lints := build(path, data, files)
+	return plan, files, lints
+}
+
+// build makes a plan of the text that stands at path.
+func build(path string, data []byte, files sources) (*Plan, []Lint) {
+	doc, lints := readDocument(path, data)
+	if len(lints) > 0 {
+		return nil, sortLints(lints)
+	}
+	d := &definition{doc: doc, plan: &Plan{maxDepth: DefaultMaxDepth, events: map[string]*plannedEvent{}}}
+	d.read(files)
+	lints = sortLints(d.lints)
+	if lintError(lints) != nil {
+		return nil, lints
+	}
+	return d.plan, lints
+}
+
+func (d *definition) read(files sources) {
+	root, ok := d.doc.value.(map[string]any)
+	if !ok {
+		d.errorf("", "a tracking plan is a mapping; begin with \"name: shop\"")
+		return
+	}
+	p := d.plan
+	d.unknownKeys(root, "", "a tracking plan", planKeys)
+	p.Name = d.text(root, "", keyName, true)
+	p.Version = d.text(root, "", keyVersion, true)
+	d.text(root, "", keyDescription, false)
+	p.onViolation = d.policy(root, "", Policy{})
+	p.onUnplanned = d.unplanned(root)
+	p.eventVersion = d.versionPath(root)
+
+	c := newCompiler(d, files, root)
+	if c == nil {
+		return
+	}
+	c.lintShared(root)
+	if _, ok := root[keyEnvelope]; ok {
+		p.envelope = c.checks(root, "", keyEnvelope)
+	}
+	events, ok := root[keyEvents].(map[string]any)
+	if !ok || len(events) == 0 {
+		d.errorf("/"+keyEvents, "a plan needs events; write \"events:\" with the name of each event under it")
+		return
+	}
+	for name := range events {
+		p.names = append(p.names, name)
+	}
+	slices.Sort(p.names)
+	d.similarNames()
+	for _, name := range p.names {
+		d.event(c, name, events[name])
+	}
+	c.finish()
+}
+
+// similarNames finds names that differ in case or white-space only: producers
+// mix such up, and then half of the events are unplanned.
+func (d *definition) similarNames() {
+	first := map[string]string{}
+	for _, name := range d.plan.names {
+		folded := strings.ToLower(strings.Join(strings.Fields(name), " "))
+		at := "/" + keyEvents + "/" + escapePointer(name)
+		if name == "" || name != strings.TrimSpace(name) {
+			d.keyErrorf(at, "event %q: a name may neither be empty nor begin or end with a space", name)
+		}
+		if other, ok := first[folded]; ok {
+			d.keyErrorf(at, "event %q differs from %q on line %d by case or spaces only; keep one of them",
+				name, other, d.doc.keyLine("/"+keyEvents+"/"+escapePointer(other)))
+			continue
+		}
+		first[folded] = name
+	}
+}
+
+// sections are the members of an event that its schemas may be about, by the
+// name of the event where Segment's spec settles it.
+func sections(event string) (has, hasNot string) {
+	switch event {
+	case "identify", "group":
+		return keyTraits, keyProperties
+	}
+	return keyProperties, keyTraits
+}
+
+func (d *definition) event(c *compiler, name string, v any) {
+	at := "/" + keyEvents + "/" + escapePointer(name)
+	e := &plannedEvent{name: name, onViolation: d.plan.onViolation}
+	d.plan.events[name] = e
+	if v == nil {
+		return // planned, with nothing asked of it
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		d.errorf(at, "event %q: must be a mapping with a schema under properties, traits or envelope", name)
+		return
+	}
+	what := fmt.Sprintf("event %q", name)
+	d.unknownKeys(m, at, what, eventKeys)
+	d.text(m, at, keyDescription, false)
+	e.onViolation = d.policy(m, at, d.plan.onViolation)
+	d.wrongSection(m, at, name)
+	e.checks = c.checks(m, at, keyEnvelope, keyProperties, keyTraits)
+
+	versions, given := m[keyVersions].(map[string]any)
+	if _, ok := m[keyVersions]; ok && (!given || len(versions) == 0) {
+		d.errorf(at+"/"+keyVersions, "event %q: versions must map a version, such as \"2\", to its schemas", name)
+		return
+	}
+	if given {
+		e.versions = make(map[string][]check, len(versions))
+	}
+	for _, version := range sortedKeys(versions) {
+		vAt := at + "/" + keyVersions + "/" + escapePointer(version)
+		vm, ok := versions[version].(map[string]any)
+		if !ok {
+			d.errorf(vAt, "event %q, version %q: must be a mapping with a schema under properties, traits or envelope", name, version)
+			continue
+		}
+		d.unknownKeys(vm, vAt, fmt.Sprintf("event %q, version %q", name, version), versionKeys)
+		d.text(vm, vAt, keyDescription, false)
+		d.wrongSection(vm, vAt, name)
+		e.versions[version] = c.checks(vm, vAt, keyEnvelope, keyProperties, keyTraits)
+	}
+
+	fallback := d.text(m, at, keyDefaultVersion, false)
+	own := m[keyEnvelope] != nil || m[keyProperties] != nil || m[keyTraits] != nil
+	switch {
+	case fallback != "" && own:
+		d.errorf(at+"/"+keyDefaultVersion, "event %q: has schemas of its own for events that state no version; remove default_version, or move the schemas under versions", name)
+	case fallback != "" && versions[fallback] == nil:
+		d.errorf(at+"/"+keyDefaultVersion, "event %q: default_version is not one of its versions; write one of %s", name, strings.Join(sortedKeys(versions), ", "))
+	case fallback != "":
+		e.checks = e.versions[fallback]
+	case !own && len(versions) == 1:
+		e.checks = e.versions[sortedKeys(versions)[0]]
+	case !own && len(versions) > 1:
+		d.keyErrorf(at+"/"+keyVersions, "event %q: has several versions; say which one events without a version are by \"default_version: %s\"", name, sortedKeys(versions)[0])
+	}
+}
+
+func (d *definition) wrongSection(m map[string]any, at, event string) {
+	has, hasNot := sections(event)
+	if _, ok := m[hasNot]; !ok {
+		return
+	}
+	d.keyErrorf(at+"/"+hasNot, "event %q: this event has no %s; write the schema under %s, or under envelope if it is about the whole event", event, hasNot, has)
+}
+
+func (d *definition) unknownKeys(m map[string]any, at, what string, known []string) {
+	for _, key := range sortedKeys(m) {
+		if slices.Contains(known, key) {
+			continue
+		}
+		hint := spelling.Hint(key, known)
+		if hint == "" {
+			hint = "; write one of " + strings.Join(known, ", ")
+		}
+		d.keyErrorf(at+"/"+escapePointer(key), "%s has no %q%s", what, key, hint)
+	}
+}
+
+// text returns a member that is text or a number written as text, such as a
+// version.
+func (d *definition) text(m map[string]any, at, key string, required bool) string {
+	v, ok := m[key]
+	if !ok {
+		if required {
+			d.errorf(at, "a tracking plan needs a %s; write \"%s: %s\"", key, key, map[string]string{keyName: "shop", keyVersion: "1.0.0"}[key])
+		}
+		return ""
+	}
+	switch v := v.(type) {
+	case string:
+		if v != "" || !required {
+			return v
+		}
+	case fmt.Stringer: // json.Number
+		return v.String()
+	}
+	d.errorf(at+"/"+key, "%s must be text", key)
+	return ""
+}
+
+func (d *definition) policy(m map[string]any, at string, inherited Policy) Policy {
+	v, ok := m[keyOnViolation]
+	if !ok {
+		return inherited
+	}
+	at += "/" + keyOnViolation
+	steps, ok := v.([]any)
+	if !ok {
+		steps = []any{v}
+	}
+	var p Policy
+	ended := false
+	for i, step := range steps {
+		if ended {
+			d.errorf(at, "on_violation: nothing can come after %v; write repairs first, such as [coerce, strip, pass]", steps[i-1])
+			return inherited
+		}
+		switch step {
+		case "dead_letter":
+			ended = true
+		case "pass":
+			p.Pass, ended = true, true
+		case "coerce":
+			p.Coerce = true
+		case "strip":
+			p.Strip = true
+		default:
+			hint := "; write dead_letter, pass, or the repairs coerce and strip with one of these after them, such as [coerce, pass]"
+			if s, ok := step.(string); ok {
+				hint = cmp.Or(spelling.Hint(s, []string{"dead_letter", "pass", "coerce", "strip"}), hint)
+			}
+			d.errorf(at, "on_violation: %v is not a policy%s", step, hint)
+			return inherited
+		}
+	}
+	if len(steps) == 0 {
+		d.errorf(at, "on_violation: is empty; write dead_letter, pass, coerce or strip")
+	}
+	return p
+}
+
+func (d *definition) unplanned(m map[string]any) Unplanned {
+	at := "/" + keyOnUnplanned
+	switch v := m[keyOnUnplanned]; v {
+	case "allow":
+		return AllowUnplanned
+	case "dead_letter":
+		return RejectUnplanned
+	case "mark":
+	case nil:
+		if _, ok := m[keyOnUnplanned]; ok {
+			d.errorf(at, "on_unplanned: is empty; write allow, mark or dead_letter")
+		}
+	default:
+		s, _ := v.(string)
+		hint := spelling.Hint(s, []string{"allow", "mark", "dead_letter"})
+		if hint == "" {
+			hint = "; write allow, mark or dead_letter"
+		}
+		d.errorf(at, "on_unplanned: %v is not a policy%s", v, hint)
+	}
+	return MarkUnplanned
+}
+
+func (d *definition) versionPath(m map[string]any) []string {
+	if _, ok := m[keyEventVersion]; !ok {
+		return defaultEventVersion
+	}
+	path := strings.Split(d.text(m, "", keyEventVersion, false), ".")
+	if slices.Contains(path, "") {
+		d.errorf("/"+keyEventVersion, "event_version must be the path of the version in an event, keys joined by dots, such as context.protocols.event_version")
+		return defaultEventVersion
+	}
+	return path
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// sources are the files a plan was read from, each with what it held, nil if
+// it could not be read.
+type sources map[string][]byte
+
+func (s sources) read(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		data = nil
+	}
+	s[filepath.Clean(path)] = data
+	return data, err
+}
+
+// current reads the same files again.
+func (s sources) current() sources {
+	now := sources{}
+	for path := range s {
+		_, _ = now.read(path)
+	}
+	return now
+}
+
+func (s sources) equal(o sources) bool {
+	if len(s) != len(o) {
+		return false
+	}
+	for path, data := range s {
+		other, ok := o[path]
+		if !ok || string(other) != string(data) || (other == nil) != (data == nil) {
+			return false
+		}
+	}
+	return true
+}

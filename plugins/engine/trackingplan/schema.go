@@ -1,0 +1,493 @@
+package trackingplan
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
+)
+
+// compiler turns the schemas of a plan into programs. It is the library's
+// loader of the files that schemas refer to, and puts its errors on the lines
+// that they are about.
+type compiler struct {
+	d     *definition
+	files sources
+	lib   *jsonschema.Compiler
+	base  string // URL of the plan
+	dir   string // the folder that every schema must be in
+	docs  map[string]*document
+	urls  map[string]string // folder by URL prefix
+}
+
+func newCompiler(d *definition, files sources, root map[string]any) *compiler {
+	abs, err := filepath.Abs(d.doc.path)
+	if err != nil {
+		d.errorf("", "%s", err)
+		return nil
+	}
+	c := &compiler{
+		d: d, files: files, lib: jsonschema.NewCompiler(),
+		base: fileURL(abs), dir: filepath.Dir(abs),
+		docs: map[string]*document{}, urls: map[string]string{},
+	}
+	c.docs[c.base] = d.doc
+	c.lib.UseLoader(c)
+	c.lib.RegisterFormat(strictEmail)
+	c.lib.DefaultDraft(c.draft(root))
+	switch v, ok := root[keyFormats]; {
+	case !ok || v == "assert":
+		c.lib.AssertFormat()
+	case v != "annotate":
+		d.errorf("/"+keyFormats, "formats: write assert, so that a format such as email is checked, or annotate, so that it is only a note")
+	}
+	c.schemaURLs(root)
+	if err := c.lib.AddResource(c.base, root); err != nil {
+		d.errorf("", "%s", err)
+		return nil
+	}
+	return c
+}
+
+func (c *compiler) draft(root map[string]any) *jsonschema.Draft {
+	v, ok := root[keySchema]
+	if !ok {
+		return jsonschema.Draft2020
+	}
+	s, _ := v.(string)
+	switch strings.TrimSuffix(s, "#") {
+	case "https://json-schema.org/draft/2020-12/schema":
+		return jsonschema.Draft2020
+	case "http://json-schema.org/draft-07/schema":
+		return jsonschema.Draft7
+	}
+	c.d.errorf("/"+keySchema, "$schema: write https://json-schema.org/draft/2020-12/schema or http://json-schema.org/draft-07/schema")
+	return jsonschema.Draft2020
+}
+
+func (c *compiler) schemaURLs(root map[string]any) {
+	v, ok := root[keySchemaURLs]
+	if !ok {
+		return
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		c.d.errorf("/"+keySchemaURLs, "schema_urls must map the beginning of a URL to a folder, such as \"https://example.com/schemas/: schemas\"")
+		return
+	}
+	for _, prefix := range sortedKeys(m) {
+		at := "/" + keySchemaURLs + "/" + escapePointer(prefix)
+		folder, ok := m[prefix].(string)
+		switch {
+		case !ok || !filepath.IsLocal(filepath.FromSlash(folder)):
+			c.d.errorf(at, "schema_urls: write a folder inside the plan's own, such as schemas")
+		case !strings.HasPrefix(prefix, "http://") && !strings.HasPrefix(prefix, "https://"):
+			c.d.keyErrorf(at, "schema_urls: write the beginning of an http or https URL, such as https://example.com/schemas/")
+		default:
+			c.urls[prefix] = filepath.Join(c.dir, filepath.FromSlash(folder))
+		}
+	}
+}
+
+func fileURL(path string) string {
+	path = filepath.ToSlash(path)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	return (&url.URL{Scheme: "file", Path: path}).String()
+}
+
+// errReported marks a file whose faults are lints already.
+var errReported = errors.New("the schema file is wrong")
+
+// Load reads a schema file for the library.
+func (c *compiler) Load(schemaURL string) (any, error) {
+	path, err := c.schemaPath(schemaURL)
+	if err != nil {
+		return nil, err
+	}
+	data, err := c.files.read(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("there is no file %s", c.relative(path))
+		}
+		return nil, err
+	}
+	doc, lints := readDocument(c.display(path), data)
+	if len(lints) > 0 {
+		c.d.lints = append(c.d.lints, lints...)
+		return nil, errReported
+	}
+	c.docs[schemaURL] = doc
+	return doc.value, nil
+}
+
+func (c *compiler) schemaPath(schemaURL string) (string, error) {
+	u, err := url.Parse(schemaURL)
+	if err != nil {
+		return "", err
+	}
+	if u.Scheme == "file" {
+		path := filepath.FromSlash(u.Path)
+		if rel, err := filepath.Rel(c.dir, path); err != nil || !filepath.IsLocal(rel) {
+			return "", errors.New("a schema must be in the plan's folder or below it; copy the file there")
+		}
+		return path, nil
+	}
+	best := ""
+	for prefix := range c.urls {
+		if strings.HasPrefix(schemaURL, prefix) && len(prefix) > len(best) {
+			best = prefix
+		}
+	}
+	rest := strings.TrimPrefix(schemaURL[len(best):], "/")
+	if best == "" || !filepath.IsLocal(filepath.FromSlash(rest)) {
+		return "", errors.New("schemas are not fetched from the network; copy the file into the plan's folder, and name the folder under schema_urls")
+	}
+	return filepath.Join(c.urls[best], filepath.FromSlash(rest)), nil
+}
+
+func (c *compiler) relative(path string) string {
+	if rel, err := filepath.Rel(c.dir, path); err == nil {
+		return filepath.ToSlash(rel)
+	}
+	return path
+}
+
+// display names a schema file the way the plan's path was given.
+func (c *compiler) display(path string) string {
+	return filepath.Join(filepath.Dir(c.d.doc.path), filepath.FromSlash(c.relative(path)))
+}
+
+// checks compiles those of the sections that m has.
+func (c *compiler) checks(m map[string]any, at string, sections ...string) []check {
+	var checks []check
+	for _, section := range sections {
+		if _, ok := m[section]; !ok {
+			continue
+		}
+		pointer := at + "/" + section
+		c.d.lintSchema(c.d.doc, m[section], pointer)
+		schema, err := c.compile(pointer)
+		if err != nil {
+			c.report(err, pointer)
+			continue
+		}
+		member := section
+		if section == keyEnvelope {
+			member = ""
+		}
+		checks = append(checks, check{member, schema})
+	}
+	return checks
+}
+
+// compile compiles the schema at a pointer into the plan. A plan is read again
+// while events flow, so that not even one that the library cannot cope with
+// may bring the process down.
+func (c *compiler) compile(pointer string) (p *program, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p, err = nil, fmt.Errorf("the schema cannot be compiled: %v", r)
+		}
+	}()
+	schema, err := c.lib.Compile(c.base + "#" + fragment(pointer))
+	if err != nil {
+		return nil, err
+	}
+	return newProgram(schema), nil
+}
+
+// lintShared looks for misspelt keywords in the shared definitions.
+func (c *compiler) lintShared(root map[string]any) {
+	for _, key := range []string{keyDefs, keyDefinitions} {
+		defs, _ := root[key].(map[string]any)
+		for _, name := range sortedKeys(defs) {
+			c.d.lintSchema(c.d.doc, defs[name], "/"+key+"/"+escapePointer(name))
+		}
+	}
+}
+
+// finish looks for misspelt keywords in the schema files.
+func (c *compiler) finish() {
+	for u, doc := range c.docs {
+		if u != c.base {
+			c.d.lintSchema(doc, doc.value, "")
+		}
+	}
+}
+
+func fragment(pointer string) string { return (&url.URL{Fragment: pointer}).EscapedFragment() }
+
+// place is a part of one of the plan's files.
+type place struct {
+	doc     *document
+	pointer string
+}
+
+// locate finds what the library calls by URL and JSON pointer.
+func (c *compiler) locate(location string) (place, bool) {
+	u, frag, _ := strings.Cut(location, "#")
+	doc, ok := c.docs[u]
+	if pointer, err := url.PathUnescape(frag); err == nil {
+		return place{doc, pointer}, ok
+	}
+	return place{doc, ""}, ok
+}
+
+// about names the event that a part of the plan belongs to.
+func about(doc *document, pointer string) string {
+	tokens := strings.Split(pointer, "/")
+	if _, isPlan := lookup(doc.value, "/"+keyEvents).(map[string]any); !isPlan || len(tokens) < 3 || tokens[1] != keyEvents {
+		return ""
+	}
+	return fmt.Sprintf("event %q: ", unescapePointer(tokens[2]))
+}
+
+// report puts an error of the library on the line that it is about.
+func (c *compiler) report(err error, pointer string) {
+	here := place{c.d.doc, pointer}
+	lint := func(at place, format string, args ...any) {
+		l := at.doc.lint(at.doc.line(at.pointer), format, args...)
+		l.Message = about(at.doc, at.pointer) + l.Message
+		c.d.lints = append(c.d.lints, l)
+	}
+	var (
+		invalid *jsonschema.SchemaValidationError
+		regex   *jsonschema.InvalidRegexError
+		missing *jsonschema.JSONPointerNotFoundError
+		anchor  *jsonschema.AnchorNotFoundError
+		load    *jsonschema.LoadURLError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		at, ok := c.locate(invalid.URL)
+		if !ok {
+			at = here
+		}
+		verr, ok := invalid.Err.(*jsonschema.ValidationError)
+		if !ok {
+			lint(at, "is not a valid schema: %s", invalid.Err)
+			return
+		}
+		for _, leaf := range schemaFaults(verr) {
+			lint(place{at.doc, at.pointer + leaf.Pointer}, "%s", leaf.Message)
+		}
+	case errors.As(err, &regex):
+		at, ok := c.locate(regex.URL)
+		if !ok {
+			at = here
+		}
+		lint(at, "pattern %q cannot be used: %s; write it in RE2 syntax, which has no look-around and no back-references", regex.Regex, strings.TrimPrefix(regex.Err.Error(), "error parsing regexp: "))
+	case errors.As(err, &load):
+		if errors.Is(load.Err, errReported) {
+			return
+		}
+		for _, at := range c.references(here, func(u, _ string) bool { return u == load.URL }) {
+			lint(at, "$ref: %s", load.Err)
+		}
+	case errors.As(err, &missing):
+		for _, at := range c.references(here, func(u, frag string) bool { return u+"#"+frag == decoded(missing.URL) }) {
+			lint(at, "$ref: there is nothing at %s%s", c.shortened(missing.URL), c.sibling(missing.URL))
+		}
+	case errors.As(err, &anchor):
+		for _, at := range c.references(here, func(u, frag string) bool { return u+"#"+frag == decoded(anchor.Reference) }) {
+			lint(at, "$ref: there is no $anchor %s", c.shortened(anchor.Reference))
+		}
+	default:
+		lint(here, "%s", err)
+	}
+}
+
+func decoded(u string) string {
+	base, frag, _ := strings.Cut(u, "#")
+	if d, err := url.PathUnescape(frag); err == nil {
+		frag = d
+	}
+	return base + "#" + frag
+}
+
+// shortened is a reference as an author would write it in the plan.
+func (c *compiler) shortened(u string) string {
+	u = decoded(u)
+	if rest, ok := strings.CutPrefix(u, c.base); ok {
+		return rest
+	}
+	return strings.TrimPrefix(u, fileURL(c.dir)+"/")
+}
+
+// sibling suggests what a reference that leads nowhere may have meant.
+func (c *compiler) sibling(location string) string {
+	at, ok := c.locate(location)
+	slash := strings.LastIndexByte(at.pointer, '/')
+	if !ok || slash < 0 {
+		return ""
+	}
+	v := at.doc.value
+	for _, token := range strings.Split(at.pointer[:slash], "/")[1:] {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return ""
+		}
+		v = m[unescapePointer(token)]
+	}
+	m, _ := v.(map[string]any)
+	return spelling.Hint(unescapePointer(at.pointer[slash+1:]), sortedKeys(m))
+}
+
+func unescapePointer(token string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(token, "~1", "/"), "~0", "~")
+}
+
+// references finds the $refs that lead to where leads says, or fallback if
+// there is none to be seen.
+func (c *compiler) references(fallback place, leads func(u, frag string) bool) []place {
+	var found []place
+	for docURL, doc := range c.docs {
+		base, err := url.Parse(docURL)
+		if err != nil {
+			continue
+		}
+		for pointer := range doc.keys {
+			if !strings.HasSuffix(pointer, "/$ref") {
+				continue
+			}
+			ref, ok := lookup(doc.value, pointer).(string)
+			if !ok {
+				continue
+			}
+			u, err := base.Parse(ref)
+			if err != nil {
+				continue
+			}
+			frag := u.Fragment
+			u.Fragment, u.RawFragment = "", ""
+			if leads(u.String(), frag) {
+				found = append(found, place{doc, pointer})
+			}
+		}
+	}
+	if found == nil {
+		return []place{fallback}
+	}
+	return found
+}
+
+func lookup(v any, pointer string) any {
+	for _, token := range strings.Split(pointer, "/")[1:] {
+		switch t := v.(type) {
+		case map[string]any:
+			v = t[unescapePointer(token)]
+		case []any:
+			i := 0
+			if _, err := fmt.Sscan(token, &i); err != nil || i < 0 || i >= len(t) {
+				return nil
+			}
+			v = t[i]
+		default:
+			return nil
+		}
+	}
+	return v
+}
+
+var typeNames = []string{"string", "number", "integer", "boolean", "object", "array", "null"}
+
+// schemaFaults says what is wrong with a schema, by JSON pointer.
+func schemaFaults(err *jsonschema.ValidationError) []Violation {
+	var faults []Violation
+	for _, leaf := range leaves(err, nil) {
+		if k, ok := leaf.ErrorKind.(*kind.AnyOf); ok && len(leaf.InstanceLocation) > 0 && leaf.InstanceLocation[len(leaf.InstanceLocation)-1] == "type" {
+			faults = append(faults, Violation{pointerOf(leaf.InstanceLocation), rule(leaf, k), "type must be one of " + strings.Join(typeNames, ", ") + ", or a list of these"})
+			continue
+		}
+		v := violation(leaf)
+		if k, ok := leaf.ErrorKind.(*kind.Format); ok && k.Want == "regex" {
+			v.Message = "cannot be used: " + strings.TrimPrefix(k.Err.Error(), "error parsing regexp: ") + "; write it in RE2 syntax, which has no look-around and no back-references"
+		}
+		if n := len(leaf.InstanceLocation); n > 0 {
+			v.Message = leaf.InstanceLocation[n-1] + " " + v.Message
+		}
+		faults = append(faults, v)
+	}
+	return faults
+}
+
+// The keywords of JSON Schema, by what their value is.
+var (
+	schemaKeywords = []string{
+		"additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not",
+		"propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
+	}
+	schemaListKeywords = []string{"allOf", "anyOf", "items", "oneOf", "prefixItems"}
+	schemaMapKeywords  = []string{"$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"}
+	otherKeywords      = []string{
+		"$anchor", "$comment", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef", "$ref", "$schema",
+		"$vocabulary", "const", "contentEncoding", "contentMediaType", "default", "dependentRequired", "deprecated",
+		"description", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format", "maxContains", "maxItems",
+		"maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength", "minProperties", "minimum",
+		"multipleOf", "pattern", "readOnly", "required", "title", "type", "uniqueItems", "writeOnly",
+	}
+	allKeywords = slices.Concat(schemaKeywords, schemaListKeywords, schemaMapKeywords, otherKeywords)
+)
+
+// lintSchema advises of keywords and required properties that look misspelt.
+// JSON Schema ignores a keyword it does not know, so that nothing else would.
+func (d *definition) lintSchema(doc *document, v any, at string) {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return
+	}
+	advise := func(pointer, format string, args ...any) {
+		lint := doc.lint(doc.keyLine(pointer), format, args...)
+		lint.Message = about(doc, pointer) + lint.Message
+		lint.Advice = true
+		d.lints = append(d.lints, lint)
+	}
+	if _, ok := m[keySchema]; ok && doc == d.doc && m["$id"] == nil {
+		lint := doc.lint(doc.keyLine(at+"/"+keySchema), "%s$schema has no effect here; write it at the top of the plan, or move this schema into a file of its own", about(doc, at))
+		d.lints = append(d.lints, lint)
+	}
+	for key, value := range m {
+		keyAt := at + "/" + escapePointer(key)
+		if !slices.Contains(allKeywords, key) {
+			// OpenAPI's example is no slip of the pen.
+			if n := spelling.Nearest(key, allKeywords); n != "" && key != "example" && !strings.HasPrefix(key, "x-") {
+				advise(keyAt, "%q is no keyword of JSON Schema and has no effect; did you mean %q?", key, n)
+			}
+			continue
+		}
+		if slices.Contains(schemaKeywords, key) {
+			d.lintSchema(doc, value, keyAt)
+		}
+		if list, ok := value.([]any); ok && slices.Contains(schemaListKeywords, key) {
+			for i, item := range list {
+				d.lintSchema(doc, item, fmt.Sprintf("%s/%d", keyAt, i))
+			}
+		}
+		if members, ok := value.(map[string]any); ok && slices.Contains(schemaMapKeywords, key) {
+			for name, member := range members {
+				d.lintSchema(doc, member, keyAt+"/"+escapePointer(name))
+			}
+		}
+	}
+	properties, _ := m["properties"].(map[string]any)
+	required, _ := m["required"].([]any)
+	for i, r := range required {
+		name, _ := r.(string)
+		if _, ok := properties[name]; ok || len(properties) == 0 {
+			continue
+		}
+		if n := spelling.Nearest(name, sortedKeys(properties)); n != "" {
+			advise(fmt.Sprintf("%s/required/%d", at, i), "%q is required but not among the properties; did you mean %q?", name, n)
+		}
+	}
+}
