@@ -5,6 +5,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
+	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
@@ -103,7 +104,7 @@ func lintModel(path string) ([]lint.Lint, error) {
 }
 
 func lintBlock(path string) ([]lint.Lint, error) {
-	_, problems, err := content.Load(path, profiles.ContentNames)
+	_, problems, err := content.Load(path, contentblocks.ContentNames)
 	lints := make([]lint.Lint, len(problems))
 	for i, p := range problems {
 		lints[i] = lint.Lint{

@@ -11,6 +11,7 @@ import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/fitmodel"
 	_ "github.com/connect-personalize/connect-personalize/plugins/kafkatopic"
 	_ "github.com/connect-personalize/connect-personalize/plugins/profileapi"
+	_ "github.com/connect-personalize/connect-personalize/plugins/profileapioutput"
 	_ "github.com/connect-personalize/connect-personalize/plugins/profilechanges"
 	_ "github.com/connect-personalize/connect-personalize/plugins/profiles"
 	_ "github.com/connect-personalize/connect-personalize/plugins/syntheticshop"

@@ -10,7 +10,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/configfile"
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
@@ -147,14 +147,14 @@ func SuiteFields() []*service.ConfigField {
 }
 
 // suiteFile says what a suite file is made of.
-var suiteFile = configfile.New("suite", SuiteFields)
+var suiteFile = configspec.New("suite", SuiteFields)
 
 // ReadSuite reads a suite file. Its error lists everything that is wrong, each
 // as file:line: message.
 func ReadSuite(path string) (*expectations.Suite, error) {
 	suite, lints, err := readSuite(path)
 	if err == nil {
-		err = configfile.Error(path, lints)
+		err = configspec.Error(path, lints)
 	}
 	if err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func readSuite(path string) (*expectations.Suite, []service.Lint, error) {
 	}
 	written := file.Items(fieldExpectations)
 	suite, err := parseSuite(file.Conf, written)
-	return suite, configfile.Lints(err, func(err error) int {
+	return suite, configspec.Lints(err, func(err error) int {
 		var spec *expectations.SpecError
 		if errors.As(err, &spec) {
 			return written[spec.Expectation].Line
@@ -307,12 +307,12 @@ func parseArguments(s *expectations.Spec, conf *service.ParsedConfig, args *yaml
 		}
 	}
 	if conf.Contains(fieldRanges) {
-		if err := parseRanges(s, conf.Namespace(fieldRanges), configfile.Member(args, fieldRanges)); err != nil {
+		if err := parseRanges(s, conf.Namespace(fieldRanges), configspec.Member(args, fieldRanges)); err != nil {
 			return err
 		}
 	}
 	if conf.Contains(fieldPartition) {
-		return parsePartition(s, conf, configfile.Member(args, fieldPartition))
+		return parsePartition(s, conf, configspec.Member(args, fieldPartition))
 	}
 	return nil
 }
@@ -322,7 +322,7 @@ func parseRanges(s *expectations.Spec, conf *service.ParsedConfig, args *yaml.No
 		return err
 	}
 	var ranges [][]*float64
-	if node := configfile.Member(args, fieldValueRanges); node == nil || node.Decode(&ranges) != nil {
+	if node := configspec.Member(args, fieldValueRanges); node == nil || node.Decode(&ranges) != nil {
 		return errors.New("value_ranges must be a list of pairs of numbers, such as [[10, 40], [null, 200]]")
 	}
 	for _, r := range ranges {
@@ -355,7 +355,7 @@ func parsePartition(s *expectations.Spec, conf *service.ParsedConfig, args *yaml
 // scalars reads a list of values whose types matter: a parsed config makes
 // texts of all of them.
 func scalars(args *yaml.Node, key string) ([]any, error) {
-	node := configfile.Member(args, key)
+	node := configspec.Member(args, key)
 	if node == nil {
 		return nil, nil
 	}

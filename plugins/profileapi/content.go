@@ -11,91 +11,14 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
-
-// blocks are the content blocks an API serves.
-type blocks struct {
-	folder *content.Folder
-	log    *service.Logger
-
-	rendered *service.MetricCounter
-	latency  *service.MetricTimer
-
-	// said holds the blocks whose failure the log has told since they were
-	// last read.
-	mu   sync.Mutex
-	said map[string]bool
-}
-
-// contentInterval is how often the folder is looked at.
-const contentInterval = 2 * time.Second
-
-// openBlocks reads the folder of blocks for what r serves.
-func openBlocks(path string, r any, res *service.Resources) (*blocks, error) {
-	b := &blocks{
-		log:      res.Logger(),
-		said:     map[string]bool{},
-		rendered: res.Metrics().NewCounter("content_blocks", "block", "outcome"),
-		latency:  res.Metrics().NewTimer("content_block_latency_ns", "block"),
-	}
-	var names content.Names
-	// What is served decides what there is, not the definition a block names.
-	if defined, ok := r.(interface{ Definition() *record.Definition }); ok {
-		names = profiles.NamesOf(defined.Definition())
-	}
-	var err error
-	b.folder, err = content.Open(path, func(string) (content.Names, error) { return names, nil })
-	return b, err
-}
-
-// follow keeps the blocks as their files are.
-func (b *blocks) follow(ctx context.Context) {
-	b.folder.Follow(ctx, contentInterval, func(err error) {
-		if err != nil {
-			b.log.Errorf("The content blocks have changed and are not correct; the last good ones stay: %v", err)
-			return
-		}
-		b.mu.Lock()
-		b.said = map[string]bool{}
-		b.mu.Unlock()
-		b.log.Info("The content blocks have changed and were read anew.")
-	})
-}
-
-// render gives a block's content, counts it, and says once in the log that a
-// block fails. Neither has anything of the profile.
-func (b *blocks) render(block *content.Block, p *content.Profile) content.Result {
-	began := time.Now()
-	result := block.Render(p)
-	b.latency.Timing(int64(time.Since(began)), block.Name)
-	outcome := "rendered"
-	switch result.Fallback {
-	case "":
-	case content.NoCustomer, content.MissingValue:
-		outcome = "fallback"
-	default:
-		outcome = "failed"
-		b.mu.Lock()
-		said := b.said[block.Name]
-		b.said[block.Name] = true
-		b.mu.Unlock()
-		if !said {
-			b.log.Errorf("The content block %s gives its fallback: line %d: %s. The metric content_blocks tells how often.", block.Name, result.Line, result.Problem)
-		}
-	}
-	b.rendered.Incr(1, block.Name, outcome)
-	return result
-}
 
 var (
 	noContent = problem{status: http.StatusNotFound, code: "no_content",
@@ -110,7 +33,7 @@ func (h *handler) block(name string) (*content.Block, *problem) {
 	if h.content == nil {
 		return nil, &noContent
 	}
-	b, ok := h.content.folder.Block(name)
+	b, ok := h.content.Block(name)
 	if !ok {
 		return nil, &noSuchBlock
 	}
@@ -214,7 +137,7 @@ func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) in
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	rendered := h.content.render(block, p)
+	rendered := h.content.Render(block, p)
 	header := w.Header()
 	header["Cache-Control"] = h.conf.cacheControl
 	sum := xxhash.Sum64(rendered.Content)
@@ -271,7 +194,7 @@ func (h *handler) listContent(w http.ResponseWriter, r *http.Request, _ visit) i
 	list := struct {
 		Blocks []block `json:"blocks"`
 	}{[]block{}}
-	for _, b := range h.content.folder.Blocks() {
+	for _, b := range h.content.All() {
 		item := block{b.Name, b.Type, b.Description, append([]string{}, b.Requires()...), []string{}}
 		for _, s := range b.Samples {
 			item.Samples = append(item.Samples, s.Name)
@@ -442,7 +365,7 @@ func (h *handler) appendContent(dst []byte, block *content.Block, id string, res
 		dst = append(dst, ',')
 		return append(dst, appendProblem(nil, refusal)[1:]...)
 	}
-	rendered := h.content.render(block, p)
+	rendered := h.content.Render(block, p)
 	dst = features.AppendString(append(dst, `,"content":`...), rendered.Content)
 	if rendered.Fallback != "" {
 		dst = features.AppendString(append(dst, `,"fallback":`...), []byte(rendered.Fallback))

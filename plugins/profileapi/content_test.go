@@ -205,7 +205,7 @@ func TestContentNeedsItsScope(t *testing.T) {
 func TestContentIsFollowed(t *testing.T) {
 	dir, yaml := withBlocks(t, map[string]string{"hello": fixed(helloBlock)})
 	s := serve(t, withProfiles("c1"), yaml)
-	folder := s.handler.content.folder
+	folder := s.handler.content
 	check := func(times int) (reloaded bool, err error) {
 		for range times {
 			if reloaded, err = folder.Check(); reloaded {
@@ -227,7 +227,7 @@ func TestContentIsFollowed(t *testing.T) {
 	_, err = check(2)
 	require.ErrorContains(t, err, `hello.yaml:3: there is no filter "upcas"; did you mean "upcase"?`)
 	require.Equal(t, before, body())
-	require.Equal(t, "hello", s.handler.content.folder.Blocks()[0].Name)
+	require.Equal(t, "hello", s.handler.content.All()[0].Name)
 
 	write("type: text\nfallback: x\ntemplate: '{{ traits.plan | upcase }}'\n")
 	reloaded, err = check(2)

@@ -14,7 +14,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"golang.org/x/time/rate"
 
-	"github.com/connect-personalize/connect-personalize/plugins/configfile"
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
@@ -253,7 +253,7 @@ func (c *credentials) join(o *credentials) (*credentials, error) {
 }
 
 // credentialsFile is the kind of file that tokens_file names.
-var credentialsFile = configfile.New("token", credentialFields)
+var credentialsFile = configspec.New("token", credentialFields)
 
 // LintCredentials returns what is wrong with a file of tokens and signing keys.
 func LintCredentials(path string) ([]service.Lint, error) {
@@ -262,7 +262,7 @@ func LintCredentials(path string) ([]service.Lint, error) {
 		return lints, err
 	}
 	_, err = parseCredentials(f.Conf)
-	return configfile.Lints(err, func(error) int { return 1 }), nil
+	return configspec.Lints(err, func(error) int { return 1 }), nil
 }
 
 func readCredentials(path string) (*credentials, error) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
@@ -24,7 +25,7 @@ import (
 type handler struct {
 	conf      *config
 	guard     guard
-	content   *blocks // nil where none are served
+	content   *contentblocks.Blocks // nil where none are served
 	reader    reader
 	coalescer coalescer
 	batches   chan struct{} // one token for each batch read under way

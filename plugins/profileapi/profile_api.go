@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	stdlog "log"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -60,21 +62,14 @@ const (
 	fieldCloseTimeout         = "close"
 )
 
-// Lint rules keep to the functions that the create command has too, of which
-// parse_duration is none. The rule of a list is asked about the list, and then
-// about each item.
-const lintPositive = `root = if this.number().catch(1) < 1 { "must be at least 1" }`
-
-const lintDuration = `root = if !this.string().re_match("^[^-]*[1-9]") { "must be longer than zero, such as 5s" }`
-
 func positiveField(name string, preset int, description string) *service.ConfigField {
 	return service.NewIntField(name).Description(description).Default(preset).
-		Example(2 * preset).Advanced().LintRule(lintPositive)
+		Example(2 * preset).Advanced().LintRule(configspec.LintPositive)
 }
 
 func timeoutField(name, preset, description string) *service.ConfigField {
 	return service.NewDurationField(name).Description(description).Default(preset).
-		Example("30s").Advanced().LintRule(lintDuration)
+		Example("30s").Advanced().LintRule(configspec.LintDuration)
 }
 
 func spec() *service.ConfigSpec {
@@ -229,7 +224,7 @@ root = match {
 				service.NewDurationField(fieldMaxStaleness).
 					Description("How old a record may be that another process has changed in Redis, if Redis does not get to tell. Usually it tells within a millisecond.").
 					Default("1s").Example("100ms").
-					LintRule(lintDuration),
+					LintRule(configspec.LintDuration),
 			).Description("Records of customers kept in memory between reads."),
 			service.NewObjectField(fieldLimits,
 				positiveField(fieldConnections, 4096, "How many connections may be open. When there are as many, one that is idle, or has not come up with a request, is closed for the next; if there is none, one whose request has taken longer than `timeouts.request`."),
@@ -574,7 +569,7 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 	}
 	h := newHandler(conf, r, res)
 	if conf.content != "" {
-		if h.content, err = openBlocks(conf.content, r, res); err != nil {
+		if h.content, err = contentblocks.Open(conf.content, r, res); err != nil {
 			return nil, err
 		}
 	}
@@ -641,7 +636,7 @@ func (in *input) serve(ln net.Listener) {
 			in.followers.Go(func() { in.rotation.follow(ctx) })
 		}
 		if in.handler.content != nil {
-			in.followers.Go(func() { in.handler.content.follow(ctx) })
+			in.followers.Go(func() { in.handler.content.Follow(ctx) })
 		}
 		var cacheBytes func() int64
 		if in.cached != nil {

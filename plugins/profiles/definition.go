@@ -12,7 +12,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/configfile"
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
@@ -245,14 +245,14 @@ func DefinitionFields() []*service.ConfigField {
 }
 
 // definitionFile says what a definition file is made of.
-var definitionFile = configfile.New("definition", DefinitionFields)
+var definitionFile = configspec.New("definition", DefinitionFields)
 
 // ReadDefinition reads a definition file. Its error lists everything that is
 // wrong, each as file:line: message.
 func ReadDefinition(path string) (*Definition, error) {
 	def, lints, err := readDefinition(path)
 	if err == nil {
-		err = configfile.Error(path, lints)
+		err = configspec.Error(path, lints)
 	}
 	if err != nil {
 		return nil, err
@@ -274,7 +274,7 @@ func readDefinition(path string) (*Definition, []service.Lint, error) {
 	}
 	written, writtenTriggers := file.Items(fieldFeatures), file.Items(fieldTriggers)
 	def, err := parseDefinition(file.Conf, written)
-	return def, configfile.Lints(err, func(err error) int {
+	return def, configspec.Lints(err, func(err error) int {
 		var spec *features.SpecError
 		if errors.As(err, &spec) {
 			return written[spec.Feature].Line

@@ -1,4 +1,4 @@
-package push
+package delivery
 
 import (
 	"math/rand/v2"

@@ -1,4 +1,4 @@
-package profileapi
+package profileapioutput
 
 import (
 	"context"
@@ -11,7 +11,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profileapi/push"
+	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/delivery"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -36,7 +37,7 @@ func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, err
 
 // newOutputOf makes an output with r for its profiles, which may be nil.
 func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resources) (*output, error) {
-	o := &output{profiles: r, log: res.Logger(), reading: push.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second}}
+	o := &output{profiles: r, log: res.Logger(), reading: delivery.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second}}
 	if err := o.parse(conf); err != nil {
 		return nil, err
 	}
@@ -68,12 +69,12 @@ func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resou
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	o.transport = transport
-	o.sender = push.New(*pushing, transport)
+	o.sender = delivery.New(*pushing, transport)
 	o.elements = res.Metrics().NewCounter("profile_api_elements", "outcome")
 	if o.content != nil {
 		ctx, stop := context.WithCancel(context.Background())
 		o.stopFollowing = stop
-		o.following.Go(func() { o.content.follow(ctx) })
+		o.following.Go(func() { o.content.Follow(ctx) })
 	}
 	return o, nil
 }
@@ -90,12 +91,12 @@ func (o *output) parseContent(conf *service.ParsedConfig, res *service.Resources
 	if o.blocks, err = conf.FieldInterpolatedStringList(outContent, outBlocks); err != nil {
 		return err
 	}
-	if o.content, err = openBlocks(folder, o.profiles, res); err != nil {
+	if o.content, err = contentblocks.Open(folder, o.profiles, res); err != nil {
 		return err
 	}
 	for _, name := range o.blocks {
 		if text, static := name.Static(); static {
-			if _, ok := o.content.folder.Block(text); !ok && text != "" {
+			if _, ok := o.content.Block(text); !ok && text != "" {
 				return fmt.Errorf("content.blocks: there is no block %q in %s", text, folder)
 			}
 		}
@@ -150,8 +151,8 @@ func (o *output) parse(conf *service.ParsedConfig) error {
 }
 
 // pushConfig reads the fields that say how requests are sent.
-func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) (*push.Config, error) {
-	c := &push.Config{MaxAnswerBytes: 4 << 20, Compose: o.compose}
+func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) (*delivery.Config, error) {
+	c := &delivery.Config{MaxAnswerBytes: 4 << 20, Compose: o.compose}
 	if o.failures != nil {
 		c.Judge = o.judge
 	}
@@ -177,13 +178,13 @@ func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) 
 		errs = append(errs, err)
 		return s
 	}
-	statuses := func(name string) push.Statuses {
+	statuses := func(name string) delivery.Statuses {
 		texts, err := conf.FieldStringList(outStatuses, name)
 		if err != nil {
 			errs = append(errs, err)
-			return push.Statuses{}
+			return delivery.Statuses{}
 		}
-		set, err := push.ParseStatuses(texts)
+		set, err := delivery.ParseStatuses(texts)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s.%s: %w", outStatuses, name, err))
 		}
@@ -193,11 +194,11 @@ func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) 
 	o.single = c.MaxElements == 1
 	c.Timeout, c.GiveUpAfter = duration(outTimeout), duration(outGiveUpAfter)
 	o.giveUpAfter = c.GiveUpAfter
-	c.Retry = push.Backoff{Initial: duration(outRetries, outInitial), Max: duration(outRetries, outMax)}
+	c.Retry = delivery.Backoff{Initial: duration(outRetries, outInitial), Max: duration(outRetries, outMax)}
 	c.MaxRetryAfter, c.ResetHeader = duration(outRetries, outMaxRetryAfter), text(outRetries, outResetHeader)
-	c.Circuit = push.Circuit{
+	c.Circuit = delivery.Circuit{
 		Failures: number(outCircuit, outCircuitFailures),
-		Probe:    push.Backoff{Initial: duration(outCircuit, outCircuitProbe), Max: duration(outCircuit, outCircuitMaxProbe)},
+		Probe:    delivery.Backoff{Initial: duration(outCircuit, outCircuitProbe), Max: duration(outCircuit, outCircuitMaxProbe)},
 		FailFast: text(outCircuit, outCircuitOpen) == circuitGiveUp,
 	}
 	c.Delivered, c.Retried, c.Split = statuses(outDelivered), statuses(outRetried), statuses(outSplit)
@@ -298,7 +299,7 @@ func authorize(conf *service.ParsedConfig) (func(*http.Request, []byte, string, 
 	}, nil
 }
 
-func parseSigner(conf *service.ParsedConfig) (*push.Signer, error) {
+func parseSigner(conf *service.ParsedConfig) (*delivery.Signer, error) {
 	secrets, err := conf.FieldStringList(outSignature, outSecrets)
 	if err != nil || len(secrets) == 0 {
 		return nil, err
@@ -307,14 +308,14 @@ func parseSigner(conf *service.ParsedConfig) (*push.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var signer *push.Signer
+	var signer *delivery.Signer
 	switch {
 	case header == "":
-		signer, err = push.NewWebhookSigner(secrets...)
+		signer, err = delivery.NewWebhookSigner(secrets...)
 	case len(secrets) > 1:
 		err = errors.New("a signature of the body alone has one secret")
 	default:
-		signer, err = push.NewBodySigner(header, secrets[0])
+		signer, err = delivery.NewBodySigner(header, secrets[0])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", outSignature, err)

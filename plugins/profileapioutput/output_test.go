@@ -1,4 +1,4 @@
-package profileapi
+package profileapioutput
 
 import (
 	"context"
@@ -171,7 +171,7 @@ func TestOutputReadsProfiles(t *testing.T) {
 	}, g.seen())
 	require.Equal(t, "gold", g.headers[0].Get("X-Plan"))
 	require.Len(t, r.seen(), 1, "all are read together")
-	require.Equal(t, []string{"u1", "nobody", "u3", "u2"}, r.seen()[0].ids, "each once")
+	require.Equal(t, []string{"u1", "nobody", "u3", "u2"}, r.seen()[0], "each once")
 }
 
 func TestOutputSendsProfilesAsTheyAre(t *testing.T) {
@@ -485,8 +485,8 @@ func TestOutputRendersContent(t *testing.T) {
 	g := newTarget(t, nil)
 	f := withProfiles("c1", "broken")
 	f.profiles["broken"] = `{"id":`
-	dir, _ := withBlocks(t, map[string]string{
-		"hello": fixed(helloBlock),
+	dir := withBlocks(t, map[string]string{
+		"hello": helloBlock,
 		"line":  "type: text\nfallback: nothing\ntemplate: '{{ traits.plan | upcase }}'\n",
 	})
 	o := mustOutput(t, f, "url: "+g.URL+"/in\nmax_elements: 10\nprofiles: shop\ncontent: { folder: "+dir+", blocks: [ '${! this.message.block | \"\" }', line ] }\nelement: { mapping: 'root = this.content' }\n"+quick)
@@ -501,7 +501,7 @@ func TestOutputRendersContent(t *testing.T) {
 }
 
 func TestOutputContentIsChecked(t *testing.T) {
-	dir, _ := withBlocks(t, map[string]string{"hello": fixed(helloBlock)})
+	dir := withBlocks(t, map[string]string{"hello": helloBlock})
 	content := "url: http://127.0.0.1:1\ncontent: { folder: " + dir + ", blocks: [ %s ] }\n"
 	for _, c := range []struct {
 		yaml string

@@ -1,6 +1,7 @@
-package profileapi
+package profileapioutput
 
 import (
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
@@ -192,10 +193,10 @@ Put them in `+"`authorization`, `basic_auth.password` and `signature`"+`. They, 
 				Default(false).Example(true),
 			service.NewIntField(outMaxElements).
 				Description("The most elements in a request.").
-				Default(1).Example(75).LintRule(lintPositive),
+				Default(1).Example(75).LintRule(configspec.LintPositive),
 			service.NewIntField(outMaxBytes).
 				Description("The most bytes in the body of a request. An element that is larger alone is refused.").
-				Default(1<<20).Example(500000).LintRule(lintPositive),
+				Default(1<<20).Example(500000).LintRule(configspec.LintPositive),
 			service.NewStringField(outIdempotency).
 				Description("The name of the header of the idempotency key. Empty for none.").
 				Default("Idempotency-Key").Example("X-Request-Id").Advanced(),
@@ -212,34 +213,34 @@ Put them in `+"`authorization`, `basic_auth.password` and `signature`"+`. They, 
 			).Description("What the statuses of answers mean: numbers, and classes such as 5xx. All that are not named are refusals.").Advanced(),
 			service.NewDurationField(outTimeout).
 				Description("How long a request may take, to the end of its answer.").
-				Default("10s").Example("3s").LintRule(lintDuration),
+				Default("10s").Example("3s").LintRule(configspec.LintDuration),
 			service.NewDurationField(outGiveUpAfter).
 				Description("How long a batch may take, with all attempts and waits. What is not delivered by then is given up. Zero waits for ever.").
 				Default("0s").Example("5m").
 				LintRule(`root = if this.string().has_prefix("-") { "must be zero or more, such as 5m" }`),
 			service.NewObjectField(outRetries,
-				service.NewDurationField(outInitial).Description("The time after the first failure.").Default("500ms").Example("1s").LintRule(lintDuration),
-				service.NewDurationField(outMax).Description("The most it grows to.").Default("1m").Example("30s").LintRule(lintDuration),
-				service.NewDurationField(outMaxRetryAfter).Description("The longest pause that a platform may ask for.").Default("5m").Example("1h").LintRule(lintDuration),
+				service.NewDurationField(outInitial).Description("The time after the first failure.").Default("500ms").Example("1s").LintRule(configspec.LintDuration),
+				service.NewDurationField(outMax).Description("The most it grows to.").Default("1m").Example("30s").LintRule(configspec.LintDuration),
+				service.NewDurationField(outMaxRetryAfter).Description("The longest pause that a platform may ask for.").Default("5m").Example("1h").LintRule(configspec.LintDuration),
 				service.NewStringField(outResetHeader).
 					Description("A header that tells, in answers without `Retry-After`, when requests are taken again, as Unix time in seconds.").
 					Default("").Example("X-RateLimit-Reset"),
 			).Description("The time between attempts.").Advanced(),
 			service.NewObjectField(outCircuit,
-				service.NewIntField(outCircuitFailures).Description("How many requests in a row must fail for the platform to be taken as down.").Default(5).Example(2).LintRule(lintPositive),
+				service.NewIntField(outCircuitFailures).Description("How many requests in a row must fail for the platform to be taken as down.").Default(5).Example(2).LintRule(configspec.LintPositive),
 				service.NewStringAnnotatedEnumField(outCircuitOpen, map[string]string{
 					circuitWait:   "What should be sent waits, and so does the input. For a platform that has its own consumer group.",
 					circuitGiveUp: "What should be sent is given up at once. For platforms that share a stream, so that one that is down does not hold up the others.",
 				}).Description("What happens meanwhile.").Default(circuitWait),
-				service.NewDurationField(outCircuitProbe).Description("The time until the first try whether it is back.").Default("1s").Example("5s").LintRule(lintDuration),
-				service.NewDurationField(outCircuitMaxProbe).Description("The most that time grows to.").Default("1m").Example("30s").LintRule(lintDuration),
+				service.NewDurationField(outCircuitProbe).Description("The time until the first try whether it is back.").Default("1s").Example("5s").LintRule(configspec.LintDuration),
+				service.NewDurationField(outCircuitMaxProbe).Description("The most that time grows to.").Default("1m").Example("30s").LintRule(configspec.LintDuration),
 			).Description("When a platform is taken to be down, and what happens then.").Advanced(),
 			service.NewStringField(outRateLimit).
 				Description("The label of a `rate_limit` resource that each request asks for its turn.").
 				Default("").Example("braze"),
 			service.NewIntField(outParallel).
 				Description("How many requests of a batch are under way at once.").
-				Default(4).Example(1).LintRule(lintPositive),
+				Default(4).Example(1).LintRule(configspec.LintPositive),
 			service.NewOutputField(outDeadLetters).
 				Description("Where messages go that are refused or given up.").
 				Optional().

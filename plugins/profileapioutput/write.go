@@ -1,4 +1,4 @@
-package profileapi
+package profileapioutput
 
 import (
 	"context"
@@ -17,13 +17,14 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
-	"github.com/connect-personalize/connect-personalize/plugins/profileapi/push"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/delivery"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
-// Rules of dead letters, beside the codes of package push.
+// Rules of dead letters, beside the codes of package delivery.
 const (
 	ruleCustomer = "customer" // who a message is about cannot be told
 	ruleElement  = "element"  // no element can be made of it
@@ -43,9 +44,9 @@ type output struct {
 
 	profiles profileReader // or nil
 	query    profiles.Query
-	reading  push.Backoff
+	reading  delivery.Backoff
 
-	content       *blocks // or nil
+	content       *contentblocks.Blocks // or nil
 	blocks        []*service.InterpolatedString
 	stopFollowing context.CancelFunc // of the files of content
 	following     sync.WaitGroup
@@ -53,7 +54,7 @@ type output struct {
 	deadLetters *service.OwnedOutput // or nil
 	priming     sync.Once
 	primed      error // of priming
-	sender      *push.Sender
+	sender      *delivery.Sender
 	transport   *http.Transport
 	elements    *service.MetricCounter
 	log         *service.Logger
@@ -162,7 +163,7 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		return err
 	}
 
-	var items []push.Item
+	var items []delivery.Item
 	var members [][]int // the messages that an item is for
 	last := map[string]int{}
 	for i := range batch {
@@ -205,12 +206,12 @@ func (o *output) outcome(err error) error {
 		o.elements.Incr(1, "delivered")
 		return nil
 	}
-	if refused, ok := errors.AsType[*push.Refused](err); ok {
+	if refused, ok := errors.AsType[*delivery.Refused](err); ok {
 		o.elements.Incr(1, "refused")
 		return rejection(refused.Code, refused.Error())
 	}
 	o.elements.Incr(1, "gave_up")
-	if gaveUp, ok := errors.AsType[*push.GaveUp](err); ok {
+	if gaveUp, ok := errors.AsType[*delivery.GaveUp](err); ok {
 		return rejection(gaveUp.Code, gaveUp.Error())
 	}
 	return err
@@ -298,7 +299,7 @@ func (o *output) read(ctx context.Context, began time.Time, customers []string, 
 			for i := range failed {
 				if failed[i] == nil {
 					o.elements.Incr(1, "gave_up")
-					failed[i] = rejection(push.CodeGaveUp, "the profile could not be read in the time for it")
+					failed[i] = rejection(delivery.CodeGaveUp, "the profile could not be read in the time for it")
 				}
 			}
 			return found, nil
@@ -312,7 +313,7 @@ func (o *output) read(ctx context.Context, began time.Time, customers []string, 
 }
 
 // item makes the element of a message, and finds where it goes.
-func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, customer string, found readProfile) (*push.Item, error) {
+func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, customer string, found readProfile) (*delivery.Item, error) {
 	msg := batch[i]
 	if found.err != nil {
 		return nil, rejection(ruleElement, "the profile cannot be read: its record is damaged")
@@ -321,7 +322,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	if err != nil {
 		return nil, err
 	}
-	item := &push.Item{Customer: customer}
+	item := &delivery.Item{Customer: customer}
 	if item.ID, err = batch.TryInterpolatedString(i, o.messageID); err != nil {
 		return nil, rejection(ruleElement, "message_id cannot be told from the message"+atLine(err))
 	}
@@ -397,11 +398,11 @@ func (o *output) render(given *service.Message, doc map[string]any, found []byte
 		if name == "" {
 			continue
 		}
-		b, ok := o.content.folder.Block(name)
+		b, ok := o.content.Block(name)
 		if !ok {
 			return rejection(ruleElement, "content.blocks names a block that there is none of")
 		}
-		result := o.content.render(b, p)
+		result := o.content.Render(b, p)
 		made := map[string]any{"type": string(b.Type), "content": string(result.Content)}
 		if result.Fallback != "" {
 			made["fallback"] = string(result.Fallback)
@@ -413,7 +414,7 @@ func (o *output) render(given *service.Message, doc map[string]any, found []byte
 }
 
 // target finds where an element goes.
-func (o *output) target(given *service.Message, doc map[string]any, element any) (t push.Target, err error) {
+func (o *output) target(given *service.Message, doc map[string]any, element any) (t delivery.Target, err error) {
 	with := map[string]any{"element": element}
 	for name, value := range doc {
 		with[name] = value
@@ -476,7 +477,7 @@ func (o *output) compose(elements []json.RawMessage) ([]byte, error) {
 var errNoList = errors.New("failures has no list of failures for it")
 
 // judge asks what of a request failed.
-func (o *output) judge(answer *push.Answer, elements []json.RawMessage) ([]push.Failure, error) {
+func (o *output) judge(answer *delivery.Answer, elements []json.RawMessage) ([]delivery.Failure, error) {
 	list, err := json.Marshal(elements)
 	if err != nil {
 		return nil, err
@@ -515,9 +516,9 @@ func (o *output) judge(answer *push.Answer, elements []json.RawMessage) ([]push.
 	if err := json.Unmarshal(raw, &named); err != nil {
 		return nil, errNoList
 	}
-	failures := make([]push.Failure, len(named))
+	failures := make([]delivery.Failure, len(named))
 	for i, n := range named {
-		f := push.Failure{Index: -1, Retry: n.Retry, Code: codeOf(n.Code)}
+		f := delivery.Failure{Index: -1, Retry: n.Retry, Code: codeOf(n.Code)}
 		if n.Index != nil {
 			if f.Index = *n.Index; f.Index < 0 {
 				return nil, errNoList

@@ -1,7 +1,7 @@
-// Package configfile reads the YAML files that configs refer to (profile
+// Package configspec reads the YAML files that configs refer to (profile
 // definitions, expectation suites) by config specs of their own, so that they
 // are linted with the same care as configs, line by line.
-package configfile
+package configspec
 
 import (
 	"errors"

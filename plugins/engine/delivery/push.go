@@ -1,9 +1,9 @@
-// Package push delivers elements to an HTTP API that takes several of them in
+// Package delivery delivers elements to an HTTP API that takes several of them in
 // a request: an email platform's, or another profile API's. It puts elements
 // together, keeps the order of each customer, tries again what may succeed
 // later, and tells of each element what became of it. It knows nothing of what
 // elements are.
-package push
+package delivery
 
 import (
 	"crypto/sha256"

@@ -1,0 +1,161 @@
+// Package contentblocks opens the folder of content blocks that a config names,
+// for the profile API and for delivery, and lints it with the config.
+package contentblocks
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redpanda-data/benthos/v4/public/bloblang"
+	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+)
+
+// Blocks are the content blocks of a folder. They reload when a file changes,
+// and count what they render. Safe for concurrent use.
+type Blocks struct {
+	folder *content.Folder
+	log    *service.Logger
+
+	rendered *service.MetricCounter
+	latency  *service.MetricTimer
+
+	// said holds the blocks whose failure the log has told since they were
+	// last read.
+	mu   sync.Mutex
+	said map[string]bool
+}
+
+// contentInterval is how often the folder is looked at.
+const contentInterval = 2 * time.Second
+
+// Open reads the folder of blocks. r is the profiles resource whose definition the
+// blocks are checked against; an r without a definition checks nothing.
+func Open(path string, r any, res *service.Resources) (*Blocks, error) {
+	b := &Blocks{
+		log:      res.Logger(),
+		said:     map[string]bool{},
+		rendered: res.Metrics().NewCounter("content_blocks", "block", "outcome"),
+		latency:  res.Metrics().NewTimer("content_block_latency_ns", "block"),
+	}
+	var names content.Names
+	// What is served decides what there is, not the definition a block names.
+	if defined, ok := r.(interface{ Definition() *record.Definition }); ok {
+		names = NamesOf(defined.Definition())
+	}
+	var err error
+	b.folder, err = content.Open(path, func(string) (content.Names, error) { return names, nil })
+	return b, err
+}
+
+// Follow reloads the blocks when a file of the folder changes, until ctx ends.
+// A folder with an error is not loaded: the last good blocks stay.
+func (b *Blocks) Follow(ctx context.Context) {
+	b.folder.Follow(ctx, contentInterval, func(err error) {
+		if err != nil {
+			b.log.Errorf("The content blocks have changed and are not correct; the last good ones stay: %v", err)
+			return
+		}
+		b.mu.Lock()
+		b.said = map[string]bool{}
+		b.mu.Unlock()
+		b.log.Info("The content blocks have changed and were read anew.")
+	})
+}
+
+// Check reloads the blocks if their files changed, and reports whether it did.
+func (b *Blocks) Check() (reloaded bool, err error) { return b.folder.Check() }
+
+// Block returns the block with a name.
+func (b *Blocks) Block(name string) (*content.Block, bool) { return b.folder.Block(name) }
+
+// All returns every block, in order of name.
+func (b *Blocks) All() []*content.Block { return b.folder.Blocks() }
+
+// Render renders a block and counts the outcome. The log has one line for a block
+// that fails, until the folder reloads; neither has values of the profile.
+func (b *Blocks) Render(block *content.Block, p *content.Profile) content.Result {
+	began := time.Now()
+	result := block.Render(p)
+	b.latency.Timing(int64(time.Since(began)), block.Name)
+	outcome := "rendered"
+	switch result.Fallback {
+	case "":
+	case content.NoCustomer, content.MissingValue:
+		outcome = "fallback"
+	default:
+		outcome = "failed"
+		b.mu.Lock()
+		said := b.said[block.Name]
+		b.said[block.Name] = true
+		b.mu.Unlock()
+		if !said {
+			b.log.Errorf("The content block %s gives its fallback: line %d: %s. The metric content_blocks tells how often.", block.Name, result.Line, result.Problem)
+		}
+	}
+	b.rendered.Incr(1, block.Name, outcome)
+	return result
+}
+
+// ContentNames tells content blocks what the profiles of a definition file
+// have, nothing if the path is empty.
+func ContentNames(path string) (content.Names, error) {
+	if path == "" {
+		return content.Names{}, nil
+	}
+	def, err := profiles.ReadDefinition(path)
+	if err != nil {
+		return content.Names{}, fmt.Errorf("%s cannot be read, or is not correct; lint it by itself", path)
+	}
+	return NamesOf(def.Definition), nil
+}
+
+// NamesOf tells content blocks what the profiles of a definition have.
+func NamesOf(def *record.Definition) content.Names {
+	names := content.Names{Features: []string{}}
+	for i := range def.Features.Features {
+		names.Features = append(names.Features, def.Features.Features[i].Name)
+	}
+	if def.Segments != nil {
+		names.Segments = def.Segments.Names()
+	}
+	return names
+}
+
+func init() {
+	// The blocks are linted with the config that names their folder.
+	err := bloblang.RegisterFunctionV2("lint_content_blocks",
+		bloblang.NewPluginSpec().
+			Description("Returns what is wrong with the content blocks of a folder, an array of strings that is empty for correct ones, and for an empty path.").
+			Param(bloblang.NewStringParam("path").Description("The path of the folder.")),
+		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
+			path, err := args.GetString("path")
+			if err != nil {
+				return nil, err
+			}
+			return func() (any, error) { return lintBlocks(path), nil }, nil
+		})
+	if err != nil {
+		panic(err)
+	}
+}
+
+func lintBlocks(path string) []any {
+	out := []any{}
+	if path == "" {
+		return out
+	}
+	problems, err := content.Lint(path, ContentNames)
+	if err != nil {
+		return append(out, fmt.Sprintf("%v; write the path of a folder of content blocks, relative to the folder the command runs in", err))
+	}
+	for _, p := range problems {
+		out = append(out, p.String())
+	}
+	return out
+}
