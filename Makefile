@@ -45,7 +45,7 @@ bench: ## measure against the budgets and print the table (installs what it need
 	go run ./tests/bench
 
 bench-quality: ## validating and cleaning next to the stock processors, in one run
-	go run ./tests/quality
+	go run ./tests/bench/quality
 
 bench-api: ## the profile API at 1, 64 and 1,024 connections
 	go run ./tests/bench -api
@@ -99,34 +99,34 @@ services: ## store tests on a real Redis and Redis Cluster (installs redis-serve
 	go test -count=1 ./plugins/store/redis
 
 import: build ## import a log of purchases (DATA=file) twice and compare every customer
-	tests/cdnow/run.sh $(DATA)
+	tests/cdnow/import.sh $(DATA)
 
 dirty-day: ## account for every fault of 22 kinds in a day of events
 	go run ./tests/dirtyday
 
 cdnow: ## fit the purchase models to the CDNOW sample (DATA=file), and plot the forecast
-	go run ./tests/cdnow_fit -plot docs/cdnow_forecast.svg $(DATA)
+	go run ./tests/cdnow/fit -plot docs/cdnow_forecast.svg $(DATA)
 
 oracle: ## compare features with the naive computation over CASES (10000) random histories
 	CASES=$(CASES) go test -count=1 -timeout 30m ./plugins/engine/record -run 'Oracle|Order|Merge|Definitions|Heavy' -rapid.checks=$(CASES)
 	go test -count=1 -timeout 30m ./plugins/profiles -run 'Writers|Faults' -rapid.checks=$$(($(CASES) / 20))
 
 faults-short: ## kill, pause and restart everything while events flow, then compare every profile
-	go run ./tests/faults -events 50000
+	go run ./tests/system/faults -events 50000
 
 faults: ## the same with a million events, a minute without Redis, and a cluster that fails over
-	go run ./tests/faults -events 1000000 -outage 60s
-	go run ./tests/faults -events 200000 -cluster
+	go run ./tests/system/faults -events 1000000 -outage 60s
+	go run ./tests/system/faults -events 200000 -cluster
 
 simulate: ## let DAYS (90) days of the synthetic shop go by, and check every trigger (needs java and mvn)
-	go run ./tests/simulate -days $(DAYS)
+	go run ./tests/system/simulate -days $(DAYS)
 
 .PHONY: soak
 soak: ## load the API with reads, writes and erasures at 80% of the most it can do, for FOR (30m), and check every answer (needs java and mvn)
-	go run ./tests/soak -for $(FOR)
+	go run ./tests/system/soak -for $(FOR)
 
 bench-triggers: ## how late triggers fire at 1,000 a second while a million wait (PENDING=, RATE=)
-	go run ./tests/firing -pending $(PENDING) -rate $(RATE)
+	go run ./tests/bench/firing -pending $(PENDING) -rate $(RATE)
 
 clean: ## remove what the targets above wrote
 	rm -rf bin data/demo

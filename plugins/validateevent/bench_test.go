@@ -19,7 +19,7 @@ const orderEvent = `{"type":"track","event":"Order Completed","messageId":"0190c
 func BenchmarkProcessors(b *testing.B) {
 	const batchSize = 100
 	// It asks of an order what the shop's plan asks of it.
-	schema, err := filepath.Abs("../../tests/quality/order_schema.json")
+	schema, err := filepath.Abs("../../tests/bench/quality/order_schema.json")
 	require.NoError(b, err)
 	for _, contender := range []struct{ name, config string }{
 		{"none", "processors: []"},

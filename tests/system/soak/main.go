@@ -1,7 +1,7 @@
 // Command soak loads the profile API for a long time with a mix of all it does,
 // as configs/retail sets it up on a real Redis and a real Kafka broker:
 //
-//	go run ./tests/soak -for 30m
+//	go run ./tests/system/soak -for 30m
 //
 // First it finds the most that the mix can do, then it asks for 80% of that, at
 // an even rate, while a worker takes the events of the synthetic shop in. Every

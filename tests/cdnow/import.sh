@@ -3,14 +3,14 @@
 # compares every customer with an independent reading of the log. Leaves
 # nothing behind.
 #
-#   tests/cdnow/run.sh LOG [CUSTOMERS]
+#   tests/cdnow/import.sh LOG [CUSTOMERS]
 #
 # BINARY, API and API_CONFIG override the program, the address it serves at,
 # and the config it serves with.
 set -eu
 cd "$(dirname "$0")/../.."
 
-log=${1:?usage: tests/cdnow/run.sh LOG [CUSTOMERS]}
+log=${1:?usage: tests/cdnow/import.sh LOG [CUSTOMERS]}
 customers=${2:-0}
 binary=${BINARY:-bin/connect-personalize}
 api=${API:-http://127.0.0.1:8081}
@@ -25,7 +25,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-go build -o "$work/check" ./tests/cdnow
+go build -o "$work/check" ./tests/cdnow/verify
 export PROFILE_DIR="$work/profiles"
 export PROFILE_API_ADDRESS="${api#http://}"
 export HTTP_ADDRESS="${HTTP_ADDRESS:-127.0.0.1:0}"

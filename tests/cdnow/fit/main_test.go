@@ -22,7 +22,7 @@ func sample(t *testing.T) string {
 	if path := os.Getenv("CDNOW"); path != "" {
 		return path
 	}
-	const beside = "../../../shared/data/CDNOW_sample.txt"
+	const beside = "../../../../shared/data/CDNOW_sample.txt"
 	if _, err := os.Stat(beside); errors.Is(err, os.ErrNotExist) {
 		t.Skip("the CDNOW sample is not here: set CDNOW to its path")
 	}
@@ -69,14 +69,14 @@ func TestParametersAreThePublishedOnes(t *testing.T) {
 	}
 
 	// The shipped parameters are these.
-	loaded, err = models.Load("../../configs/retail/models/bg_nbd.yaml")
+	loaded, err = models.Load("../../../configs/retail/models/bg_nbd.yaml")
 	require.NoError(t, err)
 	shipped := loaded.(*models.BGNBD)
 	require.InEpsilon(t, bg.R, shipped.R, 1e-6)
 	require.InEpsilon(t, bg.Alpha, shipped.Alpha, 1e-6)
 	require.InEpsilon(t, bg.A, shipped.A, 1e-6)
 	require.InEpsilon(t, bg.B, shipped.B, 1e-6)
-	loaded, err = models.Load("../../configs/retail/models/gamma_gamma.yaml")
+	loaded, err = models.Load("../../../configs/retail/models/gamma_gamma.yaml")
 	require.NoError(t, err)
 	shippedSpend := loaded.(*models.GammaGamma)
 	require.InEpsilon(t, spend.P, shippedSpend.P, 1e-6)
@@ -88,9 +88,9 @@ func TestParametersAreThePublishedOnes(t *testing.T) {
 	number := regexp.MustCompile(`-?\d+\.\d`)
 	got, err := os.ReadFile(plot)
 	require.NoError(t, err)
-	want, err := os.ReadFile("../../docs/cdnow_forecast.svg")
+	want, err := os.ReadFile("../../../docs/cdnow_forecast.svg")
 	require.NoError(t, err)
-	require.Equal(t, number.ReplaceAllString(string(want), "#"), number.ReplaceAllString(string(got), "#"), "docs/cdnow_forecast.svg is out of date; run: go run ./tests/cdnow_fit -plot docs/cdnow_forecast.svg FILE")
+	require.Equal(t, number.ReplaceAllString(string(want), "#"), number.ReplaceAllString(string(got), "#"), "docs/cdnow_forecast.svg is out of date; run: go run ./tests/cdnow/fit -plot docs/cdnow_forecast.svg FILE")
 	places := number.FindAllString(string(got), -1)
 	for i, place := range number.FindAllString(string(want), -1) {
 		w, err := strconv.ParseFloat(place, 64)

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	definition = "tests/faults/profile.yaml"
+	definition = "tests/system/faults/profile.yaml"
 	group      = "profiles"
 	// session is how long a worker may be silent. Brokers other than ours may
 	// not allow less.

@@ -3,9 +3,9 @@
 // feature of every customer with what the slow and obvious computation over the
 // same events gives:
 //
-//	go run ./tests/faults -events 50000 -workers 3
-//	go run ./tests/faults -events 1000000 -outage 60s
-//	go run ./tests/faults -cluster
+//	go run ./tests/system/faults -events 50000 -workers 3
+//	go run ./tests/system/faults -events 1000000 -outage 60s
+//	go run ./tests/system/faults -cluster
 //
 // It starts the services it needs and ends them. Where KAFKA_SEEDS or REDIS_URL
 // name ones that run already, those are used and not harmed. Run it in the

@@ -1,11 +1,11 @@
 // Command simulate lets days of the synthetic shop go by in minutes, and checks
 // that every trigger fired exactly when and for whom it should:
 //
-//	go run ./tests/simulate -days 90
+//	go run ./tests/system/simulate -days 90
 //
 // Two processes take the shop's events from Kafka into profiles in Redis, two
 // more fire the triggers of configs/retail/profile.yaml, and those of
-// tests/simulate/segments.yaml, into a topic. All of them are killed now and
+// tests/system/simulate/segments.yaml, into a topic. All of them are killed now and
 // then, and so are Redis and Kafka. The processes are built with a clock that
 // the suite sets: an hour at a time. Within an hour first all events are taken
 // in, while for the processes that fire it is 1970; then it is the end of the
@@ -244,7 +244,7 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 // configs writes the configs of the processes: those that are shipped, but that
 // offsets are committed at once, since the suite waits for them.
 func (s *simulation) configs() (paths [2]string, err error) {
-	for i, path := range []string{"configs/retail/profiles.yaml", "tests/simulate/changes.yaml"} {
+	for i, path := range []string{"configs/retail/profiles.yaml", "tests/system/simulate/changes.yaml"} {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return paths, err
@@ -260,7 +260,7 @@ func (s *simulation) configs() (paths [2]string, err error) {
 	if err != nil {
 		return paths, err
 	}
-	more, err := os.ReadFile("tests/simulate/segments.yaml")
+	more, err := os.ReadFile("tests/system/simulate/segments.yaml")
 	if err != nil {
 		return paths, err
 	}

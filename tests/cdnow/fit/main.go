@@ -2,7 +2,7 @@
 // a public log of purchases, and compares the parameters with the published
 // ones and the forecast with what happened. Run it as
 //
-//	go run ./tests/cdnow_fit [-plot docs/cdnow_forecast.svg] FILE
+//	go run ./tests/cdnow/fit [-plot docs/cdnow_forecast.svg] FILE
 package main
 
 import (

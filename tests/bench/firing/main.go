@@ -1,7 +1,7 @@
 // Command firing measures how long after it is due a trigger is told, while very
 // many others wait:
 //
-//	go run ./tests/firing -pending 1000000 -rate 1000 -seconds 60
+//	go run ./tests/bench/firing -pending 1000000 -rate 1000 -seconds 60
 //
 // It fills a Redis of its own with customers for whom a trigger waits for weeks,
 // and with others for whom one is due soon, so many a second. Then it runs the
