@@ -62,7 +62,7 @@ func contentRoutes() []route {
 			method: http.MethodGet, pattern: "/api/content", page: "content_list", scope: scopeContent, serve: (*handler).listContent,
 			doc: operation{id: "listContent", summary: "The content blocks there are",
 				answers: []outcome{{status: http.StatusOK, description: "The blocks, in order of name.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Blocks",
-					`{"blocks":[{"name":"hello","type":"html","description":"Greets.","requires":["traits.first_name"],"samples":["Jo"]}]}`}}}},
+					`{"blocks":[{"name":"hello","type":"html","description":"Greets.","requires":["traits.firstName"],"samples":["Jo"]}]}`}}}},
 				refusals: []int{400, 404}},
 		},
 		{
@@ -75,7 +75,7 @@ func contentRoutes() []route {
 		{
 			method: http.MethodPost, pattern: "/api/content/{block}/preview", page: "content_preview", scope: scopeContent, serve: (*handler).previewProfile,
 			doc: operation{id: "previewProfile", summary: "A content block as a made-up profile gets it",
-				body:     []media{{typeJSON, "PreviewQuestion", `{"profile":{"traits":{"first_name":"Jo"},"features":{"orders_30d":2}}}`}},
+				body:     []media{{typeJSON, "PreviewQuestion", `{"profile":{"traits":{"firstName":"Jo"},"features":{"orders_30d":2}}}`}},
 				answers:  []outcome{{status: http.StatusOK, description: "The content.", headers: []string{"Cache-Control"}, content: page(banner)}},
 				refusals: []int{400, 404, 408, 413, 415}},
 		},

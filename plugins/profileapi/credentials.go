@@ -88,7 +88,7 @@ func credentialFields() []*service.ConfigField {
 				service.NewStringListField(fieldKeyFields).
 					Description("What of a profile a signed address may read: `traits`, `features`, `traits.NAME` or `features.NAME`. Rendered content it may fetch in any case.").
 					Default([]any{}).
-					Example([]string{"traits.first_name", "features.orders_30d"}),
+					Example([]string{"traits.firstName", "features.orders_30d"}),
 			}, limitFields()...)...,
 		).
 			Description("The keys of signed addresses. To rotate one, add another, sign with that, and remove the old one when its last address has expired.").

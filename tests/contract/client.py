@@ -132,7 +132,7 @@ banner = get_content.sync_detailed("u-000001", "loyalty_banner", client=api)
 assert isinstance(banner.parsed, str) and "gold member" in banner.parsed or "Gold for you" in banner.parsed
 assert get_content.sync_detailed("u-000001", "loyalty_banner", client=api, if_none_match=banner.headers["ETag"]).status_code == 304
 assert "Gold for you, Ada" in preview_sample.sync("loyalty_banner", client=api, sample="a gold member")
-made_up = models.PreviewQuestion.from_dict({"profile": {"traits": {"first_name": "Grace"}, "features": {"revenue_90d": 900}}})
+made_up = models.PreviewQuestion.from_dict({"profile": {"traits": {"firstName": "Grace"}, "features": {"revenue_90d": 900}}})
 assert "Gold for you, Grace" in preview_profile.sync("loyalty_banner", client=api, body=made_up)
 contents = get_contents.sync("loyalty_banner", client=api, body=models.BatchQuestion(ids=["u-000001", "nobody"])).contents
 assert contents[0].content == banner.parsed and contents[1].fallback == models.ContentEntryFallback.NO_CUSTOMER

@@ -19,7 +19,7 @@ const order = (n, days, total) => ({
   properties: { order_id: `o-${n}`, total, currency: "EUR", products: [{ product_id: "p-1", name: "Hat", category: "hats", price: total, quantity: 1 }] },
 });
 await collect([
-  { type: "identify", userId: "ada", messageId: "i1", timestamp: ago(50), traits: { first_name: "Ada", email: "ada@example.com", country: "GB", bio: attack, birthday: "1815-12-10" } },
+  { type: "identify", userId: "ada", messageId: "i1", timestamp: ago(50), traits: { firstName: "Ada", email: "ada@example.com", country: "GB", bio: attack, birthday: "1815-12-10" } },
   order(1, 40, 300), order(2, 10, 150.5), order(3, 2, 99.25),
   ...[3, 2, 1].map((d) => ({ type: "track", event: "Product Viewed", userId: "ada", messageId: `v${d}`, timestamp: ago(d), properties: { product_id: `p-${d}`, name: "Hat", category: "hats", price: 19.9 } })),
   ...["eve", "eva"].map((userId) => ({ type: "identify", userId, messageId: "i-" + userId, timestamp: ago(1), traits: { email: "family@example.com" } })),
@@ -105,7 +105,7 @@ async function featureValue(page, name) {
   await page.waitForFunction(() => document.getElementById("said").textContent.startsWith("Showing ada as of now"));
   done("a customer is found by keyboard alone, and it is said aloud");
 
-  assert.match(await text(page, "#traits"), /first_name\s+Ada\s+web\s+/);
+  assert.match(await text(page, "#traits"), /firstName\s+Ada\s+web\s+/);
   assert.ok((await text(page, "#traits")).includes(attack));
   assert.equal(await page.evaluate(() => window.hacked), undefined);
   done("traits have source and time, and markup in one is text");

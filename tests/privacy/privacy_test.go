@@ -76,7 +76,7 @@ func TestNothingLeaks(t *testing.T) {
 
 	// Somebody is erased.
 	p.do(request{method: "DELETE", url: "http://" + p.api + known, header: token})
-	p.do(request{method: "PATCH", url: "http://" + p.api + known + "/traits", body: `{"first_name":"` + mark("late") + `"}`, header: token})
+	p.do(request{method: "PATCH", url: "http://" + p.api + known + "/traits", body: `{"firstName":"` + mark("late") + `"}`, header: token})
 	p.do(p.collect("track", order, mark("writekey")))
 	p.do(request{method: "DELETE", url: "http://" + p.api + known + "/erasure", header: token})
 
@@ -142,8 +142,8 @@ const day = "2026-01-31T08:30:00.000Z"
 
 var (
 	identify = `{"type":"identify","messageId":"` + mark("message") + `","userId":"` + mark("known") + `","anonymousId":"` + mark("anonymous") + `","timestamp":"` + day +
-		`","context":{"ip":"` + mark("ip") + `","userAgent":"` + mark("agent") + `"},"traits":{"email":"` + mark("email") + `@example.com","first_name":"` + mark("first") +
-		`","last_name":"` + mark("last") + `","city":"` + mark("city") + `","` + mark("traitname") + `":"x"}}`
+		`","context":{"ip":"` + mark("ip") + `","userAgent":"` + mark("agent") + `"},"traits":{"email":"` + mark("email") + `@example.com","firstName":"` + mark("first") +
+		`","lastName":"` + mark("last") + `","city":"` + mark("city") + `","` + mark("traitname") + `":"x"}}`
 	order = `{"type":"track","event":"Order Completed","messageId":"` + mark("ordermessage") + `","userId":"` + mark("known") + `","timestamp":"` + time.Now().UTC().Format(time.RFC3339) +
 		`","properties":{"order_id":"` + mark("order") + `","total":4000,"products":[]}}`
 )
@@ -315,7 +315,7 @@ func (p *streams) content() {
 	for _, block := range []string{"greeting", "broken", "long"} {
 		p.do(p.get("/api/customer/"+mark("known")+"/content/"+block, all))
 		p.do(request{method: "POST", url: "http://" + p.api + "/api/content/" + block + "/preview", header: all,
-			body: `{"profile":{"traits":{"first_name":"` + mark("first") + `","city":"` + mark("city") + `","email":["` + mark("email") + `"]}}}`})
+			body: `{"profile":{"traits":{"firstName":"` + mark("first") + `","city":"` + mark("city") + `","email":["` + mark("email") + `"]}}}`})
 		p.do(request{method: "POST", url: "http://" + p.api + "/api/content/" + block + "/batch", header: all, body: `{"ids":["` + mark("known") + `","` + mark("nobody") + `"]}`})
 	}
 	target := "/api/customer/" + mark("known") + "/content/greeting?expires=" + fmt.Sprint(time.Now().Add(time.Hour).Unix()) + "&key=" + url.QueryEscape(mark("keyname"))

@@ -103,7 +103,7 @@ func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Lin
 func (b *Block) Requires() []string { return slices.Clone(b.requires) }
 
 // Used lists the parts of a profile the template reads, such as
-// traits.first_name.
+// traits.firstName.
 func (b *Block) Used() []string { return slices.Clone(b.used) }
 
 // Render gives the block's content for a profile, nil for a customer there is
@@ -395,7 +395,7 @@ func (f *file) require(n *yamlv3.Node) {
 			f.fail(n.Line, "there is no feature %q%s", name, spelling.Hint(name, f.names.Features))
 		}
 	default:
-		f.fail(n.Line, "requires lists names such as traits.first_name or features.orders_30d")
+		f.fail(n.Line, "requires lists names such as traits.firstName or features.orders_30d")
 	}
 	f.block.requires = append(f.block.requires, n.Value)
 }

@@ -198,14 +198,14 @@ func TestFallback(t *testing.T) {
 
 // What people write in templates for e-mail, and what it gives.
 func TestLanguage(t *testing.T) {
-	p := profileOf(t, `{"id":"u 1","traits":{"first_name":"élodie","name":"Ada  Lovelace","empty":"","list":["b","A","c",null,"b"],"yes":true,"no":false,
+	p := profileOf(t, `{"id":"u 1","traits":{"firstName":"élodie","name":"Ada  Lovelace","empty":"","list":["b","A","c",null,"b"],"yes":true,"no":false,
 		"long":"The quick brown fox jumps over the lazy dog","joined":"2026-01-05T22:30:00Z","birthday":"1990-02-03","timezone":"Europe/Berlin","html":"<b>x</b> & y","nl":"a\nb"},
 		"features":{"n":1234.5,"zero":0,"one":1,"items":[{"value":"hats","count":3},{"value":"bags","count":1}],"by":{"hats":5,"bags":2.5},"neg":-3},
 		"segments":{"vip":{"since":"2026-01-01T00:00:00.000Z"}},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T08:30:00.000Z"}`)
 	for _, c := range []struct{ template, want string }{
 		// Values.
 		{`{{ id }}/{{ traits.yes }}/{{ features.n }}/{{ features.zero }}/{{ traits.none }}/{{ traits.empty }}/`, "u 1/true/1234.5/0///"},
-		{`{{ traits["first_name"] }} {{ features.by.hats }} {{ features.items[0].value }} {{ features.items.size }} {{ traits.list.first }} {{ traits.list[-1] }}`, "élodie 5 hats 2 b b"},
+		{`{{ traits["firstName"] }} {{ features.by.hats }} {{ features.items[0].value }} {{ features.items.size }} {{ traits.list.first }} {{ traits.list[-1] }}`, "élodie 5 hats 2 b b"},
 		{`{{ as_of }} {{ updated_at }}`, "2026-01-31T08:30:00.000Z 2026-01-30T08:30:00.000Z"},
 		{`{{ features.by }}`, `{"hats":5,"bags":2.5}`},
 		// Conditions: what is empty is as good as missing.
@@ -225,11 +225,11 @@ func TestLanguage(t *testing.T) {
 		{`{% for i in (1..3) %}{% cycle "a", "b" %}{% endfor %}`, "aba"},
 		{`{% for i in (1..2) %}{% for j in (1..2) %}{{ i }}{{ j }}{{ forloop.rindex }} {% endfor %}{{ forloop.index }};{% endfor %}`, "112 121 1;212 221 2;"},
 		// Variables, white space, comments.
-		{`{% assign x = traits.first_name | upcase %}{{ x }}{% capture y %}[{{ x }}]{% endcapture %}{{ y }}{% if y == "[ÉLODIE]" %}={% endif %}`, "ÉLODIE[ÉLODIE]="},
+		{`{% assign x = traits.firstName | upcase %}{{ x }}{% capture y %}[{{ x }}]{% endcapture %}{{ y }}{% if y == "[ÉLODIE]" %}={% endif %}`, "ÉLODIE[ÉLODIE]="},
 		{"a  {{- ' b ' -}}  c{%- if true -%}  d  {%- endif %} e", "a b cd e"},
 		{`a{% comment %}{{ nothing | here }} {% if %}{% endcomment %}b{% raw %}{{ x }}{% endraw %}`, "ab{{ x }}"},
 		// Text filters.
-		{`{{ traits.first_name | capitalize }} {{ traits.first_name | upcase }} {{ "x y-z" | titlecase }} {{ " a " | strip }}.`, "Élodie ÉLODIE X Y-Z a."},
+		{`{{ traits.firstName | capitalize }} {{ traits.firstName | upcase }} {{ "x y-z" | titlecase }} {{ " a " | strip }}.`, "Élodie ÉLODIE X Y-Z a."},
 		{`{{ traits.none | default: "friend" }} {{ traits.empty | default: 3 }} {{ features.zero | default: 9 }} {{ traits.no | default: "f" }}`, "friend 3 0 f"},
 		{`{{ traits.long | truncate: 12 }}|{{ traits.long | truncate: 12, "" }}|{{ "short" | truncate: 12 }}|{{ "ééééé" | truncate: 3, "." }}`, "The quick b…|The quick br|short|éé."},
 		{`{{ traits.long | truncatewords: 3 }}|{{ traits.long | truncatewords: 2, "!" }}|{{ "a" | truncatewords: 2 }}`, "The quick brown…|The quick!|a"},
@@ -279,13 +279,13 @@ func TestProblems(t *testing.T) {
 		{"type: text\nfallback: x\ntemplate: x\nrequires: [ name ]", "4: requires lists names such as"},
 		{"type: text\nfallback: x\ntemplate: x\nrequires: [ features.order_30d ]", `4: there is no feature "order_30d"; did you mean "orders_30d"?`},
 		{"type: text\nfallback: x\ntemplate: x\ndefaults: { features: { revenu: 0 } }", `4: there is no feature "revenu"; did you mean "revenue"?`},
-		{"type: text\nfallback: x\ntraits: [ first_name ]\ntemplate: '{{ traits.frist_name }}'", `4: there is no trait "frist_name"; did you mean "first_name"?`},
+		{"type: text\nfallback: x\ntraits: [ firstName ]\ntemplate: '{{ traits.fristName }}'", `4: there is no trait "fristName"; did you mean "firstName"?`},
 		{"type: text\nfallback: x\ntemplate: |\n  a\n\n  {{ features.orders_30 }}", `6: there is no feature "orders_30"; did you mean "orders_30d"?`},
 		{"type: text\nfallback: x\ntemplate: |\n  a\n  {% if segments contains 'vpi' %}{% endif %}", `5: there is no segment "vpi"; did you mean "vip"?`},
 		{"type: text\nfallback: x\ntemplate: |\n  {{ segments.vpi }}", `4: there is no segment "vpi"; did you mean "vip"?`},
 		{"type: text\nfallback: x\ntemplate: |\n  {{ revenue }}", `4: "revenue" is not defined; write features.revenue`},
-		{"type: text\nfallback: x\ntemplate: |\n  {{ first_name }}", `4: "first_name" is not defined; for a trait write traits.first_name`},
-		{"type: text\nfallback: x\ntemplate: |\n  {{ trait.first_name }}", `4: "trait" is not defined; did you mean "traits"?`},
+		{"type: text\nfallback: x\ntemplate: |\n  {{ firstName }}", `4: "firstName" is not defined; for a trait write traits.firstName`},
+		{"type: text\nfallback: x\ntemplate: |\n  {{ trait.firstName }}", `4: "trait" is not defined; did you mean "traits"?`},
 		{"type: text\nfallback: x\ntemplate: |\n  {% assign x = 1 %}{{ y }}{{ x }}", `4: "y" is not defined`},
 		{"type: text\nfallback: x\ntemplate: |\n  {% for x in features.revenue %}{% endfor %}{{ x }}", `4: "x" is not defined`},
 		{"type: text\nfallback: x\ntemplate: |\n  {% assign traits = 1 %}", `4: "traits" is a part of every profile`},

@@ -28,7 +28,7 @@ type scope struct {
 	known    Names
 	assigned []string
 	// used are the parts of a profile the template reads, such as
-	// traits.first_name.
+	// traits.firstName.
 	used map[string]bool
 }
 

@@ -141,7 +141,7 @@ func (p *Profile) variables() map[string]any {
 	return vars
 }
 
-// get returns what the profile has by a name such as traits.first_name.
+// get returns what the profile has by a name such as traits.firstName.
 func (p *Profile) get(path string) any {
 	part, name, _ := strings.Cut(path, ".")
 	switch part {

@@ -294,9 +294,11 @@ func (s *Shop) identify(e *entry) {
 	b = strconv.AppendInt(b, int64(e.customer)+1, 10)
 	b = append(b, '@')
 	b = append(b, mailDomains[f>>16%uint64(len(mailDomains))]...)
-	b = append(b, `","first_name":"`...)
+	b = append(b, `","phone":"+44770090`...) // reserved for fiction by Ofcom: +44 7700 900000 to 900999
+	b = appendPadded(b, f>>48%1000, 4)
+	b = append(b, `","firstName":"`...)
 	b = append(b, first.written...)
-	b = append(b, `","last_name":"`...)
+	b = append(b, `","lastName":"`...)
 	b = append(b, last.written...)
 	b = append(b, `","city":"`...)
 	b = append(b, home.city...)

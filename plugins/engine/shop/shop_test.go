@@ -77,8 +77,9 @@ type properties struct {
 
 type traits struct {
 	Email            string `json:"email"`
-	FirstName        string `json:"first_name"`
-	LastName         string `json:"last_name"`
+	FirstName        string `json:"firstName"`
+	LastName         string `json:"lastName"`
+	Phone            string `json:"phone"`
 	City             string `json:"city"`
 	Country          string `json:"country"`
 	Timezone         string `json:"timezone"`
@@ -127,7 +128,7 @@ func TestPinned(t *testing.T) {
 		_, _ = h.Write(event.Data)
 		_, _ = h.Write([]byte(event.Fault))
 	}
-	require.Equal(t, "c07bd62dfa122f41", hex.EncodeToString(h.Sum(nil)[:8]))
+	require.Equal(t, "333dc103d2b9d1d4", hex.EncodeToString(h.Sum(nil)[:8]))
 }
 
 func settings() *rapid.Generator[Settings] {
@@ -448,6 +449,7 @@ func TestStory(t *testing.T) {
 			require.Regexp(t, `^[a-z]+\.[a-z]+\.[0-9]+@example\.(com|org|net)$`, tr.Email)
 			require.NotEmpty(t, tr.FirstName)
 			require.NotEmpty(t, tr.LastName)
+			require.Regexp(t, `^\+447700900[0-9]{3}$`, tr.Phone)
 			require.NotEmpty(t, tr.City)
 			require.Len(t, tr.Country, 2)
 			require.Contains(t, zones, tr.Timezone)
