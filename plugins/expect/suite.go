@@ -106,7 +106,7 @@ func kindFields() []*service.ConfigField {
 			).Description("Which quantiles, and their bounds.")),
 		field(expectations.ProportionUnique, "The number of different values, divided by that of all.", bounded("proportion")...),
 		field(expectations.ProportionNotNull, "The share of values that are there.", bounded("proportion")...),
-		field(expectations.DistributionNearest, "How far the distribution of the values is from one that was stored: the Kullback-Leibler divergence in nats, 0 for the same. A hundredth of the expected distribution is held back for values it does not have.", columnField(),
+		field(expectations.KLDivergence, "How far the distribution of the values is from one that was stored: the Kullback-Leibler divergence in nats, 0 for the same. A hundredth of the expected distribution is held back for values it does not have.", columnField(),
 			service.NewObjectField(fieldPartition,
 				service.NewAnyListField(fieldValues).Description("The values of a distribution of strings, numbers or booleans.").Default([]any{}),
 				service.NewFloatListField(fieldBins).Description("The rising edges of the intervals of a distribution of numbers, one more than weights.").Default([]any{}),

@@ -452,7 +452,7 @@ func parseEvents(spec *features.Spec, conf *service.ParsedConfig) (err error) {
 	for _, f := range []struct {
 		name string
 		into *string
-	}{{fieldWhere, &spec.Where}, {fieldOf, &spec.Of}, {fieldBy, &spec.By}} {
+	}{{fieldWhere, &spec.Where}, {fieldOf, &spec.ValuePath}, {fieldBy, &spec.GroupPath}} {
 		if conf.Contains(f.name) {
 			if *f.into, err = conf.FieldString(f.name); err != nil {
 				return err

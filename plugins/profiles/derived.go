@@ -85,7 +85,7 @@ func parseRatio(conf *service.ParsedConfig) (*features.Derived, error) {
 			if !ok || !known || below == 0 {
 				return features.Result{}
 			}
-			return features.Result{Value: features.Of(above / below)}
+			return features.Result{Value: features.ValueOf(above / below)}
 		},
 	}, nil
 }
@@ -140,9 +140,9 @@ func parseRFM(conf *service.ParsedConfig) (*features.Derived, error) {
 			f, _ := parts[1].of(in)
 			m, _ := parts[2].of(in)
 			return features.Result{Shape: features.Object, Entries: []features.Entry{
-				{Name: fieldRecency, Value: features.Of(r)},
-				{Name: fieldFrequency, Value: features.Of(f)},
-				{Name: fieldMonetary, Value: features.Of(m)},
+				{Name: fieldRecency, Value: features.ValueOf(r)},
+				{Name: fieldFrequency, Value: features.ValueOf(f)},
+				{Name: fieldMonetary, Value: features.ValueOf(m)},
 				{Name: "score", Value: event.Value{Kind: event.String, Text: fmt.Appendf(nil, "%.0f%.0f%.0f", r, f, m)}},
 			}}
 		},
@@ -178,7 +178,7 @@ func compileExpression(text string) (*features.Derived, error) {
 			if err != nil {
 				return features.Result{}
 			}
-			return features.Result{Value: features.Of(result)}
+			return features.Result{Value: features.ValueOf(result)}
 		},
 	}, nil
 }

@@ -141,7 +141,7 @@ func parseBGNBD(spec *features.Spec, conf *service.ParsedConfig, files *[]follow
 	spec.Model = func(h features.PurchaseHistory) features.Result {
 		m := file.Current()
 		if give == giveAlive {
-			return resultOf(h, m.Alive(purchasesIn(h, m.Unit)))
+			return resultOf(h, m.ProbabilityAlive(purchasesIn(h, m.Unit)))
 		}
 		return resultOf(h, m.ExpectedPurchases(purchasesIn(h, m.Unit), inUnits(horizon, m.Unit)))
 	}
@@ -184,7 +184,7 @@ func parsePropensity(spec *features.Spec, conf *service.ParsedConfig, files *[]f
 	}
 	needs := map[string]bool{}
 	spec.Derived = &features.Derived{Compute: func(in features.Inputs) features.Result {
-		return features.Result{Value: features.Of(file.Current().Score(func(name string) (float64, bool) {
+		return features.Result{Value: features.ValueOf(file.Current().Score(func(name string) (float64, bool) {
 			// Parameters that were loaded later may name features that were
 			// not evaluated for this; those have their defaults until the
 			// process starts anew.
@@ -224,7 +224,7 @@ func resultOf(h features.PurchaseHistory, v float64) features.Result {
 	if h.Repeat < 0 {
 		return features.Result{}
 	}
-	return features.Result{Value: features.Of(v)}
+	return features.Result{Value: features.ValueOf(v)}
 }
 
 // follow keeps the parameters of models and segments up to date until ctx ends.

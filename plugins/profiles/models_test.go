@@ -66,7 +66,7 @@ features:
 			var v view
 			require.NoError(t, json.Unmarshal(results[0].JSON, &v))
 			require.InDelta(t, bg.ExpectedPurchases(asked, 39), v.Features["expected"], 1e-12)
-			require.InDelta(t, bg.Alive(asked), v.Features["alive"], 1e-12)
+			require.InDelta(t, bg.ProbabilityAlive(asked), v.Features["alive"], 1e-12)
 			require.InDelta(t, gg.ExpectedSpend(asked), v.Features["spend"], 1e-12)
 			require.InDelta(t, clv.Value(asked, 52), v.Features["value"], 1e-12)
 			require.InDelta(t, propensity.Score(func(name string) (float64, bool) { return 4, name == "orders" }), v.Features["likely"], 1e-12)

@@ -276,7 +276,7 @@ type messages struct {
 type triggerParser struct {
 	set       triggers.Set
 	texts     struct{ consent, when, data []string }
-	interests []features.Interest
+	interests []features.Selector
 	wantedBy  []int // the rule of each interest
 	errs      []error
 }
@@ -459,7 +459,7 @@ func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
 			if r.On.Kind == triggers.Date {
 				t.fail(at, r.Name, "a date has nothing before it that unless could come after; write the condition as when")
 			}
-			interest.Reach = r.Reach()
+			interest.Lookback = r.Reach()
 			r.Unless = []int{len(t.interests)}
 			t.interests, t.wantedBy = append(t.interests, interest), append(t.wantedBy, at)
 		}
@@ -495,7 +495,7 @@ func (t *triggerParser) cause(at int, r *triggers.Rule, conf *service.ParsedConf
 	if len(interest.Events) > 0 || interest.Where != "" {
 		causes++
 		if r.On.Repeat != triggers.First {
-			interest.Reach = r.Reach()
+			interest.Lookback = r.Reach()
 		}
 		r.On.Series = len(t.interests)
 		t.interests, t.wantedBy = append(t.interests, interest), append(t.wantedBy, at)
@@ -540,7 +540,7 @@ func (t *triggerParser) date(r *triggers.Rule, conf *service.ParsedConfig) (err 
 	return err
 }
 
-func eventsAndWhere(conf *service.ParsedConfig) (in features.Interest, err error) {
+func eventsAndWhere(conf *service.ParsedConfig) (in features.Selector, err error) {
 	if in.Events, err = conf.FieldStringList(fieldEvents); err != nil {
 		return in, err
 	}
@@ -557,8 +557,8 @@ func (t *triggerParser) blame(err error) error {
 		}
 		return errors.Join(errs...)
 	}
-	if interest, ok := err.(*features.InterestError); ok {
-		rule := t.wantedBy[interest.Interest]
+	if interest, ok := err.(*features.SelectorError); ok {
+		rule := t.wantedBy[interest.Selector]
 		return &triggers.RuleError{Rule: rule, Name: t.set.Rules[rule].Name, Err: err}
 	}
 	return err
@@ -595,11 +595,11 @@ func (t *triggerParser) finish(features *features.Definition, isSegment func(nam
 		if r.On.Segment != "" && !isSegment(r.On.Segment) {
 			t.fail(i, r.Name, "there is no segment %q; define it under segments or correct the name", r.On.Segment)
 		}
-		if r.On.Kind == triggers.Events && r.On.Series < len(features.Interests) {
-			r.On.Series = features.Interests[r.On.Series]
+		if r.On.Kind == triggers.Events && r.On.Series < len(features.Selectors) {
+			r.On.Series = features.Selectors[r.On.Series]
 		}
 		for j, at := range r.Unless {
-			r.Unless[j] = features.Interests[at]
+			r.Unless[j] = features.Selectors[at]
 		}
 	}
 	set, err := triggers.New(t.set)

@@ -405,7 +405,7 @@ func (u *updater) applyOne(up *update) error {
 		u.p.duplicates.Incr(1)
 		return nil
 	}
-	if behind > 0 && len(up.fact.Extract) > 0 && u.p.def.Features.Late(up.fact.Extract, behind) {
+	if behind > 0 && len(up.fact.Extract) > 0 && u.p.def.Features.IsTooLate(up.fact.Extract, behind) {
 		u.p.late.Incr(1)
 	}
 	c.changed = true

@@ -263,7 +263,7 @@ func (p *profiled) suggestNumbers(c *profiledColumn, add func(Kind, ...any)) {
 	for i := range weights {
 		weights[i] = round(float64(counts[i+1])/float64(inside), math.Round)
 	}
-	add(DistributionNearest, "partition_object", mapping("bins", flow(list), "weights", flow(weights)), "threshold", 0.1)
+	add(KLDivergence, "partition_object", mapping("bins", flow(list), "weights", flow(weights)), "threshold", 0.1)
 }
 
 func (p *profiled) suggestSet(c *profiledColumn, there int64, add func(Kind, ...any)) {
@@ -283,7 +283,7 @@ func (p *profiled) suggestSet(c *profiledColumn, there int64, add func(Kind, ...
 	}
 	add(InSet, "value_set", flow(set), "mostly", 0.999)
 	if there >= enough && len(set) > 1 {
-		add(DistributionNearest, "partition_object", mapping("values", flow(set), "weights", flow(weights)), "threshold", 0.1)
+		add(KLDivergence, "partition_object", mapping("values", flow(set), "weights", flow(weights)), "threshold", 0.1)
 	}
 }
 

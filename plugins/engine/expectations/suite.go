@@ -23,24 +23,24 @@ type Kind string
 
 // The kinds of expectation.
 const (
-	RowCount            Kind = "expect_table_row_count_to_be_between"
-	ColumnSet           Kind = "expect_table_columns_to_match_set"
-	Fresh               Kind = "expect_table_to_be_fresh"
-	NotNull             Kind = "expect_column_values_to_not_be_null"
-	InSet               Kind = "expect_column_values_to_be_in_set"
-	MatchRegex          Kind = "expect_column_values_to_match_regex"
-	Between             Kind = "expect_column_values_to_be_between"
-	Unique              Kind = "expect_column_values_to_be_unique"
-	Min                 Kind = "expect_column_min_to_be_between"
-	Max                 Kind = "expect_column_max_to_be_between"
-	Sum                 Kind = "expect_column_sum_to_be_between"
-	Mean                Kind = "expect_column_mean_to_be_between"
-	Stdev               Kind = "expect_column_stdev_to_be_between"
-	Median              Kind = "expect_column_median_to_be_between"
-	Quantiles           Kind = "expect_column_quantile_values_to_be_between"
-	ProportionUnique    Kind = "expect_column_proportion_of_unique_values_to_be_between"
-	ProportionNotNull   Kind = "expect_column_proportion_of_non_null_values_to_be_between"
-	DistributionNearest Kind = "expect_column_kl_divergence_to_be_less_than"
+	RowCount          Kind = "expect_table_row_count_to_be_between"
+	ColumnSet         Kind = "expect_table_columns_to_match_set"
+	Fresh             Kind = "expect_table_to_be_fresh"
+	NotNull           Kind = "expect_column_values_to_not_be_null"
+	InSet             Kind = "expect_column_values_to_be_in_set"
+	MatchRegex        Kind = "expect_column_values_to_match_regex"
+	Between           Kind = "expect_column_values_to_be_between"
+	Unique            Kind = "expect_column_values_to_be_unique"
+	Min               Kind = "expect_column_min_to_be_between"
+	Max               Kind = "expect_column_max_to_be_between"
+	Sum               Kind = "expect_column_sum_to_be_between"
+	Mean              Kind = "expect_column_mean_to_be_between"
+	Stdev             Kind = "expect_column_stdev_to_be_between"
+	Median            Kind = "expect_column_median_to_be_between"
+	Quantiles         Kind = "expect_column_quantile_values_to_be_between"
+	ProportionUnique  Kind = "expect_column_proportion_of_unique_values_to_be_between"
+	ProportionNotNull Kind = "expect_column_proportion_of_non_null_values_to_be_between"
+	KLDivergence      Kind = "expect_column_kl_divergence_to_be_less_than"
 )
 
 // takes says what a kind needs and accepts.
@@ -56,24 +56,24 @@ var kinds map[Kind]takes
 func init() {
 	// Not an initial value: the checks refer back to the kinds.
 	kinds = map[Kind]takes{
-		RowCount:            {bounds: true, make: newRowCount},
-		ColumnSet:           {make: newColumnSet},
-		Fresh:               {column: true, make: newFresh},
-		NotNull:             {column: true, mostly: true, make: newNotNull},
-		InSet:               {column: true, mostly: true, make: newInSet},
-		MatchRegex:          {column: true, mostly: true, make: newMatchRegex},
-		Between:             {column: true, mostly: true, bounds: true, make: newBetween},
-		Unique:              {column: true, mostly: true, make: newUnique},
-		Min:                 {column: true, bounds: true, make: newMoments},
-		Max:                 {column: true, bounds: true, make: newMoments},
-		Sum:                 {column: true, bounds: true, make: newMoments},
-		Mean:                {column: true, bounds: true, make: newMoments},
-		Stdev:               {column: true, bounds: true, make: newMoments},
-		Median:              {column: true, bounds: true, make: newMedian},
-		Quantiles:           {column: true, make: newQuantiles},
-		ProportionUnique:    {column: true, bounds: true, make: newProportionUnique},
-		ProportionNotNull:   {column: true, bounds: true, make: newProportionNotNull},
-		DistributionNearest: {column: true, make: newDivergence},
+		RowCount:          {bounds: true, make: newRowCount},
+		ColumnSet:         {make: newColumnSet},
+		Fresh:             {column: true, make: newFresh},
+		NotNull:           {column: true, mostly: true, make: newNotNull},
+		InSet:             {column: true, mostly: true, make: newInSet},
+		MatchRegex:        {column: true, mostly: true, make: newMatchRegex},
+		Between:           {column: true, mostly: true, bounds: true, make: newBetween},
+		Unique:            {column: true, mostly: true, make: newUnique},
+		Min:               {column: true, bounds: true, make: newMoments},
+		Max:               {column: true, bounds: true, make: newMoments},
+		Sum:               {column: true, bounds: true, make: newMoments},
+		Mean:              {column: true, bounds: true, make: newMoments},
+		Stdev:             {column: true, bounds: true, make: newMoments},
+		Median:            {column: true, bounds: true, make: newMedian},
+		Quantiles:         {column: true, make: newQuantiles},
+		ProportionUnique:  {column: true, bounds: true, make: newProportionUnique},
+		ProportionNotNull: {column: true, bounds: true, make: newProportionNotNull},
+		KLDivergence:      {column: true, make: newDivergence},
 	}
 }
 

@@ -99,7 +99,7 @@ func Any(v event.Value) any {
 }
 
 // Of returns the value of what encoding/json or a query gives.
-func Of(v any) event.Value {
+func ValueOf(v any) event.Value {
 	switch v := v.(type) {
 	case nil:
 		return event.Value{}
@@ -154,5 +154,5 @@ func (r Result) Any() any {
 
 // Number returns the result as a number, false if it is none.
 func (r Result) Number() (float64, bool) {
-	return r.Value.Number, r.Shape == One && r.Value.Kind == event.Number
+	return r.Value.Number, r.Shape == Single && r.Value.Kind == event.Number
 }

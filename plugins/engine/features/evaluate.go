@@ -13,8 +13,8 @@ import (
 type Shape uint8
 
 const (
-	// One value, which may be Missing for null.
-	One Shape = iota
+	// Single value, which may be Missing for null.
+	Single Shape = iota
 	// Object has a value for each of some names.
 	Object
 	// List has values in order.
@@ -26,7 +26,7 @@ const (
 // Result is the value of a feature at a moment.
 type Result struct {
 	Shape Shape
-	// Value is the value of a One.
+	// Value is the value of a Single.
 	Value event.Value
 	// Entries are the names and values of an Object or of a Ranked.
 	Entries []Entry
@@ -58,11 +58,11 @@ type Moment struct {
 // Evaluator evaluates features, reusing its memory. It is not safe for
 // concurrent use; the zero value is ready. A result is valid until Reset.
 type Evaluator struct {
-	sum     summary
-	entries []Entry
-	values  []event.Value
-	text    []byte
-	motion  Motion // of the last value
+	sum        summary
+	entries    []Entry
+	values     []event.Value
+	text       []byte
+	trajectory Trajectory // of the last value
 }
 
 // Reset gives up the results so far.
@@ -77,7 +77,7 @@ func (e *Evaluator) Reset() {
 // feature was defined.
 func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from int64) {
 	s := &e.sum
-	e.motion = Motion{}
+	e.trajectory = Trajectory{}
 	window := f.Window.Milliseconds()
 	if state.Tiles.Empty() {
 		if v, ok := e.simple(f, within(state.Occurrences, window, m.AsOf), m); ok {
@@ -101,7 +101,7 @@ func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from
 	if f.wants.parts&partHours != 0 {
 		return e.hours(f, s, recent, m), from
 	}
-	if f.By != "" {
+	if f.GroupPath != "" {
 		at := len(e.entries)
 		names := s.groupNames()
 		for _, name := range names[:min(len(names), f.Limit)] {
@@ -125,7 +125,7 @@ func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from
 		at := len(e.values)
 		for i := len(s.recent) - 1; i >= 0; i-- {
 			v := s.recent[i].value
-			if f.Of == timestampPath {
+			if f.ValuePath == timestampPath {
 				v = e.time(true, s.recent[i].time)
 			}
 			e.values = append(e.values, v)
@@ -146,14 +146,14 @@ func (e *Evaluator) simple(f *Feature, o []Occurrence, m Moment) (_ event.Value,
 			s.first, s.last = o[0].Time, o[len(o)-1].Time
 		}
 		return e.one(f, s, m), true
-	case f.Kind == Last && f.By == "":
+	case f.Kind == Last && f.GroupPath == "":
 		for i := len(o) - 1; i >= 0; i-- {
 			if o[i].First.Kind != event.Missing {
 				return o[i].First, true
 			}
 		}
 		return event.Value{}, true
-	case f.Kind == First && f.By == "":
+	case f.Kind == First && f.GroupPath == "":
 		for i := range o {
 			if o[i].First.Kind != event.Missing {
 				return o[i].First, true
@@ -197,8 +197,8 @@ func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
 		if s.count == 0 {
 			return number(0)
 		}
-		e.motion = Motion{moves: true, since: s.last, sum: s.decays[0].sum, halfLife: s.decays[0].halfLife}
-		return e.motion.At(m.AsOf)
+		e.trajectory = Trajectory{varies: true, since: s.last, sum: s.decays[0].sum, halfLife: s.decays[0].halfLife}
+		return e.trajectory.At(m.AsOf)
 	case Avg:
 		if s.numbers > 0 {
 			return number(s.sum.value() / float64(s.numbers))
@@ -216,12 +216,12 @@ func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
 			return number(s.spread.deviation())
 		}
 	case First:
-		if f.Of == timestampPath {
+		if f.ValuePath == timestampPath {
 			return e.time(s.count > 0, s.first)
 		}
 		return s.firstValue.value
 	case Last:
-		if f.Of == timestampPath {
+		if f.ValuePath == timestampPath {
 			return e.time(s.count > 0, s.last)
 		}
 		return s.lastValue.value
@@ -247,8 +247,8 @@ func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
 
 // elapsed returns the time that has passed since another.
 func (e *Evaluator) elapsed(f *Feature, since int64, m Moment) event.Value {
-	e.motion = Motion{moves: true, elapsed: true, since: since, unit: float64(f.Unit.Milliseconds())}
-	return e.motion.At(m.AsOf)
+	e.trajectory = Trajectory{varies: true, elapsed: true, since: since, unit: float64(f.Unit.Milliseconds())}
+	return e.trajectory.At(m.AsOf)
 }
 
 func (f *Feature) inUnit(ms int64) float64 { return float64(ms) / float64(f.Unit.Milliseconds()) }
@@ -278,7 +278,7 @@ func (e *Evaluator) latest(s *summary, k int) []event.Value {
 }
 
 // Zoned tells whether the feature depends on the customer's time zone.
-func (f *Feature) Zoned() bool { return f.wants.parts&partHours != 0 }
+func (f *Feature) UsesTimeZone() bool { return f.wants.parts&partHours != 0 }
 
 // hours answers the features of hours of the week in the customer's zone.
 // Occurrences are placed by the zone's offset at their time, hours that were

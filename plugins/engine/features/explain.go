@@ -9,7 +9,7 @@ import (
 // Counted tells which occurrences of its series count for a feature of events
 // at a moment, in order of time, and whether events that are no longer kept one
 // by one count as well. It is what Evaluate goes by.
-func (f *Feature) Counted(state *State, m Moment) (recent []Occurrence, folded bool) {
+func (f *Feature) CountedOccurrences(state *State, m Moment) (recent []Occurrence, folded bool) {
 	window := f.Window.Milliseconds()
 	for _, tile := range state.Tiles.list {
 		folded = folded || tile.within(window, m.AsOf)
@@ -19,9 +19,9 @@ func (f *Feature) Counted(state *State, m Moment) (recent []Occurrence, folded b
 
 // Reads names the values the feature reads of an event, in the order in which
 // an occurrence has them: the path of the value, and that to split by.
-func (f *Feature) Reads() []string {
+func (f *Feature) ValuePaths() []string {
 	var paths []string
-	for _, path := range []string{f.Of, f.By} {
+	for _, path := range []string{f.ValuePath, f.GroupPath} {
 		if path != "" && path != timestampPath {
 			paths = append(paths, path)
 		}
@@ -64,7 +64,7 @@ func SeriesOf(extract []byte) []int {
 }
 
 // Span writes a time span as definitions do, such as 30d.
-func Span(d time.Duration) string {
+func FormatSpan(d time.Duration) string {
 	for _, unit := range []struct {
 		name string
 		of   time.Duration

@@ -108,8 +108,8 @@ type Spec struct {
 	Events []string
 	// Where is a condition on the event, empty for none.
 	Where string
-	// Of is the path of the value read, By that of the value to split by.
-	Of, By string
+	// ValuePath is the path of the value read, GroupPath that of the value to split by.
+	ValuePath, GroupPath string
 	// Window is how far back events count, zero for ever.
 	Window time.Duration
 	// Unit divides the result of kinds that are durations; zero is a second.
@@ -181,9 +181,9 @@ func (f *Feature) Needs() []int { return f.needs }
 type Definition struct {
 	Features []Feature
 	Series   []Series
-	// Interests are the positions of the series of the interests it was made
+	// Selectors are the positions of the series of the selectors it was made
 	// with.
-	Interests []int
+	Selectors []int
 
 	byName  map[string]int
 	byEvent map[string][]int
@@ -202,38 +202,38 @@ const DefaultK = 10
 
 const maxLimit = 1000
 
-// Interest is events whose times are wanted for something else than a feature.
-type Interest struct {
+// Selector is events whose times are wanted for something else than a feature.
+type Selector struct {
 	// Events and Where choose the events, as those of a feature do.
 	Events []string
 	Where  string
-	// Reach is how far back the times are wanted.
-	Reach time.Duration
+	// Lookback is how far back the times are wanted.
+	Lookback time.Duration
 }
 
-// InterestError is what is wrong with an interest.
-type InterestError struct {
-	// Interest is its position among those that were given.
-	Interest int
+// SelectorError is what is wrong with an interest.
+type SelectorError struct {
+	// Selector is its position among those that were given.
+	Selector int
 	Err      error
 }
 
-func (e *InterestError) Error() string { return e.Err.Error() }
+func (e *SelectorError) Error() string { return e.Err.Error() }
 
-func (e *InterestError) Unwrap() error { return e.Err }
+func (e *SelectorError) Unwrap() error { return e.Err }
 
-// New checks specs and makes a definition of them, and of series for interests
-// besides. The error joins a *SpecError or *InterestError for everything that
+// New checks specs and makes a definition of them, and of series for selectors
+// besides. The error joins a *SpecError or *SelectorError for everything that
 // is wrong.
-func New(specs []Spec, compile PredicateCompiler, interests ...Interest) (*Definition, error) {
+func New(specs []Spec, compile PredicateCompiler, selectors ...Selector) (*Definition, error) {
 	d := &Definition{byName: map[string]int{}, byEvent: map[string][]int{}}
 	b := builder{Definition: d, compile: compile, series: map[string]int{}, where: map[string]int{}}
 	for i, spec := range specs {
 		b.add(i, spec)
 	}
 	b.order()
-	for i := range interests {
-		b.interest(i, &interests[i])
+	for i := range selectors {
+		b.addSelector(i, &selectors[i])
 	}
 	if err := errors.Join(b.errs...); err != nil {
 		return nil, err
@@ -303,10 +303,10 @@ func (b *builder) add(i int, spec Spec) {
 		return
 	}
 	w := wants{parts: takes.parts, recent: spec.K, split: len(b.Series[at].columns) == 2, bare: len(b.Series[at].columns) == 0}
-	if spec.Of == timestampPath {
+	if spec.ValuePath == timestampPath {
 		w.parts &^= partEnds // the times alone
 	}
-	if spec.By != "" {
+	if spec.GroupPath != "" {
 		w.parts, w.inner = partGroups, w.parts
 	}
 	if spec.HalfLife > 0 {
@@ -318,18 +318,18 @@ func (b *builder) add(i int, spec Spec) {
 }
 
 // interest adds the series of an interest.
-func (b *builder) interest(i int, in *Interest) {
+func (b *builder) addSelector(i int, in *Selector) {
 	if slices.Contains(in.Events, "") {
-		b.errs = append(b.errs, &InterestError{i, errors.New("events has an empty name; remove it")})
+		b.errs = append(b.errs, &SelectorError{i, errors.New("events has an empty name; remove it")})
 		return
 	}
 	at, err := b.seriesOf(&Spec{Events: in.Events, Where: in.Where})
 	if err != nil {
-		b.errs = append(b.errs, &InterestError{i, err})
+		b.errs = append(b.errs, &SelectorError{i, err})
 		return
 	}
-	b.Interests = append(b.Interests, at)
-	b.Series[at].want(&wants{bare: true}, in.Reach)
+	b.Selectors = append(b.Selectors, at)
+	b.Series[at].want(&wants{bare: true}, in.Lookback)
 }
 
 // seriesOf returns the position of the series of a spec, which is added unless
@@ -368,17 +368,17 @@ func (b *builder) seriesOf(spec *Spec) (int, error) {
 func (s *Spec) check(fail func(format string, args ...any)) {
 	takes := kinds[s.Kind]
 	switch {
-	case takes.of && s.Of == "":
+	case takes.of && s.ValuePath == "":
 		fail("%s needs of, the path of the value to read, such as properties.total", s.Kind)
-	case !takes.of && s.Of != "" && s.Kind != DecayedSum && s.Kind != Purchases:
+	case !takes.of && s.ValuePath != "" && s.Kind != DecayedSum && s.Kind != Purchases:
 		fail("%s reads no value; remove of", s.Kind)
-	case s.Of == timestampPath && !takes.time:
+	case s.ValuePath == timestampPath && !takes.time:
 		fail("%s cannot read timestamp; name a property, such as properties.total", s.Kind)
 	}
-	if !takes.by && s.By != "" {
+	if !takes.by && s.GroupPath != "" {
 		fail("%s cannot be split; remove by", s.Kind)
 	}
-	if s.By == timestampPath {
+	if s.GroupPath == timestampPath {
 		fail("a feature cannot be split by timestamp; name a property, such as properties.category")
 	}
 	if slices.Contains(s.Events, "") {
@@ -408,7 +408,7 @@ func (s *Spec) check(fail func(format string, args ...any)) {
 	if s.HalfLife <= 0 {
 		fail("decayed_sum needs half_life, such as 7d")
 	}
-	if s.Of != "" && len(s.Weights) > 0 {
+	if s.ValuePath != "" && len(s.Weights) > 0 {
 		fail("decayed_sum takes its values either from of or from weights; remove one")
 	}
 	for name := range s.Weights {

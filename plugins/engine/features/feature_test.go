@@ -135,7 +135,7 @@ func TestHourOfWeek(t *testing.T) {
 // FuzzTiles: whatever is read as tiles can be written and read again, and
 // evaluated.
 func FuzzTiles(f *testing.F) {
-	specs := []Spec{{Name: "a", Kind: Stddev, Of: "properties.x", By: "properties.y"}, {Name: "b", Kind: DecayedSum, HalfLife: 1e15}, {Name: "c", Kind: DistinctCount, Of: "properties.x"}}
+	specs := []Spec{{Name: "a", Kind: Stddev, ValuePath: "properties.x", GroupPath: "properties.y"}, {Name: "b", Kind: DecayedSum, HalfLife: 1e15}, {Name: "c", Kind: DistinctCount, ValuePath: "properties.x"}}
 	def, err := New(specs, nil)
 	if err != nil {
 		f.Fatal(err)
@@ -145,7 +145,7 @@ func FuzzTiles(f *testing.F) {
 		for n := range int64(100) {
 			tiles.Fold(&def.Series[i], &Occurrence{Time: n * 1e7, First: number(float64(n)), Second: event.Value{Kind: event.String, Text: []byte{'g', byte('0' + n%3)}}})
 		}
-		tiles.Settle(&def.Series[i], 1e9)
+		tiles.Compact(&def.Series[i], 1e9)
 		f.Add(tiles.Append(nil))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
@@ -159,7 +159,7 @@ func FuzzTiles(f *testing.F) {
 			e.Evaluate(&def.Features[i], &State{Tiles: tiles}, Moment{AsOf: 1e12})
 		}
 		other := &def.Series[0]
-		tiles.FoldTiles(other, &again)
-		tiles.Settle(other, 1e12)
+		tiles.Merge(other, &again)
+		tiles.Compact(other, 1e12)
 	})
 }

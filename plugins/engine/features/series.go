@@ -66,7 +66,7 @@ func newSeries(spec *Spec) (*Series, error) {
 	slices.Sort(s.Events)
 	s.Events = slices.Compact(s.Events)
 	array := ""
-	for _, text := range []string{spec.Of, spec.By} {
+	for _, text := range []string{spec.ValuePath, spec.GroupPath} {
 		if text == "" || text == timestampPath {
 			continue
 		}
@@ -340,7 +340,7 @@ func Renumber(dst, extract []byte, layouts []Layout, to []int) ([]byte, error) {
 // Late tells whether an event that is some milliseconds older than a customer's
 // latest came too late for a series it belongs to, being older than all of its
 // windows.
-func (d *Definition) Late(extract []byte, behind int64) bool {
+func (d *Definition) IsTooLate(extract []byte, behind int64) bool {
 	var room [4]uint64
 	set, _, err := readBits(room[:0], extract)
 	if err != nil {

@@ -60,7 +60,7 @@ func (t *Tiles) First() int64 {
 	return first
 }
 
-// Fold takes an occurrence of a series. Settle must follow.
+// Fold takes an occurrence of a series. Compact must follow.
 func (t *Tiles) Fold(s *Series, o *Occurrence) {
 	if n := len(t.list); n > 0 {
 		if tile := t.list[n-1]; tile.last <= o.Time && tile.parts == s.wants.parts && s.wants.covers(tile) &&
@@ -75,9 +75,9 @@ func (t *Tiles) Fold(s *Series, o *Occurrence) {
 	t.insert(s, tile)
 }
 
-// FoldTiles takes the tiles of another record for the same series. Settle must
+// Merge takes the tiles of another record for the same series. Compact must
 // follow.
-func (t *Tiles) FoldTiles(s *Series, o *Tiles) {
+func (t *Tiles) Merge(s *Series, o *Tiles) {
 	for _, tile := range o.list {
 		t.insert(s, tile)
 	}
@@ -115,9 +115,9 @@ func (w *wants) covers(tile *summary) bool {
 	return true
 }
 
-// Settle joins tiles as far as the bound allows and drops those that are
+// Compact joins tiles as far as the bound allows and drops those that are
 // older than every window, for a customer whose latest event is at newest.
-func (t *Tiles) Settle(s *Series, newest int64) {
+func (t *Tiles) Compact(s *Series, newest int64) {
 	kept := t.list[:0]
 	for _, tile := range t.list {
 		if !s.forever && newest-tile.last >= s.longest() {

@@ -57,7 +57,7 @@ func (m *BGNBD) LogLikelihood(h Purchases) float64 {
 // Alive is the probability that the customer has not left for good. Customers
 // who never came back have not, as the model has it: one leaves after a
 // purchase other than the first.
-func (m *BGNBD) Alive(h Purchases) float64 {
+func (m *BGNBD) ProbabilityAlive(h Purchases) float64 {
 	h = h.repaired()
 	if h.Repeat == 0 {
 		return 1
@@ -72,7 +72,7 @@ func (m *BGNBD) Alive(h Purchases) float64 {
 // repeat purchases is one of whom nothing is known yet.
 func (m *BGNBD) ExpectedPurchases(h Purchases, horizon float64) float64 {
 	h = h.repaired()
-	return m.Alive(h) * m.expectedAlive(h, between(horizon, maxTime))
+	return m.ProbabilityAlive(h) * m.expectedAlive(h, between(horizon, maxTime))
 }
 
 // expectedAlive is the number expected of a customer who is alive.

@@ -22,13 +22,13 @@ func TestPublishedExpectation(t *testing.T) {
 }
 
 func TestAliveIsTheShareOfLikelihoodOfNotHavingLeft(t *testing.T) {
-	require.Equal(t, 1.0, cdnow.Alive(Purchases{}))
-	require.Equal(t, 1.0, cdnow.Alive(Purchases{Age: 1000}))
+	require.Equal(t, 1.0, cdnow.ProbabilityAlive(Purchases{}))
+	require.Equal(t, 1.0, cdnow.ProbabilityAlive(Purchases{Age: 1000}))
 	h := Purchases{Repeat: 3, Recency: 20, Age: 38}
 	alive := math.Pow(cdnow.Alpha+38, -cdnow.R-3)
 	left := cdnow.A / (cdnow.B + 2) * math.Pow(cdnow.Alpha+20, -cdnow.R-3)
-	require.InEpsilon(t, alive/(alive+left), cdnow.Alive(h), 1e-12)
-	require.Less(t, cdnow.Alive(Purchases{Repeat: 30, Recency: 20, Age: 380}), 1e-20)
+	require.InEpsilon(t, alive/(alive+left), cdnow.ProbabilityAlive(h), 1e-12)
+	require.Less(t, cdnow.ProbabilityAlive(Purchases{Repeat: 30, Recency: 20, Age: 380}), 1e-20)
 }
 
 // textbook is the conditional expectation as it is published, which works where
@@ -110,7 +110,7 @@ func TestExpectationAgreesWithIntegration(t *testing.T) {
 			for _, horizon := range []float64{0.5, 39, 400} {
 				t.Run(fmt.Sprint(m.A, h, horizon), func(t *testing.T) {
 					expected, alive := integrated(m, h, horizon)
-					require.InEpsilon(t, alive, m.Alive(h), 1e-6)
+					require.InEpsilon(t, alive, m.ProbabilityAlive(h), 1e-6)
 					require.InEpsilon(t, expected, m.ExpectedPurchases(h, horizon), 1e-6)
 				})
 			}
@@ -145,7 +145,7 @@ func TestExpectationIsWhatSimulatedCustomersDo(t *testing.T) {
 		lively := *cdnow
 		lively.R *= 3
 		expected += lively.ExpectedPurchases(h, horizon)
-		alive += lively.Alive(h)
+		alive += lively.ProbabilityAlive(h)
 		if here {
 			wereAlive++
 		}
@@ -250,7 +250,7 @@ func TestWhatTheoryOfBuyingSays(t *testing.T) {
 		near, far := anyHorizon().Draw(t, "near"), anyHorizon().Draw(t, "far")
 		near, far = math.Min(near, far), math.Max(near, far)
 
-		alive, soon, later := m.Alive(h), m.ExpectedPurchases(h, near), m.ExpectedPurchases(h, far)
+		alive, soon, later := m.ProbabilityAlive(h), m.ExpectedPurchases(h, near), m.ExpectedPurchases(h, far)
 		finite(t, "alive", alive)
 		finite(t, "expected soon", soon)
 		finite(t, "expected later", later)
@@ -270,11 +270,11 @@ func TestWhatTheoryOfBuyingSays(t *testing.T) {
 
 		recent := h
 		recent.Recency = h.Recency + (h.Age-h.Recency)*rapid.Float64Range(0, 1).Draw(t, "more recent")
-		notAbove(t, "a more recent purchase is a better sign", alive, m.Alive(recent))
+		notAbove(t, "a more recent purchase is a better sign", alive, m.ProbabilityAlive(recent))
 
 		older := h
 		older.Age = h.Age * rapid.Float64Range(1, 10).Draw(t, "older")
-		notAbove(t, "silence is a bad sign", m.Alive(older), alive)
+		notAbove(t, "silence is a bad sign", m.ProbabilityAlive(older), alive)
 		notAbove(t, "silence is a bad sign for purchases", m.ExpectedPurchases(older, far), later)
 	})
 }
@@ -309,7 +309,7 @@ func TestImpossibleHistoriesAreRepaired(t *testing.T) {
 	} {
 		for _, horizon := range []float64{-1, 0, 1, nan, math.Inf(1), math.Inf(-1)} {
 			for what, v := range map[string]float64{
-				"alive":      cdnow.Alive(h),
+				"alive":      cdnow.ProbabilityAlive(h),
 				"expected":   cdnow.ExpectedPurchases(h, horizon),
 				"likelihood": cdnow.LogLikelihood(h),
 				"spend":      cdnowSpend.ExpectedSpend(h),
@@ -319,7 +319,7 @@ func TestImpossibleHistoriesAreRepaired(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, cdnow.Alive(Purchases{Repeat: 3, Recency: 40, Age: 40}), cdnow.Alive(Purchases{Repeat: 3, Recency: 50, Age: 40}))
+	require.Equal(t, cdnow.ProbabilityAlive(Purchases{Repeat: 3, Recency: 40, Age: 40}), cdnow.ProbabilityAlive(Purchases{Repeat: 3, Recency: 50, Age: 40}))
 }
 
 func TestBGNBDRanges(t *testing.T) {
@@ -344,7 +344,7 @@ func TestModelsDoNotAllocate(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		cdnow.ExpectedPurchases(h, 52)
 		cdnow.ExpectedPurchases(h, 1e6)
-		cdnow.Alive(h)
+		cdnow.ProbabilityAlive(h)
 		cdnowSpend.ExpectedSpend(h)
 		clv.Value(h, 52)
 		score.Score(inputs)

@@ -69,7 +69,7 @@ func (c CLV) Value(h Purchases, horizon float64) float64 {
 			}
 		}
 	}
-	return c.Margin * c.Spend.ExpectedSpend(h) * c.Purchases.Alive(h) * math.Max(purchases, 0)
+	return c.Margin * c.Spend.ExpectedSpend(h) * c.Purchases.ProbabilityAlive(h) * math.Max(purchases, 0)
 }
 
 // DiscountPerUnit turns the discount rate of a year, such as 0.1, into that of

@@ -26,7 +26,7 @@ func Example() {
 		Discount:  models.DiscountPerUnit(0.1, purchases.Current().Unit),
 		Margin:    0.3,
 	}
-	fmt.Printf("still a customer: %.2f\n", purchases.Current().Alive(h))
+	fmt.Printf("still a customer: %.2f\n", purchases.Current().ProbabilityAlive(h))
 	fmt.Printf("purchases in a year: %.2f\n", purchases.Current().ExpectedPurchases(h, 52))
 	fmt.Printf("dollars each: %.2f\n", spend.Current().ExpectedSpend(h))
 	fmt.Printf("worth in dollars: %.2f\n", value.Value(h, 52))

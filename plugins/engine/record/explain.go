@@ -123,10 +123,10 @@ func (w *Viewer) explain(i int) FeatureExplanation {
 	f, v := &all[i], w.value(i)
 	x := FeatureExplanation{
 		Name: f.Name, Kind: string(f.Kind), Value: v.result.AppendJSON(nil),
-		Events: f.Events, Where: f.Where, Of: f.Of, By: f.By,
+		Events: f.Events, Where: f.Where, Of: f.ValuePath, By: f.GroupPath,
 	}
 	if f.Window > 0 {
-		x.Window = features.Span(f.Window)
+		x.Window = features.FormatSpan(f.Window)
 	}
 	if v.since > 0 {
 		x.Since = timeText(v.since)
@@ -137,9 +137,9 @@ func (w *Viewer) explain(i int) FeatureExplanation {
 	if f.Series < 0 {
 		return x
 	}
-	counted, folded := f.Counted(&w.states[f.Series], w.moment)
+	counted, folded := f.CountedOccurrences(&w.states[f.Series], w.moment)
 	x.Counted, x.Folded = len(counted), folded
-	reads := f.Reads()
+	reads := f.ValuePaths()
 	for n, o := range slices.Backward(counted) {
 		if len(counted)-n > maxExplainedOccurrences {
 			break

@@ -102,7 +102,7 @@ func (f *folding) finish() error {
 		for n := range occurrences {
 			tiles.Fold(s, &occurrences[n])
 		}
-		tiles.Settle(s, r.last.time)
+		tiles.Compact(s, r.last.time)
 		r.setTiles(i, tiles.Append(nil))
 	}
 	return nil

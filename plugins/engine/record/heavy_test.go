@@ -29,31 +29,31 @@ func heavySpecs() []features.Spec {
 	}
 	for _, w := range []time.Duration{0, 7 * days, 30 * days, 90 * days} {
 		add(features.Spec{Kind: features.Count, Window: w})
-		add(features.Spec{Kind: features.Count, Window: w, By: "properties.category"})
-		add(features.Spec{Kind: features.Sum, Of: "properties.total", Events: []string{"Order Completed"}, Window: w})
-		add(features.Spec{Kind: features.Sum, Of: "properties.products[].price", By: "properties.products[].sku", Window: w})
-		add(features.Spec{Kind: features.Max, Of: "properties.total", Window: w})
-		add(features.Spec{Kind: features.Last, Of: "properties.category", Window: w})
-		add(features.Spec{Kind: features.LastK, Of: "properties.category", K: 5, Window: w})
+		add(features.Spec{Kind: features.Count, Window: w, GroupPath: "properties.category"})
+		add(features.Spec{Kind: features.Sum, ValuePath: "properties.total", Events: []string{"Order Completed"}, Window: w})
+		add(features.Spec{Kind: features.Sum, ValuePath: "properties.products[].price", GroupPath: "properties.products[].sku", Window: w})
+		add(features.Spec{Kind: features.Max, ValuePath: "properties.total", Window: w})
+		add(features.Spec{Kind: features.Last, ValuePath: "properties.category", Window: w})
+		add(features.Spec{Kind: features.LastK, ValuePath: "properties.category", K: 5, Window: w})
 		add(features.Spec{Kind: features.TimeSinceLast, Window: w, Unit: time.Second})
-		add(features.Spec{Kind: features.DistinctCount, Of: "properties.category", Window: w})
+		add(features.Spec{Kind: features.DistinctCount, ValuePath: "properties.category", Window: w})
 	}
 	for _, k := range []features.Kind{features.Avg, features.Min, features.Stddev, features.First} {
-		add(features.Spec{Kind: k, Of: "properties.total"})
+		add(features.Spec{Kind: k, ValuePath: "properties.total"})
 	}
-	add(features.Spec{Kind: features.First, Of: "timestamp"})
+	add(features.Spec{Kind: features.First, ValuePath: "timestamp"})
 	add(features.Spec{Kind: features.TimeSinceFirst, Unit: time.Hour})
 	add(features.Spec{Kind: features.IntervalMean, Unit: time.Hour})
 	add(features.Spec{Kind: features.DaysActive})
-	add(features.Spec{Kind: features.TopK, Of: "properties.category", K: 3})
-	add(features.Spec{Kind: features.UniqueValues, Of: "properties.category", K: 5})
+	add(features.Spec{Kind: features.TopK, ValuePath: "properties.category", K: 3})
+	add(features.Spec{Kind: features.UniqueValues, ValuePath: "properties.category", K: 5})
 	add(features.Spec{Kind: features.DecayedSum, Weights: map[string]float64{"page": 2}, HalfLife: 5 * days})
 	return specs
 }
 
 func naiveOf(s features.Spec) oracle.Feature {
 	return oracle.Feature{
-		Name: s.Name, Kind: string(s.Kind), Events: s.Events, Of: s.Of, By: s.By, Window: s.Window, Unit: s.Unit,
+		Name: s.Name, Kind: string(s.Kind), Events: s.Events, Of: s.ValuePath, By: s.GroupPath, Window: s.Window, Unit: s.Unit,
 		Limit: features.DefaultLimit, K: s.K, HalfLife: s.HalfLife, Weights: s.Weights, Zone: time.UTC,
 	}
 }
@@ -120,7 +120,7 @@ func TestHeavyCustomersAreWithinTheBound(t *testing.T) {
 				continue
 			}
 			slack := s.Window / 32 // series that have groups, different values or days
-			if s.Kind == features.Sum && s.By == "" {
+			if s.Kind == features.Sum && s.GroupPath == "" {
 				slack = s.Window / 64
 			}
 			narrow, wide := f, f
@@ -183,24 +183,24 @@ func TestAMillionEventsFitIn64KiB(t *testing.T) {
 	specs := []features.Spec{
 		{Name: "orders", Kind: features.Count, Events: orders},
 		{Name: "orders_30d", Kind: features.Count, Events: orders, Window: 30 * days},
-		{Name: "revenue", Kind: features.Sum, Events: orders, Of: "properties.total"},
-		{Name: "revenue_90d", Kind: features.Sum, Events: orders, Of: "properties.total", Window: 90 * days},
-		{Name: "average", Kind: features.Avg, Events: orders, Of: "properties.total"},
-		{Name: "largest", Kind: features.Max, Events: orders, Of: "properties.total"},
-		{Name: "first_order", Kind: features.First, Events: orders, Of: "timestamp"},
-		{Name: "last_order", Kind: features.Last, Events: orders, Of: "timestamp"},
+		{Name: "revenue", Kind: features.Sum, Events: orders, ValuePath: "properties.total"},
+		{Name: "revenue_90d", Kind: features.Sum, Events: orders, ValuePath: "properties.total", Window: 90 * days},
+		{Name: "average", Kind: features.Avg, Events: orders, ValuePath: "properties.total"},
+		{Name: "largest", Kind: features.Max, Events: orders, ValuePath: "properties.total"},
+		{Name: "first_order", Kind: features.First, Events: orders, ValuePath: "timestamp"},
+		{Name: "last_order", Kind: features.Last, Events: orders, ValuePath: "timestamp"},
 		{Name: "since_order", Kind: features.TimeSinceLast, Events: orders},
-		{Name: "by_category", Kind: features.Sum, Events: orders, Of: "properties.products[].price", By: "properties.products[].sku"},
+		{Name: "by_category", Kind: features.Sum, Events: orders, ValuePath: "properties.products[].price", GroupPath: "properties.products[].sku"},
 		{Name: "views_7d", Kind: features.Count, Events: views, Window: 7 * days},
-		{Name: "products_30d", Kind: features.DistinctCount, Events: views, Of: "properties.product_id", Window: 30 * days},
-		{Name: "last_product", Kind: features.Last, Events: views, Of: "properties.product_id"},
-		{Name: "views_by_category", Kind: features.Count, Events: views, By: "properties.category", Window: 30 * days},
+		{Name: "products_30d", Kind: features.DistinctCount, Events: views, ValuePath: "properties.product_id", Window: 30 * days},
+		{Name: "last_product", Kind: features.Last, Events: views, ValuePath: "properties.product_id"},
+		{Name: "views_by_category", Kind: features.Count, Events: views, GroupPath: "properties.category", Window: 30 * days},
 		{Name: "adds", Kind: features.Count, Events: []string{"Product Added"}, Window: 7 * days},
 		{Name: "pages", Kind: features.Count, Events: pages, Window: days},
 		{Name: "opened", Kind: features.Count, Events: mails, Window: 30 * days},
 		{Name: "clicked", Kind: features.Count, Events: []string{"Email Link Clicked"}, Window: 30 * days},
-		{Name: "last_open", Kind: features.Last, Events: mails, Of: "timestamp"},
-		{Name: "active", Kind: features.Last, Of: "timestamp"},
+		{Name: "last_open", Kind: features.Last, Events: mails, ValuePath: "timestamp"},
+		{Name: "active", Kind: features.Last, ValuePath: "timestamp"},
 	}
 	def := newDefinition(t, specs)
 	r := rand.New(rand.NewPCG(1, 1))

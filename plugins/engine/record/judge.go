@@ -304,7 +304,7 @@ func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selectio
 	if w.lasting != nil {
 		// What compares a value that moves changes at a moment nobody knows.
 		w.lasting.fleeting = w.lasting.fleeting || !r.def.Segments.Lasting ||
-			slices.ContainsFunc(r.def.Segments.Features, func(at int) bool { return w.value(at).motion.Moves() })
+			slices.ContainsFunc(r.def.Segments.Features, func(at int) bool { return w.value(at).motion.Varies() })
 	}
 	dst = append(dst, `,"segments":{`...)
 	first := true

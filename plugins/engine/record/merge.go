@@ -147,8 +147,8 @@ func (r *Record) mergeTiles(o *Record, to []int) error {
 			return ErrCorrupt
 		}
 		s := &r.def.Features.Series[at]
-		mine.FoldTiles(s, &theirs)
-		mine.Settle(s, r.last.time)
+		mine.Merge(s, &theirs)
+		mine.Compact(s, r.last.time)
 		r.setTiles(at, mine.Append(nil))
 	}
 	// The log begins after what is folded.

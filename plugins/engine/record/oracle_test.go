@@ -94,42 +94,42 @@ func genFeatures(t *rapid.T) ([]features.Spec, []oracle.Feature) {
 		by := []string{"", "", "properties.category", "properties.products[].sku"}
 		switch kind {
 		case features.Count:
-			s.By = rapid.SampledFrom(by).Draw(t, "by")
+			s.GroupPath = rapid.SampledFrom(by).Draw(t, "by")
 		case features.Sum, features.Avg, features.Min, features.Max:
-			s.Of = rapid.SampledFrom([]string{"properties.total", "properties.products[].price"}).Draw(t, "of")
-			s.By = rapid.SampledFrom(by).Draw(t, "by")
+			s.ValuePath = rapid.SampledFrom([]string{"properties.total", "properties.products[].price"}).Draw(t, "of")
+			s.GroupPath = rapid.SampledFrom(by).Draw(t, "by")
 		case features.DistinctCount:
-			s.Of = rapid.SampledFrom([]string{"properties.category", "properties.products[].sku", "properties.total"}).Draw(t, "of")
-			s.By = rapid.SampledFrom(by).Draw(t, "by")
+			s.ValuePath = rapid.SampledFrom([]string{"properties.category", "properties.products[].sku", "properties.total"}).Draw(t, "of")
+			s.GroupPath = rapid.SampledFrom(by).Draw(t, "by")
 		case features.First, features.Last:
-			s.Of = rapid.SampledFrom([]string{"timestamp", "properties.category", "properties.products[].sku"}).Draw(t, "of")
-			s.By = rapid.SampledFrom(by).Draw(t, "by")
-			if s.Of == "properties.products[].sku" && s.By == "properties.category" || s.By != "" && s.Of == "timestamp" {
-				s.By = ""
+			s.ValuePath = rapid.SampledFrom([]string{"timestamp", "properties.category", "properties.products[].sku"}).Draw(t, "of")
+			s.GroupPath = rapid.SampledFrom(by).Draw(t, "by")
+			if s.ValuePath == "properties.products[].sku" && s.GroupPath == "properties.category" || s.GroupPath != "" && s.ValuePath == "timestamp" {
+				s.GroupPath = ""
 			}
 		case features.Stddev:
-			s.Of = "properties.total"
-			s.By = rapid.SampledFrom(by).Draw(t, "by")
+			s.ValuePath = "properties.total"
+			s.GroupPath = rapid.SampledFrom(by).Draw(t, "by")
 		case features.LastK:
-			s.Of = rapid.SampledFrom([]string{"timestamp", "properties.category", "properties.products[].sku"}).Draw(t, "of")
+			s.ValuePath = rapid.SampledFrom([]string{"timestamp", "properties.category", "properties.products[].sku"}).Draw(t, "of")
 			s.K = rapid.IntRange(1, 5).Draw(t, "k")
 		case features.TopK, features.UniqueValues:
-			s.Of = rapid.SampledFrom([]string{"properties.category", "properties.products[].sku"}).Draw(t, "of")
+			s.ValuePath = rapid.SampledFrom([]string{"properties.category", "properties.products[].sku"}).Draw(t, "of")
 			s.K = rapid.IntRange(1, 5).Draw(t, "k")
 		case features.TimeSinceFirst, features.TimeSinceLast, features.IntervalMean, features.IntervalStddev:
-			s.By = rapid.SampledFrom(by).Draw(t, "by")
+			s.GroupPath = rapid.SampledFrom(by).Draw(t, "by")
 		case features.DecayedSum:
 			s.HalfLife = rapid.SampledFrom([]time.Duration{time.Hour, 7 * 24 * time.Hour}).Draw(t, "halfLife")
 			switch rapid.IntRange(0, 2).Draw(t, "values") {
 			case 0:
-				s.Of = "properties.total"
+				s.ValuePath = "properties.total"
 			case 1:
 				s.Events = nil
 				s.Weights = map[string]float64{"Order Completed": 5, "page": 0.5}
 			}
 		}
 		specs = append(specs, s)
-		o := oracle.Feature{Name: s.Name, Kind: string(kind), Events: s.Events, Of: s.Of, By: s.By, Window: s.Window, Unit: s.Unit, Limit: s.Limit, K: s.K, HalfLife: s.HalfLife, Weights: s.Weights, Zone: zone}
+		o := oracle.Feature{Name: s.Name, Kind: string(kind), Events: s.Events, Of: s.ValuePath, By: s.GroupPath, Window: s.Window, Unit: s.Unit, Limit: s.Limit, K: s.K, HalfLife: s.HalfLife, Weights: s.Weights, Zone: zone}
 		if s.Where != "" {
 			o.Where = paid
 		}

@@ -27,15 +27,15 @@ var update = flag.Bool("update", false, "write the golden records anew; a change
 func specsOf(names ...string) []features.Spec {
 	known := map[string]features.Spec{
 		"orders":  {Kind: features.Count, Events: []string{"Order Completed"}},
-		"revenue": {Kind: features.Sum, Events: []string{"Order Completed"}, Of: "properties.total", Window: 30 * 24 * time.Hour},
+		"revenue": {Kind: features.Sum, Events: []string{"Order Completed"}, ValuePath: "properties.total", Window: 30 * 24 * time.Hour},
 		"pages":   {Kind: features.Count, Events: []string{"page"}},
-		"skus":    {Kind: features.UniqueValues, Of: "properties.products[].sku", K: 3},
+		"skus":    {Kind: features.UniqueValues, ValuePath: "properties.products[].sku", K: 3},
 		"score":   {Kind: features.DecayedSum, Weights: map[string]float64{"page": 2}, HalfLife: 24 * time.Hour},
 		"hours":   {Kind: features.BestSendHour},
-		"spread":  {Kind: features.Stddev, Of: "properties.total", By: "properties.category"},
-		"values":  {Kind: features.DistinctCount, Of: "properties.category"},
-		"latest":  {Kind: features.LastK, Of: "properties.total", K: 3},
-		"first":   {Kind: features.First, Of: "properties.category"},
+		"spread":  {Kind: features.Stddev, ValuePath: "properties.total", GroupPath: "properties.category"},
+		"values":  {Kind: features.DistinctCount, ValuePath: "properties.category"},
+		"latest":  {Kind: features.LastK, ValuePath: "properties.total", K: 3},
+		"first":   {Kind: features.First, ValuePath: "properties.category"},
 	}
 	var specs []features.Spec
 	for _, n := range names {

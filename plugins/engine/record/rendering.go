@@ -25,7 +25,7 @@ type Rendering struct {
 // moving is a value that moves: where in the JSON it is written and how it does.
 type moving struct {
 	begin, end int
-	motion     features.Motion
+	motion     features.Trajectory
 }
 
 // timeLength is the length of a time in a profile.

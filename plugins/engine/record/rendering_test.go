@@ -17,7 +17,7 @@ import (
 func half(of string) *features.Derived {
 	return &features.Derived{Needs: []string{of}, Compute: func(in features.Inputs) features.Result {
 		n, _ := in.Feature(of).Number()
-		return features.Result{Value: features.Of(n / 2)}
+		return features.Result{Value: features.ValueOf(n / 2)}
 	}}
 }
 
@@ -31,9 +31,9 @@ func TestRenderingsAreTheProfile(t *testing.T) {
 			specs = append(specs, features.Spec{Name: "half", Kind: features.Ratio, Derived: half(specs[0].Name)})
 		}
 		if rapid.Bool().Draw(t, "model") {
-			specs = append(specs, features.Spec{Name: "model", Kind: features.Purchases, Events: []string{"Order Completed"}, Of: "properties.total",
+			specs = append(specs, features.Spec{Name: "model", Kind: features.Purchases, Events: []string{"Order Completed"}, ValuePath: "properties.total",
 				Model: func(h features.PurchaseHistory) features.Result {
-					return features.Result{Value: features.Of(float64(h.Repeat) + h.Age.Hours() + h.MeanSpend)}
+					return features.Result{Value: features.ValueOf(float64(h.Repeat) + h.Age.Hours() + h.MeanSpend)}
 				}})
 		}
 		def := newDefinition(t, specs)

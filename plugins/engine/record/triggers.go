@@ -99,7 +99,7 @@ func (w *Watcher) read(r *Record, key string) error {
 	}
 	w.zone = zone
 	w.wanted = append(w.wanted[:0], make([]bool, len(r.series))...)
-	for _, i := range r.def.Features.Interests {
+	for _, i := range r.def.Features.Selectors {
 		w.wanted[i] = true
 	}
 	return r.gather(&w.states, w.wanted)

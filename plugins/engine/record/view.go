@@ -58,7 +58,7 @@ type value struct {
 	known  bool
 	result features.Result
 	since  int64
-	motion features.Motion
+	motion features.Trajectory
 }
 
 // AppendJSON appends the profile that the record gives as of a time in Unix
@@ -162,7 +162,7 @@ func (w *Viewer) prepare(r *Record, asOf int64) error {
 	w.record, w.moment = r, features.Moment{AsOf: asOf}
 	w.traits = nil
 	for _, i := range w.chosen {
-		if r.def.Features.Features[i].Zoned() {
+		if r.def.Features.Features[i].UsesTimeZone() {
 			zone, err := r.zone()
 			if err != nil {
 				return err
@@ -188,7 +188,7 @@ func (w *Viewer) appendFeatures(dst []byte, r *Record) []byte {
 		dst = append(dst, '"', ':')
 		begin := len(dst)
 		dst = v.result.AppendJSON(dst)
-		if w.lasting != nil && v.motion.Moves() {
+		if w.lasting != nil && v.motion.Varies() {
 			w.lasting.moving = append(w.lasting.moving, moving{begin, len(dst), v.motion})
 		}
 		incomplete = incomplete || v.since > 0
@@ -277,8 +277,8 @@ func (w *Viewer) value(i int) *value {
 	if f.Derived == nil {
 		v.result, v.since = w.evaluator.Evaluate(f, &w.states[f.Series], w.moment)
 		if w.lasting != nil {
-			outlook := w.evaluator.Outlook(f, &w.states[f.Series], w.moment)
-			v.motion = outlook.Motion
+			outlook := w.evaluator.Validity(f, &w.states[f.Series], w.moment)
+			v.motion = outlook.Trajectory
 			w.lasting.until = min(w.lasting.until, outlook.Until)
 			w.lasting.fleeting = w.lasting.fleeting || !outlook.Known
 		}
@@ -289,8 +289,8 @@ func (w *Viewer) value(i int) *value {
 		v.since = max(v.since, w.value(j).since)
 	}
 	if w.lasting != nil {
-		w.lasting.fleeting = w.lasting.fleeting || !f.Lasting() ||
-			slices.ContainsFunc(f.Needs(), func(j int) bool { return w.value(j).motion.Moves() })
+		w.lasting.fleeting = w.lasting.fleeting || !f.DependsOnInputsOnly() ||
+			slices.ContainsFunc(f.Needs(), func(j int) bool { return w.value(j).motion.Varies() })
 	}
 	v.result = f.Derived.Compute(w)
 	return v

@@ -272,7 +272,7 @@ func (p *parser) path(path []string) operand {
 		}
 		return func(in Inputs) (event.Value, bool) {
 			r := in.FeatureAt(at)
-			return r.Value, r.Shape == features.One && r.Value.Kind != event.JSON
+			return r.Value, r.Shape == features.Single && r.Value.Kind != event.JSON
 		}
 	case "traits":
 		return func(in Inputs) (event.Value, bool) {
@@ -307,7 +307,7 @@ func entry(r features.Result, name string) (event.Value, bool) {
 			}
 		}
 		return event.Value{}, true
-	case r.Shape == features.One && r.Value.Kind == event.Missing:
+	case r.Shape == features.Single && r.Value.Kind == event.Missing:
 		return event.Value{}, true
 	}
 	return event.Value{}, false

@@ -6,14 +6,14 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// Outlook tells what becomes of the value of a feature of events as time goes
+// Validity tells what becomes of the value of a feature of events as time goes
 // by and no event arrives.
-type Outlook struct {
+type Validity struct {
 	// Until is the first moment, in Unix milliseconds, from which the value may
-	// be another than Motion says.
+	// be another than Trajectory says.
 	Until int64
-	// Motion is how it moves until then.
-	Motion Motion
+	// Trajectory is how it varies until then.
+	Trajectory Trajectory
 	// Known is false for values nothing can be said of.
 	Known bool
 }
@@ -21,9 +21,9 @@ type Outlook struct {
 // Forever is after every moment.
 const Forever = math.MaxInt64
 
-// Motion is a value that follows from the time alone. The zero Motion stands
+// Trajectory is a value that follows from the time alone. The zero Trajectory stands
 // still.
-type Motion struct {
+type Trajectory struct {
 	// elapsed divides the time since by unit; otherwise sum has halved since by
 	// halfLife.
 	elapsed  bool
@@ -31,27 +31,27 @@ type Motion struct {
 	unit     float64
 	sum      float64
 	halfLife int64
-	moves    bool
+	varies   bool
 }
 
-// Moves tells whether the value differs from moment to moment.
-func (m Motion) Moves() bool { return m.moves }
+// Varies tells whether the value differs from moment to moment.
+func (m Trajectory) Varies() bool { return m.varies }
 
 // At returns the value at a moment.
-func (m Motion) At(asOf int64) event.Value {
+func (m Trajectory) At(asOf int64) event.Value {
 	if m.elapsed {
 		return number(float64(asOf-m.since) / m.unit)
 	}
 	return number(m.sum * halved(asOf-m.since, m.halfLife))
 }
 
-// Outlook returns what becomes of the value that Evaluate has just returned for
+// Validity returns what becomes of the value that Evaluate has just returned for
 // the same feature, state and moment.
-func (e *Evaluator) Outlook(f *Feature, state *State, m Moment) Outlook {
-	if !state.Tiles.Empty() || e.motion.moves && f.By != "" {
-		return Outlook{}
+func (e *Evaluator) Validity(f *Feature, state *State, m Moment) Validity {
+	if !state.Tiles.Empty() || e.trajectory.varies && f.GroupPath != "" {
+		return Validity{}
 	}
-	o := Outlook{Until: Forever, Motion: e.motion, Known: true}
+	o := Validity{Until: Forever, Trajectory: e.trajectory, Known: true}
 	window := f.Window.Milliseconds()
 	all := state.Occurrences
 	counted := within(all, window, m.AsOf)
@@ -71,4 +71,4 @@ func (e *Evaluator) Outlook(f *Feature, state *State, m Moment) Outlook {
 
 // Lasting tells whether a derived feature stays what it is while those it is
 // computed from do. A query may ask for the time, or for a random number.
-func (f *Feature) Lasting() bool { return f.Kind != Expression }
+func (f *Feature) DependsOnInputsOnly() bool { return f.Kind != Expression }
