@@ -9,7 +9,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
-	"github.com/connect-personalize/connect-personalize/plugins/expect"
+	"github.com/connect-personalize/connect-personalize/plugins/expectationsuite"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
@@ -58,7 +58,7 @@ func lintDefinition(path string) ([]lint.Lint, error) {
 }
 
 func lintSuite(path string) ([]lint.Lint, error) {
-	found, err := expect.LintSuite(path)
+	found, err := expectationsuite.Lint(path)
 	return at(path, found), err
 }
 

@@ -19,8 +19,8 @@ import (
 
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
+	"github.com/connect-personalize/connect-personalize/plugins/command/suggestsuite"
 	"github.com/connect-personalize/connect-personalize/plugins/command/whatif"
-	"github.com/connect-personalize/connect-personalize/plugins/expect"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
@@ -51,7 +51,7 @@ func main() {
 	cli.AppHelpTemplate = helpTemplate
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
 		service.CLIOptAddCommand(lint.Command(name, stockLint, fileKinds()...)), service.CLIOptAddCommand(lint.PlanDiffCommand(name)),
-		service.CLIOptAddCommand(expect.SuggestCommand(name)),
+		service.CLIOptAddCommand(suggestsuite.Command(name)),
 		service.CLIOptAddCommand(profileapi.SignCommand()),
 		service.CLIOptAddCommand(whatif.Command(name)))...)
 	profiles.CloseProvided()

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/expect"
+	"github.com/connect-personalize/connect-personalize/plugins/expectationsuite"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -26,6 +26,6 @@ func otherSpecs() []otherSpec {
 			Stable().
 			Version("0.1.0").
 			Summary("The file that says what is expected of a stream's data. The `expect` processor names it, and `connect-personalize suggest-suite` writes one from data.").
-			Fields(expect.SuiteFields()...)},
+			Fields(expectationsuite.Fields()...)},
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
+	"github.com/connect-personalize/connect-personalize/plugins/expectationsuite"
 )
 
 const (
@@ -139,7 +140,7 @@ func init() {
 }
 
 func lintForConfig(path string) []any {
-	lints, err := LintSuite(path)
+	lints, err := expectationsuite.Lint(path)
 	if err != nil {
 		return []any{fmt.Sprintf("%v; write the path of an expectation suite, relative to the folder the command runs in", err)}
 	}
@@ -177,7 +178,7 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources, now func()
 	if err != nil {
 		return nil, err
 	}
-	suite, err := ReadSuite(path)
+	suite, err := expectationsuite.Read(path)
 	if err != nil {
 		return nil, err
 	}

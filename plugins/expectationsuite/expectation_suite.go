@@ -1,4 +1,6 @@
-package expect
+// Package expectationsuite parses and lints the YAML files that describe an
+// expectation suite, which the expect processor applies.
+package expectationsuite
 
 import (
 	"errors"
@@ -118,8 +120,8 @@ func kindFields() []*service.ConfigField {
 	}
 }
 
-// SuiteFields describes a suite file.
-func SuiteFields() []*service.ConfigField {
+// Fields describes a suite file.
+func Fields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewStringField(fieldName).
 			Description("What the suite is called in reports and metrics.").
@@ -146,13 +148,13 @@ func SuiteFields() []*service.ConfigField {
 	}
 }
 
-// suiteFile says what a suite file is made of.
-var suiteFile = configspec.New("suite", SuiteFields)
+// fileSpec is the config spec of a suite file.
+var fileSpec = configspec.New("suite", Fields)
 
-// ReadSuite reads a suite file. Its error lists everything that is wrong, each
+// Read parses a suite file. Its error lists everything that is wrong, each
 // as file:line: message.
-func ReadSuite(path string) (*expectations.Suite, error) {
-	suite, lints, err := readSuite(path)
+func Read(path string) (*expectations.Suite, error) {
+	suite, lints, err := read(path)
 	if err == nil {
 		err = configspec.Error(path, lints)
 	}
@@ -162,20 +164,20 @@ func ReadSuite(path string) (*expectations.Suite, error) {
 	return suite, nil
 }
 
-// LintSuite returns what is wrong with a suite file, with the line of each. The
+// Lint returns what is wrong with a suite file, with the line of each. The
 // error is for a file that cannot be read.
-func LintSuite(path string) ([]service.Lint, error) {
-	_, lints, err := readSuite(path)
+func Lint(path string) ([]service.Lint, error) {
+	_, lints, err := read(path)
 	return lints, err
 }
 
-func readSuite(path string) (*expectations.Suite, []service.Lint, error) {
-	file, lints, err := suiteFile.Read(path)
+func read(path string) (*expectations.Suite, []service.Lint, error) {
+	file, lints, err := fileSpec.Read(path)
 	if file == nil {
 		return nil, lints, err
 	}
 	written := file.Items(fieldExpectations)
-	suite, err := parseSuite(file.Conf, written)
+	suite, err := parse(file.Conf, written)
 	return suite, configspec.Lints(err, func(err error) int {
 		var spec *expectations.SpecError
 		if errors.As(err, &spec) {
@@ -185,7 +187,7 @@ func readSuite(path string) (*expectations.Suite, []service.Lint, error) {
 	}), nil
 }
 
-func parseSuite(conf *service.ParsedConfig, written []*yaml.Node) (*expectations.Suite, error) {
+func parse(conf *service.ParsedConfig, written []*yaml.Node) (*expectations.Suite, error) {
 	name, err := conf.FieldString(fieldName)
 	if err != nil {
 		return nil, err

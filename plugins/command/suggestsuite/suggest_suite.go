@@ -1,4 +1,6 @@
-package expect
+// Package suggestsuite is the suggest-suite command, which proposes an
+// expectation suite from a sample of rows.
+package suggestsuite
 
 import (
 	"bufio"
@@ -15,8 +17,9 @@ import (
 // maxRow bounds a line of the data that a suite is made of.
 const maxRow = 16 << 20
 
-// SuggestCommand returns the command that writes a suite from data.
-func SuggestCommand(binary string) *cli.Command {
+// Command returns the suggest-suite command; binary is the name of the
+// executable in its examples.
+func Command(binary string) *cli.Command {
 	const flagName = "name"
 	return &cli.Command{
 		Name:  "suggest-suite",
