@@ -9,7 +9,6 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
-	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 )
 
 // CacheOptions say how records are kept in memory.
@@ -36,14 +35,14 @@ func (p *Profiles) Cached(o CacheOptions) *Cached {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Cached{Profiles: p, cache: cache.New(p.reads, o.MaxBytes), stop: stop}
 	p.caches.add(c.cache)
-	shared, ok := p.backing.(*redis.Store)
+	watcher, ok := p.backing.(store.Watcher)
 	if !ok {
-		c.cache.Fresh(cache.Always) // nobody but this process writes
+		c.cache.ValidUntil(cache.Forever) // nobody but this process writes
 		return c
 	}
 	c.done.Go(func() {
 		away := false
-		shared.Watch(ctx, o.MaxStaleness, c.cache, func(err error) {
+		watcher.Watch(ctx, o.MaxStaleness, c.cache, func(err error) {
 			switch {
 			case err != nil && !away:
 				p.log.Warnf("Profiles are read without the cache until the store tells of changes again: %v", err)
@@ -221,7 +220,7 @@ func (c *caches) changed(changes []store.Change) {
 	c.mu.RUnlock()
 	for _, one := range list {
 		for i := range changes {
-			one.Changed(changes[i].Key)
+			one.Invalidate(changes[i].Key)
 		}
 	}
 }

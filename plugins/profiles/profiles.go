@@ -16,7 +16,6 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
-	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 )
 
 // ResourceType is the name of the resource in a config.
@@ -189,8 +188,8 @@ func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
 		erasedEvents:  res.Metrics().NewCounter("profiles_erased_events"),
 	}
 	p.store = reporting{s, p.caches}
-	if shared, ok := s.(*redis.Store); ok {
-		p.reads = shared.Replicas().Load
+	if replicas, ok := s.(store.ReplicaReader); ok {
+		p.reads = replicas.LoadReplica
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.unfollow = cancel

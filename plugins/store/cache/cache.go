@@ -5,7 +5,7 @@
 // Whoever owns it passes on what this process commits and what the store tells
 // of others, and says until when nothing can have been missed. A record that is
 // reported changed while it is being read is not kept, and whoever asks for it
-// from then on reads it again: after Changed returns no read that begins gives
+// from then on reads it again: after Invalidate returns no read that begins gives
 // what was before the change.
 package cache
 
@@ -34,9 +34,9 @@ type Entry struct {
 // Loader reads records as store.Store does.
 type Loader func(ctx context.Context, keys []string) ([]store.Record, error)
 
-var _ store.Watcher = (*Cache)(nil)
+var _ store.Invalidator = (*Cache)(nil)
 
-// Cache is a store.Watcher and a bounded set of records. It is safe for concurrent use.
+// Cache is a store.Invalidator and a bounded set of records. It is safe for concurrent use.
 type Cache struct {
 	load    Loader
 	records *otter.Cache[string, *Entry]
@@ -69,7 +69,7 @@ type flight struct {
 // entryBytes is what an entry takes beside its key, its data and its note.
 const entryBytes = 200
 
-// New makes a cache of records of about so many bytes. Until Fresh is called
+// New makes a cache of records of about so many bytes. Until ValidUntil is called
 // everything is read from the store.
 func New(load Loader, maxBytes int64) *Cache {
 	c := &Cache{load: load, began: time.Now(), seed: maphash.MakeSeed()}
@@ -85,14 +85,14 @@ func New(load Loader, maxBytes int64) *Cache {
 	return c
 }
 
-// Always vouches for what is kept for ever: nobody else writes to the store.
-var Always = time.Unix(1<<40, 0)
+// Forever vouches for what is kept for ever: nobody else writes to the store.
+var Forever = time.Unix(1<<40, 0)
 
-// Fresh implements store.Watcher.
-func (c *Cache) Fresh(until time.Time) { c.freshUntil.Store(int64(until.Sub(c.began))) }
+// ValidUntil implements store.Invalidator.
+func (c *Cache) ValidUntil(until time.Time) { c.freshUntil.Store(int64(until.Sub(c.began))) }
 
-// Changed implements store.Watcher.
-func (c *Cache) Changed(key string) {
+// Invalidate implements store.Invalidator.
+func (c *Cache) Invalidate(key string) {
 	s := c.stripe(key)
 	s.mu.Lock()
 	if f := s.flights[key]; f != nil {
@@ -103,8 +103,8 @@ func (c *Cache) Changed(key string) {
 	s.mu.Unlock()
 }
 
-// Reset implements store.Watcher.
-func (c *Cache) Reset() {
+// InvalidateAll implements store.Invalidator.
+func (c *Cache) InvalidateAll() {
 	for i := range c.stripes {
 		s := &c.stripes[i]
 		s.mu.Lock()

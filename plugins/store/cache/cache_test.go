@@ -49,7 +49,7 @@ func TestRecordsAreKept(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, c.Get("a"), "nobody vouches for it")
 
-	c.Fresh(Always)
+	c.ValidUntil(Forever)
 	got, err := c.Load(ctx, []string{"a", "b", "a", "nobody"})
 	require.NoError(t, err)
 	require.Equal(t, []store.Record{record("a 2"), record("b 2"), record("a 2"), {}}, got)
@@ -60,27 +60,27 @@ func TestRecordsAreKept(t *testing.T) {
 	require.Equal(t, []string{"c"}, l.calls[2])
 	require.Equal(t, store.Absent, c.Get("nobody").Version)
 
-	c.Changed("b")
+	c.Invalidate("b")
 	require.Nil(t, c.Get("b"))
 	require.NotNil(t, c.Get("a"))
-	c.Reset()
+	c.InvalidateAll()
 	require.Nil(t, c.Get("a"))
 
 	_, err = c.Load(ctx, []string{"a"})
 	require.NoError(t, err)
 	require.NotNil(t, c.Get("a"))
-	c.Fresh(time.Now().Add(-time.Second))
+	c.ValidUntil(time.Now().Add(-time.Second))
 	require.Nil(t, c.Get("a"), "nobody vouches for it any more")
 }
 
 func TestARecordThatChangesWhileItIsReadIsNotKept(t *testing.T) {
 	for name, change := range map[string]func(*Cache){
-		"changed": func(c *Cache) { c.Changed("a") }, "reset": (*Cache).Reset,
+		"changed": func(c *Cache) { c.Invalidate("a") }, "reset": (*Cache).InvalidateAll,
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &loads{}
 			c := New(l.load, 1<<20)
-			c.Fresh(Always)
+			c.ValidUntil(Forever)
 			l.during = func() {
 				l.during = nil
 				change(c)
@@ -100,7 +100,7 @@ func TestARecordThatChangesWhileItIsReadIsNotKept(t *testing.T) {
 func TestNotes(t *testing.T) {
 	l := &loads{}
 	c := New(l.load, 1<<20)
-	c.Fresh(Always)
+	c.ValidUntil(Forever)
 	_, err := c.Load(ctx, []string{"a"})
 	require.NoError(t, err)
 	e := c.Get("a")
@@ -109,7 +109,7 @@ func TestNotes(t *testing.T) {
 	require.Equal(t, e.Record, c.Get("a").Record)
 
 	old := c.Get("a")
-	c.Changed("a")
+	c.Invalidate("a")
 	c.Annotate("a", old, "late", 10)
 	require.Nil(t, c.Get("a"), "a note does not bring back what changed")
 	_, err = c.Load(ctx, []string{"a"})
@@ -121,7 +121,7 @@ func TestNotes(t *testing.T) {
 func TestErrorsAreNotKept(t *testing.T) {
 	l := &loads{err: errors.New("away")}
 	c := New(l.load, 1<<20)
-	c.Fresh(Always)
+	c.ValidUntil(Forever)
 	_, err := c.Load(ctx, []string{"a"})
 	require.ErrorIs(t, err, l.err)
 	l.err = nil
@@ -146,7 +146,7 @@ func TestReadersOfOneRecordShareARead(t *testing.T) {
 		<-proceed
 		return []store.Record{record("a")}, nil
 	}, 1<<20)
-	c.Fresh(Always)
+	c.ValidUntil(Forever)
 	var readers sync.WaitGroup
 	read := func() {
 		got, err := c.Load(ctx, []string{"a"})
@@ -176,7 +176,7 @@ func TestReadersOfOneRecordShareARead(t *testing.T) {
 func TestAReadThatJustEndedIsNotRepeated(t *testing.T) {
 	l := &loads{}
 	c := New(l.load, 1<<20)
-	c.Fresh(Always)
+	c.ValidUntil(Forever)
 	_, err := c.Load(ctx, []string{"a"})
 	require.NoError(t, err)
 	var b batch
@@ -195,7 +195,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		return records, nil
 	}, limit)
-	c.Fresh(Always)
+	c.ValidUntil(Forever)
 	for i := range 20_000 {
 		_, err := c.Load(ctx, []string{fmt.Sprint(i)})
 		require.NoError(t, err)
@@ -219,16 +219,16 @@ func TestNoReadIsOlderThanAChange(t *testing.T) {
 		}
 		return records, nil
 	}, 1<<20)
-	c.Fresh(Always)
+	c.ValidUntil(Forever)
 	var all sync.WaitGroup
 	for i := range keys {
 		all.Go(func() {
 			for v := uint64(1); v <= 3000; v++ {
 				stored[i].Store(v)
 				if v%100 == 0 {
-					c.Reset()
+					c.InvalidateAll()
 				} else {
-					c.Changed(name(i))
+					c.Invalidate(name(i))
 				}
 				reported[i].Store(v)
 			}

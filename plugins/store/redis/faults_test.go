@@ -353,7 +353,7 @@ func replicaReads(t *testing.T, o Options) {
 	}
 	before := reads()
 	require.Eventually(t, func() bool {
-		records, err := s.Replicas().Load(ctx, keys)
+		records, err := s.LoadReplica(ctx, keys)
 		if err != nil {
 			return false
 		}
@@ -365,7 +365,7 @@ func replicaReads(t *testing.T, o Options) {
 		return true
 	}, waitLimit, pollInterval)
 	require.Eventually(t, func() bool {
-		_, err := s.Replicas().Load(ctx, keys)
+		_, err := s.LoadReplica(ctx, keys)
 		return err == nil && reads() > before
 	}, waitLimit, pollInterval)
 }

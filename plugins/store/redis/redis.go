@@ -60,7 +60,11 @@ type Store struct {
 	layoutKnown atomic.Bool // the layout in Redis is ours
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store         = (*Store)(nil)
+	_ store.ReplicaReader = (*Store)(nil)
+	_ store.Watcher       = (*Store)(nil)
+)
 
 // Open makes a store. It does not connect: a Redis that is away makes calls
 // fail until it is back.
@@ -262,20 +266,14 @@ func decode(value string) store.Record {
 	return store.Record{Data: b[8:len(b):len(b)], Version: store.Version(binary.BigEndian.Uint64(b))}
 }
 
-// Replicas reads without asking the primaries, if Options.ReadReplicas is set.
-// It may be behind: it is for answers, not for changes.
-type Replicas struct{ s *Store }
-
-// Replicas gives the view of the store that reads from replicas.
-func (s *Store) Replicas() Replicas { return Replicas{s} }
-
-// Load reads like the Load of the store.
-func (r Replicas) Load(ctx context.Context, keys []string) ([]store.Record, error) {
-	if err := r.s.enter(ctx, r.s.replicas); err != nil {
+// LoadReplica implements store.ReplicaReader. It reads from the primary unless
+// Options.ReadReplicas is set.
+func (s *Store) LoadReplica(ctx context.Context, keys []string) ([]store.Record, error) {
+	if err := s.enter(ctx, s.replicas); err != nil {
 		return nil, err
 	}
-	defer r.s.leave()
-	return r.s.load(ctx, r.s.replicas, keys)
+	defer s.leave()
+	return s.load(ctx, s.replicas, keys)
 }
 
 // Ping implements store.Store. In a cluster every primary must answer.

@@ -32,12 +32,12 @@ import (
 // server is lost, or the cluster changes its shape, it vouches for nothing
 // until all is well again. report is given why that is so, and nil when it is
 // well, each time it changes.
-func (s *Store) Watch(ctx context.Context, staleness time.Duration, w store.Watcher, report func(error)) {
+func (s *Store) Watch(ctx context.Context, staleness time.Duration, w store.Invalidator, report func(error)) {
 	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
 	for wait := shortest; ctx.Err() == nil; wait = min(2*wait, longest) {
 		began := time.Now()
 		err := s.watch(ctx, staleness, w, func() { report(nil) })
-		w.Fresh(time.Time{})
+		w.ValidUntil(time.Time{})
 		if ctx.Err() != nil {
 			return
 		}
@@ -55,7 +55,7 @@ func (s *Store) Watch(ctx context.Context, staleness time.Duration, w store.Watc
 }
 
 // watch watches all servers until one of them fails or changes its part.
-func (s *Store) watch(ctx context.Context, staleness time.Duration, w store.Watcher, ready func()) error {
+func (s *Store) watch(ctx context.Context, staleness time.Duration, w store.Invalidator, ready func()) error {
 	nodes, err := s.readNodes(ctx)
 	if err != nil {
 		return failed("finding the servers to watch", err)
@@ -79,7 +79,7 @@ func (s *Store) watch(ctx context.Context, staleness time.Duration, w store.Watc
 		}
 	}
 	// What was kept of before is of no use: changes since were not told.
-	w.Reset()
+	w.InvalidateAll()
 	for i, c := range conns {
 		running.Go(func() { cancel(watch.listen(c, i)) })
 		running.Go(func() { cancel(watch.beat(ctx, c)) })
@@ -180,7 +180,7 @@ func (c *trackingConn) send(command []string) error {
 // watching is the state of one watch.
 type watching struct {
 	store     *Store
-	watcher   store.Watcher
+	watcher   store.Invalidator
 	staleness time.Duration
 	began     time.Time
 	// heard has, by server, when the last heartbeat that was answered was sent:
@@ -244,12 +244,12 @@ func (w *watching) pushed(r reply) {
 		return
 	}
 	if r.items[1].kind == '_' {
-		w.watcher.Reset() // the database was emptied
+		w.watcher.InvalidateAll() // the database was emptied
 		return
 	}
 	for _, name := range r.items[1].items {
 		if key, ok := w.store.keys.recordKey(name.text); ok {
-			w.watcher.Changed(key)
+			w.watcher.Invalidate(key)
 		}
 	}
 }
@@ -263,7 +263,7 @@ func (w *watching) vouch() {
 	if oldest == 0 {
 		return
 	}
-	w.watcher.Fresh(w.began.Add(time.Duration(oldest) + w.staleness))
+	w.watcher.ValidUntil(w.began.Add(time.Duration(oldest) + w.staleness))
 	w.once.Do(w.ready)
 }
 

@@ -34,9 +34,9 @@ func (w *witness) note(f func()) {
 	}
 }
 
-func (w *witness) Changed(key string)    { w.note(func() { w.changed = append(w.changed, key) }) }
-func (w *witness) Reset()                { w.note(func() { w.resets++ }) }
-func (w *witness) Fresh(until time.Time) { w.note(func() { w.fresh = until }) }
+func (w *witness) Invalidate(key string)      { w.note(func() { w.changed = append(w.changed, key) }) }
+func (w *witness) InvalidateAll()             { w.note(func() { w.resets++ }) }
+func (w *witness) ValidUntil(until time.Time) { w.note(func() { w.fresh = until }) }
 
 // until waits until something holds of what was told.
 func (w *witness) until(t *testing.T, what string, holds func() bool) {
