@@ -228,7 +228,7 @@ Read a customer's profile, send an event of theirs, and read it again:
   curl -u demo: %[2]s/v1/track -H 'Content-Type: application/json' \
     -d '{"userId":"%[6]s","event":"Product Viewed","properties":{"product_id":"p-1","name":"Hat","category":"hats","price":19.9}}'
 
-See who enters and leaves segments, and what triggers fire:
+See segment changes and fired triggers:
 
   tail -f %[5]s/changes.jsonl
 
