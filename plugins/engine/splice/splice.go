@@ -1,5 +1,5 @@
-// Package splice writes a value into a JSON object by changing its text, and
-// nothing of the text but where the value goes.
+// Package splice sets a member of a JSON object by editing its text. All other
+// bytes of the text stay unchanged.
 package splice
 
 import (
@@ -12,18 +12,18 @@ import (
 // ErrSyntax is returned for a document that is not a JSON object.
 var ErrSyntax = errors.New("not a JSON object")
 
-// ParentError tells that a value on the way is there and no object.
+// ParentError reports that a value on the path exists and is not an object.
 type ParentError struct {
-	// Pointer is the JSON pointer to it.
+	// Pointer is the JSON pointer of that value.
 	Pointer string
 }
 
 func (e *ParentError) Error() string { return e.Pointer + " must be an object" }
 
-// Path leads to a member of a document: the keys of objects, outermost first.
+// Path addresses a member of a document by object keys, outermost first.
 type Path struct {
 	keys []string
-	// quoted are the keys as JSON.
+	// quoted are the keys encoded as JSON.
 	quoted [][]byte
 }
 
@@ -33,7 +33,7 @@ func NewPath(keys ...string) Path {
 	for _, key := range keys {
 		quoted, err := json.Marshal(key)
 		if err != nil {
-			panic(err) // a string always has a form
+			panic(err) // a string can always be encoded
 		}
 		p.quoted = append(p.quoted, quoted)
 	}
@@ -41,16 +41,16 @@ func NewPath(keys ...string) Path {
 }
 
 // Set appends doc to dst with the member at path set to value, which must be
-// JSON. Objects on the way are made where there is none or null. The document
-// is not checked beyond what has to be read of it, and a name that an object
-// has twice is taken to mean the first.
+// JSON. Absent or null objects on the path are created. Set validates only the
+// part of the document that it reads. If an object has duplicate names, Set uses
+// the first.
 func Set(dst, doc []byte, path Path, value []byte) ([]byte, error) {
-	at := skipSpace(doc, 0)
-	if at >= len(doc) || doc[at] != '{' {
+	open := skipSpace(doc, 0)
+	if open >= len(doc) || doc[open] != '{' {
 		return nil, ErrSyntax
 	}
 	for depth, key := range path.keys {
-		m, err := find(doc, at, key)
+		m, err := find(doc, open, key)
 		if err != nil {
 			return nil, err
 		}
@@ -71,13 +71,13 @@ func Set(dst, doc []byte, path Path, value []byte) ([]byte, error) {
 		case doc[m.start] != '{':
 			return nil, &ParentError{pointer(path.keys[:depth+1])}
 		}
-		at = m.start
+		open = m.start
 	}
 	return nil, errors.New("splice: empty path")
 }
 
-// appendNested appends the value inside of the objects that the path's keys
-// from depth on make.
+// appendNested appends value, nested in new objects for the path's keys from depth
+// on.
 func (p Path) appendNested(dst []byte, depth int, value []byte) []byte {
 	for _, key := range p.quoted[depth:] {
 		dst = append(append(append(dst, '{'), key...), ':')
@@ -89,7 +89,7 @@ func (p Path) appendNested(dst []byte, depth int, value []byte) []byte {
 	return dst
 }
 
-// Pointer is the JSON pointer of the path.
+// Pointer returns the JSON pointer of the path.
 func (p Path) Pointer() string { return pointer(p.keys) }
 
 func pointer(keys []string) string {
@@ -102,16 +102,16 @@ func pointer(keys []string) string {
 	return b.String()
 }
 
-// member is where a member's value is; if it was not found, end is where the
-// object's closing brace is.
+// member is the position of a member's value. If found is false, end is the
+// position of the object's closing brace.
 type member struct {
 	found, empty bool
 	start, end   int
 }
 
-// find looks for a member of the object that begins at doc[at].
-func find(doc []byte, at int, key string) (member, error) {
-	i := skipSpace(doc, at+1)
+// find returns the member with a key of the object that begins at doc[open].
+func find(doc []byte, open int, key string) (member, error) {
+	i := skipSpace(doc, open+1)
 	if i < len(doc) && doc[i] == '}' {
 		return member{empty: true, end: i}, nil
 	}
@@ -148,7 +148,7 @@ func find(doc []byte, at int, key string) (member, error) {
 	}
 }
 
-// names tells whether a quoted name spells key.
+// names reports whether a quoted name is equal to key.
 func names(quoted []byte, key string) bool {
 	inner := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {

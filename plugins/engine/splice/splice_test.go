@@ -31,7 +31,7 @@ func TestSet(t *testing.T) {
 	}
 }
 
-func TestWhatIsInTheWayIsNamed(t *testing.T) {
+func TestSetReportsTheParentThatIsNotAnObject(t *testing.T) {
 	for _, value := range []string{`1`, `"x"`, `[]`, `true`} {
 		_, err := Set(nil, []byte(`{"a":{"b/c":`+value+`}}`), NewPath("a", "b/c", "d"), []byte(`1`))
 		var parent *ParentError
@@ -40,14 +40,14 @@ func TestWhatIsInTheWayIsNamed(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoObjectIsRefused(t *testing.T) {
+func TestSetRejectsInvalidObjects(t *testing.T) {
 	for _, doc := range []string{``, ` `, `[]`, `1`, `{`, `{"`, `{"a`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `{"a":"\`, `{"a":[}`, `{"a" 1}`, `{a:1}`, `{"a":,}`, `{"a":1 "b":2}`} {
 		_, err := Set(nil, []byte(doc), NewPath("x"), []byte(`1`))
 		require.ErrorIs(t, err, ErrSyntax, doc)
 	}
 }
 
-// FuzzSet compares with the same done on maps.
+// FuzzSet compares Set with the same operation on maps.
 func FuzzSet(f *testing.F) {
 	for _, doc := range []string{`{}`, `{"a":{"b":[1,2,{"c":"\\\""}]},"b":null}`, `{"a":null}`, `{"b":{"a":1},"\u0061":{}}`, `{"a":1}`, `[`, `{"a" : {"b" : {} } }`} {
 		f.Add(doc, `{"v":1}`)
@@ -56,8 +56,8 @@ func FuzzSet(f *testing.F) {
 		got, err := Set(nil, []byte(doc), NewPath("a", "b"), []byte(value))
 		var before map[string]any
 		var v any
-		if json.Unmarshal([]byte(doc), &before) != nil || before == nil || json.Unmarshal([]byte(value), &v) != nil || hasTwice(doc) {
-			return // what is no JSON must do no more than not to panic
+		if json.Unmarshal([]byte(doc), &before) != nil || before == nil || json.Unmarshal([]byte(value), &v) != nil || hasDuplicates(doc) {
+			return // invalid JSON must not panic
 		}
 		var want map[string]any
 		switch parent := before["a"].(type) {
@@ -83,8 +83,8 @@ func FuzzSet(f *testing.F) {
 	})
 }
 
-// hasTwice tells whether an object of a document may have a name twice.
-func hasTwice(doc string) bool {
+// hasDuplicates reports whether an object of a document has a duplicate name.
+func hasDuplicates(doc string) bool {
 	dec := json.NewDecoder(strings.NewReader(doc))
 	type level struct {
 		object bool
