@@ -1,7 +1,6 @@
-// Package clean gives Bloblang the methods by which a mapping cleans customer
-// data: `this.traits.email.clean_email()`. What they do is in package value
-// below; this one gives it names, parameters and documentation. Every example of
-// a method is run by a test.
+// Package clean registers the Bloblang methods that clean customer data, such as
+// `this.traits.email.clean_email()`. Package cleaning implements them; this package
+// defines their names, parameters and documentation. A test runs every example.
 package clean
 
 import (
@@ -14,7 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	_ "time/tzdata" // zones are known where the machine has no data of them
+	_ "time/tzdata" // the host may have no time zone database
 
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 
@@ -23,8 +22,8 @@ import (
 
 const category = "Cleaning"
 
-// method is a method and how to make it with given arguments. The parts that
-// are the same for every value, such as patterns, are made once.
+// method is a Bloblang method and its constructor. The constructor prepares once
+// what does not depend on the value, such as regular expressions.
 type method struct {
 	name string
 	spec *bloblang.PluginSpec
@@ -47,7 +46,7 @@ func init() {
 	}
 }
 
-// text is a method that makes one text of another.
+// text returns a method that applies clean to a text.
 func text(clean func(string) (string, error)) func(any) (any, error) {
 	return func(v any) (any, error) {
 		s, err := textOf(v)
@@ -64,8 +63,8 @@ func text(clean func(string) (string, error)) func(any) (any, error) {
 
 var errNoText = errors.New("must be text or a number")
 
-// textOf takes numbers for the text that they are written as: phone numbers and
-// article numbers arrive as either. The error shows no value.
+// textOf returns the text of a text or number: phone numbers and article numbers
+// arrive as both. The error contains no part of the value.
 func textOf(v any) (string, error) {
 	switch v := v.(type) {
 	case string:
@@ -88,7 +87,7 @@ func textOf(v any) (string, error) {
 	return "", errNoText
 }
 
-// texts reads a parameter that is a list of text.
+// texts returns the value of a parameter that is a list of texts.
 func texts(args *bloblang.ParsedParams, name string) ([]string, error) {
 	v, err := args.Get(name)
 	if err != nil {
@@ -121,13 +120,13 @@ func timeOptions(args *bloblang.ParsedParams, zoned bool) (o cleaning.TimeOption
 		return o, err
 	}
 	if !slices.Contains([]string{"", "dmy", "mdy"}, o.Order) {
-		return o, fmt.Errorf("order: write dmy, mdy, or nothing to refuse dates that could be either")
+		return o, fmt.Errorf("order: write dmy, mdy, or leave it empty to reject ambiguous dates")
 	}
 	o.Layouts, err = texts(args, "layouts")
 	return o, err
 }
 
-// zones are those that were read: an argument that is a query is one anew for
+// zones caches loaded time zones, because a dynamic argument is evaluated for
 // every value.
 var zones sync.Map
 
@@ -142,25 +141,25 @@ func location(name string) (*time.Location, error) {
 	return zone, err
 }
 
-// pseudonyms is the Pseudonym of a key that is read when it is first needed, so
-// that a config can be linted where the key is not.
+// pseudonyms reads its key on first use, so that a config can be linted without
+// the key.
 type pseudonyms struct {
-	env string
-	of  atomic.Pointer[cleaning.Pseudonym]
+	env    string
+	loaded atomic.Pointer[cleaning.Pseudonym]
 }
 
 func (p *pseudonyms) get() (*cleaning.Pseudonym, error) {
-	if known := p.of.Load(); known != nil {
+	if known := p.loaded.Load(); known != nil {
 		return known, nil
 	}
 	key := os.Getenv(p.env)
 	if key == "" {
-		return nil, fmt.Errorf("the key is missing: set the environment variable %s, for example to what `openssl rand -hex 32` prints", p.env)
+		return nil, fmt.Errorf("the key is missing: set the environment variable %s, for example to the output of `openssl rand -hex 32`", p.env)
 	}
 	made, err := cleaning.NewPseudonym([]byte(key))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.env, err)
 	}
-	p.of.Store(made)
+	p.loaded.Store(made)
 	return made, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// run executes a mapping on a JSON document and returns what it makes, as JSON.
+// run executes a mapping on a JSON document and returns the result as JSON.
 func run(t *testing.T, mapping, input string) (string, error) {
 	t.Helper()
 	exec, err := bloblang.Parse(mapping)
@@ -29,8 +29,7 @@ func run(t *testing.T, mapping, input string) (string, error) {
 	return strings.TrimSpace(out.String()), nil
 }
 
-// The examples in the documentation are tests: each gives what it says.
-func TestExamples(t *testing.T) {
+func TestDocumentedExamplesAreCorrect(t *testing.T) {
 	t.Setenv("PERSONAL_DATA_KEY", "0123456789abcdef")
 	ours := map[string]bool{}
 	for _, m := range methods() {
@@ -44,7 +43,7 @@ func TestExamples(t *testing.T) {
 		examples := view.TemplateData().Examples
 		require.NotEmpty(t, examples, "%s has no example", name)
 		for _, e := range examples {
-			require.NotEmpty(t, e.Results, "an example of %s shows nothing", name)
+			require.NotEmpty(t, e.Results, "an example of %s has no results", name)
 			for _, result := range e.Results {
 				count++
 				got, err := run(t, e.Mapping, result[0])
@@ -60,8 +59,7 @@ func TestExamples(t *testing.T) {
 	require.Greater(t, count, 40)
 }
 
-// The digits of an amount are those that were written, in whatever number of
-// them a float64 could not hold.
+// An amount keeps its digits even if a float64 cannot represent them.
 func TestAmountsAreExact(t *testing.T) {
 	got, err := run(t, `root = this.clean_money("EUR").amount`, `"123.456.789.012.345.678,10"`)
 	require.NoError(t, err)
@@ -70,11 +68,11 @@ func TestAmountsAreExact(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "true", got)
 	got, err = run(t, `root = this.clean_money(currency: "EUR", decimal: ",").amount`, `12.345`)
-	require.NoError(t, err, "a number is no text of the sender's language")
+	require.NoError(t, err, "a JSON number uses a point independent of decimal")
 	require.Equal(t, "12.345", got)
 }
 
-func TestWrongArguments(t *testing.T) {
+func TestInvalidArgumentsNameTheCorrection(t *testing.T) {
 	for mapping, want := range map[string]string{
 		`root = this.clean_timestamp(zone: "Berlin")`:  "Europe/Berlin",
 		`root = this.clean_timestamp(order: "ymd")`:    "dmy, mdy",
@@ -91,7 +89,7 @@ func TestWrongArguments(t *testing.T) {
 }
 
 // Values are personal data, and errors are logged.
-func TestErrorsShowNoValue(t *testing.T) {
+func TestErrorsContainNoValue(t *testing.T) {
 	for _, m := range methods() {
 		call := map[string]string{"clean_id": `("[0-9]+")`, "email_in": `(["a.b"])`, "ip_in": `(["10.0.0.0/8"])`}[m.name]
 		if call == "" {
@@ -107,7 +105,7 @@ func TestErrorsShowNoValue(t *testing.T) {
 
 func TestPseudonymNeedsItsKey(t *testing.T) {
 	exec, err := bloblang.Parse(`root = this.pseudonym(key_env: "NO_SUCH_KEY")`)
-	require.NoError(t, err, "a config is linted where the key is not")
+	require.NoError(t, err, "a config can be linted without the key")
 	_, err = exec.Query("jo@example.com")
 	require.ErrorContains(t, err, "NO_SUCH_KEY")
 	t.Setenv("NO_SUCH_KEY", "short-secret")

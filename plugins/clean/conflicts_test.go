@@ -16,22 +16,22 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
-// statements are what the CRM, the till and the shop's site say of one customer,
-// each in its own words.
+// statements are identify events of one customer from the CRM, the point of sale
+// and the web site, each in the source's own notation.
 var statements = []string{
-	// All three at the same moment: by the definition's `sources` the CRM is
-	// believed, then the till, then the site.
+	// All three have the same timestamp: the order in the definition's `sources`
+	// decides, CRM before point of sale before web.
 	`{"type":"identify","messageId":"crm-1","userId":"u1","source":"crm","timestamp":"01/31/2026 3:30 AM","traits":{"email":" Jo.Doe@Example.COM","birthday":"12/03/1980","phone":"N/A"}}`,
 	`{"type":"identify","messageId":"pos-1","userId":"u1","source":"pos","timestamp":"31.01.2026 09:30","traits":{"email":"kasse@example.com","birthday":"03.12.1980","phone":"030 123456","country":"Deutschland","city":"Bonn"}}`,
 	`{"type":"identify","messageId":"web-1","userId":"u1","source":"web","timestamp":"2026-01-31T08:30:00Z","traits":{"email":"jd@example.com","phone":"+49 30 999999","country":"AT","firstName":"Jo"}}`,
-	// Later, whoever says it: people move.
+	// A later statement wins, independent of its source.
 	`{"type":"identify","messageId":"web-2","userId":"u1","source":"web","timestamp":"2026-02-01T08:30:00Z","traits":{"city":"K\u00f6ln "}}`,
-	// Earlier, however much it is believed: it is old news.
+	// An earlier statement loses, independent of its source.
 	`{"type":"identify","messageId":"crm-2","userId":"u1","source":"crm","timestamp":"12/31/2025 10:00 PM","traits":{"firstName":"Joanna","city":"Trier"}}`,
 }
 
-// Sources that contradict each other, in the shop's definition and by its
-// cleaning, give one profile, whatever order they arrive in.
+// With the shop's definition and cleaning, contradicting sources result in one
+// profile, independent of the order of arrival.
 func TestConflictsOfSources(t *testing.T) {
 	mapping, err := service.NewConfigSpec().Field(service.NewProcessorListField("p")).ParseYAML(`p: [ { mapping: 'from "../../configs/retail/clean.blobl"' } ]`, nil)
 	require.NoError(t, err)
@@ -69,9 +69,9 @@ func TestConflictsOfSources(t *testing.T) {
 		var view struct{ Traits map[string]any }
 		require.NoError(r, json.Unmarshal(results[0].JSON, &view))
 		require.Equal(r, map[string]any{
-			"email": "jo.doe@example.com", "birthday": "1980-12-03", // the CRM's, month first
-			"phone": "+4930123456", "country": "DE", // the till's, as the CRM has none
-			"city": "Köln", "firstName": "Jo", // the site's: later, and the only one at the time
+			"email": "jo.doe@example.com", "birthday": "1980-12-03", // from the CRM, month first
+			"phone": "+4930123456", "country": "DE", // from the point of sale: the CRM has none
+			"city": "Köln", "firstName": "Jo", // from the web: later, and the only one at that time
 		}, view.Traits)
 	})
 }

@@ -11,18 +11,18 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/cleaning"
 )
 
-// onError is what the descriptions of methods that can fail end with.
-const onError = "\n\nA value that cannot be cleaned is an error, which holds the rule that was broken and nothing of the value. Write `| deleted()` or `| null` behind the method to do without the value, `| this.path` to keep it as it is, and nothing to have the event set aside."
+// onError is the end of the description of every method that can fail.
+const onError = "\n\nA value that cannot be cleaned is an error that contains the broken rule and no part of the value. Append `| deleted()` or `| null` to drop the value, `| this.path` to keep it unchanged, or nothing to send the event to the dead letters."
 
 func methods() []method {
 	return []method{
 		{
 			"clean_text",
 			bloblang.NewPluginSpec().
-				Description("Brings text into one form: composed Unicode (NFC), no invisible characters, one space for each run of white space and none at the ends. The joiners inside of emoji and of words in Persian or Hindi stay.").
-				Param(bloblang.NewBoolParam("quotes").Description("Whether to turn typographic quotation marks into plain ones.").Default(false)).
-				Param(bloblang.NewBoolParam("lines").Description("Whether to keep line breaks, as in the text of a review.").Default(false)).
-				Example("A no-break space, a zero-width space, and a letter with its accent apart.", `root.name = this.name.clean_text()`,
+				Description("Normalises text: composed Unicode (NFC), no invisible characters, one space for each run of white space, trimmed. Joiners inside of emoji and of words in Persian or Hindi are kept.").
+				Param(bloblang.NewBoolParam("quotes").Description("Whether to replace typographic quotation marks by ASCII ones.").Default(false)).
+				Param(bloblang.NewBoolParam("lines").Description("Whether to keep line breaks, for example in the text of a review.").Default(false)).
+				Example("A no-break space, a zero-width space, and a decomposed letter.", `root.name = this.name.clean_text()`,
 					[2]string{"{\"name\":\"  Mu\u0308ller\u00a0 GmbH\u200b\"}", `{"name":"Müller GmbH"}`}).
 				Example("", `root.review = this.review.clean_text(quotes: true, lines: true)`,
 					[2]string{`{"review":"„Gut“ \r\n so"}`, `{"review":"\"Gut\"\nso"}`}),
@@ -39,11 +39,11 @@ func methods() []method {
 		{
 			"is_missing",
 			bloblang.NewPluginSpec().
-				Description("Tells whether a value is missing: null, or what forms and exports write where there is nothing, in any case: an empty text or white space, `-`, `N/A`, `null`, `none`, `undefined`, `NaN`, `unknown`, `(not set)`, `keine Angabe`, `#N/A` and the like.").
-				Param(bloblang.NewAnyParam("also").Description("Further words that stand for nothing, in any case.").Default([]any{})).
+				Description("Reports whether a value is missing: null, or a placeholder that forms and exports write for an absent value, in any case: empty text, white space, `-`, `N/A`, `null`, `none`, `undefined`, `NaN`, `unknown`, `(not set)`, `keine Angabe`, `#N/A` and similar words.").
+				Param(bloblang.NewAnyParam("also").Description("Additional placeholders, in any case.").Default([]any{})).
 				Example("", `root.missing = this.values.map_each(v -> v.is_missing())`,
 					[2]string{`{"values":[null,""," n/a ","undefined","0",false,"Nina"]}`, `{"missing":[true,true,true,true,false,false,false]}`}).
-				Example("A till that sends zeros for customers without a card.", `root.missing = this.card.is_missing(also: ["0000"])`,
+				Example("A point of sale that sends zeros for customers without a card.", `root.missing = this.card.is_missing(also: ["0000"])`,
 					[2]string{`{"card":"0000"}`, `{"missing":true}`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
 				also, err := texts(args, "also")
@@ -53,25 +53,25 @@ func methods() []method {
 		{
 			"default_missing",
 			bloblang.NewPluginSpec().
-				Description("Returns the value, or another where it is missing by what `is_missing` says.").
-				Param(bloblang.NewAnyParam("value").Description("What to return for a missing value.").Default(nil)).
-				Param(bloblang.NewAnyParam("also").Description("Further words that stand for nothing, in any case.").Default([]any{})).
+				Description("Returns the value, or a replacement if `is_missing` reports that it is missing.").
+				Param(bloblang.NewAnyParam("value").Description("The replacement for a missing value.").Default(nil)).
+				Param(bloblang.NewAnyParam("also").Description("Additional placeholders, in any case.").Default([]any{})).
 				Example("", `root = this
 root.city = this.city.default_missing()
 root.plan = this.plan.default_missing("free")`,
 					[2]string{`{"city":"N/A","plan":"-"}`, `{"city":null,"plan":"free"}`},
 					[2]string{`{"city":"Bonn","plan":"gold"}`, `{"city":"Bonn","plan":"gold"}`}).
-				Example("Drop what is missing.", `root.city = this.city.default_missing(deleted())`,
+				Example("Drop a missing value.", `root.city = this.city.default_missing(deleted())`,
 					[2]string{`{"city":"N/A"}`, `{}`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
-				instead, err := args.Get("value")
+				replacement, err := args.Get("value")
 				if err != nil {
 					return nil, err
 				}
 				also, err := texts(args, "also")
 				return func(v any) (any, error) {
 					if isMissing(v, also) {
-						return instead, nil
+						return replacement, nil
 					}
 					return v, nil
 				}, err
@@ -80,16 +80,16 @@ root.plan = this.plan.default_missing("free")`,
 		{
 			"clean_email",
 			bloblang.NewPluginSpec().
-				Description("Returns an e-mail address in its normal form: without display name, `mailto:` and white space, with the domain in lower case and as the DNS has it (punycode)."+onError+"\n\nThe rules are `email_at`, `email_space`, `email_local`, `email_long`, `email_domain`, `email_domain_dot`, `email_domain_address`, `email_reserved`, `empty` and `too_long`. Whether somebody reads the address, only sending to it can tell.").
-				Param(bloblang.NewBoolParam("lowercase").Description("Whether to make what is before the @ lower case, too. By the letter of RFC 5321 that may be another mailbox; no provider of note has it so.").Default(false)).
-				Param(bloblang.NewBoolParam("providers").Description("Whether to bring the many addresses of one mailbox at Gmail (dots, +tags, googlemail.com), Outlook, iCloud, Fastmail and Proton (+tags) to one. Use it for an identity to match by, not for the address to write to.").Default(false)).
+				Description("Returns the normal form of an email address: without display name, `mailto:` and white space, with the domain in lower case and in its DNS form (punycode)."+onError+"\n\nThe rules are `email_at`, `email_space`, `email_local`, `email_long`, `email_domain`, `email_domain_dot`, `email_domain_address`, `email_reserved`, `empty` and `too_long`. Only the syntax is checked, not the existence of the mailbox.").
+				Param(bloblang.NewBoolParam("lowercase").Description("Whether to convert the part before the @ to lower case as well. RFC 5321 permits case-sensitive mailboxes; no large provider uses them.").Default(false)).
+				Param(bloblang.NewBoolParam("providers").Description("Whether to remove the variations that a provider delivers to the same mailbox: dots, +tags and googlemail.com at Gmail; +tags at Outlook, iCloud, Fastmail and Proton. Use the result to match identities, not as the address to send to.").Default(false)).
 				Example("", `root.email = this.email.clean_email()`,
 					[2]string{`{"email":" Jo.Doe@MÜLLER.de "}`, `{"email":"Jo.Doe@xn--mller-kva.de"}`},
 					[2]string{`{"email":"Jo Doe <jo@example.com>"}`, `{"email":"jo@example.com"}`},
 					[2]string{`{"email":"jo@example"}`, `Error("email_domain_dot")`}).
 				Example("One mailbox, one customer.", `root.mailbox = this.email.clean_email(lowercase: true, providers: true)`,
 					[2]string{`{"email":"Jo.Doe+news@GoogleMail.com"}`, `{"mailbox":"jodoe@gmail.com"}`}).
-				Example("Keep what is wrong, with the reason.", `root.email = this.email.clean_email() | this.email
+				Example("Keep an invalid address, with the reason.", `root.email = this.email.clean_email() | this.email
 root.email_fault = this.email.email_fault()`,
 					[2]string{`{"email":"jo@@example.com"}`, `{"email":"jo@@example.com","email_fault":"email_at"}`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
@@ -105,7 +105,7 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"email_fault",
 			bloblang.NewPluginSpec().
-				Description("Returns the rule that an e-mail address breaks, by the names of `clean_email`, and null for one that is valid.").
+				Description("Returns the rule of `clean_email` that an email address breaks, or null if it is valid.").
 				Example("", `root.faults = this.emails.map_each(e -> e.email_fault())`,
 					[2]string{`{"emails":["jo@example.com","jo@example","jo","jo@shop.local"]}`, `{"faults":[null,"email_domain_dot","email_at","email_reserved"]}`}),
 			func(*bloblang.ParsedParams) (func(any) (any, error), error) {
@@ -125,7 +125,7 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"email_in",
 			bloblang.NewPluginSpec().
-				Description("Tells whether an e-mail address is of one of the domains or of a domain below one, such as those of the own company. What is no address is of none.").
+				Description("Reports whether the domain of an email address is in a list, for example of the company's own domains, or a subdomain of one in the list. It is false for an invalid address.").
 				Param(bloblang.NewAnyParam("domains").Description("The domains.")).
 				Example("", `root.internal = this.email.email_in(["example.com"])`,
 					[2]string{`{"email":"Jo@Shop.Example.com"}`, `{"internal":true}`},
@@ -134,15 +134,15 @@ root.email_fault = this.email.email_fault()`,
 				domains, err := texts(args, "domains")
 				return func(v any) (any, error) {
 					s, ok := v.(string)
-					return ok && cleaning.EmailIn(s, domains), nil
+					return ok && cleaning.EmailHasDomain(s, domains), nil
 				}, err
 			},
 		},
 		{
 			"clean_phone",
 			bloblang.NewPluginSpec().
-				Description("Returns a phone number in the form of E.164, checked by the numbering plans of libphonenumber. An extension is dropped, as E.164 has none."+onError+"\n\nThe rules are `phone`, `phone_country`, `phone_country_code`, `phone_short`, `phone_long`, `phone_invalid`, `empty` and `too_long`.").
-				Param(bloblang.NewStringParam("region").Description("The country, by its two letters, of numbers that have no country code. Without it such a number is an error.").Default("")).
+				Description("Returns a phone number in E.164 format, validated by the numbering plans of libphonenumber. Extensions are removed: E.164 has none."+onError+"\n\nThe rules are `phone`, `phone_country`, `phone_country_code`, `phone_short`, `phone_long`, `phone_invalid`, `empty` and `too_long`.").
+				Param(bloblang.NewStringParam("region").Description("The two-letter country code of numbers without an international prefix. If it is empty, such a number is an error.").Default("")).
 				Example("", `root.phone = this.phone.clean_phone(this.country)`,
 					[2]string{`{"phone":"030 / 12 34 56","country":"DE"}`, `{"phone":"+4930123456"}`},
 					[2]string{`{"phone":"+44 (0)20 7946 0958","country":"DE"}`, `{"phone":"+442079460958"}`},
@@ -157,10 +157,10 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_timestamp",
 			bloblang.NewPluginSpec().
-				Description("Returns a time as RFC 3339 in UTC. Known are the forms of ISO 8601 and RFC 3339, RFC 2822 and 850, those of C, JavaScript and spreadsheets, dates with points, slashes, dashes or the name of a month (English, German, French, Spanish, Italian, Portuguese, Dutch) with a time of 12 or 24 hours, and Unix time in seconds or, by its digits, milli-, micro- or nanoseconds."+onError+"\n\nThe rules are `time`, `time_ambiguous` (03/04/2026, unless `order` tells), `time_range` (31 February), `time_zone` (an abbreviation that means several), `time_gap` (in the hour that summer time skips), `empty` and `too_long`. Years of two digits are 1969 to 2068. An hour that is told twice as summer time ends is the first.").
-				Param(bloblang.NewStringParam("zone").Description("The time zone of times that name none.").Default("UTC")).
-				Param(bloblang.NewStringParam("order").Description("The order of dates such as 03/04/2026: `dmy` or `mdy`. Empty to refuse those that could be either. Dates with points are day first in any case.").Default("")).
-				Param(bloblang.NewAnyParam("layouts").Description("Further layouts, as of Go's time package, that are tried first.").Default([]any{})).
+				Description("Returns a time in RFC 3339 format in UTC. It parses ISO 8601, RFC 3339, RFC 2822 and RFC 850, the formats of C, JavaScript and spreadsheets, dates with dots, slashes, dashes or the name of a month (English, German, French, Spanish, Italian, Portuguese, Dutch) with a 12- or 24-hour time, and Unix time in seconds or, depending on the number of digits, in milli-, micro- or nanoseconds."+onError+"\n\nThe rules are `time`, `time_ambiguous` (03/04/2026 without `order`), `time_range` (31 February), `time_zone` (an ambiguous abbreviation), `time_gap` (in the hour that is skipped when daylight saving time begins), `empty` and `too_long`. Two-digit years mean 1969 to 2068. In the hour that is repeated when daylight saving time ends, the first occurrence is meant.").
+				Param(bloblang.NewStringParam("zone").Description("The time zone of times without zone or offset.").Default("UTC")).
+				Param(bloblang.NewStringParam("order").Description("The order of dates such as 03/04/2026: `dmy` or `mdy`. If it is empty, ambiguous dates are errors. Dates with dots are always day first.").Default("")).
+				Param(bloblang.NewAnyParam("layouts").Description("Additional layouts of Go's time package, tried first.").Default([]any{})).
 				Example("", `root.at = this.at.clean_timestamp(zone: "Europe/Berlin")`,
 					[2]string{`{"at":"2026-01-31 08:30"}`, `{"at":"2026-01-31T07:30:00Z"}`},
 					[2]string{`{"at":"31. Juli 2026, 8:30 Uhr"}`, `{"at":"2026-07-31T06:30:00Z"}`},
@@ -177,9 +177,9 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_date",
 			bloblang.NewPluginSpec().
-				Description("Returns a day, such as a birthday, as `2006-01-02`: the day that was written, which does not move with a time zone. Forms and rules are those of `clean_timestamp`."+onError).
-				Param(bloblang.NewStringParam("order").Description("The order of dates such as 03/04/1980: `dmy` or `mdy`. Empty to refuse those that could be either.").Default("")).
-				Param(bloblang.NewAnyParam("layouts").Description("Further layouts, as of Go's time package, that are tried first.").Default([]any{})).
+				Description("Returns a day, such as a birthday, as `2006-01-02`. It is the day in the text, independent of the time zone. Formats and rules are those of `clean_timestamp`."+onError).
+				Param(bloblang.NewStringParam("order").Description("The order of dates such as 03/04/1980: `dmy` or `mdy`. If it is empty, ambiguous dates are errors.").Default("")).
+				Param(bloblang.NewAnyParam("layouts").Description("Additional layouts of Go's time package, tried first.").Default([]any{})).
 				Example("", `root.birthday = this.birthday.clean_date()`,
 					[2]string{`{"birthday":"31.1.1980"}`, `{"birthday":"1980-01-31"}`},
 					[2]string{`{"birthday":"1980-01-31T23:30:00-05:00"}`, `{"birthday":"1980-01-31"}`},
@@ -192,9 +192,9 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_money",
 			bloblang.NewPluginSpec().
-				Description("Returns the amount and the ISO 4217 currency of money as people and shops write it. The amount is a number with the digits that were written; it is never rounded.\n\nA single separator before three digits is one of thousands in a currency of two decimals or none, as `1.234 €` has no other meaning; in one of three decimals it is an error unless `decimal` tells. A symbol that several currencies share is that of `currency` if it is one of them; otherwise `$` is USD, `£` GBP, `¥` JPY, and `kr` an error."+onError+"\n\nThe rules are `money`, `money_ambiguous`, `money_currency`, `money_currency_unknown`, `money_two_currencies`, `money_currency_shared`, `empty` and `too_long`.").
-				Param(bloblang.NewStringParam("currency").Description("The currency of amounts that name none. Without it such an amount is an error.").Default("")).
-				Param(bloblang.NewStringParam("decimal").Description("The decimal separator, `.` or `,`, of a sender that is known to use one.").Default("")).
+				Description("Returns the amount and the ISO 4217 currency of a price. The amount is a number with exactly the digits of the text; it is never rounded.\n\nA single separator before three digits separates thousands if the currency has at most two decimals, because `1.234 €` has no other meaning; in a currency with three decimals it is an error without `decimal`. A symbol that several currencies share is resolved to `currency` if that is one of them; otherwise `$` is USD, `£` GBP, `¥` JPY, and `kr` is an error."+onError+"\n\nThe rules are `money`, `money_ambiguous`, `money_currency`, `money_currency_unknown`, `money_two_currencies`, `money_currency_shared`, `empty` and `too_long`.").
+				Param(bloblang.NewStringParam("currency").Description("The currency of amounts without a currency. If it is empty, such an amount is an error.").Default("")).
+				Param(bloblang.NewStringParam("decimal").Description("The decimal separator of the sender, `.` or `,`. If it is empty, it is derived from each amount.").Default("")).
 				Example("", `root = this.price.clean_money()`,
 					[2]string{`{"price":"1.234,56 €"}`, `{"amount":1234.56,"currency":"EUR"}`},
 					[2]string{`{"price":"$1,234.56"}`, `{"amount":1234.56,"currency":"USD"}`},
@@ -217,7 +217,7 @@ root.email_fault = this.email.email_fault()`,
 					if err != nil {
 						return nil, err
 					}
-					// A number of JSON has a point, whatever the sender's texts have.
+					// JSON numbers use a point, independent of the sender's texts.
 					if _, isText := v.(string); !isText {
 						given.Decimal = "."
 					}
@@ -232,23 +232,23 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_currency",
 			bloblang.NewPluginSpec().
-				Description("Returns the ISO 4217 code of a currency that is given by code or symbol, by the rules of `clean_money`."+onError).
-				Param(bloblang.NewStringParam("given").Description("The currency that is meant by a symbol that several share.").Default("")).
+				Description("Returns the ISO 4217 code of a currency code or symbol, by the rules of `clean_money`."+onError).
+				Param(bloblang.NewStringParam("given").Description("The meaning of a symbol that several currencies share.").Default("")).
 				Example("", `root.currency = this.currency.clean_currency()`,
 					[2]string{`{"currency":"€"}`, `{"currency":"EUR"}`},
 					[2]string{`{"currency":"eur"}`, `{"currency":"EUR"}`},
 					[2]string{`{"currency":"EURX"}`, `Error("money_currency_unknown")`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
-				given, err := args.GetString("given")
-				return text(func(s string) (string, error) { return cleaning.Currency(s, strings.ToUpper(given)) }), err
+				preferred, err := args.GetString("given")
+				return text(func(s string) (string, error) { return cleaning.Currency(s, strings.ToUpper(preferred)) }), err
 			},
 		},
 		{
 			"clean_id",
 			bloblang.NewPluginSpec().
-				Description("Returns an identifier, such as a product number, in the one form it has: in upper case, without white space, and as the pattern and form say."+onError+"\n\nThe rules are `identifier`, `empty` and `too_long`.").
-				Param(bloblang.NewStringParam("pattern").Description("What the whole of an identifier in upper case matches, in RE2 syntax.")).
-				Param(bloblang.NewStringParam("form").Description("How to write it, with `$1` or `${name}` for the groups of the pattern. Empty to leave it.").Default("")).
+				Description("Returns the canonical form of an identifier, such as a product number: in upper case, without white space, rewritten by `pattern` and `form`."+onError+"\n\nThe rules are `identifier`, `empty` and `too_long`.").
+				Param(bloblang.NewStringParam("pattern").Description("A regular expression in RE2 syntax that matches the whole identifier in upper case.")).
+				Param(bloblang.NewStringParam("form").Description("The result, with `$1` or `${name}` for groups of the pattern. If it is empty, the identifier is kept.").Default("")).
 				Example("", `root.sku = this.sku.clean_id("([A-Z]{2})[-_]?([0-9]{3,6})", "$1-$2")`,
 					[2]string{`{"sku":" kb 220 "}`, `{"sku":"KB-220"}`},
 					[2]string{`{"sku":"KB_220"}`, `{"sku":"KB-220"}`},
@@ -272,7 +272,7 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_country",
 			bloblang.NewPluginSpec().
-				Description("Returns the ISO 3166 code of two letters of a country that is given by it, by the code of three letters or digits, or by its name in any of some twenty languages."+onError+"\n\nThe rules are `country`, `country_ambiguous`, `empty` and `too_long`.").
+				Description("Returns the two-letter ISO 3166 code of a country. The input is that code, the code of three letters or digits, or the name in about twenty languages."+onError+"\n\nThe rules are `country`, `country_ambiguous`, `empty` and `too_long`.").
 				Example("", `root.countries = this.countries.map_each(c -> c.clean_country())`,
 					[2]string{`{"countries":["de","DEU","276","Germany","Deutschland","Allemagne","Alemania"]}`, `{"countries":["DE","DE","DE","DE","DE","DE","DE"]}`},
 					[2]string{`{"countries":["UK","U.S.A.","Österreich","Suisse"]}`, `{"countries":["GB","US","AT","CH"]}`},
@@ -282,7 +282,7 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_language",
 			bloblang.NewPluginSpec().
-				Description("Returns the BCP 47 tag of a language, in its canonical form, that is given by a tag, a locale, a code of ISO 639 or its name."+onError+"\n\nThe rules are `language`, `empty` and `too_long`.").
+				Description("Returns the canonical BCP 47 tag of a language. The input is a tag, a locale, an ISO 639 code or a name."+onError+"\n\nThe rules are `language`, `empty` and `too_long`.").
 				Example("", `root.languages = this.languages.map_each(l -> l.clean_language())`,
 					[2]string{`{"languages":["DE","de_AT.UTF-8","deu","German","Deutsch","allemand"]}`, `{"languages":["de","de-AT","de","de","de","de"]}`},
 					[2]string{`{"languages":["gibberish"]}`, `Error("language")`}),
@@ -291,8 +291,8 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"pseudonym",
 			bloblang.NewPluginSpec().
-				Description("Returns the HMAC-SHA256 of personal data in hex, with a secret key: the same data has the same pseudonym, and nobody without the key can tell whose it is, nor try. Clean the data first, as ` Jo@X.de` and `jo@x.de` have different ones.\n\nThe key is read from an environment variable when it is first needed, and written nowhere. It is an error if it is not set or has fewer than 16 characters. With another key all pseudonyms are others.").
-				Param(bloblang.NewStringParam("key_env").Description("The name of the environment variable that holds the key.").Default("PERSONAL_DATA_KEY")).
+				Description("Returns the HMAC-SHA256 of personal data in hex, with a secret key: equal data has equal pseudonyms, and the data cannot be found by trial without the key. Clean the data first: ` Jo@X.de` and `jo@x.de` have different pseudonyms.\n\nThe key is read from an environment variable on first use and never written. A key that is not set or has fewer than 16 characters is an error. A different key changes all pseudonyms.").
+				Param(bloblang.NewStringParam("key_env").Description("The name of the environment variable with the key.").Default("PERSONAL_DATA_KEY")).
 				Example("With the key 0123456789abcdef.", `root.customer = this.email.clean_email(lowercase: true).pseudonym()`,
 					[2]string{`{"email":"Jo@example.com"}`, `{"customer":"` + examplePseudonym + `"}`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
@@ -305,18 +305,18 @@ root.email_fault = this.email.email_fault()`,
 				}
 				p := &pseudonyms{env: env}
 				return text(func(s string) (string, error) {
-					of, err := p.get()
+					pseudonym, err := p.get()
 					if err != nil {
 						return "", err
 					}
-					return of.Of(s), nil
+					return pseudonym.Hash(s), nil
 				}), nil
 			},
 		},
 		{
 			"is_bot",
 			bloblang.NewPluginSpec().
-				Description("Tells whether a user agent is a program's rather than that of somebody's browser or app: it names a crawler, an HTTP library, a monitor or a browser without a screen, or is empty. A program that pretends to be a browser is not found out by this.").
+				Description("Reports whether a user agent identifies a program instead of a person's browser or app: a crawler, an HTTP library, a monitor or a headless browser, or an empty user agent. It does not detect programs that send the user agent of a browser.").
 				Example("", `root.bot = this.userAgent.is_bot()`,
 					[2]string{`{"userAgent":"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"}`, `{"bot":true}`},
 					[2]string{`{"userAgent":"curl/8.5.0"}`, `{"bot":true}`},
@@ -324,15 +324,15 @@ root.email_fault = this.email.email_fault()`,
 			func(*bloblang.ParsedParams) (func(any) (any, error), error) {
 				return func(v any) (any, error) {
 					s, ok := v.(string)
-					return ok && cleaning.Bot(s), nil
+					return ok && cleaning.IsBot(s), nil
 				}, nil
 			},
 		},
 		{
 			"ip_in",
 			bloblang.NewPluginSpec().
-				Description("Tells whether an IP address is in one of the networks, such as those of the own offices and monitors. What is no address is in none.").
-				Param(bloblang.NewAnyParam("networks").Description("Ranges in CIDR notation, or single addresses.")).
+				Description("Reports whether an IP address is in one of the networks, for example those of the company's own offices and monitors. It is false for an invalid address.").
+				Param(bloblang.NewAnyParam("networks").Description("Ranges in CIDR notation or single addresses.")).
 				Example("", `root.internal = this.context.ip.ip_in(["10.0.0.0/8", "2001:db8::/32"])`,
 					[2]string{`{"context":{"ip":"10.1.2.3"}}`, `{"internal":true}`},
 					[2]string{`{"context":{"ip":"203.0.113.7"}}`, `{"internal":false}`}),
@@ -354,7 +354,7 @@ root.email_fault = this.email.email_fault()`,
 	}
 }
 
-// examplePseudonym is that of jo@example.com with the key of the example.
+// examplePseudonym is the pseudonym of jo@example.com with the key of the example.
 const examplePseudonym = "1c1a0b869049ed147ce96f0ca96086558b55c7e23732f52edab526f12481722f"
 
 func isMissing(v any, also []string) bool {
@@ -362,7 +362,7 @@ func isMissing(v any, also []string) bool {
 	case nil:
 		return true
 	case string:
-		return cleaning.Missing(v, also...)
+		return cleaning.IsMissing(v, also...)
 	}
 	return false
 }

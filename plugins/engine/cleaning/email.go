@@ -8,40 +8,39 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// EmailOptions say how far an address is normalised.
+// EmailOptions configures how far Email normalises an address.
 type EmailOptions struct {
-	// Lowercase makes the whole address lower case, and not its domain alone.
-	// By the letter of RFC 5321 that may be another mailbox; no provider of
-	// note has it so.
+	// Lowercase converts the local part to lower case as well as the domain.
+	// RFC 5321 permits case-sensitive local parts; no large provider uses them.
 	Lowercase bool
-	// Providers applies the rules of mail providers that give one mailbox many
-	// addresses, so that they are one customer: dots and +tags at Gmail, +tags
-	// at Outlook, iCloud, Fastmail and Proton. The result is an identity to
-	// match by rather than the address to write to.
+	// Providers removes the variations that a mail provider delivers to the same
+	// mailbox, so that they identify one customer: dots and +tags at Gmail,
+	// +tags at Outlook, iCloud, Fastmail and Proton. Use the result to match
+	// identities, not as the address to send to.
 	Providers bool
 }
 
-// The faults of an address.
+// Faults of an email address.
 var (
 	errEmailAt      = &Fault{"email_at", "must have one @ with something before and after it"}
 	errEmailSpace   = &Fault{"email_space", "has a space or a comma inside; give one address"}
-	errEmailLocal   = &Fault{"email_local", "has a character before the @ that an address cannot have there, or a dot at its edge or two in a row"}
+	errEmailLocal   = &Fault{"email_local", "has a character before the @ that is not permitted there, or a leading, trailing or doubled dot"}
 	errEmailLong    = &Fault{"email_long", "is longer than 254 characters, or 64 before the @"}
 	errEmailDomain  = &Fault{"email_domain", "has a domain that cannot exist"}
 	errEmailNoDot   = &Fault{"email_domain_dot", "has a domain without a dot"}
-	errEmailAddress = &Fault{"email_domain_address", "has an IP address for a domain"}
+	errEmailAddress = &Fault{"email_domain_address", "has an IP address instead of a domain"}
 	errEmailExample = &Fault{"email_reserved", "has a domain that is reserved and receives no mail"}
 )
 
-// Mail to these is never delivered (RFC 2606, RFC 6762). The domains of example
-// are left alone: tests and documentation are full of them.
+// reservedTLDs never receive mail (RFC 2606, RFC 6762). example.com and its
+// siblings are accepted, because tests and documentation use them.
 var reservedTLDs = map[string]bool{"test": true, "invalid": true, "localhost": true, "local": true}
 
-// provider says which addresses of a mail provider are one mailbox.
+// provider describes which addresses of a mail provider are the same mailbox.
 type provider struct {
-	domain string // the one its others stand for
-	dots   bool   // dots mean nothing
-	tag    byte   // what begins a tag
+	domain string // canonical domain of the provider's aliases
+	dots   bool   // dots in the local part are ignored
+	tag    byte   // first character of a tag
 }
 
 var providers = map[string]provider{
@@ -52,13 +51,13 @@ var providers = map[string]provider{
 	"proton.me":    {"proton.me", false, '+'}, "protonmail.com": {"proton.me", false, '+'}, "pm.me": {"proton.me", false, '+'},
 }
 
-// mailDomains maps domains as the DNS has them: lower case, punycode, without
-// what only a label of a host name may not be.
+// mailDomains converts domains to their DNS form: lower case and punycode, with
+// the rules for host names enforced.
 var mailDomains = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(true), idna.BidiRule(), idna.VerifyDNSLength(true))
 
-// Email returns an address in its normal form: without a display name, "mailto:"
-// or white space around it, the domain in lower case and as the DNS has it.
-// Whether somebody reads it, only sending a mail to it can tell.
+// Email returns the normal form of an address: without display name, "mailto:"
+// and surrounding white space, and with the domain in its DNS form. It checks
+// the syntax only; it does not check that the mailbox exists.
 func Email(s string, o EmailOptions) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong
@@ -125,8 +124,9 @@ func Email(s string, o EmailOptions) (string, error) {
 	return local + "@" + domain, nil
 }
 
-// validLocal tells whether s is a dot-atom of RFC 5322, with the letters of
-// RFC 6531. Quoted local parts are legal and a slip of the finger in practice.
+// validLocal reports whether s is a dot-atom of RFC 5322, extended by the letters
+// of RFC 6531. Quoted local parts are legal, but in practice they are typing
+// errors, so they are rejected.
 func validLocal(s string) bool {
 	if s[0] == '.' || s[len(s)-1] == '.' || strings.Contains(s, "..") {
 		return false
@@ -142,9 +142,9 @@ func validLocal(s string) bool {
 	return true
 }
 
-// EmailIn tells whether an address is of one of the domains, or of a domain
-// below one.
-func EmailIn(s string, domains []string) bool {
+// EmailHasDomain reports whether the domain of an address is one of domains or a
+// subdomain of one.
+func EmailHasDomain(s string, domains []string) bool {
 	address, err := Email(s, EmailOptions{})
 	if err != nil {
 		return false

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// fuzz holds a parser to what all of them promise: any text at all is cleaned or
-// refused, a fault shows nothing of it, and what is clean stays as it is.
+// fuzz checks the contract of every parser: any text is cleaned or is a fault, and
+// a clean value is a fixed point.
 func fuzz(f *testing.F, seeds []string, clean func(string) (string, error), stable bool) {
 	for _, s := range seeds {
 		f.Add(s)
@@ -45,7 +45,7 @@ func FuzzText(f *testing.F) {
 		if !utf8.ValidString(got) || strings.TrimSpace(got) != got || strings.Contains(got, "  ") || strings.ContainsAny(got, "\x00\u200b\ufeff") {
 			t.Fatalf("%q gives %q", s, got)
 		}
-		Missing(s, "x")
+		IsMissing(s, "x")
 	})
 }
 
@@ -78,7 +78,6 @@ func FuzzMoney(f *testing.F) {
 		if err != nil {
 			return "", err
 		}
-		// The number must be one of JSON's, and mean the same once more.
 		return a.Value + " " + a.Currency, nil
 	}, false)
 }
@@ -109,10 +108,10 @@ func FuzzTraffic(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		n.Contains(s)
-		Bot(s)
-		EmailIn(s, []string{"example.com"})
+		IsBot(s)
+		EmailHasDomain(s, []string{"example.com"})
 		if _, err := NewNetworks([]string{s}); err == nil && strings.TrimSpace(s) != s {
-			t.Fatalf("%q is taken for a network", s)
+			t.Fatalf("%q is accepted as a network", s)
 		}
 	})
 }

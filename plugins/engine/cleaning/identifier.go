@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// The faults of an identifier.
-var errIdentifier = &Fault{"identifier", "is not of the form that identifiers have"}
+var errIdentifier = &Fault{"identifier", "does not match the pattern of identifiers"}
 
-// Identifiers brings identifiers such as product numbers, which people and
-// systems write in many ways, into one form.
+// Identifiers normalises identifiers, such as product numbers, that arrive in
+// several notations.
 type Identifiers struct {
 	pattern *regexp.Regexp
 	form    string
 }
 
-// NewIdentifiers takes the pattern (RE2) that an identifier matches as a whole,
-// once it is in upper case and without white space, and the form to write it in,
-// with $1 or ${name} for the groups of the pattern; as it is if that is empty.
+// NewIdentifiers compiles a pattern (RE2) and a form. The pattern must match the
+// whole identifier after it was converted to upper case and stripped of white
+// space. The form is the result, with $1 or ${name} for groups of the pattern;
+// an empty form keeps the identifier.
 func NewIdentifiers(pattern, form string) (*Identifiers, error) {
 	re, err := regexp.Compile(`^(?:` + pattern + `)$`)
 	if err != nil {
@@ -26,7 +26,7 @@ func NewIdentifiers(pattern, form string) (*Identifiers, error) {
 	return &Identifiers{re, form}, nil
 }
 
-// Clean returns the identifier in its form.
+// Clean returns the normal form of an identifier.
 func (i *Identifiers) Clean(s string) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong

@@ -7,39 +7,38 @@ import (
 	"golang.org/x/text/currency"
 )
 
-// MoneyOptions settle what an amount alone may leave open.
+// MoneyOptions resolves what the text of an amount leaves open.
 type MoneyOptions struct {
-	// Currency is the ISO 4217 code of amounts that name none, and of those
-	// whose symbol several currencies share if it is one of these.
+	// Currency is the ISO 4217 code of amounts without a currency. It also
+	// resolves a symbol that several currencies share, if it is one of them.
 	Currency string
-	// Decimal is the decimal separator, "." or ",", where the sender is known
-	// to use one. Empty to tell from each amount, and refuse those that could
-	// be either.
+	// Decimal is the sender's decimal separator, "." or ",". If it is empty,
+	// the separator is derived from each amount, and ambiguous amounts are
+	// faults.
 	Decimal string
 }
 
-// Amount is an amount of money. The value is a decimal in the form of a JSON
-// number, with the digits that were written, so that nothing is lost to binary
-// fractions.
+// Amount is an amount of money. Value is a decimal in JSON number syntax with
+// exactly the digits of the input, so that no binary rounding occurs.
 type Amount struct {
 	Value    string
-	Currency string // of ISO 4217
+	Currency string // ISO 4217 code
 }
 
-// The faults of an amount.
+// Faults of an amount.
 var (
-	errMoney          = &Fault{"money", "is no amount of money such as \"1.234,56 €\" or \"USD 12\""}
-	errMoneyAmbiguous = &Fault{"money_ambiguous", "could be thousands or a fraction; say which by the decimal separator"}
-	errMoneyCurrency  = &Fault{"money_currency", "names no currency; give the one that amounts without are in"}
-	errMoneyUnknown   = &Fault{"money_currency_unknown", "names a currency that ISO 4217 does not have"}
-	errMoneyTwo       = &Fault{"money_two_currencies", "names two currencies"}
-	errMoneyShared    = &Fault{"money_currency_shared", "has a symbol that several currencies share; give the one that is meant"}
+	errMoney          = &Fault{"money", "is not an amount of money such as \"1.234,56 €\" or \"USD 12\""}
+	errMoneyAmbiguous = &Fault{"money_ambiguous", "has a separator that may mean thousands or decimals; set the decimal separator"}
+	errMoneyCurrency  = &Fault{"money_currency", "has no currency; set the currency of amounts without one"}
+	errMoneyUnknown   = &Fault{"money_currency_unknown", "has a currency that is not in ISO 4217"}
+	errMoneyTwo       = &Fault{"money_two_currencies", "has two currencies"}
+	errMoneyShared    = &Fault{"money_currency_shared", "has a symbol that several currencies share; set the currency"}
 	errMoneySeparator = &Fault{"decimal", "the decimal separator must be \".\" or \",\""}
 	errMoneyDefault   = &Fault{"currency", "the currency must be an ISO 4217 code of three letters, such as EUR"}
 )
 
-// symbols are the currencies that a symbol may stand for, the one it stands for
-// unless told otherwise first; "" first where there is none.
+// symbols maps a symbol to its possible currencies. The first one is the default;
+// "" means that there is no default.
 var symbols = map[string][]string{
 	"€": {"EUR"}, "EURO": {"EUR"}, "EUROS": {"EUR"},
 	"$":   {"USD", "AUD", "BSD", "CAD", "HKD", "MXN", "NZD", "SGD", "ARS", "CLP", "COP", "TWD"},
@@ -54,9 +53,9 @@ var symbols = map[string][]string{
 	"₡": {"CRC"}, "₲": {"PYG"}, "₵": {"GHS"}, "R": {"ZAR"}, "RM": {"MYR"}, "RP": {"IDR"},
 }
 
-// Currency returns the ISO 4217 code that a symbol or code stands for. A symbol
-// that several share is that of the code given, if it is one of them.
-func Currency(s, given string) (string, error) {
+// Currency returns the ISO 4217 code of a symbol or code. A symbol that several
+// currencies share is resolved to preferred if it is one of them.
+func Currency(s, preferred string) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong
 	}
@@ -66,7 +65,7 @@ func Currency(s, given string) (string, error) {
 	}
 	if shared, ok := symbols[s]; ok {
 		for _, code := range shared {
-			if code == given && code != "" {
+			if code == preferred && code != "" {
 				return code, nil
 			}
 		}
@@ -118,7 +117,7 @@ func Money(s string, o MoneyOptions) (Amount, error) {
 		return Amount{}, errMoney
 	}
 	negative := false
-	// sign takes a sign off either end of s.
+	// sign removes a sign from either end of s.
 	sign := func() bool {
 		before := len(s)
 		for _, minus := range []string{"-", "−", "–"} {
@@ -151,7 +150,7 @@ func Money(s string, o MoneyOptions) (Amount, error) {
 	if err != nil {
 		return Amount{}, err
 	}
-	// "€ -12" and "($12)" or "-€ (12)"; two signs are a slip.
+	// "€ -12" and "($12)" have one sign; "-€ (12)" has two, which is a fault.
 	if already := negative; strings.HasPrefix(s, "(") && strings.HasSuffix(s, ")") && !already {
 		s, negative = strings.TrimSpace(s[1:len(s)-1]), true
 	} else if sign() && already {
@@ -170,11 +169,11 @@ func Money(s string, o MoneyOptions) (Amount, error) {
 	return Amount{Value: digits, Currency: code}, nil
 }
 
-// unitCurrency returns the currency of an amount by what stands before and after
-// it. "$12 CAD" says it twice, once more exactly.
-func unitCurrency(units []string, given string) (string, error) {
+// unitCurrency resolves the units before and after an amount to one currency. In
+// "$12 CAD" the code resolves the symbol.
+func unitCurrency(units []string, preferred string) (string, error) {
 	if len(units) == 0 {
-		return given, nil
+		return preferred, nil
 	}
 	for i, unit := range units {
 		code, ok := isoCurrency(strings.ToUpper(unit))
@@ -191,27 +190,27 @@ func unitCurrency(units []string, given string) (string, error) {
 	if len(units) == 2 && !strings.EqualFold(units[0], units[1]) {
 		return "", errMoneyTwo
 	}
-	return Currency(units[0], given)
+	return Currency(units[0], preferred)
 }
 
 func isUnit(r rune) bool {
 	return unicode.IsLetter(r) || unicode.Is(unicode.Sc, r)
 }
 
-// leadingUnit cuts a code or symbol off the beginning.
+// leadingUnit splits a leading code or symbol off s.
 func leadingUnit(s string) (unit, rest string) {
 	end := strings.IndexFunc(s, func(r rune) bool { return !isUnit(r) })
 	if end < 0 {
 		end = len(s)
 	}
-	// "Rs." and "Fr." have a point of their own.
+	// "Rs." and "Fr." end with a dot of their own.
 	if end > 0 && end < len(s) && s[end] == '.' && symbols[strings.ToUpper(s[:end+1])] != nil {
 		end++
 	}
 	return s[:end], strings.TrimSpace(s[end:])
 }
 
-// trailingUnit cuts a code or symbol off the end.
+// trailingUnit splits a trailing code or symbol off s.
 func trailingUnit(s string) (unit, rest string) {
 	whole := s
 	s = strings.TrimSuffix(s, ".")
@@ -231,8 +230,8 @@ func trailingUnit(s string) (unit, rest string) {
 	return unit, rest
 }
 
-// decimal reads the digits of an amount, with whatever separates thousands, and
-// returns them as a JSON number.
+// decimal parses the digits of an amount, including thousands separators, and
+// returns a JSON number.
 func decimal(s, code, separator string) (string, error) {
 	// "12,-" and "12.--" are whole amounts in German and Dutch.
 	for _, whole := range []string{",--", ",-", ".--", ".-", ",—", ",–"} {
@@ -321,7 +320,7 @@ func decimal(s, code, separator string) (string, error) {
 	return digits, nil
 }
 
-// minorUnits is how many decimals a currency has.
+// minorUnits returns the number of decimals of a currency.
 func minorUnits(code string) (int, bool) {
 	unit, err := currency.ParseISO(code)
 	if err != nil {

@@ -8,17 +8,17 @@ import (
 	"sync"
 )
 
-// minSecret is the length of a key below which trying all keys is thinkable.
+// minSecret is the minimum key length that makes a brute-force search infeasible.
 const minSecret = 16
 
 var errSecret = &Fault{"key", "the key must have at least 16 characters; make one by: openssl rand -hex 32"}
 
-// Pseudonym turns personal data into names that are the same for the same data
-// and tell nobody without the key what it was. A plain hash does not: there are
-// few enough addresses and phone numbers to try them all.
+// Pseudonym replaces personal data by a keyed hash: equal inputs have equal
+// pseudonyms, and the input cannot be found without the key. A hash without a key
+// is not enough, because all phone numbers and likely addresses can be tried.
 type Pseudonym struct{ macs sync.Pool }
 
-// NewPseudonym returns the pseudonyms that belong to a key.
+// NewPseudonym returns a Pseudonym for a key of at least 16 bytes.
 func NewPseudonym(key []byte) (*Pseudonym, error) {
 	if len(key) < minSecret {
 		return nil, errSecret
@@ -27,8 +27,8 @@ func NewPseudonym(key []byte) (*Pseudonym, error) {
 	return &Pseudonym{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}, nil
 }
 
-// Of returns the HMAC-SHA256 of s in hex.
-func (p *Pseudonym) Of(s string) string {
+// Hash returns the HMAC-SHA256 of s in hex.
+func (p *Pseudonym) Hash(s string) string {
 	mac := p.macs.Get().(hash.Hash)
 	mac.Reset()
 	_, _ = mac.Write([]byte(s))

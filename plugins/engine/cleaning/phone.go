@@ -7,21 +7,21 @@ import (
 	"github.com/nyaruka/phonenumbers"
 )
 
-// The faults of a phone number.
+// Faults of a phone number.
 var (
-	errPhone         = &Fault{"phone", "is no phone number"}
-	errPhoneCountry  = &Fault{"phone_country", "has no country code; give the region that numbers without one are of, such as DE"}
+	errPhone         = &Fault{"phone", "is not a phone number"}
+	errPhoneCountry  = &Fault{"phone_country", "has no country code; set the region of numbers without one, such as DE"}
 	errPhoneCode     = &Fault{"phone_country_code", "has a country code that does not exist"}
 	errPhoneShort    = &Fault{"phone_short", "has too few digits for its country"}
 	errPhoneLong     = &Fault{"phone_long", "has too many digits for its country"}
-	errPhoneInvalid  = &Fault{"phone_invalid", "is no number that its country gives out"}
+	errPhoneInvalid  = &Fault{"phone_invalid", "is not assigned by the numbering plan of its country"}
 	errPhoneRegion   = &Fault{"region", "the region must be an ISO 3166 code of two letters, such as DE"}
 	errPhoneNoDigits = &Fault{"phone", "has no digits"}
 )
 
-// Phone returns a number in the form of E.164, such as +4930123456. A number
-// without a country code is one of the region, a code of two letters; if that
-// is empty it is a fault. An extension is dropped, as E.164 has none.
+// Phone returns a number in E.164 format, such as +4930123456. A number without a
+// country code belongs to region, an ISO 3166 code of two letters; if region is
+// empty, such a number is a fault. Extensions are removed: E.164 has none.
 func Phone(s, region string) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong
@@ -44,7 +44,7 @@ func Phone(s, region string) (string, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, phonenumbers.ErrInvalidCountryCode):
-		// The library's word for either.
+		// The library returns this error in both cases.
 		if region == "" && !strings.HasPrefix(s, "+") {
 			return "", errPhoneCountry
 		}

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// The faults of a country and of a language.
+// Faults of a country and of a language.
 var (
-	errCountry          = &Fault{"country", "is no country by its ISO 3166 code or by a name in one of the languages known"}
-	errCountryAmbiguous = &Fault{"country_ambiguous", "could be several countries; send the code"}
-	errLanguage         = &Fault{"language", "is no language by its BCP 47 tag or by a name in one of the languages known"}
+	errCountry          = &Fault{"country", "is not a country by ISO 3166 code or by name in a known language"}
+	errCountryAmbiguous = &Fault{"country_ambiguous", "may mean several countries; send the code"}
+	errLanguage         = &Fault{"language", "is not a language by BCP 47 tag or by name in a known language"}
 )
 
 // nameLanguages are the languages in which names of countries and languages are
-// known. A name that means different things in two of them is not.
+// recognised. A name with different meanings in two of them is ambiguous.
 var nameLanguages = []language.Tag{
 	language.English, language.German, language.French, language.Spanish, language.Italian, language.Portuguese,
 	language.Dutch, language.Polish, language.Swedish, language.Danish, language.Norwegian, language.Finnish, language.Czech,
@@ -26,8 +26,7 @@ var nameLanguages = []language.Tag{
 	language.Japanese, language.Chinese, language.Korean, language.Arabic,
 }
 
-// otherCountries are names and abbreviations in use that Unicode's data does not
-// have.
+// otherCountries are names and abbreviations in use that the Unicode data lacks.
 var otherCountries = map[string]string{
 	"uk": "GB", "england": "GB", "scotland": "GB", "wales": "GB", "northern ireland": "GB", "great britain": "GB", "britain": "GB",
 	"grossbritannien": "GB", "schottland": "GB", "grande bretagne": "GB", "angleterre": "GB", "gran bretana": "GB", "inglaterra": "GB",
@@ -44,12 +43,12 @@ var otherCountries = map[string]string{
 }
 
 type names struct {
-	countries map[string]string // by folded name; "" for one that is ambiguous
+	countries map[string]string // code by folded name; "" if the name is ambiguous
 	languages map[string]string
 }
 
-// knownNames is built when it is first needed: a hundredth of a second and some
-// megabytes that most processes do without.
+// knownNames is built on first use: it takes about 10 ms and a few megabytes that
+// most processes do not need.
 var knownNames = sync.OnceValue(func() *names {
 	n := &names{map[string]string{}, map[string]string{}}
 	add := func(to map[string]string, name, code string) {
@@ -89,7 +88,7 @@ var knownNames = sync.OnceValue(func() *names {
 	return n
 })
 
-// fold brings a name to lower case, without accents and punctuation.
+// fold converts a name to lower case and removes accents and punctuation.
 func fold(s string) string {
 	var b strings.Builder
 	space := false
@@ -114,8 +113,8 @@ func fold(s string) string {
 	return b.String()
 }
 
-// Country returns the ISO 3166 code of two letters of a country that is given
-// by that, by the one of three letters or digits, or by its name.
+// Country returns the two-letter ISO 3166 code of a country. The input is that
+// code, the code of three letters or digits, or a name.
 func Country(s string) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong
@@ -151,8 +150,8 @@ func countryCode(s string) (string, bool) {
 	return "", false
 }
 
-// Language returns the BCP 47 tag of a language in its canonical form. It may
-// be given by a tag, also with an underscore, by a code of ISO 639 or by a name.
+// Language returns the canonical BCP 47 tag of a language. The input is a tag
+// (also with an underscore), a POSIX locale, an ISO 639 code or a name.
 func Language(s string) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong
@@ -162,7 +161,7 @@ func Language(s string) (string, error) {
 		return "", errEmpty
 	}
 	tagged := s
-	// de_DE.UTF-8 and de_DE@euro are locales of POSIX.
+	// de_DE.UTF-8 and de_DE@euro are POSIX locales.
 	if i := strings.IndexAny(tagged, ".@"); i > 0 {
 		tagged = tagged[:i]
 	}

@@ -8,17 +8,17 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// TextOptions say what Text does beyond what always helps.
+// TextOptions enables the optional steps of Text.
 type TextOptions struct {
-	// Quotes turns typographic quotation marks into " and '.
+	// Quotes replaces typographic quotation marks by " and '.
 	Quotes bool
-	// Lines keeps line breaks, as in the text of a review.
+	// Lines keeps line breaks, for example in the text of a review.
 	Lines bool
 }
 
-// Text returns s in Unicode's composed form (NFC), without invisible characters,
-// with each run of white space as one space, and without any at its ends. Bytes
-// that are not UTF-8 become U+FFFD.
+// Text returns s in composed Unicode form (NFC), without invisible characters,
+// with each run of white space replaced by one space, and trimmed. Invalid UTF-8
+// becomes U+FFFD.
 func Text(s string, o TextOptions) string {
 	if plainText(s) {
 		return s
@@ -27,7 +27,7 @@ func Text(s string, o TextOptions) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	gap, lines := false, 0
-	var last rune // what was written last
+	var last rune // written last
 	for i, r := range s {
 		switch {
 		case r == '\n' || r == '\u2028' || r == '\u2029' || r == '\v' || r == '\f' || r == '\r' && !strings.HasPrefix(s[i:], "\r\n"):
@@ -40,8 +40,8 @@ func Text(s string, o TextOptions) string {
 		case invisible(r):
 			continue
 		case r == '\u200C' || r == '\u200D':
-			// The joiners are part of words in Persian and the languages of
-			// India, and of emoji; between ASCII letters they are litter.
+			// Joiners are part of words in Persian and Indic languages, and of
+			// emoji; beside ASCII characters they have no meaning.
 			next, _ := utf8.DecodeRuneInString(s[i+utf8.RuneLen(r):])
 			if last < utf8.RuneSelf || gap || next < utf8.RuneSelf || next == r || last == r || unicode.IsSpace(next) || invisible(next) {
 				continue
@@ -64,11 +64,12 @@ func Text(s string, o TextOptions) string {
 		b.WriteRune(r)
 		last = r
 	}
-	// Characters that were apart may compose now, and a joiner may be last.
+	// Removing characters may have made others adjacent that now compose, and a
+	// joiner may be last.
 	return norm.NFC.String(strings.TrimRight(b.String(), "\u200C\u200D"))
 }
 
-// plainText tells that there is nothing to do, as for most values there is not.
+// plainText reports whether s needs no change, which is the common case.
 func plainText(s string) bool {
 	before := byte(' ')
 	for i := range len(s) {
@@ -81,9 +82,9 @@ func plainText(s string) bool {
 	return s == "" || before != ' '
 }
 
-// invisible tells of characters that no reader sees: controls, zero-width
-// spaces, soft hyphens and marks of direction. They come along when text is
-// copied from a page, and make two values differ that look the same.
+// invisible reports whether r has no visible form: control characters, zero-width
+// spaces, soft hyphens and direction marks. They are copied from web pages along
+// with the text, and make values differ that look equal.
 func invisible(r rune) bool {
 	switch {
 	case r < ' ', r >= 0x7F && r < 0xA0:
@@ -108,7 +109,7 @@ func straight(r rune) rune {
 	return r
 }
 
-// missing are the words that stand for no value, folded.
+// missing are the folded placeholders for an absent value.
 var missing = map[string]bool{
 	"": true, "-": true, "--": true, "---": true, "–": true, "—": true, ".": true, "?": true,
 	"n/a": true, "na": true, "n.a.": true, "n.a": true, "#n/a": true, "#na": true, "#value!": true, "#ref!": true,
@@ -118,10 +119,10 @@ var missing = map[string]bool{
 	"\\n": true, "xxx": true, "tbd": true,
 }
 
-// Missing tells whether s is one of the things that forms and exports write
-// where there is no value: nothing, white space, "-", "N/A", "null", "undefined"
-// and the like, in any case. The words in also count too.
-func Missing(s string, also ...string) bool {
+// IsMissing reports whether s is a placeholder that forms and exports write for an
+// absent value: empty text, white space, "-", "N/A", "null", "undefined" and
+// similar words, in any case, and the words in also.
+func IsMissing(s string, also ...string) bool {
 	if len(s) > maxLength {
 		return false
 	}

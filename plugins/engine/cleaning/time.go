@@ -10,33 +10,34 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// TimeOptions settle what a date alone may leave open.
+// TimeOptions resolves what the text of a time leaves open.
 type TimeOptions struct {
-	// Zone is where times without a zone or an offset were told; UTC if nil.
+	// Zone is the time zone of times without zone or offset; nil means UTC.
 	Zone *time.Location
 	// Order is the order of the numbers in dates such as 03/04/2026: "dmy" or
-	// "mdy". Empty to refuse those that could be either. A date with points is
-	// day first everywhere, and one that begins with a year goes on with the
-	// month.
+	// "mdy". If it is empty, ambiguous dates are faults. Dates with dots are
+	// always day first; dates that begin with a year continue with the month.
 	Order string
-	// Layouts are further layouts of Go's time package, tried first.
+	// Layouts are additional layouts of Go's time package, tried first.
 	Layouts []string
 }
 
-// The faults of a date and of a time.
+// Faults of a date and of a time.
 var (
-	errTime          = &Fault{"time", "is in none of the formats known"}
-	errTimeAmbiguous = &Fault{"time_ambiguous", "could be day first or month first; say which by the order"}
-	errTimeRange     = &Fault{"time_range", "is a day or a time that does not exist"}
-	errTimeZone      = &Fault{"time_zone", "has a time zone that is not known or means several; send an offset such as +01:00"}
-	errTimeGap       = &Fault{"time_gap", "is in the hour that is skipped as summer time begins"}
+	errTime          = &Fault{"time", "is not in a known format"}
+	errTimeAmbiguous = &Fault{"time_ambiguous", "may be day first or month first; set the order"}
+	errTimeRange     = &Fault{"time_range", "is a day or time that does not exist"}
+	errTimeZone      = &Fault{"time_zone", "has an unknown or ambiguous time zone; send an offset such as +01:00"}
+	errTimeGap       = &Fault{"time_gap", "is in the hour that is skipped when daylight saving time begins"}
 	errTimeOrder     = &Fault{"order", "the order must be dmy or mdy"}
 )
 
-// The grammar is a table of our own over regular expressions rather than a
-// library that guesses a layout: what is accepted can be read here, and what is
-// not is refused. A date comes first, or a weekday and a date, then perhaps a
-// time, and then perhaps a zone.
+// The grammar is a table of regular expressions instead of a library that guesses
+// the layout, so that every accepted form is visible here. A time is an optional
+// weekday, a date, an optional clock time and an optional zone:
+//
+//	Sat, 31 Jan 2026 08:30 +01:00
+//	^weekday ^dateForm ^clockForm ^zone
 const (
 	monthName = `(?P<name>\pL{3,10})\.?`
 	yearPart  = `(?P<year>\d{4}|'?\d{2})`
@@ -55,13 +56,13 @@ var (
 	}
 	clockForm = regexp.MustCompile(`^` + timePart)
 	basicTime = regexp.MustCompile(`^(?P<hour>\d{2})(?P<minute>\d{2})(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?`)
-	// "Sat Jan 31 08:30:00 CET 2026", as C and the shell write it.
+	// "Sat Jan 31 08:30:00 CET 2026", the format of C and of the date command.
 	ctime  = regexp.MustCompile(`^(\pL{3}) +(\d{1,2}) +(\d{1,2}:\d{2}:\d{2}) +(?:([\pL0-9:+-]+) +)?(\d{4})$`)
 	offset = regexp.MustCompile(`^(?:utc|gmt)? ?([+-])(\d{1,2})(?::?(\d{2}))?$`)
 )
 
-// months by the beginning of their names, without accents, in English, German,
-// French, Spanish, Italian, Portuguese and Dutch.
+// months maps names and abbreviations of months without accents, in English,
+// German, French, Spanish, Italian, Portuguese and Dutch.
 var months = map[string]time.Month{}
 
 func init() {
@@ -85,23 +86,23 @@ func init() {
 	}
 }
 
-// weekdays by the first letters of their names in the same languages.
+// weekdays matches the first letters of weekdays in the same languages.
 var weekdays = regexp.MustCompile(`^(?:mon|tue|wed|thu|fri|sat|sun|die|mit|don|fre|sam|son|lun|mar|mer|mie|jeu|jue|ven|vie|sab|dim|dom|gio|seg|ter|qua|qui|sex|maa|din|woe|vri|zat|zon|mo|di|mi|do|fr|sa|so)`)
 
-// zones are the abbreviations that mean one offset: those of RFC 2822, and of
-// Europe. Most others mean several.
+// zones maps the abbreviations with one meaning to their offset in hours: those
+// of RFC 2822 and of Europe. Most other abbreviations are ambiguous.
 var zones = map[string]int{
 	"z": 0, "utc": 0, "gmt": 0, "ut": 0,
 	"est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6, "pst": -8, "pdt": -7,
 	"wet": 0, "west": 1, "cet": 1, "cest": 2, "mez": 1, "mesz": 2, "eet": 2, "eest": 3, "msk": 3,
 }
 
-// Times beyond these years are typing errors, or milliseconds taken for seconds.
+// Years outside of this range are typing errors, or milliseconds read as seconds.
 const minYear, maxYear = 1000, 9999
 
-// Timestamp returns a time in the form of RFC 3339 in UTC. A date without a
-// time is its first moment in the zone. A number is Unix time in seconds, or in
-// milli-, micro- or nanoseconds if it has as many digits.
+// Timestamp returns a time in RFC 3339 format in UTC. A date without a time is the
+// start of the day in the zone. A number is Unix time in seconds, or in milli-,
+// micro- or nanoseconds, depending on its number of digits.
 func Timestamp(s string, o TimeOptions) (string, error) {
 	t, err := parseTime(s, o)
 	if err != nil {
@@ -114,8 +115,8 @@ func Timestamp(s string, o TimeOptions) (string, error) {
 	return t.Format(time.RFC3339Nano), nil
 }
 
-// Date returns the day as 2006-01-02. It is the day that was written, wherever
-// on earth: a birthday does not move with the zone.
+// Date returns the day as 2006-01-02. It is the day in the text, independent of
+// the zone: a birthday does not move with the time zone.
 func Date(s string, o TimeOptions) (string, error) {
 	if o.Zone == nil {
 		o.Zone = time.UTC
@@ -160,7 +161,7 @@ func parseTime(s string, o TimeOptions) (time.Time, error) {
 	return parseWritten(text, o)
 }
 
-// unixTime reads a number of seconds since 1970, or of a fraction of them.
+// unixTime parses Unix time in seconds, milli-, micro- or nanoseconds.
 func unixTime(s string) (time.Time, bool, error) {
 	digits := strings.TrimPrefix(s, "-")
 	whole, fraction, _ := strings.Cut(digits, ".")
@@ -169,12 +170,12 @@ func unixTime(s string) (time.Time, bool, error) {
 			return time.Time{}, false, nil
 		}
 	}
-	// Eight digits are a date, and fourteen a date and a time.
+	// Eight digits are a date, fourteen are a date and a time.
 	switch n := len(whole); {
 	case len(digits) == 8 && fraction == "" && s == digits, n == 14 && s == digits:
 		return time.Time{}, false, nil
 	case fraction != "" && n < 9:
-		return time.Time{}, false, nil // 31.01 or the like
+		return time.Time{}, false, nil // a date such as 31.01
 	}
 	unit, ok := map[int]int64{9: 1e9, 10: 1e9, 12: 1e6, 13: 1e6, 16: 1e3, 19: 1}[len(whole)]
 	if !ok {
@@ -196,8 +197,8 @@ func unixTime(s string) (time.Time, bool, error) {
 	return time.Unix(sec, rest).UTC(), true, nil
 }
 
-// moment is what has been read so far.
-type moment struct {
+// civilTime is a date and clock time without a zone.
+type civilTime struct {
 	year, month, day            int
 	hour, minute, second, nanos int
 }
@@ -209,7 +210,7 @@ func parseWritten(text string, o TimeOptions) (time.Time, error) {
 	}
 	if name := weekday.FindString(s); name != "" && weekdays.MatchString(name) {
 		rest := s[len(name):]
-		// "Mar 31" is a weekday in Spanish and a month in English.
+		// "Mar" is Tuesday in Spanish and March in English.
 		if m := months[strings.Trim(name, "., ")]; m == 0 || rest != "" && !startsWithDay(rest) {
 			s = rest
 		}
@@ -217,8 +218,8 @@ func parseWritten(text string, o TimeOptions) (time.Time, error) {
 	if m := ctime.FindStringSubmatch(s); m != nil {
 		s = m[1] + " " + m[2] + " " + m[5] + " " + m[3] + " " + m[4]
 	}
-	var at moment
-	rest, err := at.readDate(s, o.Order)
+	var c civilTime
+	rest, err := c.readDate(s, o.Order)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -231,7 +232,7 @@ func parseWritten(text string, o TimeOptions) (time.Time, error) {
 				break
 			}
 		}
-		if rest, err = at.readClock(rest); err != nil {
+		if rest, err = c.readClock(rest); err != nil {
 			return time.Time{}, err
 		}
 		if rest = strings.TrimSpace(rest); rest != "" {
@@ -240,11 +241,11 @@ func parseWritten(text string, o TimeOptions) (time.Time, error) {
 			}
 		}
 	}
-	return at.in(zone)
+	return c.in(zone)
 }
 
-// startsWithDay tells whether s goes on with a day and a year, so that what was
-// before it is the month.
+// startsWithDay reports whether s begins with a day and a year, so that the word
+// before it is a month.
 func startsWithDay(s string) bool {
 	digits := 0
 	for digits < len(s) && s[digits] >= '0' && s[digits] <= '9' {
@@ -257,7 +258,7 @@ func startsWithDay(s string) bool {
 	return len(rest) >= 4 && strings.Trim(rest[:4], "0123456789") == "" || ctime.MatchString("mar "+s)
 }
 
-// foldMarks is s in lower case without accents.
+// foldMarks returns s in lower case without accents.
 func foldMarks(s string) string {
 	ascii := true
 	for i := range len(s) {
@@ -274,7 +275,7 @@ func foldMarks(s string) string {
 	}, norm.NFD.String(s)))
 }
 
-// named returns what a group of the pattern matched.
+// named returns the match of a named group, or "".
 func named(re *regexp.Regexp, match []string, name string) string {
 	if i := re.SubexpIndex(name); i >= 0 {
 		return match[i]
@@ -287,22 +288,22 @@ func number(s string) int {
 	return n
 }
 
-func (at *moment) readDate(s, order string) (rest string, err error) {
+func (c *civilTime) readDate(s, order string) (rest string, err error) {
 	for i, re := range dateForm {
 		m := re.FindStringSubmatch(s)
 		if m == nil {
 			continue
 		}
 		rest = s[len(m[0]):]
-		// Another digit would make the last number another one.
+		// A further digit would change the last number.
 		if last := m[0][len(m[0])-1]; last != 't' && last != ' ' && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
 			continue
 		}
 		year := strings.TrimPrefix(named(re, m, "year"), "'")
-		at.year, at.month, at.day = number(year), number(named(re, m, "month")), number(named(re, m, "day"))
+		c.year, c.month, c.day = number(year), number(named(re, m, "month")), number(named(re, m, "day"))
 		if name := named(re, m, "name"); name != "" {
-			at.month = int(months[name])
-			if at.month == 0 {
+			c.month = int(months[name])
+			if c.month == 0 {
 				continue
 			}
 		}
@@ -310,23 +311,23 @@ func (at *moment) readDate(s, order string) (rest string, err error) {
 			first, second := number(named(re, m, "first")), number(named(re, m, "second"))
 			switch mark := named(re, m, "mark"); {
 			case mark[0] == '.' || order == "dmy":
-				at.day, at.month = first, second
+				c.day, c.month = first, second
 			case order == "mdy":
-				at.month, at.day = first, second
+				c.month, c.day = first, second
 			case first > 12 && len(year) == 4:
-				at.day, at.month = first, second
+				c.day, c.month = first, second
 			case second > 12 && len(year) == 4:
-				at.month, at.day = first, second
+				c.month, c.day = first, second
 			case first == second && len(year) == 4:
-				at.day, at.month = first, second
+				c.day, c.month = first, second
 			default:
 				return "", errTimeAmbiguous
 			}
 		}
 		if len(year) == 2 {
-			// As Go and POSIX have it: 69 to 99 are of the last century.
-			if at.year += 1900; at.year < 1969 {
-				at.year += 100
+			// As in Go and POSIX, 69 to 99 mean 1969 to 1999.
+			if c.year += 1900; c.year < 1969 {
+				c.year += 100
 			}
 		}
 		return strings.TrimPrefix(rest, "."), nil
@@ -334,7 +335,7 @@ func (at *moment) readDate(s, order string) (rest string, err error) {
 	return "", errTime
 }
 
-func (at *moment) readClock(s string) (rest string, err error) {
+func (c *civilTime) readClock(s string) (rest string, err error) {
 	re := basicTime
 	m := re.FindStringSubmatch(s)
 	if m == nil {
@@ -349,28 +350,28 @@ func (at *moment) readClock(s string) (rest string, err error) {
 	}
 	half := named(re, m, "half")
 	if named(re, m, "minute") == "" && half == "" && !strings.HasSuffix(m[0], "h") && !strings.HasSuffix(m[0], "uhr") {
-		return "", errTime // a lone number is no time
+		return "", errTime // a number alone is not a time
 	}
-	at.hour, at.minute, at.second = number(named(re, m, "hour")), number(named(re, m, "minute")), number(named(re, m, "second"))
+	c.hour, c.minute, c.second = number(named(re, m, "hour")), number(named(re, m, "minute")), number(named(re, m, "second"))
 	if f := named(re, m, "fraction"); f != "" {
-		at.nanos = number((f + "000000000")[:9])
+		c.nanos = number((f + "000000000")[:9])
 	}
 	if half != "" {
-		if at.hour < 1 || at.hour > 12 {
+		if c.hour < 1 || c.hour > 12 {
 			return "", errTimeRange
 		}
-		at.hour %= 12
+		c.hour %= 12
 		if half[0] == 'p' {
-			at.hour += 12
+			c.hour += 12
 		}
 	}
 	return rest, nil
 }
 
-// readZone reads what is left after the time. Names of the tz database keep
-// their case, which the text as written has.
+// readZone parses the zone after the clock time. Names of the tz database are
+// case-sensitive, so they are read from text, the input before folding.
 func readZone(s string, from int, text string) (*time.Location, error) {
-	// JavaScript adds the name of the zone in parentheses to its offset.
+	// JavaScript appends the name of the zone in parentheses.
 	if open := strings.IndexByte(s, '('); open > 0 && strings.HasSuffix(s, ")") {
 		s = strings.TrimSpace(s[:open])
 	}
@@ -402,34 +403,35 @@ func readZone(s string, from int, text string) (*time.Location, error) {
 	return nil, errTimeZone
 }
 
-// in returns the moment in a zone, if it exists there.
-func (at *moment) in(zone *time.Location) (time.Time, error) {
-	if at.second == 60 && at.minute == 59 {
-		at.second = 59 // a leap second, which Go does not know
+// in returns the instant of c in a zone, or a fault if c does not exist there.
+func (c *civilTime) in(zone *time.Location) (time.Time, error) {
+	if c.second == 60 && c.minute == 59 {
+		c.second = 59 // leap second, which Go's time package does not support
 	}
-	if at.hour == 24 && at.minute == 0 && at.second == 0 && at.nanos == 0 {
-		midnight := *at
+	if c.hour == 24 && c.minute == 0 && c.second == 0 && c.nanos == 0 {
+		midnight := *c
 		midnight.hour = 0
 		t, err := midnight.in(zone)
 		return t.AddDate(0, 0, 1), err
 	}
-	if at.month < 1 || at.month > 12 || at.day < 1 || at.day > 31 || at.hour > 23 || at.minute > 59 || at.second > 59 {
+	if c.month < 1 || c.month > 12 || c.day < 1 || c.day > 31 || c.hour > 23 || c.minute > 59 || c.second > 59 {
 		return time.Time{}, errTimeRange
 	}
-	t := time.Date(at.year, time.Month(at.month), at.day, at.hour, at.minute, at.second, at.nanos, zone)
-	if t.Year() != at.year || int(t.Month()) != at.month || t.Day() != at.day {
-		// A day may begin at one o'clock where summer time begins at midnight.
-		if at.hour == 0 && at.minute == 0 && at.second == 0 && validDay(at.year, at.month, at.day) {
-			return time.Date(at.year, time.Month(at.month), at.day, 1, 0, 0, 0, zone), nil
+	t := time.Date(c.year, time.Month(c.month), c.day, c.hour, c.minute, c.second, c.nanos, zone)
+	if t.Year() != c.year || int(t.Month()) != c.month || t.Day() != c.day {
+		// The day begins at 01:00 where daylight saving time begins at midnight.
+		if c.hour == 0 && c.minute == 0 && c.second == 0 && validDay(c.year, c.month, c.day) {
+			return time.Date(c.year, time.Month(c.month), c.day, 1, 0, 0, 0, zone), nil
 		}
 		return time.Time{}, errTimeRange
 	}
-	if t.Hour() != at.hour || t.Minute() != at.minute {
+	if t.Hour() != c.hour || t.Minute() != c.minute {
 		return time.Time{}, errTimeGap
 	}
-	// The hour that is told twice as summer time ends is the first of the two.
+	// In the hour that is repeated when daylight saving time ends, the first
+	// occurrence is meant.
 	for _, shift := range []time.Duration{30 * time.Minute, time.Hour} {
-		if first := t.Add(-shift); first.Hour() == at.hour && first.Minute() == at.minute {
+		if first := t.Add(-shift); first.Hour() == c.hour && first.Minute() == c.minute {
 			return first, nil
 		}
 	}

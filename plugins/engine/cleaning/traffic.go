@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// botMarks are what programs say of themselves in the user agent, in lower case.
-// Most say "bot", "crawl" or "spider"; the rest are the names of HTTP libraries,
-// of the previews of messengers, of monitors and of browsers without a screen.
+// botMarks are lower-case substrings of the user agents of programs: generic words
+// such as "bot" and "crawl", and names of HTTP libraries, link previews, monitors
+// and headless browsers.
 var botMarks = []string{
 	"bot", "crawl", "spider", "slurp", "scrap", "fetch", "archiver", "preview", "monitor", "headless", "validator", "checker", "scanner", "feed",
 	"curl/", "wget/", "python", "httpx", "aiohttp", "java/", "okhttp", "apache-httpclient", "go-http-client", "axios", "got (", "undici",
@@ -17,15 +17,15 @@ var botMarks = []string{
 	"facebookexternalhit", "facebookcatalog", "whatsapp/", "embedly", "quora link", "outbrain", "pinterest/0", "vkshare", "w3c_", "mediapartners-google", "google-", "googleother", "google favicon", "yahoo!", "duckduckgo-favicons", "ia_archiver", "nmap", "nikto", "sqlmap", "zgrab", "masscan", "+http://", "+https://",
 }
 
-// notBots are the marks of people's phones and apps that contain one of a bot.
+// notBots removes names of phones and apps that contain a bot mark.
 var notBots = strings.NewReplacer("cubot", "", "google-tr", "", "feedback", "")
 
-// Bot tells whether a user agent is that of a program rather than of somebody's
-// browser or app: it says so itself, or it is empty. A program that wants to be
-// taken for a browser is not told from one by this.
-func Bot(userAgent string) bool {
+// IsBot reports whether a user agent identifies a program instead of a person's
+// browser or app, or is empty. It does not detect programs that send the user
+// agent of a browser.
+func IsBot(userAgent string) bool {
 	if len(userAgent) > 4*maxLength {
-		return true // no browser says so much
+		return true // no browser sends a user agent of this length
 	}
 	s := strings.ToLower(strings.TrimSpace(userAgent))
 	if s == "" {
@@ -40,10 +40,10 @@ func Bot(userAgent string) bool {
 	return false
 }
 
-// Networks are ranges of IP addresses, such as those of the own offices.
+// Networks is a set of IP ranges, for example of the company's own offices.
 type Networks struct{ prefixes []netip.Prefix }
 
-// NewNetworks reads ranges in CIDR notation and single addresses.
+// NewNetworks parses ranges in CIDR notation and single addresses.
 func NewNetworks(ranges []string) (*Networks, error) {
 	n := &Networks{}
 	for _, r := range ranges {
@@ -51,7 +51,7 @@ func NewNetworks(ranges []string) (*Networks, error) {
 		if err != nil {
 			address, err := netip.ParseAddr(r)
 			if err != nil {
-				return nil, fmt.Errorf("%q is no network; write a range such as 10.0.0.0/8 or an address", r)
+				return nil, fmt.Errorf("%q is not a network; write a range such as 10.0.0.0/8 or an address", r)
 			}
 			prefix = netip.PrefixFrom(address, address.BitLen())
 		}
@@ -63,8 +63,8 @@ func NewNetworks(ranges []string) (*Networks, error) {
 	return n, nil
 }
 
-// Contains tells whether s is an address in one of the ranges. A port and the
-// brackets of IPv6 are no part of it.
+// Contains reports whether s is an address in one of the ranges. It ignores a port
+// and the brackets around an IPv6 address.
 func (n *Networks) Contains(s string) bool {
 	if len(s) > maxLength {
 		return false

@@ -1,25 +1,26 @@
-// Package cleaning cleans single values of customer data: addresses, phone
-// numbers, times, amounts and codes in the forms that people and systems really
-// send them, into the one form that everything downstream can rely on.
+// Package cleaning normalises single values of customer data: email addresses,
+// phone numbers, times, amounts and codes, from the notations that people and
+// systems use into one canonical form.
 //
-// Cleaning never guesses. A text that could mean two things is a Fault, and the
-// caller can say which is meant. A Fault never holds the value itself, which may
-// be personal data: faults go to logs and dead letters.
+// Cleaning never guesses. A text with two meanings is a Fault, unless an option
+// selects the meaning. A Fault never contains the value, which may be personal
+// data: faults are written to logs and dead letters.
 package cleaning
 
-// maxLength is how much text any of the parsers looks at. No value of the kinds
-// they know is longer, and work on a hostile one stays bounded.
+// maxLength is the maximum input length in bytes of every parser. No valid value
+// is longer, and the limit bounds the work on hostile input.
 const maxLength = 1024
 
-// Fault says why a value cannot be cleaned.
+// Fault is the reason why a value cannot be cleaned.
 type Fault struct {
-	// Rule is a short name of the fault for counters and conditions.
+	// Rule is the short name of the fault, for metrics and conditions.
 	Rule string
-	// Message says what is wrong, in words that continue the name of a value.
+	// Message describes the fault. It continues a sentence that begins with the
+	// name of the value.
 	Message string
 }
 
-// Error is the rule and the message.
+// Error returns the rule and the message.
 func (f *Fault) Error() string { return f.Rule + ": " + f.Message }
 
 var (

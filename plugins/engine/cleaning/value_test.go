@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// a case says what a text becomes; want begins with ! for the rule of a fault.
+// cleaning is an input and its result; a result with ! is the rule of a fault.
 type cleaning struct{ in, want string }
 
 func check(t *testing.T, clean func(string) (string, error), cases []cleaning) {
@@ -49,13 +49,13 @@ func TestText(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	for _, s := range []string{"", " ", "\u200b", "-", " - ", "N/A", "n/a", "NULL", "None", "undefined", "NaN", "[object Object]", "(not set)", "keine Angabe"} {
-		require.True(t, Missing(s), "%q", s)
+		require.True(t, IsMissing(s), "%q", s)
 	}
 	for _, s := range []string{"0", "no", "Nana", "Null Island", "false", "a"} {
-		require.False(t, Missing(s), "%q", s)
+		require.False(t, IsMissing(s), "%q", s)
 	}
-	require.True(t, Missing("0000", "0000"))
-	require.False(t, Missing("0000"))
+	require.True(t, IsMissing("0000", "0000"))
+	require.False(t, IsMissing("0000"))
 }
 
 func TestEmail(t *testing.T) {
@@ -80,11 +80,11 @@ func TestEmail(t *testing.T) {
 		{"jo.doe@outlook.com", "jo.doe@outlook.com"}, {"jo@me.com", "jo@icloud.com"}, {"Jo+x@Example.com", "jo+x@example.com"}, {"+x@gmail.com", "+x@gmail.com"},
 	})
 
-	require.True(t, EmailIn("jo@shop.example.com", []string{"Example.com"}))
-	require.True(t, EmailIn("jo@example.com", []string{"other.org", "@example.com"}))
-	require.False(t, EmailIn("jo@badexample.com", []string{"example.com"}))
-	require.False(t, EmailIn("jo", []string{"example.com"}))
-	require.False(t, EmailIn("jo@example.com", []string{""}))
+	require.True(t, EmailHasDomain("jo@shop.example.com", []string{"Example.com"}))
+	require.True(t, EmailHasDomain("jo@example.com", []string{"other.org", "@example.com"}))
+	require.False(t, EmailHasDomain("jo@badexample.com", []string{"example.com"}))
+	require.False(t, EmailHasDomain("jo", []string{"example.com"}))
+	require.False(t, EmailHasDomain("jo@example.com", []string{""}))
 }
 
 func TestPhone(t *testing.T) {
@@ -139,7 +139,7 @@ func TestTimestamp(t *testing.T) {
 
 	day := func(s string) (string, error) { return Date(s, TimeOptions{}) }
 	check(t, day, []cleaning{{"31.01.1980", "1980-01-31"}, {"1980-01-31T23:30:00-05:00", "1980-01-31"}, {"Jan 31 1980", "1980-01-31"}, {"31.1.69", "1969-01-31"}, {"31.1.68", "2068-01-31"}, {"03/04/1980", "!time_ambiguous"}})
-	// A day that begins at one o'clock, as in São Paulo in 2017.
+	// A day that begins at 01:00, as in São Paulo in 2017.
 	paulo, err := time.LoadLocation("America/Sao_Paulo")
 	require.NoError(t, err)
 	got, err := Timestamp("2017-10-15", TimeOptions{Zone: paulo})
@@ -147,8 +147,7 @@ func TestTimestamp(t *testing.T) {
 	require.Equal(t, "2017-10-15T03:00:00Z", got)
 }
 
-// Whatever form a time is written in, it is read as the time it was.
-func TestTimestampsOfEveryForm(t *testing.T) {
+func TestTimestampParsesEveryLayout(t *testing.T) {
 	forms := []string{
 		time.RFC3339, time.RFC3339Nano, time.RFC1123Z, time.RFC1123, time.RFC850, time.ANSIC, time.UnixDate, time.DateTime,
 		"2006-01-02T15:04:05", "20060102T150405Z0700", "02.01.2006 15:04:05", "2. January 2006 15:04:05", "January 2, 2006 3:04:05 PM", "Mon Jan 02 2006 15:04:05 GMT-0700", "2006/01/02 15:04:05 -07:00",
@@ -187,8 +186,7 @@ func TestMoney(t *testing.T) {
 	check(t, money(MoneyOptions{Decimal: ";"}), []cleaning{{"1", "!decimal"}})
 }
 
-// An amount is read as itself from every way to write it.
-func TestMoneyOfEveryForm(t *testing.T) {
+func TestMoneyParsesEveryNotation(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		whole := rapid.Int64Range(0, 999_999_999).Draw(t, "whole")
 		cents := rapid.IntRange(0, 99).Draw(t, "cents")
@@ -227,9 +225,7 @@ func TestCountry(t *testing.T) {
 	})
 }
 
-// Every country is known by its codes and by its name in the four languages that
-// most of the shop's customers write.
-func TestEveryCountry(t *testing.T) {
+func TestCountryRecognisesCodesAndNamesOfEveryCountry(t *testing.T) {
 	count := 0
 	for a := 'A'; a <= 'Z'; a++ {
 		for b := 'A'; b <= 'Z'; b++ {
@@ -238,7 +234,7 @@ func TestEveryCountry(t *testing.T) {
 				continue
 			}
 			if same, err := language.ParseRegion(region.ISO3()); err != nil || same != region {
-				continue // gone, and its code of three letters is another's
+				continue // withdrawn; its three-letter code was reassigned
 			}
 			count++
 			for _, name := range []string{
@@ -246,7 +242,7 @@ func TestEveryCountry(t *testing.T) {
 				display.Regions(language.French).Name(region), display.Regions(language.Spanish).Name(region),
 			} {
 				if name == "" {
-					continue // gone since the names were collected
+					continue // withdrawn since the names were collected
 				}
 				got, err := Country(name)
 				require.NoError(t, err, "%s %s", region, name)
@@ -269,16 +265,16 @@ func TestPseudonym(t *testing.T) {
 	p, err := NewPseudonym([]byte("0123456789abcdef"))
 	require.NoError(t, err)
 	// openssl dgst -sha256 -hmac 0123456789abcdef
-	require.Equal(t, p.Of("jo@example.com"), p.Of("jo@example.com"))
-	require.NotEqual(t, p.Of("jo@example.com"), p.Of("al@example.com"))
-	require.Len(t, p.Of(""), 64)
+	require.Equal(t, p.Hash("jo@example.com"), p.Hash("jo@example.com"))
+	require.NotEqual(t, p.Hash("jo@example.com"), p.Hash("al@example.com"))
+	require.Len(t, p.Hash(""), 64)
 	other, err := NewPseudonym([]byte("another key of some length"))
 	require.NoError(t, err)
-	require.NotEqual(t, p.Of("jo@example.com"), other.Of("jo@example.com"))
+	require.NotEqual(t, p.Hash("jo@example.com"), other.Hash("jo@example.com"))
 	// RFC 4231, test case 6.
 	long, err := NewPseudonym([]byte(strings.Repeat("\xaa", 131)))
 	require.NoError(t, err)
-	require.Equal(t, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54", long.Of("Test Using Larger Than Block-Size Key - Hash Key First"))
+	require.Equal(t, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54", long.Hash("Test Using Larger Than Block-Size Key - Hash Key First"))
 	_, err = NewPseudonym([]byte("short"))
 	require.ErrorIs(t, err, errSecret)
 }
@@ -290,7 +286,7 @@ func TestBot(t *testing.T) {
 		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/124.0.0.0 Safari/537.36", "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",
 		"Mozilla/5.0 (compatible; Yahoo! Slurp; http://help.yahoo.com/help/us/ysearch/slurp)", "Mozilla/5.0 (compatible; Baiduspider/2.0)", "GPTBot/1.2", "ClaudeBot/1.0", "Wget/1.21", "Java/17.0.1", "node-fetch/1.0", strings.Repeat("x", 5000),
 	} {
-		require.True(t, Bot(ua), ua)
+		require.True(t, IsBot(ua), ua)
 	}
 	for _, ua := range []string{
 		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36",
@@ -299,7 +295,7 @@ func TestBot(t *testing.T) {
 		"Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0", "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) GSA/312.0 Mobile/15E148 Safari/604.1",
 		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 [FBAN/FBIOS;FBAV/460.0;FBDV/iPhone14,5]", "Mozilla/5.0 (Linux; Android 14; SM-S918B) AppleWebKit/537.36 Instagram 330.0.0.40.92 Android",
 	} {
-		require.False(t, Bot(ua), ua)
+		require.False(t, IsBot(ua), ua)
 	}
 }
 
