@@ -1,3 +1,6 @@
+// Package deadletter provides the dead_letter processor, which replaces a failed
+// message by an envelope (package rejection), and the metadata in which a message
+// carries the event as it arrived.
 package deadletter
 
 import (
@@ -10,6 +13,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 const (
@@ -20,7 +25,7 @@ const (
 	sourceMetadata     = "source"
 	receivedAtMetadata = "received_at"
 
-	// ruleError is the rule of a failure that is not a *Rejection.
+	// ruleError is the rule of a failure that is not a *rejection.Error.
 	ruleError = "error"
 	// stageUnknown is the stage of a failure that no component signed.
 	stageUnknown = "unknown"
@@ -162,26 +167,26 @@ func (p *processor) letter(msg *service.Message, failure error) (*service.Messag
 	if err != nil {
 		return nil, err
 	}
-	envelope := Envelope{
+	envelope := rejection.Envelope{
 		RejectedAt: p.now().UTC().Truncate(time.Millisecond),
 		Attempt:    attempt(msg),
 		Original:   original,
 	}
-	if rejection, ok := errors.AsType[*Rejection](failure); ok {
-		envelope.Stage = rejection.Stage
-		envelope.Plan, envelope.PlanVersion = rejection.Plan, rejection.PlanVersion
-		envelope.Reasons = rejection.Reasons
+	if rejected, ok := errors.AsType[*rejection.Error](failure); ok {
+		envelope.Stage = rejected.Stage
+		envelope.Plan, envelope.PlanVersion = rejected.Plan, rejected.PlanVersion
+		envelope.Reasons = rejected.Reasons
 	} else {
 		envelope.Stage = p.componentOf(msg)
-		envelope.Reasons = []Reason{{Rule: ruleError, Message: failure.Error()}}
+		envelope.Reasons = []rejection.Reason{{Rule: ruleError, Message: failure.Error()}}
 	}
 	if envelope.Stage == "" {
 		envelope.Stage = stageUnknown
 	}
 	if len(envelope.Reasons) == 0 {
-		envelope.Reasons = []Reason{{Rule: ruleError, Message: failure.Error()}}
+		envelope.Reasons = []rejection.Reason{{Rule: ruleError, Message: failure.Error()}}
 	}
-	envelope.ID = ID(envelope.Stage, original)
+	envelope.ID = rejection.ID(envelope.Stage, original)
 	envelope.Source, envelope.ReceivedAt = provenance(msg, original)
 
 	encoded, err := envelope.Encode()

@@ -20,10 +20,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 // poison rejects every event that contains the word, as a stage of this
-// distribution does: it keeps the original and sets a *Rejection.
+// distribution does: it keeps the original and sets a *rejection.Error.
 type poison struct{ wrap bool }
 
 func (p poison) ProcessBatch(_ context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
@@ -38,9 +39,9 @@ func (p poison) ProcessBatch(_ context.Context, batch service.MessageBatch) ([]s
 		if !bytes.Contains(raw, []byte("poison")) {
 			continue
 		}
-		var err error = &deadletter.Rejection{
+		var err error = &rejection.Error{
 			Stage: "poison", Plan: "retail", PlanVersion: "7",
-			Reasons: []deadletter.Reason{
+			Reasons: []rejection.Reason{
 				{Pointer: "/word", Rule: "not", Message: "must be another word"},
 				{Rule: "required", Message: "needs an id"},
 			},
@@ -106,11 +107,11 @@ func lines(t *testing.T, path string) []string {
 	return strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n")
 }
 
-func letters(t *testing.T, path string) []*deadletter.Envelope {
+func letters(t *testing.T, path string) []*rejection.Envelope {
 	t.Helper()
-	var out []*deadletter.Envelope
+	var out []*rejection.Envelope
 	for _, line := range lines(t, path) {
-		letter, err := deadletter.Decode([]byte(line))
+		letter, err := rejection.Decode([]byte(line))
 		require.NoError(t, err, line)
 		out = append(out, letter)
 	}
@@ -153,9 +154,9 @@ func TestFailedEventsGoToTheDeadLettersAndOthersPassUnchanged(t *testing.T) {
 			letter := dead[0]
 			require.False(t, letter.RejectedAt.Before(before))
 			require.False(t, letter.RejectedAt.After(time.Now()))
-			require.Equal(t, &deadletter.Envelope{
-				ID: deadletter.ID("poison", []byte(bad)), Stage: "poison", Plan: "retail", PlanVersion: "7",
-				Reasons: []deadletter.Reason{
+			require.Equal(t, &rejection.Envelope{
+				ID: rejection.ID("poison", []byte(bad)), Stage: "poison", Plan: "retail", PlanVersion: "7",
+				Reasons: []rejection.Reason{
 					{Pointer: "/word", Rule: "not", Message: "must be another word"},
 					{Rule: "required", Message: "needs an id"},
 				},
@@ -345,15 +346,15 @@ func TestARejectionWithoutReasonsStillHasOne(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- stream.Run(ctx) }()
 
-	for _, rejection := range []error{&deadletter.Rejection{}, errors.New("broke")} {
+	for _, cause := range []error{&rejection.Error{}, errors.New("broke")} {
 		msg := service.NewMessage([]byte("x"))
-		msg.SetError(rejection)
+		msg.SetError(cause)
 		require.NoError(t, produce(ctx, msg))
 		require.NoError(t, failure, "outputs take messages without an error only")
-		letter, err := deadletter.Decode(content)
+		letter, err := rejection.Decode(content)
 		require.NoError(t, err)
 		require.Equal(t, "unknown", letter.Stage)
-		require.Equal(t, []deadletter.Reason{{Rule: "error", Message: rejection.Error()}}, letter.Reasons)
+		require.Equal(t, []rejection.Reason{{Rule: "error", Message: cause.Error()}}, letter.Reasons)
 	}
 	require.NoError(t, stream.Stop(ctx))
 	require.NoError(t, <-done)

@@ -15,6 +15,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/splice"
 )
 
@@ -482,8 +483,8 @@ func (p *processor) mapEvent(msg *service.Message, f found) ([]byte, error) {
 // says.
 func (p *processor) apply(msg *service.Message, f found) (*service.Message, outcome) {
 	if f.policy == policyDeadLetter {
-		reason := deadletter.Reason{Pointer: p.key.pointer(), Rule: f.status, Message: p.name + ": " + statusMessages[f.status]}
-		msg.SetError(&deadletter.Rejection{Stage: Name, Reasons: []deadletter.Reason{reason}})
+		reason := rejection.Reason{Pointer: p.key.pointer(), Rule: f.status, Message: p.name + ": " + statusMessages[f.status]}
+		msg.SetError(&rejection.Error{Stage: Name, Reasons: []rejection.Reason{reason}})
 		return msg, rejected
 	}
 	result := enriched
@@ -533,11 +534,11 @@ var statusMessages = map[string]string{
 
 // unwritable rejects an event that has something else where the value goes.
 func (p *processor) unwritable(msg *service.Message, err error) *service.Message {
-	reason := deadletter.Reason{Rule: "type", Message: p.name + ": the value cannot be written into the event"}
+	reason := rejection.Reason{Rule: "type", Message: p.name + ": the value cannot be written into the event"}
 	var parent *splice.ParentError
 	if errors.As(err, &parent) {
 		reason.Pointer, reason.Message = parent.Pointer, p.name+": must be an object, for the value to be written into it"
 	}
-	msg.SetError(&deadletter.Rejection{Stage: Name, Reasons: []deadletter.Reason{reason}})
+	msg.SetError(&rejection.Error{Stage: Name, Reasons: []rejection.Reason{reason}})
 	return msg
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 const products = "sku,category,price\np1,shoes,10.50\np2,hats,5\n,none,0\n\"p,3\",\"so-called \"\"bags\"\"\",7\n"
@@ -73,12 +74,12 @@ func TestWhatIsAbsentBecomesADeadLetterAndStopsNoOther(t *testing.T) {
 	require.Equal(t, with("m3", "p2", `"hats"`), text(t, out[2]))
 	require.NoError(t, out[2].GetError())
 
-	var rejection *deadletter.Rejection
-	require.ErrorAs(t, out[1].GetError(), &rejection)
+	var rejected *rejection.Error
+	require.ErrorAs(t, out[1].GetError(), &rejected)
 	require.Equal(t, viewed("m2", "secret-sku"), text(t, out[1]), "the event is as it was")
-	require.Equal(t, &deadletter.Rejection{Stage: "enrich", Reasons: []deadletter.Reason{
+	require.Equal(t, &rejection.Error{Stage: "enrich", Reasons: []rejection.Reason{
 		{Pointer: "/properties/sku", Rule: "absent", Message: "product: there is no value for the key"},
-	}}, rejection)
+	}}, rejected)
 }
 
 func TestKeys(t *testing.T) {
@@ -127,9 +128,9 @@ func TestWhereTheTargetIsNoObjectTheEventFails(t *testing.T) {
 	path := write(t, "products.csv", products)
 	p := start(t, csvOf(path, "        target: properties.sku.found"))
 	out := p.run(viewed("m1", "p1"))
-	var rejection *deadletter.Rejection
-	require.ErrorAs(t, out[0].GetError(), &rejection)
-	require.Equal(t, "/properties/sku", rejection.Reasons[0].Pointer)
+	var rejected *rejection.Error
+	require.ErrorAs(t, out[0].GetError(), &rejected)
+	require.Equal(t, "/properties/sku", rejected.Reasons[0].Pointer)
 	require.Equal(t, viewed("m1", "p1"), text(t, out[0]))
 }
 

@@ -28,7 +28,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 const pageEvent = `{"type":"page","messageId":"m","userId":"u"}`
@@ -286,12 +286,12 @@ func TestBadEventInGoodBatch(t *testing.T) {
 		require.Contains(t, text(i), `"mapped":true`)
 	}
 	require.Equal(t, bad, text(1))
-	rejection, ok := errors.AsType[*deadletter.Rejection](batch[1].GetError())
+	rejected, ok := errors.AsType[*rejection.Error](batch[1].GetError())
 	require.True(t, ok, "%T", batch[1].GetError())
-	require.Equal(t, "event_collector", rejection.Stage)
-	require.Equal(t, []deadletter.Reason{
+	require.Equal(t, "event_collector", rejected.Stage)
+	require.Equal(t, []rejection.Reason{
 		{Pointer: "/userId", Rule: "type", Message: "userId must be a string"},
-	}, rejection.Reasons)
+	}, rejected.Reasons)
 	require.Equal(t, "5", text(2))
 	for _, i := range []int{1, 2} {
 		from, _ := batch[i].MetaGet("source")

@@ -14,7 +14,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingapi"
 )
 
@@ -303,11 +303,11 @@ func (c *collector) newDelivery(events []trackingapi.Event, receipt trackingapi.
 			continue
 		}
 		d.rejected = append(d.rejected, event.Reasons[0].Rule)
-		rejection := &deadletter.Rejection{Stage: pluginName}
+		rejected := &rejection.Error{Stage: pluginName}
 		for _, reason := range event.Reasons {
-			rejection.Reasons = append(rejection.Reasons, deadletter.Reason(reason))
+			rejected.Reasons = append(rejected.Reasons, rejection.Reason(reason))
 		}
-		msg.SetError(rejection)
+		msg.SetError(rejected)
 		// The event does not say these itself, as an accepted one does.
 		msg.MetaSetMut("source", receipt.Source)
 		msg.MetaSetMut("received_at", receipt.At.UTC().Format("2006-01-02T15:04:05.000Z07:00"))

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -108,9 +108,9 @@ func rules(t testing.TB, batch service.MessageBatch, err error) []string {
 		if err != nil {
 			got[i] = "not a rejection: " + err.Error()
 		}
-		if rejection, ok := errors.AsType[*deadletter.Rejection](err); ok {
-			require.Equal(t, "profile_api", rejection.Stage)
-			got[i] = rejection.Reasons[0].Rule
+		if rejected, ok := errors.AsType[*rejection.Error](err); ok {
+			require.Equal(t, "profile_api", rejected.Stage)
+			got[i] = rejected.Reasons[0].Rule
 		}
 		return true
 	})

@@ -18,9 +18,9 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/delivery"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -155,7 +155,7 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		}
 		var err error
 		if customers[i], err = batch.TryInterpolatedString(i, o.customer); err != nil {
-			failed[i] = rejection(ruleCustomer, "customer cannot be told from the message"+atLine(err))
+			failed[i] = reject(ruleCustomer, "customer cannot be told from the message"+atLine(err))
 		}
 	}
 	found, err := o.read(ctx, began, customers, failed)
@@ -208,17 +208,17 @@ func (o *output) outcome(err error) error {
 	}
 	if refused, ok := errors.AsType[*delivery.Refused](err); ok {
 		o.elements.Incr(1, "refused")
-		return rejection(refused.Code, refused.Error())
+		return reject(refused.Code, refused.Error())
 	}
 	o.elements.Incr(1, "gave_up")
 	if gaveUp, ok := errors.AsType[*delivery.GaveUp](err); ok {
-		return rejection(gaveUp.Code, gaveUp.Error())
+		return reject(gaveUp.Code, gaveUp.Error())
 	}
 	return err
 }
 
-func rejection(rule, message string) *deadletter.Rejection {
-	return &deadletter.Rejection{Stage: "profile_api", Reasons: []deadletter.Reason{{Rule: rule, Message: message}}}
+func reject(rule, message string) *rejection.Error {
+	return &rejection.Error{Stage: "profile_api", Reasons: []rejection.Reason{{Rule: rule, Message: message}}}
 }
 
 // conclude puts what failed into the dead letters, or returns it.
@@ -299,7 +299,7 @@ func (o *output) read(ctx context.Context, began time.Time, customers []string, 
 			for i := range failed {
 				if failed[i] == nil {
 					o.elements.Incr(1, "gave_up")
-					failed[i] = rejection(delivery.CodeGaveUp, "the profile could not be read in the time for it")
+					failed[i] = reject(delivery.CodeGaveUp, "the profile could not be read in the time for it")
 				}
 			}
 			return found, nil
@@ -316,7 +316,7 @@ func (o *output) read(ctx context.Context, began time.Time, customers []string, 
 func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, customer string, found readProfile) (*delivery.Item, error) {
 	msg := batch[i]
 	if found.err != nil {
-		return nil, rejection(ruleElement, "the profile cannot be read: its record is damaged")
+		return nil, reject(ruleElement, "the profile cannot be read: its record is damaged")
 	}
 	raw, err := msg.AsBytes()
 	if err != nil {
@@ -324,7 +324,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	}
 	item := &delivery.Item{Customer: customer}
 	if item.ID, err = batch.TryInterpolatedString(i, o.messageID); err != nil {
-		return nil, rejection(ruleElement, "message_id cannot be told from the message"+atLine(err))
+		return nil, reject(ruleElement, "message_id cannot be told from the message"+atLine(err))
 	}
 	if item.ID == "" {
 		sum := sha256.Sum256(raw)
@@ -337,7 +337,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	}
 	if found.json != nil {
 		if doc["profile"], err = service.NewMessage(found.json).AsStructured(); err != nil {
-			return nil, rejection(ruleElement, "the profile is no JSON")
+			return nil, reject(ruleElement, "the profile is no JSON")
 		}
 	}
 	given := msg.Copy()
@@ -356,14 +356,14 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 			return nil, err
 		}
 		if err != nil {
-			return nil, rejection(ruleElement, "no element can be made of the message"+atLine(err))
+			return nil, reject(ruleElement, "no element can be made of the message"+atLine(err))
 		}
 		if item.Element, err = made.AsBytes(); err != nil || !json.Valid(item.Element) {
-			return nil, rejection(ruleElement, "the element is no JSON")
+			return nil, reject(ruleElement, "the element is no JSON")
 		}
 		element, err = made.AsStructured()
 		if err != nil {
-			return nil, rejection(ruleElement, "the element is no JSON")
+			return nil, reject(ruleElement, "the element is no JSON")
 		}
 	case o.profiles != nil:
 		if found.json == nil {
@@ -372,7 +372,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 		item.Element, element = found.json, doc["profile"]
 	default:
 		if !json.Valid(raw) {
-			return nil, rejection(ruleElement, "the message is no JSON: make an element of it")
+			return nil, reject(ruleElement, "the message is no JSON: make an element of it")
 		}
 		item.Element, element = raw, doc["message"]
 	}
@@ -386,21 +386,21 @@ func (o *output) render(given *service.Message, doc map[string]any, found []byte
 	if found != nil {
 		var err error
 		if p, err = content.ReadProfile(found, time.Now()); err != nil {
-			return rejection(ruleElement, "the profile cannot be read: its record is damaged")
+			return reject(ruleElement, "the profile cannot be read: its record is damaged")
 		}
 	}
 	rendered := map[string]any{}
 	for _, block := range o.blocks {
 		name, err := block.TryString(given)
 		if err != nil {
-			return rejection(ruleElement, "content.blocks cannot be told from the message"+atLine(err))
+			return reject(ruleElement, "content.blocks cannot be told from the message"+atLine(err))
 		}
 		if name == "" {
 			continue
 		}
 		b, ok := o.content.Block(name)
 		if !ok {
-			return rejection(ruleElement, "content.blocks names a block that there is none of")
+			return reject(ruleElement, "content.blocks names a block that there is none of")
 		}
 		result := o.content.Render(b, p)
 		made := map[string]any{"type": string(b.Type), "content": string(result.Content)}
@@ -421,19 +421,19 @@ func (o *output) target(given *service.Message, doc map[string]any, element any)
 	}
 	given.SetStructured(with)
 	if t.URL, err = o.url.TryString(given); err != nil {
-		return t, rejection(ruleElement, "url cannot be told from the message"+atLine(err))
+		return t, reject(ruleElement, "url cannot be told from the message"+atLine(err))
 	}
 	if u, err := url.Parse(t.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return t, rejection(ruleElement, "url is none: escape what is put into it, such as by escape_url_path()")
+		return t, reject(ruleElement, "url is none: escape what is put into it, such as by escape_url_path()")
 	}
 	if t.Verb, err = o.verb.TryString(given); err != nil {
-		return t, rejection(ruleElement, "verb cannot be told from the message"+atLine(err))
+		return t, reject(ruleElement, "verb cannot be told from the message"+atLine(err))
 	}
 	t.Header = http.Header{"Content-Type": {"application/json"}}
 	for name, text := range o.headers {
 		value, err := text.TryString(given)
 		if err != nil || strings.ContainsAny(value, "\r\n\x00") {
-			return t, rejection(ruleElement, "header "+name+" cannot be told from the message"+atLine(err))
+			return t, reject(ruleElement, "header "+name+" cannot be told from the message"+atLine(err))
 		}
 		t.Header[name] = []string{value}
 	}

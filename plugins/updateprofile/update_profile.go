@@ -10,9 +10,9 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -171,18 +171,18 @@ func (p *processor) update(ctx context.Context, events [][]byte) ([]error, error
 
 func (p *processor) reject(msg *service.Message, err error) {
 	p.rejected.Incr(1)
-	msg.SetError(&deadletter.Rejection{Stage: Name, Reasons: []deadletter.Reason{reason(err)}})
+	msg.SetError(&rejection.Error{Stage: Name, Reasons: []rejection.Reason{reason(err)}})
 }
 
-func reason(err error) deadletter.Reason {
+func reason(err error) rejection.Reason {
 	var bad *event.Error
 	switch {
 	case errors.As(err, &bad):
-		return deadletter.Reason{Pointer: bad.Pointer, Rule: bad.Rule, Message: bad.Message}
+		return rejection.Reason{Pointer: bad.Pointer, Rule: bad.Rule, Message: bad.Message}
 	case errors.Is(err, record.ErrCorrupt), errors.Is(err, record.ErrVersion):
-		return deadletter.Reason{Rule: "record", Message: err.Error()}
+		return rejection.Reason{Rule: "record", Message: err.Error()}
 	}
-	return deadletter.Reason{Rule: "error", Message: err.Error()}
+	return rejection.Reason{Rule: "error", Message: err.Error()}
 }
 
 // Close implements service.BatchProcessor.

@@ -14,7 +14,7 @@ import (
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	_ "github.com/connect-personalize/connect-personalize/plugins/updateprofile"
 )
@@ -93,7 +93,7 @@ func TestAPoisonEventStopsNoOther(t *testing.T) {
 		raw, err := msg.AsBytes()
 		require.NoError(t, err)
 		require.Equal(t, events[i], string(raw), "events pass unchanged")
-		var rejection *deadletter.Rejection
+		var rejection *rejection.Error
 		if i == 1 || i == 3 {
 			require.ErrorAs(t, msg.GetError(), &rejection)
 			require.Equal(t, "update_profile", rejection.Stage)

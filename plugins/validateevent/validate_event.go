@@ -12,6 +12,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 )
 
@@ -327,16 +328,16 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 func (p *processor) treat(msg *service.Message, plan *trackingplan.Plan, result *trackingplan.Result) {
 	switch result.Status {
 	case trackingplan.Rejected:
-		reasons := make([]deadletter.Reason, len(result.Violations))
+		reasons := make([]rejection.Reason, len(result.Violations))
 		for i, v := range result.Violations {
-			reasons[i] = deadletter.Reason(v)
+			reasons[i] = rejection.Reason(v)
 		}
 		status := statusRefused
 		if result.Malformed() {
 			status = statusMalformed
 		}
 		msg.MetaSetMut(StatusMetadata, status)
-		msg.SetError(&deadletter.Rejection{Stage: stage, Plan: plan.Name, PlanVersion: plan.Version, Reasons: reasons})
+		msg.SetError(&rejection.Error{Stage: stage, Plan: plan.Name, PlanVersion: plan.Version, Reasons: reasons})
 	case trackingplan.Repaired:
 		msg.SetBytes(result.Body)
 		mark(msg, statusRepaired, result.Violations)

@@ -18,6 +18,7 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 const testPlan = `
@@ -129,17 +130,17 @@ func TestBatch(t *testing.T) {
 	require.Empty(t, meta(out[0]))
 	require.JSONEq(t, `{"type":"track","event":"Strict","properties":{"total":2},"changed":true}`, content(t, out[6]))
 
-	letter, err := deadletter.Decode([]byte(content(t, out[1])))
+	letter, err := rejection.Decode([]byte(content(t, out[1])))
 	require.NoError(t, err)
 	require.Equal(t, "validate_event", letter.Stage)
 	require.Equal(t, "test", letter.Plan)
 	require.Equal(t, "1.2.0", letter.PlanVersion)
-	require.Equal(t, []deadletter.Reason{{Pointer: "/properties/total", Rule: "type", Message: "must be a number, not a string"}}, letter.Reasons)
+	require.Equal(t, []rejection.Reason{{Pointer: "/properties/total", Rule: "type", Message: "must be a number, not a string"}}, letter.Reasons)
 	require.Equal(t, track("Strict", `{"total":"1"}`), string(letter.Original))
 
-	letter, err = deadletter.Decode([]byte(content(t, out[2])))
+	letter, err = rejection.Decode([]byte(content(t, out[2])))
 	require.NoError(t, err)
-	require.Equal(t, []deadletter.Reason{{Rule: "encoding", Message: "is not valid UTF-8 at byte 0"}}, letter.Reasons)
+	require.Equal(t, []rejection.Reason{{Rule: "encoding", Message: "is not valid UTF-8 at byte 0"}}, letter.Reasons)
 	require.Equal(t, "\xff poison {{{{", string(letter.Original))
 
 	require.JSONEq(t, `{"type":"track","event":"Coerced","properties":{"total":12.50},"changed":true,"context":{"protocols":{"repaired":{
@@ -158,7 +159,7 @@ func TestBatch(t *testing.T) {
 
 	require.Equal(t, map[string]string{"tracking_plan_status": "unplanned"}, meta(out[5]))
 
-	letter, err = deadletter.Decode([]byte(content(t, out[7])))
+	letter, err = rejection.Decode([]byte(content(t, out[7])))
 	require.NoError(t, err)
 	require.Equal(t, "an earlier stage", letter.Reasons[0].Message)
 
@@ -180,9 +181,9 @@ func TestUnplannedPolicies(t *testing.T) {
 		require.EqualValues(t, 1, metrics.seen("validate_event")["validate_event_events unplanned "])
 	}
 	out, _ := run(t, processors(writePlan(t, fmt.Sprintf(testPlan, "dead_letter"))), messages(track("Strct", `{}`))...)
-	letter, err := deadletter.Decode([]byte(content(t, out[0])))
+	letter, err := rejection.Decode([]byte(content(t, out[0])))
 	require.NoError(t, err)
-	require.Equal(t, []deadletter.Reason{{Pointer: "/event", Rule: "unplanned", Message: `the plan has no event of this name; the nearest it has is "Strict"`}}, letter.Reasons)
+	require.Equal(t, []rejection.Reason{{Pointer: "/event", Rule: "unplanned", Message: `the plan has no event of this name; the nearest it has is "Strict"`}}, letter.Reasons)
 }
 
 // TestOriginalOutlivesChanges has a second plan reject what a first one
@@ -223,7 +224,7 @@ func TestOriginalOutlivesChanges(t *testing.T) {
     - validate_event: { plan: %q }
     - dead_letter: {}
 `, first, second), messages(arrived)...)
-	letter, err := deadletter.Decode([]byte(content(t, out[0])))
+	letter, err := rejection.Decode([]byte(content(t, out[0])))
 	require.NoError(t, err)
 	require.Equal(t, "second", letter.Plan)
 	require.Equal(t, arrived, string(letter.Original))
@@ -275,13 +276,13 @@ func TestRejectionIsStructured(t *testing.T) {
 	p := newTestProcessor(t, "{ plan: "+writePlan(t, fmt.Sprintf(testPlan, "mark"))+", max_depth: 3 }")
 	out, err := p.ProcessBatch(t.Context(), messages(track("Strict", `{"total":[[1]]}`)))
 	require.NoError(t, err)
-	var rejection *deadletter.Rejection
-	require.ErrorAs(t, out[0][0].GetError(), &rejection)
-	require.Equal(t, &deadletter.Rejection{
+	var rejected *rejection.Error
+	require.ErrorAs(t, out[0][0].GetError(), &rejected)
+	require.Equal(t, &rejection.Error{
 		Stage: "validate_event", Plan: "test", PlanVersion: "1.2.0",
-		Reasons: []deadletter.Reason{{Rule: "depth", Message: "is nested more than 3 levels deep"}},
-	}, rejection)
-	require.Equal(t, "validate_event: is nested more than 3 levels deep", rejection.Error())
+		Reasons: []rejection.Reason{{Rule: "depth", Message: "is nested more than 3 levels deep"}},
+	}, rejected)
+	require.Equal(t, "validate_event: is nested more than 3 levels deep", rejected.Error())
 }
 
 // TestHotReload changes the plan under a running stream, to one that is wrong
@@ -317,7 +318,7 @@ func TestHotReload(t *testing.T) {
 		if got == event {
 			return "valid"
 		}
-		letter, err := deadletter.Decode([]byte(got))
+		letter, err := rejection.Decode([]byte(got))
 		require.NoError(t, err)
 		return "rejected by " + letter.PlanVersion
 	}
@@ -503,7 +504,7 @@ func TestViolationsMetadataIsJSON(t *testing.T) {
 	require.NoError(t, err)
 	text, ok := out[0][0].MetaGet(ViolationsMetadata)
 	require.True(t, ok)
-	var reasons []deadletter.Reason
+	var reasons []rejection.Reason
 	require.NoError(t, json.Unmarshal([]byte(text), &reasons))
 	require.Equal(t, `may not have "<\"&>"`, reasons[0].Message)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 // broker is the suite's own client: it produces, and looks at offsets.
@@ -103,9 +103,9 @@ func (b *broker) caughtUp(ctx context.Context, group, topic string, most int64, 
 }
 
 // letters reads a topic of dead letters from start to end.
-func (b *broker) letters(ctx context.Context, seeds, topic string) (letters []*deadletter.Envelope, err error) {
+func (b *broker) letters(ctx context.Context, seeds, topic string) (letters []*rejection.Envelope, err error) {
 	return letters, b.read(ctx, seeds, topic, func(value []byte) error {
-		letter, err := deadletter.Decode(value)
+		letter, err := rejection.Decode(value)
 		letters = append(letters, letter)
 		return err
 	})

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 var testAsOf = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -136,12 +136,12 @@ func TestVerifyFindsEveryDifference(t *testing.T) {
 
 func TestAccountFindsLettersThatAreMissingWrongOrOfGoodEvents(t *testing.T) {
 	h := &history{bad: map[string]string{"a": "validate_event", "b": "update_profile"}}
-	letter := func(stage, original string) *deadletter.Envelope {
-		return &deadletter.Envelope{Stage: stage, Original: []byte(original), Reasons: []deadletter.Reason{{Message: "m"}}}
+	letter := func(stage, original string) *rejection.Envelope {
+		return &rejection.Envelope{Stage: stage, Original: []byte(original), Reasons: []rejection.Reason{{Message: "m"}}}
 	}
-	right := []*deadletter.Envelope{letter("validate_event", "a"), letter("update_profile", "b"), letter("update_profile", "b")}
+	right := []*rejection.Envelope{letter("validate_event", "a"), letter("update_profile", "b"), letter("update_profile", "b")}
 	for name, c := range map[string]struct {
-		letters  []*deadletter.Envelope
+		letters  []*rejection.Envelope
 		failures int
 	}{
 		"all, one twice": {right, 0},

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 // report is what a run tells.
@@ -65,7 +65,7 @@ func (r *report) judge(what string, v *verdict) {
 
 // account compares dead letters with the events that had to be refused: each
 // of them must be there, by the stage that had to refuse it, and no other.
-func (s *suite) account(what string, letters []*deadletter.Envelope) accounted {
+func (s *suite) account(what string, letters []*rejection.Envelope) accounted {
 	found := map[string]bool{}
 	for _, l := range letters {
 		stage, known := s.history.bad[string(l.Original)]

@@ -1,4 +1,4 @@
-package deadletter_test
+package rejection_test
 
 import (
 	"bytes"
@@ -10,21 +10,21 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
 func TestEnvelopeEncode(t *testing.T) {
 	at := time.Date(2026, 1, 31, 12, 0, 0, 5e6, time.UTC)
 	for _, c := range []struct {
 		name string
-		in   deadletter.Envelope
+		in   rejection.Envelope
 		want string
 	}{{
 		name: "text",
-		in: deadletter.Envelope{
+		in: rejection.Envelope{
 			ID: "i", Stage: "validate_event", Plan: "shop", PlanVersion: "3", Source: "web",
 			ReceivedAt: "2026-01-31T11:59:59.000Z", RejectedAt: at, Attempt: 1,
-			Reasons:  []deadletter.Reason{{Pointer: "/properties/total", Rule: "minimum", Message: "must be 0 or more"}},
+			Reasons:  []rejection.Reason{{Pointer: "/properties/total", Rule: "minimum", Message: "must be 0 or more"}},
 			Original: []byte("{\"a\":\"<é>\"}\n"),
 		},
 		want: `{"id":"i","stage":"validate_event","reasons":[{"pointer":"/properties/total","rule":"minimum","message":"must be 0 or more"}],` +
@@ -32,17 +32,17 @@ func TestEnvelopeEncode(t *testing.T) {
 			`"attempt":1,"original":"{\"a\":\"<é>\"}\n"}`,
 	}, {
 		name: "bytes that are no text",
-		in: deadletter.Envelope{
+		in: rejection.Envelope{
 			ID: "i", Stage: "s", RejectedAt: at, Attempt: 2,
-			Reasons:  []deadletter.Reason{{Rule: "error", Message: "m"}},
+			Reasons:  []rejection.Reason{{Rule: "error", Message: "m"}},
 			Original: []byte{'{', 0xff},
 		},
 		want: `{"id":"i","stage":"s","reasons":[{"pointer":"","rule":"error","message":"m"}],"rejected_at":"2026-01-31T12:00:00.005Z","attempt":2,"original_base64":"e/8="}`,
 	}, {
 		name: "nothing at all",
-		in: deadletter.Envelope{
+		in: rejection.Envelope{
 			ID: "i", Stage: "s", RejectedAt: at, Attempt: 1,
-			Reasons: []deadletter.Reason{{Rule: "error", Message: "m"}},
+			Reasons: []rejection.Reason{{Rule: "error", Message: "m"}},
 		},
 		want: `{"id":"i","stage":"s","reasons":[{"pointer":"","rule":"error","message":"m"}],"rejected_at":"2026-01-31T12:00:00.005Z","attempt":1,"original":""}`,
 	}} {
@@ -57,7 +57,7 @@ func TestEnvelopeEncode(t *testing.T) {
 func TestEnvelopeKeepsTheOriginalToTheByte(t *testing.T) {
 	text := rapid.StringMatching(`[ -~é語]{1,12}`)
 	rapid.Check(t, func(t *rapid.T) {
-		in := deadletter.Envelope{
+		in := rejection.Envelope{
 			ID:          text.Draw(t, "id"),
 			Stage:       text.Draw(t, "stage"),
 			Plan:        rapid.String().Draw(t, "plan"),
@@ -66,8 +66,8 @@ func TestEnvelopeKeepsTheOriginalToTheByte(t *testing.T) {
 			ReceivedAt:  rapid.String().Draw(t, "received"),
 			RejectedAt:  time.UnixMilli(rapid.Int64Range(0, 253402300799999).Draw(t, "at")).UTC(),
 			Attempt:     rapid.IntRange(1, 1<<30).Draw(t, "attempt"),
-			Reasons: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) deadletter.Reason {
-				return deadletter.Reason{
+			Reasons: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) rejection.Reason {
+				return rejection.Reason{
 					Pointer: rapid.String().Draw(t, "pointer"),
 					Rule:    rapid.String().Draw(t, "rule"),
 					Message: rapid.String().Draw(t, "message"),
@@ -82,7 +82,7 @@ func TestEnvelopeKeepsTheOriginalToTheByte(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, bytes.ContainsRune(encoded, '\n'), "an envelope is one line")
 
-		out, err := deadletter.Decode(encoded)
+		out, err := rejection.Decode(encoded)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(in.Original, out.Original))
 		in.Original, out.Original = nil, nil
@@ -92,7 +92,7 @@ func TestEnvelopeKeepsTheOriginalToTheByte(t *testing.T) {
 
 func TestDecodeSaysWhatIsWrong(t *testing.T) {
 	const good = `{"id":"i","stage":"s","reasons":[{"pointer":"","rule":"r","message":"m"}],"rejected_at":"2026-01-31T12:00:00Z","attempt":1,"original":"x"}`
-	_, err := deadletter.Decode([]byte(good))
+	_, err := rejection.Decode([]byte(good))
 	require.NoError(t, err)
 
 	for _, c := range []struct{ name, old, new, want string }{
@@ -112,19 +112,19 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.Contains(t, good, c.old)
-			_, err := deadletter.Decode([]byte(strings.Replace(good, c.old, c.new, 1)))
+			_, err := rejection.Decode([]byte(strings.Replace(good, c.old, c.new, 1)))
 			require.ErrorContains(t, err, c.want)
 		})
 	}
 }
 
 func TestIDDependsOnStageAndBytes(t *testing.T) {
-	id := deadletter.ID("validate_event", []byte("x"))
+	id := rejection.ID("validate_event", []byte("x"))
 	require.Len(t, id, 32)
-	require.Equal(t, id, deadletter.ID("validate_event", []byte("x")))
-	require.NotEqual(t, id, deadletter.ID("validate_event", []byte("y")))
-	require.NotEqual(t, id, deadletter.ID("update_profile", []byte("x")))
-	require.NotEqual(t, deadletter.ID("a", []byte("bc")), deadletter.ID("ab", []byte("c")))
+	require.Equal(t, id, rejection.ID("validate_event", []byte("x")))
+	require.NotEqual(t, id, rejection.ID("validate_event", []byte("y")))
+	require.NotEqual(t, id, rejection.ID("update_profile", []byte("x")))
+	require.NotEqual(t, rejection.ID("a", []byte("bc")), rejection.ID("ab", []byte("c")))
 }
 
 // FuzzDecode checks that nothing makes the decoder fail badly, and that what
@@ -134,13 +134,13 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"id":"i","stage":"s","reasons":[null],"rejected_at":"0000-01-01T00:00:00.123456789+01:00","attempt":1,"original_base64":"e/8="}`))
 	f.Add([]byte(`{"original":"\ud800"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		first, err := deadletter.Decode(data)
+		first, err := rejection.Decode(data)
 		if err != nil {
 			return
 		}
 		encoded, err := first.Encode()
 		require.NoError(t, err)
-		second, err := deadletter.Decode(encoded)
+		second, err := rejection.Decode(encoded)
 		require.NoError(t, err, "%s", encoded)
 		require.Equal(t, first, second)
 	})
@@ -154,14 +154,14 @@ func FuzzOriginal(f *testing.F) {
 		if stage == "" || !utf8.ValidString(stage) || !utf8.ValidString(message) {
 			return
 		}
-		in := deadletter.Envelope{
-			ID: deadletter.ID(stage, original), Stage: stage,
-			Reasons:    []deadletter.Reason{{Rule: "r", Message: message}},
+		in := rejection.Envelope{
+			ID: rejection.ID(stage, original), Stage: stage,
+			Reasons:    []rejection.Reason{{Rule: "r", Message: message}},
 			RejectedAt: time.Unix(0, 0), Attempt: 1, Original: original,
 		}
 		encoded, err := in.Encode()
 		require.NoError(t, err)
-		out, err := deadletter.Decode(encoded)
+		out, err := rejection.Decode(encoded)
 		require.NoError(t, err)
 		require.Equal(t, stage, out.Stage)
 		require.Equal(t, message, out.Reasons[0].Message)
