@@ -16,7 +16,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -346,7 +346,7 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 
 // appendContent appends what a batch says of one customer.
 func (h *handler) appendContent(dst []byte, block *content.Block, id string, result *profiles.Result, q question, now time.Time, ctx context.Context) []byte {
-	dst = features.AppendString(append(dst, `{"id":`...), []byte(id))
+	dst = jsontext.AppendString(append(dst, `{"id":`...), id)
 	var refusal *problem
 	var p *content.Profile
 	switch {
@@ -366,9 +366,9 @@ func (h *handler) appendContent(dst []byte, block *content.Block, id string, res
 		return append(dst, appendProblem(nil, refusal)[1:]...)
 	}
 	rendered := h.content.Render(block, p)
-	dst = features.AppendString(append(dst, `,"content":`...), rendered.Content)
+	dst = jsontext.AppendString(append(dst, `,"content":`...), rendered.Content)
 	if rendered.Fallback != "" {
-		dst = features.AppendString(append(dst, `,"fallback":`...), []byte(rendered.Fallback))
+		dst = jsontext.AppendString(append(dst, `,"fallback":`...), rendered.Fallback)
 	}
 	return append(dst, '}')
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -97,8 +97,8 @@ func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit,
 	if refusal = h.confirm(ctx, v, kind == event.TypeErase); refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	reply := features.AppendString([]byte(`{"id":`), []byte(v.id))
-	reply = features.AppendString(append(reply, `,"message_id":`...), []byte(messageID))
+	reply := jsontext.AppendString([]byte(`{"id":`), v.id)
+	reply = jsontext.AppendString(append(reply, `,"message_id":`...), messageID)
 	reply = strconv.AppendBool(append(reply, `,"erased":`...), kind == event.TypeErase)
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusOK, valueJSON, append(reply, "}\n"...))
@@ -130,19 +130,19 @@ var notConfirmed = problem{status: http.StatusServiceUnavailable, code: "not_con
 // erasureEvent is the event that erases or readmits a customer. An id that
 // nobody has may yet become either kind of id.
 func (h *handler) erasureEvent(kind string, customer profiles.Result, messageID, by string, now int64) []byte {
-	e := features.AppendString([]byte(`{"type":"`+kind+`","messageId":`), []byte(messageID))
+	e := jsontext.AppendString([]byte(`{"type":"`+kind+`","messageId":`), messageID)
 	known := customer.Found || customer.Erased
 	if !known || !customer.Anonymous {
-		e = features.AppendString(append(e, `,"userId":`...), []byte(customer.ID))
+		e = jsontext.AppendString(append(e, `,"userId":`...), customer.ID)
 	}
 	if !known || customer.Anonymous {
-		e = features.AppendString(append(e, `,"anonymousId":`...), []byte(customer.ID))
+		e = jsontext.AppendString(append(e, `,"anonymousId":`...), customer.ID)
 	}
 	e = append(event.AppendTime(append(e, `,"timestamp":"`...), now), '"')
 	e = append(event.AppendTime(append(e, `,"receivedAt":"`...), now), '"')
-	e = features.AppendString(append(e, `,"source":`...), []byte(h.conf.source))
-	e = features.AppendString(append(e, `,"context":{"erasure":{"by":`...), []byte(by))
-	e = features.AppendString(append(e, `,"subject":`...), []byte(auditSubject(h.conf.auditKey, customer.ID)))
+	e = jsontext.AppendString(append(e, `,"source":`...), h.conf.source)
+	e = jsontext.AppendString(append(e, `,"context":{"erasure":{"by":`...), by)
+	e = jsontext.AppendString(append(e, `,"subject":`...), auditSubject(h.conf.auditKey, customer.ID))
 	return append(e, "}}}"...)
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -352,7 +352,7 @@ func (h *handler) listIdentifiers(w http.ResponseWriter, r *http.Request, _ visi
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = features.AppendString(out, []byte(name))
+		out = jsontext.AppendString(out, name)
 	}
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusOK, valueJSON, append(out, "]}\n"...))
@@ -484,7 +484,7 @@ func appendUnread(dst []byte, ids []string, p *problem) []byte {
 	rest := appendProblem(nil, p)[1:]
 	for _, id := range ids {
 		dst = append(dst, `{"id":`...)
-		dst = features.AppendString(dst, []byte(id))
+		dst = jsontext.AppendString(dst, id)
 		dst = append(append(append(dst, ','), rest...), '\n')
 	}
 	return dst
@@ -512,7 +512,7 @@ func appendBatch(dst []byte, open, separator, end string, ids []string, results 
 			dst = append(dst, separator...)
 		}
 		dst = append(dst, `{"id":`...)
-		dst = features.AppendString(dst, []byte(ids[i]))
+		dst = jsontext.AppendString(dst, ids[i])
 		switch {
 		case refusals[i] != nil:
 			dst = strconv.AppendBool(append(dst, `,"found":`...), refusals[i] != &ambiguous)

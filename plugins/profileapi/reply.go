@@ -8,7 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
 const (
@@ -50,9 +50,9 @@ func badRequest(code, message string) *problem {
 // appendProblem appends the JSON of a problem.
 func appendProblem(dst []byte, p *problem) []byte {
 	dst = append(dst, `{"error":{"code":`...)
-	dst = features.AppendString(dst, []byte(p.code))
+	dst = jsontext.AppendString(dst, p.code)
 	dst = append(dst, `,"message":`...)
-	dst = features.AppendString(dst, []byte(p.message))
+	dst = jsontext.AppendString(dst, p.message)
 	return append(dst, "}}"...)
 }
 

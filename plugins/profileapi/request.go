@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
 // Limits of a request that nobody needs to change.
@@ -260,7 +260,7 @@ func (t traits) unset(names []string) traits {
 		if len(out) > 1 {
 			out = append(out, ',')
 		}
-		out = append(features.AppendString(out, []byte(name)), ":null"...)
+		out = append(jsontext.AppendString(out, name), ":null"...)
 	}
 	return traits{json: append(out, '}'), names: t.names}
 }

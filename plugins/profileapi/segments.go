@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -120,7 +120,7 @@ func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) in
 		}
 		return send(w, r, http.StatusOK, valueNDJSON, out)
 	}
-	out := features.AppendString([]byte(`{"segment":`), []byte(v.id))
+	out := jsontext.AppendString([]byte(`{"segment":`), v.id)
 	out = fmt.Appendf(out, `,"count":%d,"customers":[`, count)
 	for i, m := range members {
 		if i > 0 {
@@ -132,13 +132,13 @@ func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) in
 	if next == "" {
 		out = append(out, "null}\n"...)
 	} else {
-		out = append(features.AppendString(out, []byte(next)), "}\n"...)
+		out = append(jsontext.AppendString(out, next), "}\n"...)
 	}
 	return send(w, r, http.StatusOK, valueJSON, out)
 }
 
 func appendMember(dst []byte, m profiles.Member) []byte {
-	dst = features.AppendString(append(dst, `{"id":`...), []byte(m.ID))
+	dst = jsontext.AppendString(append(dst, `{"id":`...), m.ID)
 	return fmt.Appendf(dst, `,"anonymous":%t}`, m.Anonymous)
 }
 

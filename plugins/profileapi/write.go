@@ -13,7 +13,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -97,8 +97,8 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 
 	// The id as it was given: a token for writes alone is not told whom an
 	// anonymousId turned out to be.
-	reply := features.AppendString([]byte(`{"id":`), []byte(v.id))
-	reply = features.AppendString(append(reply, `,"message_id":`...), []byte(messageID))
+	reply := jsontext.AppendString([]byte(`{"id":`), v.id)
+	reply = jsontext.AppendString(append(reply, `,"message_id":`...), messageID)
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusAccepted, valueJSON, append(reply, "}\n"...))
 }
@@ -138,16 +138,16 @@ func traitNames(customer profiles.Result) ([]string, error) {
 // never both, which would merge two customers.
 func identify(customer profiles.Result, messageID, source string, now int64, traits []byte) []byte {
 	e := make([]byte, 0, 256+len(customer.ID)+len(messageID)+len(traits))
-	e = features.AppendString(append(e, `{"type":"identify","messageId":`...), []byte(messageID))
+	e = jsontext.AppendString(append(e, `{"type":"identify","messageId":`...), messageID)
 	if customer.Anonymous {
 		e = append(e, `,"anonymousId":`...)
 	} else {
 		e = append(e, `,"userId":`...)
 	}
-	e = features.AppendString(e, []byte(customer.ID))
+	e = jsontext.AppendString(e, customer.ID)
 	e = append(event.AppendTime(append(e, `,"timestamp":"`...), now), '"')
 	e = append(event.AppendTime(append(e, `,"receivedAt":"`...), now), '"')
-	e = features.AppendString(append(e, `,"source":`...), []byte(source))
+	e = jsontext.AppendString(append(e, `,"source":`...), source)
 	e = append(append(e, `,"traits":`...), traits...)
 	return append(e, '}')
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
-	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
@@ -236,7 +236,7 @@ func (t *Triggers) content(key string, d *triggers.Decision, id record.MessageID
 	b = append(b, `","messageId":"`...)
 	b = hex.AppendEncode(b, id[:])
 	b = append(b, `","`+field+`":`...)
-	b = features.AppendString(b, []byte(record.KeyID(key)))
+	b = jsontext.AppendString(b, record.KeyID(key))
 	b = at(b, `,"timestamp":"`, now)
 	b = append(b, `,"properties":{"trigger":"`+rule.Name+`","channel":"`+t.p.messages.Channels[rule.Channel].Name+`"`...)
 	b = at(b, `,"cause_at":"`, d.At)

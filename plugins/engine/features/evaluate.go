@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
 // Shape is the form of a Result.
@@ -352,7 +353,7 @@ func (r Result) AppendJSON(dst []byte) []byte {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = AppendString(dst, []byte(r.Entries[i].Name))
+			dst = jsontext.AppendString(dst, r.Entries[i].Name)
 			dst = append(dst, ':')
 			dst = AppendJSON(dst, r.Entries[i].Value)
 		}
@@ -364,7 +365,7 @@ func (r Result) AppendJSON(dst []byte) []byte {
 				dst = append(dst, ',')
 			}
 			dst = append(dst, `{"value":`...)
-			dst = AppendString(dst, []byte(r.Entries[i].Name))
+			dst = jsontext.AppendString(dst, r.Entries[i].Name)
 			dst = append(dst, `,"count":`...)
 			dst = AppendJSON(dst, r.Entries[i].Value)
 			dst = append(dst, '}')
@@ -389,7 +390,7 @@ func AppendJSON(dst []byte, v event.Value) []byte {
 	case event.Number:
 		return appendNumber(dst, v.Number)
 	case event.String:
-		return AppendString(dst, v.Text)
+		return jsontext.AppendString(dst, v.Text)
 	case event.JSON:
 		return append(dst, v.Text...)
 	case event.True:
@@ -409,33 +410,4 @@ func appendNumber(dst []byte, f float64) []byte {
 		return strconv.AppendFloat(dst, f, 'f', -1, 64)
 	}
 	return strconv.AppendFloat(dst, f, 'e', -1, 64)
-}
-
-const hex = "0123456789abcdef"
-
-// AppendString appends text as a JSON string. Besides what JSON demands it
-// escapes <, > and & so that the result may stand in an HTML page.
-func AppendString(dst, text []byte) []byte {
-	dst = append(dst, '"')
-	start := 0
-	for i, c := range text {
-		if c >= 0x20 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&' {
-			continue
-		}
-		dst = append(dst, text[start:i]...)
-		start = i + 1
-		switch c {
-		case '"', '\\':
-			dst = append(dst, '\\', c)
-		case '\n':
-			dst = append(dst, '\\', 'n')
-		case '\r':
-			dst = append(dst, '\\', 'r')
-		case '\t':
-			dst = append(dst, '\\', 't')
-		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
-		}
-	}
-	return append(append(dst, text[start:]...), '"')
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
 // AppendJSON appends what the tiles hold as a JSON array, for people to read:
@@ -67,7 +68,7 @@ func (s *summary) appendJSON(dst []byte) []byte {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = append(AppendString(dst, []byte(name)), ':')
+			dst = append(jsontext.AppendString(dst, name), ':')
 			dst = s.groups[name].appendJSON(dst)
 		}
 		dst = append(dst, '}')

@@ -6,6 +6,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
 // AppendExport appends all that the record holds, as a JSON object for the
@@ -35,13 +36,13 @@ func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 	dst = append(dst, `],"segments":[`...)
 	for i, m := range r.members {
 		dst = append(comma(dst, i), `{"name":`...)
-		dst = features.AppendString(dst, m.name)
+		dst = jsontext.AppendString(dst, m.name)
 		dst = append(appendInstant(append(dst, `,"since":`...), m.since), '}')
 	}
 	dst = append(dst, `],"identifiers":[`...)
 	for i, id := range r.identifiers {
-		dst = features.AppendString(append(comma(dst, i), `{"name":`...), id.name)
-		dst = append(features.AppendString(append(dst, `,"value":`...), id.value), '}')
+		dst = jsontext.AppendString(append(comma(dst, i), `{"name":`...), id.name)
+		dst = append(jsontext.AppendString(append(dst, `,"value":`...), id.value), '}')
 	}
 	dst = append(dst, `],"messages":[`...)
 	for i := range r.outbox {
@@ -49,7 +50,7 @@ func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 		dst = append(comma(dst, i), `{"id":"`...)
 		dst = hex.AppendEncode(dst, m.ID[:])
 		dst = appendInstant(append(dst, `","at":`...), m.At)
-		dst = append(features.AppendString(append(dst, `,"content":`...), m.Content), '}')
+		dst = append(jsontext.AppendString(append(dst, `,"content":`...), m.Content), '}')
 	}
 	// What was told of triggers is times and hashes.
 	dst = append(dst, `],"triggers":"`...)
@@ -82,17 +83,17 @@ func appendKey(dst []byte, key string) []byte {
 		kind = "anonymousId"
 	}
 	dst = append(dst, `{"kind":"`+kind+`","id":`...)
-	return append(features.AppendString(dst, []byte(KeyID(key))), '}')
+	return append(jsontext.AppendString(dst, KeyID(key)), '}')
 }
 
 func (r *Record) exportTraits(dst []byte) []byte {
 	dst = append(dst, `,"traits":[`...)
 	for i, t := range r.traits {
 		dst = append(comma(dst, i), `{"name":`...)
-		dst = features.AppendString(dst, t.name)
+		dst = jsontext.AppendString(dst, t.name)
 		dst = features.AppendJSON(append(dst, `,"value":`...), t.value)
 		dst = appendInstant(append(dst, `,"stated_at":`...), t.time)
-		dst = append(features.AppendString(append(dst, `,"source":`...), t.source), '}')
+		dst = append(jsontext.AppendString(append(dst, `,"source":`...), t.source), '}')
 	}
 	return append(dst, ']')
 }
@@ -132,7 +133,7 @@ func (r *Record) exportEvents(dst []byte) ([]byte, error) {
 			failed = features.Visit(extract, r.layouts, func(series int, o features.Occurrence) {
 				dst = append(comma(dst, values), `{"features":`...)
 				values++
-				dst = features.AppendString(dst, r.seriesName(series))
+				dst = jsontext.AppendString(dst, r.seriesName(series))
 				if o.First.Kind != event.Missing {
 					dst = features.AppendJSON(append(dst, `,"value":`...), o.First)
 				}
@@ -164,7 +165,7 @@ func (r *Record) exportSummaries(dst []byte) ([]byte, error) {
 		}
 		dst = append(comma(dst, n), `{"features":`...)
 		n++
-		dst = features.AppendString(dst, r.seriesName(i))
+		dst = jsontext.AppendString(dst, r.seriesName(i))
 		dst = append(tiles.AppendJSON(append(dst, `,"spans":`...)), '}')
 	}
 	dst = append(dst, `],"events_summarised_until":`...)

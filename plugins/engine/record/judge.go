@@ -11,6 +11,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 )
 
@@ -367,7 +368,7 @@ func (t transition) message() Message {
 	tail := append([]byte(nil), `","timestamp":"`...)
 	tail = event.AppendTime(tail, t.at)
 	tail = append(tail, `","properties":{"segment":`...)
-	tail = features.AppendString(tail, []byte(t.segment))
+	tail = jsontext.AppendString(tail, t.segment)
 	if t.in {
 		tail = append(tail, `,"old":false,"new":true`...)
 	} else {
@@ -380,11 +381,11 @@ func (t transition) message() Message {
 	tail = append(tail, '"')
 	if len(t.cause.EventID) > 0 {
 		tail = append(tail, `,"event_id":`...)
-		tail = features.AppendString(tail, t.cause.EventID)
+		tail = jsontext.AppendString(tail, t.cause.EventID)
 	}
 	if t.into != "" {
 		tail = append(tail, `,"merged_into":`...)
-		tail = features.AppendString(tail, []byte(KeyID(t.into)))
+		tail = jsontext.AppendString(tail, KeyID(t.into))
 	}
 	tail = append(tail, `}}`...)
 	var which []byte
@@ -403,7 +404,7 @@ func CountsMessage(counts map[string]int64, at int64) Message {
 		if i > 0 {
 			tail = append(tail, ',')
 		}
-		tail = append(features.AppendString(tail, []byte(name)), ':')
+		tail = append(jsontext.AppendString(tail, name), ':')
 		tail = strconv.AppendInt(tail, counts[name], 10)
 	}
 	return newMessage("", SegmentsCounted, at, append(tail, `}}}`...), nil)
@@ -415,13 +416,13 @@ func CountsMessage(counts map[string]int64, at int64) Message {
 // same, and is empty for the first of them.
 func newMessage(key, name string, at int64, tail, which []byte) Message {
 	head := append([]byte(nil), `{"type":"track","event":`...)
-	head = features.AppendString(head, []byte(name))
+	head = jsontext.AppendString(head, name)
 	switch {
 	case key == "":
 	case key[0] == Anonymous:
-		head = features.AppendString(append(head, `,"anonymousId":`...), []byte(KeyID(key)))
+		head = jsontext.AppendString(append(head, `,"anonymousId":`...), KeyID(key))
 	default:
-		head = features.AppendString(append(head, `,"userId":`...), []byte(KeyID(key)))
+		head = jsontext.AppendString(append(head, `,"userId":`...), KeyID(key))
 	}
 	head = append(head, `,"messageId":"`...)
 	sum := sha256.New()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 )
 
@@ -74,7 +75,7 @@ type value struct {
 // lacks the events of before those times for some features.
 func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *Selection) ([]byte, error) {
 	dst = append(dst, `{"id":`...)
-	dst = features.AppendString(dst, []byte(id))
+	dst = jsontext.AppendString(dst, id)
 	var err error
 	if sel.AllTraits || len(sel.Traits) > 0 {
 		dst = append(dst, `,"traits":{`...)
@@ -137,7 +138,7 @@ func (w *Viewer) appendTraits(dst []byte, r *Record, sel *Selection) ([]byte, er
 			dst = append(dst, ',')
 		}
 		first = false
-		dst = features.AppendString(dst, t.name)
+		dst = jsontext.AppendString(dst, t.name)
 		dst = append(dst, ':')
 		dst = features.AppendJSON(dst, t.value)
 	}
