@@ -1,6 +1,6 @@
 // Package kafkatopic is the `kafka_topic` input and output: topics of Apache
-// Kafka and Redpanda, by franz-go. Redpanda Connect has components for this
-// too, but those of 4.105.0 bring along code that is not under a free licence.
+// Kafka and Redpanda, through franz-go. Redpanda Connect 4.105.0 has components
+// for Kafka too, but they link code that is not under a free licence.
 package kafkatopic
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-// Name is the name of the input and of the output in a config.
+// Name is the YAML name of the input and of the output.
 const Name = "kafka_topic"
 
 const (
@@ -44,21 +44,21 @@ const (
 	mechanismOAuth    = "OAUTHBEARER"
 )
 
-// connectionFields are those that the input and the output share.
+// connectionFields returns the fields that the input and the output share.
 func connectionFields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewStringListField(fieldSeedBrokers).
-			Description("Addresses of brokers, by which the others are found. An item may list several, separated by commas, so that one environment variable can hold all of them.").
+			Description("Addresses of brokers to connect to first; they list the other brokers of the cluster. One item may contain several addresses, separated by commas, so that one environment variable is enough.").
 			Example([]string{"${KAFKA_SEEDS:127.0.0.1:9092}"}).
 			LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.map_each(item -> item.string().split(",")).flatten().any(address -> !address.trim().re_match("^.+:[0-9]{1,5}$"))) { [ "a broker is a host and a port: write for example 127.0.0.1:9092" ] }`),
 		service.NewStringField(fieldClientID).
-			Description("What the client calls itself, for the logs and quotas of brokers.").
+			Description("Client id that brokers use in their logs and for quotas.").
 			Default("connect-personalize").
 			Advanced(),
 		service.NewTLSToggledField(fieldTLS),
 		service.NewObjectField(fieldSASL,
 			service.NewStringEnumField(fieldMechanism, mechanismNone, mechanismPlain, mechanismSCRAM256, mechanismSCRAM512, mechanismOAuth).
-				Description("How the client proves who it is. With `PLAIN` and `OAUTHBEARER` the secret itself is sent, so turn `tls` on.").
+				Description("SASL mechanism. `PLAIN` and `OAUTHBEARER` send the secret itself, so turn `tls` on with them.").
 				Default(mechanismNone),
 			service.NewStringField(fieldUsername).
 				Description("The user name for `PLAIN` and `SCRAM`.").
@@ -79,17 +79,17 @@ func connectionFields() []*service.ConfigField {
 let mechanism = this.mechanism.or("none").string()
 root = [
   if ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].contains($mechanism) && (this.username.or("") == "" || this.password.or("") == "") {
-    "sasl by " + $mechanism + " needs a user: write username and password, such as ${KAFKA_SASL_USERNAME} and ${KAFKA_SASL_PASSWORD}, and set these variables"
+    "sasl mechanism " + $mechanism + " needs a user: write username and password, such as ${KAFKA_SASL_USERNAME} and ${KAFKA_SASL_PASSWORD}, and set these variables"
   },
   if $mechanism == "OAUTHBEARER" && this.token.or("") == "" {
-    "sasl by OAUTHBEARER needs a token: write token, such as ${KAFKA_SASL_TOKEN}, and set this variable"
+    "sasl mechanism OAUTHBEARER needs a token: write token, such as ${KAFKA_SASL_TOKEN}, and set this variable"
   },
 ].filter(lint -> lint != null)
 `),
 	}
 }
 
-// parseConnection returns the options of a client that reaches the brokers.
+// parseConnection returns the options of a client that connects to the brokers.
 func parseConnection(conf *service.ParsedConfig, log *service.Logger) ([]kgo.Opt, error) {
 	items, err := conf.FieldStringList(fieldSeedBrokers)
 	if err != nil {
@@ -114,7 +114,6 @@ func parseConnection(conf *service.ParsedConfig, log *service.Logger) ([]kgo.Opt
 		kgo.SeedBrokers(seeds...),
 		kgo.ClientID(id),
 		kgo.WithHooks(newWatch(log)),
-		// A broker that comes back is to be found again at once.
 		kgo.MetadataMaxAge(time.Minute),
 		kgo.RetryBackoffFn(backoff),
 	}
@@ -131,14 +130,15 @@ func parseConnection(conf *service.ParsedConfig, log *service.Logger) ([]kgo.Opt
 	}
 	if mechanism != nil {
 		if name := mechanism.Name(); !encrypted && (name == mechanismPlain || name == mechanismOAuth) {
-			log.Warnf("SASL by %s without TLS sends the secret readable by anybody on the way; turn tls on", name)
+			log.Warnf("SASL %s without TLS sends the secret unencrypted; turn tls on", name)
 		}
 		opts = append(opts, kgo.SASL(mechanism))
 	}
 	return opts, nil
 }
 
-// backoff is short, for restarts of brokers are, and does not end.
+// backoff returns the wait before a retry: 50 ms after the first failure, doubled
+// up to 2 s, because a broker restarts within seconds. Retries do not end.
 func backoff(failures int) time.Duration {
 	return min(50*time.Millisecond<<min(failures, 10), 2*time.Second)
 }
@@ -170,7 +170,8 @@ func parseSASL(conf *service.ParsedConfig) (sasl.Mechanism, error) {
 	return nil, nil
 }
 
-// connect makes a client and sees that brokers answer and know the topics.
+// connect returns a client after a broker has answered and confirmed that the
+// topics exist.
 func connect(ctx context.Context, opts []kgo.Opt, topics ...string) (*kgo.Client, error) {
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -202,7 +203,7 @@ func check(ctx context.Context, client *kgo.Client, topics []string) error {
 	for _, t := range resp.Topics {
 		switch err := kerr.ErrorForCode(t.ErrorCode); {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
-			return fmt.Errorf("there is no topic %q; create it with as many partitions as it shall ever have, for adding some later moves customers between them", *t.Topic)
+			return fmt.Errorf("topic %q does not exist; create it with all the partitions that it will ever need, because adding partitions later moves customers between them", *t.Topic)
 		case err != nil && !kerr.IsRetriable(err):
 			return fmt.Errorf("topic %q: %w", *t.Topic, err)
 		}
@@ -210,8 +211,8 @@ func check(ctx context.Context, client *kgo.Client, topics []string) error {
 	return nil
 }
 
-// watch logs when a broker becomes unreachable and when it is reached again,
-// each once however often it is tried.
+// watch logs one line when a broker becomes unreachable and one when it is
+// reachable again, however many connection attempts fail in between.
 type watch struct {
 	log  *service.Logger
 	mu   sync.Mutex
@@ -229,13 +230,13 @@ func (w *watch) OnBrokerConnect(broker kgo.BrokerMetadata, _ time.Duration, _ ne
 	}
 	address := net.JoinHostPort(broker.Host, fmt.Sprint(broker.Port))
 	w.mu.Lock()
-	was := w.down[address]
+	wasDown := w.down[address]
 	w.down[address] = err != nil
 	w.mu.Unlock()
 	switch {
-	case err != nil && !was:
-		w.log.Errorf("Kafka broker %s cannot be reached; trying again until it can: %v", address, err)
-	case err == nil && was:
-		w.log.Infof("Kafka broker %s is reached again", address)
+	case err != nil && !wasDown:
+		w.log.Errorf("Kafka broker %s is unreachable; retrying: %v", address, err)
+	case err == nil && wasDown:
+		w.log.Infof("Kafka broker %s is reachable again", address)
 	}
 }

@@ -55,23 +55,23 @@ func inputSpec() *service.ConfigSpec {
 		Categories("Services").
 		Summary("Consumes topics of Kafka or Redpanda as a member of a consumer group, each partition in order.").
 		Description(`
-The members of a group share the partitions of the topics. Start more processes with the same config to share the work, and end any of them at any time.
+The members of a consumer group share the partitions of the topics. To share the work, start more processes with the same config. Any of them may stop at any time.
 
 ### Order and parallelism
 
-The messages of a partition are processed in their order: a batch of a partition is given to the pipeline when the one before it was acknowledged. Batches of different partitions are processed side by side, so set `+"`pipeline.threads`"+` to the number of cores, and have at least two partitions for each core of all processes. The records of a customer are in one partition if the producer's key is the customer.
+The messages of a partition are processed in order: a batch enters the pipeline when the previous batch of its partition has been acknowledged. Batches of different partitions are processed in parallel, so set `+"`pipeline.threads`"+` to the number of cores, and create at least two partitions for each core of all processes. The records of a customer are in one partition if the producer uses the customer id as the key.
 
 ### Batches
 
-A batch has what arrived in its partition while the batch before it was worked on, up to `+"`max_batch_records` and `max_batch_bytes`"+`: a consumer that is behind gets full batches, which cost the least for each event, and one that is not gets each event at once.
+A batch contains the records that arrived in its partition while the previous batch was processed, up to `+"`max_batch_records` and `max_batch_bytes`"+`. With consumer lag, batches are full and cost the least for each event; without lag, each event is processed immediately.
 
 ### Delivery
 
-Offsets are committed only for batches that were acknowledged, which is when the outputs have stored or delivered everything the batch caused. After a crash, and when a partition moves to another process, the messages after the last commit come again: at least once. A batch that could not be delivered is tried again until it can be. When a partition is to move, or the process ends, the batch in flight is waited for and committed, so that an orderly restart repeats nothing.
+Delivery is at-least-once. An offset is committed only after its batch was acknowledged, that is after the outputs have stored or delivered everything the batch caused. After a crash, and when a partition moves to another process, the messages after the last commit are delivered again. A batch that could not be delivered is retried until it can be. Before a partition moves or the process ends, the input waits for the batch in flight and commits it, so an orderly restart repeats nothing.
 
 ### Limits
 
-A partition is not fetched while `+"`partition_buffer_bytes`"+` of it wait; memory is bounded by that times the partitions the process has, and by what fetches in flight hold: `+"`fetch_max_bytes`"+` for each broker. A pipeline that waits for its store is thus a pipeline that stops fetching.
+Fetching a partition pauses while `+"`partition_buffer_bytes`"+` of it wait. Memory is bounded by that size times the number of assigned partitions, plus `+"`fetch_max_bytes`"+` for each broker for fetches in flight. A pipeline that waits for its store therefore stops fetching (back-pressure).
 
 ### Metadata
 
@@ -80,55 +80,55 @@ A partition is not fetched while `+"`partition_buffer_bytes`"+` of it wait; memo
 ### Metrics
 
 - `+"`kafka_topic_lag`"+`, gauge with the labels `+"`topic` and `partition`"+`: records of the partition that are not acknowledged yet
-- `+"`kafka_topic_partitions`"+`, gauge: how many partitions this process has`).
+- `+"`kafka_topic_partitions`"+`, gauge: number of partitions assigned to this process`).
 		Fields(connectionFields()...).
 		Fields(
 			service.NewStringListField(fieldTopics).
-				Description("The topics to consume. They must exist.").
+				Description("Topics to consume. They must exist.").
 				Example([]string{"events"}).
 				LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.any(topic -> !topic.string().re_match("^[A-Za-z0-9._-]{1,249}$"))) { [ "a topic is 1 to 249 letters, digits, dots, dashes and underscores: write for example events" ] }`),
 			service.NewStringField(fieldConsumerGroup).
-				Description("The name of the group. Offsets are kept by it: a new name starts at `start_offset`.").
+				Description("Name of the consumer group. Brokers keep the committed offsets under this name; a new name starts at `start_offset`.").
 				Example("profiles").
 				LintRule(`root = if this.string() == "" { [ "consumer_group is empty: write a name, such as profiles" ] }`),
 			service.NewStringField(fieldInstanceID).
-				Description("A name of this process that stays the same when it restarts, such as that of its pod. Its partitions are then kept for it for `session_timeout`, so that a restart moves none. Each process of a group needs a name of its own.").
+				Description("Name of this process that stays the same over restarts, such as the name of its pod (static membership). Its partitions are then reserved for `session_timeout`, so a restart moves none. Each process of a group needs its own name.").
 				Default("").
 				Advanced(),
 			service.NewStringEnumField(fieldStartOffset, "earliest", "latest").
-				Description("Where a group begins that has committed nothing: at the oldest record the topic keeps, or with those produced from now on.").
+				Description("Where a consumer group without committed offsets begins: at the oldest record of the topic, or with records produced from now on.").
 				Default("earliest").
 				Advanced(),
 			service.NewIntField(fieldBatchRecords).
-				Description("The most messages in a batch.").
+				Description("Maximum number of messages in a batch.").
 				Default(1000).
 				LintRule(`root = if this < 1 || this > 100000 { [ "max_batch_records must be from 1 to 100000" ] }`),
 			service.NewStringField(fieldBatchBytes).
-				Description("The most bytes in a batch of more than one message.").
+				Description("Maximum size of a batch with more than one message.").
 				Default("2MiB").
 				Advanced(),
 			service.NewStringField(fieldPartitionBuffer).
-				Description("How many bytes of a partition may wait before it is not fetched any more. It can be exceeded by one fetch.").
+				Description("Size of the waiting records of a partition at which fetching it pauses. One fetch can exceed it.").
 				Default("2MiB").
 				Advanced(),
 			service.NewStringField(fieldFetchBytes).
-				Description("The most bytes that a broker sends at a time.").
+				Description("Maximum size of one response of a broker.").
 				Default("16MiB").
 				Advanced(),
 			service.NewDurationField(fieldCommitPeriod).
-				Description("How often offsets are committed.").
+				Description("Interval between commits of offsets.").
 				Default("1s").
 				Advanced(),
 			service.NewDurationField(fieldSessionTimeout).
-				Description("How long a process may be silent before its partitions go to others. Brokers have limits, by default from 6s to 30m.").
+				Description("Time without a heartbeat after which the partitions of a process are assigned to other processes. Brokers limit it, by default to 6s to 30m.").
 				Default("20s").
 				Advanced(),
 			service.NewDurationField(fieldHeartbeatInterval).
-				Description("How often the process says that it lives: at most a third of `session_timeout`.").
+				Description("Interval between heartbeats: at most a third of `session_timeout`.").
 				Default("3s").
 				Advanced(),
 			service.NewDurationField(fieldRebalanceTimeout).
-				Description("How long processes may take to let go of partitions that move.").
+				Description("Time that processes have to finish and release partitions that move.").
 				Default("30s").
 				Advanced(),
 		).
@@ -140,7 +140,7 @@ input:
     consumer_group: profiles
 
 pipeline:
-  threads: -1 # as many as there are cores
+  threads: -1 # the number of cores
 `)
 }
 
@@ -162,7 +162,7 @@ type input struct {
 	stopped chan struct{}
 
 	lagMu sync.Mutex
-	ends  map[place]int64 // the offset after the last record of a partition
+	ends  map[topicPartition]int64 // the offset after the last record of a partition
 }
 
 type limits struct {
@@ -170,7 +170,7 @@ type limits struct {
 }
 
 func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error) {
-	in := &input{log: res.Logger(), ends: map[place]int64{}}
+	in := &input{log: res.Logger(), ends: map[topicPartition]int64{}}
 	in.lag = res.Metrics().NewGauge("kafka_topic_lag", "topic", "partition")
 	in.count = res.Metrics().NewGauge("kafka_topic_partitions")
 	var err error
@@ -238,8 +238,8 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 		kgo.RebalanceTimeout(in.rebalance),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commit),
-		// Fetched records are queued before partitions can move, so that none
-		// is queued for a partition that left and came back.
+		// A rebalance waits until fetched records are queued. Otherwise records
+		// could be queued for a partition that was revoked and assigned again.
 		kgo.BlockRebalanceOnPoll(),
 	)
 	if instance != "" {
@@ -275,22 +275,22 @@ func (in *input) Connect(ctx context.Context) error {
 	client, err := connect(ctx, append(in.opts[:len(in.opts):len(in.opts)],
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, assigned map[string][]int32) {
 			parts.assign(assigned)
-			in.tell(parts, "This process now has", assigned)
+			in.report(parts, "Assigned", assigned)
 		}),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, client *kgo.Client, revoked map[string][]int32) {
 			ctx, done := context.WithTimeout(ctx, min(in.rebalance/2, in.session/2))
 			defer done()
 			parts.drain(ctx, revoked)
 			if err := client.CommitMarkedOffsets(ctx); err != nil && len(revoked) > 0 {
-				in.log.Warnf("Offsets of partitions that move were not committed, some of their messages will come again: %v", err)
+				in.log.Warnf("Offsets of revoked partitions were not committed, some of their messages will be delivered again: %v", err)
 			}
-			in.forget(revoked)
-			in.tell(parts, "This process gave back", revoked)
+			in.clearLag(revoked)
+			in.report(parts, "Revoked", revoked)
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 			parts.drop(lost)
-			in.forget(lost)
-			in.tell(parts, "This process lost its place in the group and with it", lost)
+			in.clearLag(lost)
+			in.report(parts, "Lost the group membership and with it", lost)
 		}),
 	), in.topics...)
 	if err != nil {
@@ -302,13 +302,13 @@ func (in *input) Connect(ctx context.Context) error {
 	return nil
 }
 
-// poll fetches until ctx ends.
+// poll fetches records and queues them until ctx ends.
 func (in *input) poll(ctx context.Context, client *kgo.Client, parts *partitions, stopped chan<- struct{}) {
 	defer close(stopped)
-	paused := map[place]bool{}
-	var trouble string
+	paused := map[topicPartition]bool{}
+	var lastError string
 	for ctx.Err() == nil {
-		// It must be looked regularly whether what is paused can go on.
+		// With paused partitions the wait is short, to resume them in time.
 		wait, done := ctx, context.CancelFunc(func() {})
 		if len(paused) > 0 {
 			wait, done = context.WithTimeout(ctx, resumeEvery)
@@ -317,44 +317,45 @@ func (in *input) poll(ctx context.Context, client *kgo.Client, parts *partitions
 		done()
 		full := map[string][]int32{}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			at := place{p.Topic, p.Partition}
+			tp := topicPartition{p.Topic, p.Partition}
 			if len(p.Records) == 0 {
 				return
 			}
-			in.fetched(at, p.HighWatermark, p.Records[0].Offset)
-			if parts.add(at, p.Records) {
-				full[at.topic] = append(full[at.topic], at.partition)
-				paused[at] = true
+			in.fetched(tp, p.HighWatermark, p.Records[0].Offset)
+			if parts.add(tp, p.Records) {
+				full[tp.topic] = append(full[tp.topic], tp.partition)
+				paused[tp] = true
 			}
 		})
 		if len(full) > 0 {
 			client.PauseFetchPartitions(full)
 		}
-		if err := failure(fetches); err != nil && err.Error() != trouble {
-			trouble = err.Error()
-			in.log.Errorf("Cannot fetch; trying again: %v", err)
-		} else if err == nil && !fetches.Empty() && trouble != "" {
-			trouble = ""
-			in.log.Info("Fetching again")
+		if err := fetchError(fetches); err != nil && err.Error() != lastError {
+			lastError = err.Error()
+			in.log.Errorf("Fetching fails; retrying: %v", err)
+		} else if err == nil && !fetches.Empty() && lastError != "" {
+			lastError = ""
+			in.log.Info("Fetching works again")
 		}
-		again := map[string][]int32{}
-		for at := range paused {
-			if !parts.full(at) {
-				again[at.topic] = append(again[at.topic], at.partition)
-				delete(paused, at)
+		resumed := map[string][]int32{}
+		for tp := range paused {
+			if !parts.full(tp) {
+				resumed[tp.topic] = append(resumed[tp.topic], tp.partition)
+				delete(paused, tp)
 			}
 		}
-		if len(again) > 0 {
-			client.ResumeFetchPartitions(again)
+		if len(resumed) > 0 {
+			client.ResumeFetchPartitions(resumed)
 		}
 		client.AllowRebalance()
 	}
 }
 
+// resumeEvery is the interval at which paused partitions are checked.
 const resumeEvery = 10 * time.Millisecond
 
-// failure returns what is worth telling of what went wrong in a fetch.
-func failure(fetches kgo.Fetches) error {
+// fetchError returns the first error of a fetch that needs an operator.
+func fetchError(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
 		if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) ||
 			errors.Is(e.Err, kgo.ErrClientClosed) || kerr.IsRetriable(e.Err) {
@@ -380,12 +381,13 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	batch := make(service.MessageBatch, len(records))
 	for i, r := range records {
 		batch[i] = message(r)
-		// What is left of the record is its position, for the commit.
+		// The record keeps only its offset, for the commit.
 		r.Value, r.Key, r.Headers = nil, nil, nil
 	}
 	var once sync.Once
 	return batch, func(context.Context, error) error {
-		// A batch that failed does not come here: it is tried again.
+		// AutoRetryNacksBatched retries a failed batch, so every call here
+		// acknowledges.
 		once.Do(done)
 		return nil
 	}, nil
@@ -406,7 +408,7 @@ func message(r *kgo.Record) *service.Message {
 	return m
 }
 
-// leaveTimeout bounds what is tried with brokers that may be away.
+// leaveTimeout bounds the last commit and leaving the group when brokers are away.
 const leaveTimeout = 3 * time.Second
 
 // Close implements service.BatchInput.
@@ -422,62 +424,62 @@ func (in *input) Close(ctx context.Context) error {
 	defer done()
 	in.parts.drainAll(ctx)
 	if err := in.client.CommitMarkedOffsets(ctx); err != nil {
-		in.log.Warnf("Offsets were not committed at the end, some messages will come again: %v", err)
+		in.log.Warnf("Offsets were not committed at shutdown, some messages will be delivered again: %v", err)
 	}
 	in.client.AllowRebalance()
 	if err := in.client.LeaveGroupContext(ctx); err != nil {
-		in.log.Debugf("The group was not left in order: %v", err)
+		in.log.Debugf("Leaving the consumer group failed: %v", err)
 	}
 	in.client.CloseAllowingRebalance()
 	in.client, in.parts = nil, nil
 	return nil
 }
 
-// tell logs and counts the partitions that came or went.
-func (in *input) tell(parts *partitions, what string, moved map[string][]int32) {
+// report logs a change of the assignment and updates its metric.
+func (in *input) report(parts *partitions, change string, moved map[string][]int32) {
 	n := 0
 	for _, list := range moved {
 		n += len(list)
 	}
-	has := parts.count()
-	in.count.Set(int64(has))
+	assigned := parts.count()
+	in.count.Set(int64(assigned))
 	if n > 0 {
-		in.log.Infof("%s %d partitions, of %d it has", what, n, has)
+		in.log.Infof("%s %d partitions; this process has %d now", change, n, assigned)
 	}
 }
 
-// fetched notes how far a partition goes.
-func (in *input) fetched(at place, end, first int64) {
+// fetched records the end offset of a partition.
+func (in *input) fetched(tp topicPartition, end, first int64) {
 	in.lagMu.Lock()
 	defer in.lagMu.Unlock()
-	if _, known := in.ends[at]; !known {
-		in.setLag(at, end-first)
+	if _, known := in.ends[tp]; !known {
+		in.setLag(tp, end-first)
 	}
-	in.ends[at] = end
+	in.ends[tp] = end
 }
 
-// settled notes how far a partition is acknowledged.
+// settled updates the lag of a partition after an acknowledgement.
 func (in *input) settled(last *kgo.Record) {
 	in.lagMu.Lock()
 	defer in.lagMu.Unlock()
-	at := place{last.Topic, last.Partition}
-	if end, known := in.ends[at]; known {
-		in.setLag(at, end-last.Offset-1)
+	tp := topicPartition{last.Topic, last.Partition}
+	if end, known := in.ends[tp]; known {
+		in.setLag(tp, end-last.Offset-1)
 	}
 }
 
-// forget clears what is known of partitions that others have now.
-func (in *input) forget(gone map[string][]int32) {
+// clearLag sets the lag of partitions that this process no longer has to 0.
+func (in *input) clearLag(revoked map[string][]int32) {
 	in.lagMu.Lock()
 	defer in.lagMu.Unlock()
-	each(gone, func(at place) {
-		if _, known := in.ends[at]; known {
-			delete(in.ends, at)
-			in.setLag(at, 0)
+	each(revoked, func(tp topicPartition) {
+		if _, known := in.ends[tp]; known {
+			delete(in.ends, tp)
+			in.setLag(tp, 0)
 		}
 	})
 }
 
-func (in *input) setLag(at place, lag int64) {
-	in.lag.Set(max(lag, 0), at.topic, strconv.Itoa(int(at.partition)))
+func (in *input) setLag(tp topicPartition, lag int64) {
+	in.lag.Set(max(lag, 0), tp.topic, strconv.Itoa(int(tp.partition)))
 }

@@ -44,13 +44,13 @@ func cluster(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
 
 func seeds(c *kfake.Cluster) string { return strings.Join(c.ListenAddrs(), ",") }
 
-// member is a consuming process: what it was given and, until let go, does not
-// acknowledge.
+// member is a consuming process that records the messages it received and
+// acknowledges a batch for each token of hold.
 type member struct {
 	stop func()
 	mu   sync.Mutex
 	got  []string
-	hold chan struct{} // gives a token for each acknowledgement, any number once closed
+	hold chan struct{} // one token for each acknowledgement; closed: no limit
 	fail func(string) error
 }
 
@@ -119,7 +119,7 @@ func released() chan struct{} {
 	return c
 }
 
-// tokens lets n batches be acknowledged, and has room for more.
+// tokens returns a channel with n acknowledgements and capacity for more.
 func tokens(n int) chan struct{} {
 	c := make(chan struct{}, 100)
 	for range n {
@@ -207,7 +207,7 @@ func messages(customers, n int) []string {
 	return out
 }
 
-func TestMessagesOfAKeyStayInOrderAndAreCommittedOnceAcknowledged(t *testing.T) {
+func TestMessagesOfAKeyStayInOrder(t *testing.T) {
 	c := cluster(t)
 	write(t, c, messages(10, 50)...)
 	m := join(t, c, &member{hold: released()}, "  max_batch_records: 7\n")
@@ -215,32 +215,31 @@ func TestMessagesOfAKeyStayInOrderAndAreCommittedOnceAcknowledged(t *testing.T) 
 	next, home := map[string]int{}, map[string]string{}
 	for _, line := range m.seen() {
 		partition, message, _ := strings.Cut(line, "/")
-		var who string
+		var customer string
 		var n int
-		_, err := fmt.Sscanf(message, "%s %d", &who, &n)
+		_, err := fmt.Sscanf(message, "%s %d", &customer, &n)
 		require.NoError(t, err)
-		require.Equal(t, next[who], n, who)
-		next[who]++
-		if home[who] == "" {
-			home[who] = partition
+		require.Equal(t, next[customer], n, customer)
+		next[customer]++
+		if home[customer] == "" {
+			home[customer] = partition
 		}
-		require.Equal(t, home[who], partition, "a customer is in one partition")
+		require.Equal(t, home[customer], partition, "a customer is in one partition")
 	}
 	eventually(t, "all committed", func() bool { return committed(t, c) == 500 })
 }
 
-func TestNothingIsCommittedBeforeItIsAcknowledged(t *testing.T) {
+func TestOffsetsAreCommittedOnlyAfterAcknowledgement(t *testing.T) {
 	c := cluster(t)
 	write(t, c, messages(10, 1)...)
 	m := join(t, c, &member{hold: make(chan struct{})}, "")
 	eventually(t, "batches in flight", func() bool { return len(m.seen()) > 0 })
-	// The commits of a second consumer show that commits were made meanwhile.
 	require.Never(t, func() bool { return committed(t, c) != 0 }, 300*time.Millisecond, 50*time.Millisecond)
 	close(m.hold)
 	eventually(t, "committed", func() bool { return committed(t, c) == 10 })
 }
 
-func TestAFailedBatchIsTriedAgainAndHoldsItsPartition(t *testing.T) {
+func TestFailedBatchIsRetriedBeforeTheRestOfItsPartition(t *testing.T) {
 	c := cluster(t, kfake.SeedTopics(1, "single"))
 	write(t, c, messages(1, 20)...)
 	failures := 0
@@ -259,12 +258,12 @@ func TestAFailedBatchIsTriedAgainAndHoldsItsPartition(t *testing.T) {
 	require.Equal(t, 3, failures)
 }
 
-func TestAnOrderlyEndRepeatsNothing(t *testing.T) {
+func TestShutdownCommitsBatchesInFlight(t *testing.T) {
 	c := cluster(t)
 	write(t, c, messages(10, 20)...)
 	first := join(t, c, &member{hold: tokens(10)}, "  max_batch_records: 3\n  commit_period: 1h\n")
 	eventually(t, "some messages", func() bool { return len(first.seen()) > 20 })
-	// It ends with batches in flight, which get their acknowledgements now.
+	// Batches in flight are acknowledged during the shutdown.
 	ended := make(chan struct{})
 	go func() { first.stop(); close(ended) }()
 	for range 16 {
@@ -273,7 +272,7 @@ func TestAnOrderlyEndRepeatsNothing(t *testing.T) {
 	<-ended
 	require.Less(t, len(first.seen()), 200)
 	second := join(t, c, &member{hold: released()}, "")
-	eventually(t, "the others", func() bool { return len(first.seen())+len(second.seen()) >= 200 })
+	eventually(t, "the remaining messages", func() bool { return len(first.seen())+len(second.seen()) >= 200 })
 	second.stop()
 	times := map[string]int{}
 	for _, line := range append(first.seen(), second.seen()...) {
@@ -285,19 +284,19 @@ func TestAnOrderlyEndRepeatsNothing(t *testing.T) {
 	}
 }
 
-func TestPartitionsMoveToANewMemberWithoutRepeats(t *testing.T) {
+func TestRebalanceRepeatsNothing(t *testing.T) {
 	c := cluster(t)
 	first := join(t, c, &member{hold: released()}, "  max_batch_records: 3\n")
 	write(t, c, messages(10, 10)...)
 	eventually(t, "first messages", func() bool { return len(first.seen()) == 100 })
 	second := join(t, c, &member{hold: released()}, "")
 	sent := 100
-	eventually(t, "a share for the second", func() bool {
+	eventually(t, "messages for the second member", func() bool {
 		write(t, c, fmt.Sprintf("c%d x%d", sent%10, sent))
 		sent++
 		return len(second.seen()) > 0
 	})
-	eventually(t, "everything", func() bool { return len(first.seen())+len(second.seen()) >= sent })
+	eventually(t, "all messages", func() bool { return len(first.seen())+len(second.seen()) >= sent })
 	times := map[string]int{}
 	for _, line := range append(first.seen(), second.seen()...) {
 		times[line]++
@@ -306,7 +305,7 @@ func TestPartitionsMoveToANewMemberWithoutRepeats(t *testing.T) {
 	require.Len(t, times, sent)
 }
 
-func TestAMemberWithANameGetsItsPartitionsBack(t *testing.T) {
+func TestStaticMemberKeepsItsPartitions(t *testing.T) {
 	c := cluster(t)
 	one := join(t, c, &member{hold: released()}, "  instance_id: one\n")
 	two := join(t, c, &member{hold: released()}, "  instance_id: two\n")
@@ -323,25 +322,25 @@ func TestAMemberWithANameGetsItsPartitionsBack(t *testing.T) {
 		}
 		return out
 	}
-	// Messages go on until the partitions are shared evenly.
+	// Send messages until the partitions are shared evenly.
 	var before map[string]bool
 	for deadline := time.Now().Add(testWait); len(before) != parts/2; {
 		require.True(t, time.Now().Before(deadline), "the partitions are not shared")
 		from := len(two.seen())
 		send()
-		eventually(t, "everything", func() bool { return len(one.seen())+len(two.seen()) >= sent })
+		eventually(t, "all messages", func() bool { return len(one.seen())+len(two.seen()) >= sent })
 		before = partitions(two, from)
 	}
 	from := len(two.seen())
 	one.stop()
 	send()
 	again := join(t, c, &member{hold: released()}, "  instance_id: one\n")
-	eventually(t, "everything", func() bool { return len(one.seen())+len(two.seen())+len(again.seen()) >= sent })
+	eventually(t, "all messages", func() bool { return len(one.seen())+len(two.seen())+len(again.seen()) >= sent })
 	require.Equal(t, before, partitions(two, from), "the other member kept its partitions, and got no others")
 	require.NotEmpty(t, again.seen())
 }
 
-func TestHeadersKeysAndPositionsBecomeMetadata(t *testing.T) {
+func TestHeadersKeyAndOffsetBecomeMetadata(t *testing.T) {
 	c := cluster(t)
 	write(t, c, "c1 0")
 	builder := service.NewStreamBuilder()
@@ -379,7 +378,8 @@ func TestSASL(t *testing.T) {
 				require.NoError(t, err)
 				opts, err := parseConnection(conf, service.MockResources().Logger())
 				require.NoError(t, err)
-				// This broker hangs up on who is not let in; others say so.
+				// kfake closes the connection after a wrong password; other
+				// brokers return an error.
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				client, err := connect(ctx, opts, topic)
@@ -396,8 +396,8 @@ func TestSASL(t *testing.T) {
 	}
 }
 
-// authority makes a certificate authority and a certificate of it for loopback,
-// and gives the authority's file and the server's configuration.
+// authority creates a certificate authority with a certificate for loopback. It
+// returns the authority's file and the server's TLS configuration.
 func authority(t *testing.T) (string, *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -440,13 +440,13 @@ tls: %s
 	require.Error(t, attempt("{ enabled: false }", time.Second), "no TLS")
 }
 
-func TestAMissingTopicIsNamed(t *testing.T) {
+func TestMissingTopicIsNamed(t *testing.T) {
 	c := cluster(t)
 	conf, err := outputSpec().ParseYAML(fmt.Sprintf("seed_brokers: [ %q ]\ntopic: nothing", seeds(c)), nil)
 	require.NoError(t, err)
 	out, err := newOutput(conf, service.MockResources())
 	require.NoError(t, err)
-	require.ErrorContains(t, out.Connect(t.Context()), `there is no topic "nothing"`)
+	require.ErrorContains(t, out.Connect(t.Context()), `topic "nothing" does not exist`)
 }
 
 func TestOnlyFailedMessagesAreReported(t *testing.T) {

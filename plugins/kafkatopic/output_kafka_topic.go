@@ -41,41 +41,41 @@ func outputSpec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Services").
-		Summary("Writes messages to a topic of Kafka or Redpanda, and waits until all replicas in sync have them.").
+		Summary("Writes messages to a topic of Kafka or Redpanda and waits until all in-sync replicas have them.").
 		Description(`
-A message is acknowledged when the brokers have it as safely as the topic is set up for: create topics with a replication factor of 3 and `+"`min.insync.replicas=2`"+`, and nothing acknowledged is lost with one broker.
+A message is acknowledged when all in-sync replicas have stored it. Create topics with a replication factor of 3 and `+"`min.insync.replicas=2`"+`: then the loss of one broker loses no acknowledged message.
 
-Writes are idempotent: what is sent again because an answer was lost is stored once and in order. While brokers are away writes wait, which holds back the input.
+Writes are idempotent: a record that is sent again because a response was lost is stored once and in order. While brokers are unreachable, writes wait and the input receives back-pressure.
 
-Records with the same `+"`key`"+` go to the same partition, found by the hash that Kafka's own clients use, so that producers of all kinds agree. The topic must exist, with as many partitions as it shall ever have.`).
+Records with the same `+"`key`"+` go to the same partition. The partitioner uses the hash of Kafka's own clients (murmur2), so all producers agree. The topic must exist, with all the partitions that it will ever need.`).
 		Fields(connectionFields()...).
 		Fields(
 			service.NewInterpolatedStringField(fieldTopic).
-				Description("The topic to write to.").
+				Description("Topic to write to.").
 				Example("events"),
 			service.NewInterpolatedStringField(fieldKey).
-				Description("The key of the record. Without one, or where it is empty, records go to partitions in turn.").
+				Description("Key of the record. Records without a key, or with an empty one, are distributed over the partitions.").
 				Optional().
 				Example(`${! this.userId | this.anonymousId }`),
 			service.NewMetadataFilterField(fieldMetadata).
-				Description("The metadata to send as headers of the record. By default none is sent.").
+				Description("Metadata to send as headers of the record. The default sends none.").
 				Optional(),
 			service.NewBoolField(fieldIdempotent).
-				Description("Whether writes are idempotent. Turn it off only for brokers that refuse it to the user.").
+				Description("Enables idempotent writes. Turn it off only if the brokers do not permit them to this user.").
 				Default(true).
 				Advanced(),
 			service.NewStringEnumField(fieldCompression, "snappy", "lz4", "zstd", "gzip", "none").
-				Description("How batches are compressed.").
+				Description("Compression of batches.").
 				Default("snappy").
 				Advanced(),
 			service.NewStringField(fieldMessageMax).
-				Description("The largest batch of records to send, before it is compressed. The topic's `max.message.bytes` must allow for it. A message that is larger than either can never be written, and is tried for ever: set both to more than a message can have.").
+				Description("Maximum size of a batch of records before compression. The topic's `max.message.bytes` must be at least as large. A message that exceeds either limit can never be written and is retried without end: set both above the size of any message.").
 				Default("1MiB").
 				Advanced(),
 			service.NewOutputMaxInFlightField().Default(64),
 			service.NewBatchPolicyField(fieldBatching),
 		).
-		Example("Events by customer", "All events of a customer are in one partition, in the order they came.", `
+		Example("Events by customer", "All events of a customer are in one partition, in their order of arrival.", `
 output:
   kafka_topic:
     seed_brokers: [ "${KAFKA_SEEDS:127.0.0.1:9092}" ]
@@ -87,7 +87,7 @@ output:
 type output struct {
 	opts     []kgo.Opt
 	topic    *service.InterpolatedString
-	fixed    string // the topic, if it is one
+	fixed    string // the topic, if it contains no interpolation
 	key      *service.InterpolatedString
 	metadata *service.MetadataFilter
 
@@ -206,7 +206,7 @@ func (o *output) record(batch service.MessageBatch, i int) (*kgo.Record, error) 
 		if r.Key, err = batch.TryInterpolatedBytes(i, o.key); err != nil {
 			return nil, fmt.Errorf("key: %w", err)
 		}
-		// All that have no key would go to one partition.
+		// All records with an empty key would go to one partition.
 		if len(r.Key) == 0 {
 			r.Key = nil
 		}
@@ -223,8 +223,8 @@ func (o *output) record(batch service.MessageBatch, i int) (*kgo.Record, error) 
 	return r, nil
 }
 
-// failures tells which messages were not written, so that only they are
-// written again.
+// failures returns an error that marks the messages that were not written, so
+// that only these are retried.
 func failures(batch service.MessageBatch, errs []error) error {
 	var all *service.BatchError
 	for i, err := range errs {

@@ -7,65 +7,75 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// place is a partition of a topic.
-type place struct {
+// Flow of records in this file, for one partition:
+//
+//	fetched   add    r1 r2 r3          queued: r1 r2 r3
+//	pipeline  next   [r1 r2 r3]        in flight: r1 r2 r3
+//	fetched   add    r4 r5             queued: r4 r5, and no batch until done
+//	pipeline  done                     settle(r3); next gives [r4 r5]
+//
+// A revoked partition is drained: it gives no more batches, and the one in flight
+// may still be settled. A lost partition settles nothing any more.
+
+// topicPartition is a partition of a topic.
+type topicPartition struct {
 	topic     string
 	partition int32
 }
 
-// partitions holds what was fetched and is not processed. At any time at most
-// one batch of a partition is in flight, which keeps the partition's order;
-// batches of different partitions are processed side by side. While a batch is
-// in flight the next one grows, so batches are as big as the load makes them.
+// partitions holds records that were fetched and are not processed. At most one
+// batch of a partition is in flight at any time, which keeps the partition's
+// order; batches of different partitions are processed in parallel. While a batch
+// is in flight the next one grows, so the batch size follows the load.
 type partitions struct {
 	maxRecords  int // in a batch
 	maxBytes    int // in a batch
-	bufferBytes int // from which on a partition is not fetched
+	bufferBytes int // size of a partition at which fetching it pauses
 
-	// settle is told the last record of a batch that was acknowledged, while
-	// the partition is ours.
+	// settle receives the last record of an acknowledged batch, as long as the
+	// partition is assigned to this process.
 	settle func(last *kgo.Record)
 
-	mu    sync.Mutex
-	own   map[place]*partition
-	ready []*partition  // have records and no batch in flight, in turn
-	wake  chan struct{} // holds a token when ready may not be empty
+	mu       sync.Mutex // guards what follows
+	assigned map[topicPartition]*partition
+	ready    []*partition  // with records and without a batch in flight, round-robin
+	wake     chan struct{} // holds a token when ready may not be empty
 }
 
 type partition struct {
-	place
+	topicPartition
 	queue    []*kgo.Record
 	bytes    int  // queued and in flight
 	ready    bool // is in partitions.ready
 	inFlight bool
 	closing  bool          // gives no more batches
-	lost     bool          // what is acknowledged now is not ours to commit
+	lost     bool          // assigned to another process: commit nothing
 	idle     chan struct{} // closed when the last batch of a closing partition is acknowledged
 }
 
 func newPartitions(maxRecords, maxBytes, bufferBytes int, settle func(*kgo.Record)) *partitions {
 	return &partitions{
 		maxRecords: maxRecords, maxBytes: maxBytes, bufferBytes: max(bufferBytes, maxBytes), settle: settle,
-		own: map[place]*partition{}, wake: make(chan struct{}, 1),
+		assigned: map[topicPartition]*partition{}, wake: make(chan struct{}, 1),
 	}
 }
 
-// assign makes partitions ours, empty.
+// assign adds newly assigned partitions, empty.
 func (p *partitions) assign(assigned map[string][]int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	each(assigned, func(at place) {
-		p.own[at] = &partition{place: at, idle: make(chan struct{})}
+	each(assigned, func(tp topicPartition) {
+		p.assigned[tp] = &partition{topicPartition: tp, idle: make(chan struct{})}
 	})
 }
 
-// add queues fetched records, and tells whether the partition holds so many
-// that fetching it should pause. Records of a partition that is not ours are
-// dropped: whose they are fetches them.
-func (p *partitions) add(at place, records []*kgo.Record) (pause bool) {
+// add queues fetched records and reports whether fetching the partition should
+// pause. It drops records of a partition that is not assigned: the process that
+// has the partition fetches them.
+func (p *partitions) add(tp topicPartition, records []*kgo.Record) (pause bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	part := p.own[at]
+	part := p.assigned[tp]
 	if part == nil || part.closing {
 		return false
 	}
@@ -73,14 +83,14 @@ func (p *partitions) add(at place, records []*kgo.Record) (pause bool) {
 	for _, r := range records {
 		part.bytes += size(r)
 	}
-	p.offer(part)
+	p.enqueue(part)
 	return part.bytes >= p.bufferBytes
 }
 
 func size(r *kgo.Record) int { return len(r.Key) + len(r.Value) }
 
-// offer puts a partition that has a batch to give into the queue.
-func (p *partitions) offer(part *partition) {
+// enqueue makes a partition ready if it has a batch to give.
+func (p *partitions) enqueue(part *partition) {
 	if part.ready || part.inFlight || part.closing || len(part.queue) == 0 {
 		return
 	}
@@ -96,8 +106,8 @@ func (p *partitions) signal() {
 	}
 }
 
-// next waits for a batch. When its records have been processed done must be
-// called, once.
+// next waits for a batch. The caller calls done once, when the records have been
+// processed.
 func (p *partitions) next(ctx context.Context) (batch []*kgo.Record, done func(), err error) {
 	for {
 		if batch, done := p.take(); batch != nil {
@@ -147,8 +157,7 @@ func (p *partitions) done(part *partition, last *kgo.Record, bytes int) {
 	defer p.mu.Unlock()
 	part.inFlight = false
 	part.bytes -= bytes
-	// Under the lock, so that whoever loses the partition knows that what is
-	// to be committed has been told, and nothing will be told any more.
+	// Under the lock: after drop returns, nothing of the partition is settled.
 	if !part.lost {
 		p.settle(last)
 	}
@@ -156,25 +165,24 @@ func (p *partitions) done(part *partition, last *kgo.Record, bytes int) {
 		close(part.idle)
 		return
 	}
-	p.offer(part)
+	p.enqueue(part)
 }
 
-// full tells whether a partition still holds so much that it should not be
-// fetched.
-func (p *partitions) full(at place) bool {
+// full reports whether fetching a partition should stay paused.
+func (p *partitions) full(tp topicPartition) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	part := p.own[at]
+	part := p.assigned[tp]
 	return part != nil && part.bytes >= p.bufferBytes
 }
 
-// drain gives no more batches of partitions, and waits until those in flight
-// are acknowledged or ctx ends. What is acknowledged later is not settled.
+// drain stops giving batches of revoked partitions and waits until those in
+// flight are acknowledged or ctx ends. Later acknowledgements settle nothing.
 func (p *partitions) drain(ctx context.Context, revoked map[string][]int32) {
 	var waiting []*partition
 	p.mu.Lock()
-	each(revoked, func(at place) {
-		if part := p.own[at]; part != nil && p.close(part) {
+	each(revoked, func(tp topicPartition) {
+		if part := p.assigned[tp]; part != nil && p.close(part) {
 			waiting = append(waiting, part)
 		}
 	})
@@ -188,48 +196,49 @@ func (p *partitions) drain(ctx context.Context, revoked map[string][]int32) {
 	p.drop(revoked)
 }
 
-// drainAll is drain for every partition.
+// drainAll drains every partition.
 func (p *partitions) drainAll(ctx context.Context) {
 	all := map[string][]int32{}
 	p.mu.Lock()
-	for at := range p.own {
-		all[at.topic] = append(all[at.topic], at.partition)
+	for tp := range p.assigned {
+		all[tp.topic] = append(all[tp.topic], tp.partition)
 	}
 	p.mu.Unlock()
 	p.drain(ctx, all)
 }
 
-// drop forgets partitions that are somebody else's already.
+// drop removes partitions that may be assigned to another process already.
 func (p *partitions) drop(lost map[string][]int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	each(lost, func(at place) {
-		if part := p.own[at]; part != nil {
+	each(lost, func(tp topicPartition) {
+		if part := p.assigned[tp]; part != nil {
 			p.close(part)
 			part.lost = true
-			delete(p.own, at)
+			delete(p.assigned, tp)
 		}
 	})
 }
 
-// close tells whether a batch is in flight.
+// close stops giving batches of a partition and reports whether one is in flight.
 func (p *partitions) close(part *partition) bool {
 	part.closing = true
 	part.queue = nil
 	return part.inFlight
 }
 
-func each(m map[string][]int32, do func(place)) {
+// each calls do for every partition in kgo's form of an assignment.
+func each(m map[string][]int32, do func(topicPartition)) {
 	for topic, list := range m {
 		for _, partition := range list {
-			do(place{topic, partition})
+			do(topicPartition{topic, partition})
 		}
 	}
 }
 
-// count returns how many partitions are ours.
+// count returns the number of assigned partitions.
 func (p *partitions) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.own)
+	return len(p.assigned)
 }

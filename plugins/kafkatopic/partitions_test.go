@@ -10,10 +10,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever happens in whatever order, the records of a partition come in their
-// order and one batch at a time, batches keep to their limits, and what is
-// settled is what was acknowledged of a partition that was ours then.
-func TestPartitionsAgainstAModel(t *testing.T) {
+// For every history of assignments, fetches and acknowledgements: the records of
+// a partition come in order and one batch at a time, batches keep to their
+// limits, and only batches acknowledged while the partition is assigned settle.
+func TestPartitionsMatchModel(t *testing.T) {
 	type modelPartition struct {
 		next     int64 // the offset fetched next
 		given    int64 // the offset given next
@@ -38,17 +38,17 @@ func TestPartitionsAgainstAModel(t *testing.T) {
 					return
 				}
 				p.assign(map[string][]int32{"t": {n}})
-				at := int64(0) // it begins where it was committed
+				start := int64(0) // the committed offset
 				if last, ok := settled[n]; ok {
-					at = last + 1
+					start = last + 1
 				}
-				model[n] = &modelPartition{next: at, given: at, done: at, sizes: map[int64]int{}}
+				model[n] = &modelPartition{next: start, given: start, done: start, sizes: map[int64]int{}}
 			},
 			"add": func(t *rapid.T) {
 				n := pick(t)
 				m := model[n]
 				if m == nil {
-					// The records of a partition that is not ours go nowhere.
+					// Records of a partition that is not assigned are dropped.
 					m = &modelPartition{next: 1000, sizes: map[int64]int{}}
 				}
 				var records []*kgo.Record
@@ -59,7 +59,7 @@ func TestPartitionsAgainstAModel(t *testing.T) {
 					m.next++
 					m.queued++
 				}
-				p.add(place{"t", n}, records)
+				p.add(topicPartition{"t", n}, records)
 			},
 			"take": func(t *rapid.T) {
 				batch, done := p.take()
@@ -73,7 +73,7 @@ func TestPartitionsAgainstAModel(t *testing.T) {
 				}
 				m := model[batch[0].Partition]
 				if m == nil || m.inFlight != nil {
-					t.Fatalf("a batch of a partition that is not ours or has one in flight")
+					t.Fatalf("a batch of a partition that is not assigned or has one in flight")
 				}
 				total := 0
 				for i, r := range batch {
@@ -114,8 +114,8 @@ func TestPartitionsAgainstAModel(t *testing.T) {
 					return
 				}
 				before := map[int32]int64{}
-				for n, at := range settled {
-					before[n] = at
+				for n, offset := range settled {
+					before[n] = offset
 				}
 				abandoned[0]()
 				abandoned = abandoned[1:]
@@ -128,11 +128,11 @@ func TestPartitionsAgainstAModel(t *testing.T) {
 			"": func(t *rapid.T) {
 				for n, m := range model {
 					held := 0
-					for at := m.done; at < m.next; at++ {
-						held += m.sizes[at]
+					for offset := m.done; offset < m.next; offset++ {
+						held += m.sizes[offset]
 					}
-					if p.full(place{"t", n}) != (held >= max(buffer, maxBytes)) {
-						t.Fatalf("full is %v with %d bytes", p.full(place{"t", n}), held)
+					if full := p.full(topicPartition{"t", n}); full != (held >= max(buffer, maxBytes)) {
+						t.Fatalf("full is %v with %d bytes", full, held)
 					}
 				}
 				if p.count() != len(model) {
@@ -143,15 +143,15 @@ func TestPartitionsAgainstAModel(t *testing.T) {
 	})
 }
 
-func one(offset int64) []*kgo.Record {
+func record(offset int64) []*kgo.Record {
 	return []*kgo.Record{{Topic: "t", Offset: offset, Value: []byte("x")}}
 }
 
-func TestDrainWaitsForTheBatchInFlightAndGivesNoOther(t *testing.T) {
+func TestDrainWaitsForBatchInFlight(t *testing.T) {
 	settled := int64(-1)
 	p := newPartitions(1, 100, 100, func(last *kgo.Record) { settled = last.Offset })
 	p.assign(map[string][]int32{"t": {0}})
-	p.add(place{"t", 0}, append(one(1), one(2)...))
+	p.add(topicPartition{"t", 0}, append(record(1), record(2)...))
 	_, done := p.take()
 
 	drained := make(chan struct{})
@@ -159,7 +159,7 @@ func TestDrainWaitsForTheBatchInFlightAndGivesNoOther(t *testing.T) {
 		p.drain(context.Background(), map[string][]int32{"t": {0}})
 		close(drained)
 	}()
-	require.Eventually(t, func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.own[place{"t", 0}].closing }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { p.mu.Lock(); defer p.mu.Unlock(); return p.assigned[topicPartition{"t", 0}].closing }, 10*time.Second, time.Millisecond)
 	select {
 	case <-drained:
 		t.Fatal("drained with a batch in flight")
@@ -173,10 +173,10 @@ func TestDrainWaitsForTheBatchInFlightAndGivesNoOther(t *testing.T) {
 	require.Zero(t, p.count())
 }
 
-func TestDrainGivesUpWithItsContextAndForgetsTheBatch(t *testing.T) {
+func TestDrainEndsWithItsContext(t *testing.T) {
 	p := newPartitions(1, 100, 100, func(*kgo.Record) { t.Error("settled after drain") })
 	p.assign(map[string][]int32{"t": {0}})
-	p.add(place{"t", 0}, one(1))
+	p.add(topicPartition{"t", 0}, record(1))
 	_, done := p.take()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -184,12 +184,12 @@ func TestDrainGivesUpWithItsContextAndForgetsTheBatch(t *testing.T) {
 	done()
 }
 
-func TestNextWaitsForRecordsAndServesPartitionsInTurn(t *testing.T) {
+func TestNextServesPartitionsRoundRobin(t *testing.T) {
 	p := newPartitions(1, 100, 100, func(*kgo.Record) {})
 	p.assign(map[string][]int32{"t": {0}, "u": {0}})
 	go func() {
-		p.add(place{"t", 0}, append(one(1), one(2)...))
-		p.add(place{"u", 0}, []*kgo.Record{{Topic: "u", Offset: 5}})
+		p.add(topicPartition{"t", 0}, append(record(1), record(2)...))
+		p.add(topicPartition{"u", 0}, []*kgo.Record{{Topic: "u", Offset: 5}})
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

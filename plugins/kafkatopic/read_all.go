@@ -10,11 +10,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// ReadAll gives everything that is in the topics of a `kafka_topic` input, whose
-// fields conf has in YAML, to take, in batches of at most size: from the oldest
-// message to those that are the latest when it begins, each partition in order.
-// It is a member of no group and leaves nothing behind.
-func ReadAll(ctx context.Context, conf string, size int, take func(messages [][]byte) error) error {
+// ReadAll passes the messages of topics to handle, in batches of at most size:
+// from the oldest message to the end of each partition at the time of the call,
+// each partition in order. conf has the fields of a `kafka_topic` input in YAML.
+// ReadAll joins no consumer group and commits nothing.
+func ReadAll(ctx context.Context, conf string, size int, handle func(messages [][]byte) error) error {
 	parsed, err := inputSpec().ParseYAML(conf, nil)
 	if err != nil {
 		return err
@@ -31,13 +31,13 @@ func ReadAll(ctx context.Context, conf string, size int, take func(messages [][]
 	if len(topics) == 0 {
 		return errors.New("topics is empty; name at least one topic")
 	}
-	client, left, err := fromStart(ctx, opts, topics)
+	client, ends, err := fromStart(ctx, opts, topics)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	var batch [][]byte
-	for len(left) > 0 {
+	for len(ends) > 0 {
 		fetches := client.PollRecords(ctx, size)
 		if err := fetches.Err0(); err != nil {
 			return err
@@ -51,20 +51,20 @@ func ReadAll(ctx context.Context, conf string, size int, take func(messages [][]
 		}
 		batch = batch[:0]
 		fetches.EachRecord(func(r *kgo.Record) {
-			at := place{r.Topic, r.Partition}
-			end, reading := left[at]
-			if !reading {
-				return // it came after the begin
+			tp := topicPartition{r.Topic, r.Partition}
+			end, pending := ends[tp]
+			if !pending {
+				return // produced after the call
 			}
 			if r.Offset < end && !r.Attrs.IsControl() {
 				batch = append(batch, r.Value)
 			}
 			if r.Offset+1 >= end {
-				delete(left, at)
+				delete(ends, tp)
 			}
 		})
 		if len(batch) > 0 {
-			if err := take(batch); err != nil {
+			if err := handle(batch); err != nil {
 				return err
 			}
 		}
@@ -72,36 +72,37 @@ func ReadAll(ctx context.Context, conf string, size int, take func(messages [][]
 	return nil
 }
 
-// fromStart returns a client that reads topics from their beginning, and by
-// partition, of those that have messages, where they end now.
-func fromStart(ctx context.Context, opts []kgo.Opt, topics []string) (*kgo.Client, map[place]int64, error) {
-	asking, err := connect(ctx, opts, topics...)
+// fromStart returns a client that reads topics from their beginning, and the
+// present end offset of each partition that has messages.
+func fromStart(ctx context.Context, opts []kgo.Opt, topics []string) (*kgo.Client, map[topicPartition]int64, error) {
+	adminClient, err := connect(ctx, opts, topics...)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer asking.Close()
-	admin := kadm.NewClient(asking)
+	defer adminClient.Close()
+	admin := kadm.NewClient(adminClient)
 	starts, err := admin.ListStartOffsets(ctx, topics...)
 	if err != nil {
 		return nil, nil, err
 	}
-	ends, err := admin.ListEndOffsets(ctx, topics...)
-	if err := errors.Join(err, starts.Error(), ends.Error()); err != nil {
+	listed, err := admin.ListEndOffsets(ctx, topics...)
+	if err := errors.Join(err, starts.Error(), listed.Error()); err != nil {
 		return nil, nil, err
 	}
-	left, from := map[place]int64{}, map[string]map[int32]kgo.Offset{}
-	ends.Each(func(end kadm.ListedOffset) {
+	ends, from := map[topicPartition]int64{}, map[string]map[int32]kgo.Offset{}
+	listed.Each(func(end kadm.ListedOffset) {
 		start, _ := starts.Lookup(end.Topic, end.Partition)
 		if end.Offset <= start.Offset {
 			return
 		}
-		left[place{end.Topic, end.Partition}] = end.Offset
+		ends[topicPartition{end.Topic, end.Partition}] = end.Offset
 		if from[end.Topic] == nil {
 			from[end.Topic] = map[int32]kgo.Offset{}
 		}
 		from[end.Topic][end.Partition] = kgo.NewOffset().At(start.Offset)
 	})
-	// Control records are what some topics end with.
+	// A topic of transactions may end with control records; only with them does
+	// the last offset arrive.
 	client, err := kgo.NewClient(append(opts[:len(opts):len(opts)], kgo.ConsumePartitions(from), kgo.KeepControlRecords())...)
-	return client, left, err
+	return client, ends, err
 }
