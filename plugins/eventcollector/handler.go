@@ -248,7 +248,7 @@ func (c *collector) read(
 		c.buffered.free(size)
 		return nil, failBusy
 	}
-	receipt := trackingapi.Receipt{Source: from.name, At: received}
+	receipt := trackingapi.Receipt{Source: from.name, ReceivedAt: received}
 	if !from.serverSide {
 		receipt.IP = clientIP(r, c.conf.proxies)
 	}
@@ -310,7 +310,7 @@ func (c *collector) newDelivery(events []trackingapi.Event, receipt trackingapi.
 		msg.SetError(rejected)
 		// The event does not say these itself, as an accepted one does.
 		msg.MetaSetMut("source", receipt.Source)
-		msg.MetaSetMut("received_at", receipt.At.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+		msg.MetaSetMut("received_at", receipt.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
 	}
 	return d
 }

@@ -1,7 +1,19 @@
-// Package trackingapi reads the bodies of requests to Segment's HTTP Tracking API
-// and makes of them events as they travel on: checked, complete and stamped. It
-// works on the bytes, so that what it does not need to change stays as the
-// client wrote it, numbers and unknown fields included.
+// Package trackingapi parses bodies of requests to Segment's HTTP Tracking API and
+// returns their events: checked, completed and stamped. It works on the bytes: a
+// value that it does not change stays as the client wrote it, numbers and unknown
+// fields included.
+//
+// A batch such as
+//
+//	{"batch": [{"type":"track","event":"Hi","userId":"u1"}], "context": {"app":"a"}, "sentAt": "..."}
+//
+// becomes one event with the batch's context merged in, a messageId derived from
+// the bytes, timestamps corrected for the client's clock, receivedAt and source.
+// An event that breaks a rule is returned with the reasons and its original bytes;
+// it does not fail the others.
+//
+// body.go parses a body, event.go checks and writes events, timestamp.go parses
+// times, json.go is the scanner below them.
 package trackingapi
 
 import (
@@ -21,24 +33,23 @@ const (
 	Alias    = "alias"
 )
 
-// Endpoint is what a body is read as: the type of the one event it is, or
-// Batch.
+// Endpoint is the type of the single event that a body contains, or Batch.
 type Endpoint string
 
-// Batch is the endpoint whose body carries a list of events of any type.
+// Batch is the endpoint for a list of events of any type.
 const Batch Endpoint = "batch"
 
-// Limits bound what a body may hold.
+// Limits bound the contents of a body.
 type Limits struct {
-	// EventBytes is the most one event may have. It also bounds what a batch
-	// gives to all of its events.
+	// EventBytes is the maximum size of one event, and of the context and the
+	// integrations that a batch shares with its events.
 	EventBytes int
-	// BatchEvents is the most events a batch may have.
+	// BatchEvents is the maximum number of events in a batch.
 	BatchEvents int
-	// BatchBytes is the most a batch may have. The body is in memory already
-	// when it gets here, so this bounds only what merging makes of it.
+	// BatchBytes is the maximum size of a batch. The body is in memory already,
+	// so here it only bounds the size after merging (maxMergeGrowth).
 	BatchBytes int
-	// Depth is how deep an event may nest, itself included.
+	// Depth is the maximum nesting of an event, the event itself included.
 	Depth int
 }
 
@@ -55,7 +66,7 @@ const (
 	CodeMergeTooLarge = "shared_context_too_large"
 )
 
-// BodyError says why a body is not what its endpoint takes. It never quotes
+// BodyError is the reason why an endpoint rejects a whole body. It never quotes
 // the body.
 type BodyError struct {
 	Code    string
@@ -64,18 +75,18 @@ type BodyError struct {
 
 func (e *BodyError) Error() string { return e.Message }
 
-// TooLarge tells whether a smaller body of the same form would be accepted.
+// TooLarge reports whether a smaller body of the same form would be accepted.
 func (e *BodyError) TooLarge() bool {
 	return e.Code == CodeTooManyEvents || e.Code == CodeMergeTooLarge
 }
 
-// maxMergeGrowth is how many times the largest batch the events of one body may
-// have together when the batch's context has been merged into each of them. A
-// small body could otherwise be made to fill the memory.
+// maxMergeGrowth bounds the size of all events after merging, in multiples of the
+// largest batch. Without it, a small body with a large context and many small
+// events could exhaust the memory.
 const maxMergeGrowth = 4
 
-// Parser reads one body after the other, reusing its memory. It is not safe for
-// concurrent use.
+// Parser parses bodies one after the other and reuses its memory. It is not safe
+// for concurrent use.
 type Parser struct {
 	limits Limits
 	body   Body
@@ -84,8 +95,7 @@ type Parser struct {
 // NewParser returns a parser for bodies within limits.
 func NewParser(limits Limits) *Parser { return &Parser{limits: limits} }
 
-// Body is a body that has the form its endpoint takes. It is valid until its
-// parser parses again.
+// Body is a parsed body. It is valid until the next call of Parse.
 type Body struct {
 	limits  Limits
 	scan    scanner
@@ -94,42 +104,42 @@ type Body struct {
 	items   []item
 
 	writeKey           []byte
-	sent               moment
+	sent               optionalTime
 	context, integrals shared
 
-	inner []member         // scratch, of the context of an event
-	seen  []bool           // scratch, which shared members an event has itself
-	twins map[[32]byte]int // scratch, how often an event without messageId occurred
+	inner      []member         // scratch: members of an event's own object
+	overridden []bool           // scratch: shared members that the event has itself
+	copies     map[[32]byte]int // scratch: occurrences of an event without messageId, by hash
 }
 
 // item is one event of a body.
 type item struct {
 	whole span
-	// first and last are the range of its members, where it is an object.
+	// first and last delimit its members, if it is an object.
 	first, last int
 	object      bool
 	tooDeep     bool
 }
 
-// shared is an object that a batch gives to each of its events.
+// shared is an object of a batch that is merged into each of its events.
 type shared struct {
 	raw     []byte
 	members []member
-	// index finds members by name; names are unique.
+	// index maps a name to its member; names are unique.
 	index map[string]int
 }
 
-// Parse reads a body. It keeps it, and so do the events made from it only
-// while they are being made. The error is a *BodyError.
+// Parse parses a body. The Body refers to the slice until the next call; events
+// are copies. The error is a *BodyError.
 func (p *Parser) Parse(endpoint Endpoint, body []byte) (*Body, error) {
 	b := &p.body
 	b.limits = p.limits
 	b.kind = endpoint
 	b.scan.text, b.scan.pos = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), 0
 	b.members, b.items = b.members[:0], b.items[:0]
-	b.writeKey, b.sent = nil, moment{}
+	b.writeKey, b.sent = nil, optionalTime{}
 	b.context, b.integrals = shared{}, shared{}
-	clear(b.twins)
+	clear(b.copies)
 
 	if err := b.parse(); err != nil {
 		if syntax, ok := err.(*syntaxError); ok {
@@ -155,7 +165,7 @@ func (b *Body) parse() error {
 		return &BodyError{CodeEmpty, "the body is empty: send " + b.wanted()}
 	}
 	if !utf8.Valid(s.text) {
-		return &BodyError{CodeNotUTF8, fmt.Sprintf("the body is not valid UTF-8: look at byte %d", invalidUTF8(s.text))}
+		return &BodyError{CodeNotUTF8, fmt.Sprintf("the body is not valid UTF-8: see byte %d", invalidUTF8(s.text))}
 	}
 	if first != '{' {
 		if _, err := s.value(); err != nil {
@@ -193,7 +203,7 @@ func (b *Body) parse() error {
 
 func (b *Body) wanted() string {
 	if b.kind == Batch {
-		return `a JSON object whose "batch" is a list of events`
+		return `a JSON object with "batch", a list of events`
 	}
 	return "one event as a JSON object"
 }
@@ -213,7 +223,7 @@ func invalidUTF8(text []byte) int {
 	return len(text)
 }
 
-// end makes sure that nothing follows the value that was read.
+// end returns an error if anything but white space follows the parsed value.
 func (b *Body) end() error {
 	b.scan.space()
 	if b.scan.pos < len(b.scan.text) {
@@ -222,8 +232,8 @@ func (b *Body) end() error {
 	return nil
 }
 
-// parseBatch reads {"batch": [...], ...}. It goes over the bytes once: the
-// members of the events are noted on the way.
+// parseBatch parses {"batch": [...], ...} in one pass over the bytes, which also
+// records the members of the events.
 func (b *Body) parseBatch() error {
 	s := &b.scan
 	var batch, context, integrations, sentAt, writeKey span
@@ -250,7 +260,7 @@ func (b *Body) parseBatch() error {
 			name.end = s.nameEnd()
 			field := b.knownName(name)
 			if field != fieldUnknown && seen[field] {
-				invalid(fmt.Sprintf("%q is there more than once", fieldNames[field]))
+				invalid(fmt.Sprintf("%q appears more than once", fieldNames[field]))
 			}
 			seen[field] = true
 
@@ -303,25 +313,24 @@ func (b *Body) parseBatch() error {
 		return &BodyError{CodeTooManyEvents, fmt.Sprintf("the batch has %d events: send at most %d at a time", len(b.items), b.limits.BatchEvents)}
 	}
 	b.writeKey = b.text(writeKey)
-	// A sentAt that cannot be read corrects nothing, and is no reason to
-	// refuse events.
-	b.sent.at, b.sent.known = parseTimestamp(b.text(sentAt))
-	for _, given := range []struct {
+	// An invalid sentAt corrects nothing; it is no reason to reject events.
+	b.sent.millis, b.sent.known = parseTimestamp(b.text(sentAt))
+	for _, object := range []struct {
 		name string
 		span span
 		into *shared
 	}{{"context", context, &b.context}, {"integrations", integrations, &b.integrals}} {
-		if err := b.share(given.name, given.span, given.into); err != nil {
+		if err := b.share(object.name, object.span, object.into); err != nil {
 			return err
 		}
 	}
 	if merged := len(b.context.raw) + len(b.integrals.raw); merged*len(b.items) > maxMergeGrowth*b.limits.BatchBytes {
-		return &BodyError{CodeMergeTooLarge, fmt.Sprintf("context and integrations of the batch have %d bytes, which go into each of its %d events: send fewer events at a time, or a smaller context", merged, len(b.items))}
+		return &BodyError{CodeMergeTooLarge, fmt.Sprintf("context and integrations of the batch have %d bytes, which are merged into each of its %d events: send fewer events at a time, or a smaller context", merged, len(b.items))}
 	}
 	return nil
 }
 
-// parseItems reads the list of events.
+// parseItems parses the list of events.
 func (b *Body) parseItems() error {
 	s := &b.scan
 	s.pos++
@@ -377,7 +386,7 @@ func (b *Body) share(name string, value span, into *shared) error {
 	for _, m := range members {
 		key := string(unquoted(b.bytes(m.name)))
 		if i, twice := into.index[key]; twice {
-			into.members[i] = m // as in JSON.parse, the last one counts
+			into.members[i] = m // the last one wins, as in JSON.parse
 			continue
 		}
 		into.index[key] = len(into.members)
@@ -386,7 +395,7 @@ func (b *Body) share(name string, value span, into *shared) error {
 	return nil
 }
 
-// membersOf appends the members of an object that was read before.
+// membersOf appends the members of an object that was scanned before.
 func (b *Body) membersOf(object span, members []member) []member {
 	pos := b.scan.pos
 	b.scan.pos = object.start
@@ -397,7 +406,7 @@ func (b *Body) membersOf(object span, members []member) []member {
 
 func (b *Body) bytes(s span) []byte { return b.scan.text[s.start:s.end] }
 
-// text is the content of a string value; nil if it is none.
+// text returns the content of a string value, nil for any other value.
 func (b *Body) text(value span) []byte {
 	if value.end == 0 || b.scan.text[value.start] != '"' {
 		return nil
@@ -405,16 +414,16 @@ func (b *Body) text(value span) []byte {
 	return unquoted(b.scan.text[value.start+1 : value.end-1])
 }
 
-// WriteKey is the key in the body, empty if there is none. It is valid as long
-// as the body.
+// WriteKey returns the key in the body, empty if there is none. It is valid as
+// long as the body.
 func (b *Body) WriteKey() []byte { return b.writeKey }
 
-// Len is the number of events in the body.
+// Len returns the number of events in the body.
 func (b *Body) Len() int { return len(b.items) }
 
-// Size is about how many bytes the events will have together.
+// Size returns the approximate number of bytes of all events together.
 func (b *Body) Size() int {
-	const stamps = 320 // five times, a messageId, a source and an address
+	const stamps = 320 // five timestamps, a messageId, a source and an address
 	perEvent := stamps + len(b.context.raw) + len(b.integrals.raw)
 	if len(b.items) > math.MaxInt32/perEvent {
 		return len(b.scan.text)

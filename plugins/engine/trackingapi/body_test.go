@@ -19,14 +19,14 @@ var testLimits = Limits{EventBytes: 32 << 10, BatchEvents: 1000, BatchBytes: 500
 const testNow = "2026-01-31T12:00:00.000Z"
 
 func testReceipt() Receipt {
-	at, err := time.Parse(time.RFC3339, testNow)
+	now, err := time.Parse(time.RFC3339, testNow)
 	if err != nil {
 		panic(err)
 	}
-	return Receipt{Source: "web", At: at, IP: "203.0.113.7"}
+	return Receipt{Source: "web", ReceivedAt: now, IP: "203.0.113.7"}
 }
 
-// collect parses a body and makes its events.
+// collect parses a body and returns its events.
 func collect(t testing.TB, endpoint Endpoint, body string) []Event {
 	t.Helper()
 	parsed, err := NewParser(testLimits).Parse(endpoint, []byte(body))
@@ -34,8 +34,8 @@ func collect(t testing.TB, endpoint Endpoint, body string) []Event {
 	return parsed.Events(nil, testReceipt())
 }
 
-// one is the event of a body that has one, accepted.
-func one(t testing.TB, endpoint Endpoint, body string) string {
+// acceptedEvent returns the single event of a body, which must be accepted.
+func acceptedEvent(t testing.TB, endpoint Endpoint, body string) string {
 	t.Helper()
 	events := collect(t, endpoint, body)
 	require.Len(t, events, 1)
@@ -43,7 +43,7 @@ func one(t testing.TB, endpoint Endpoint, body string) string {
 	return string(events[0].Data)
 }
 
-func TestEventOnTheWire(t *testing.T) {
+func TestAcceptedEventInItsOutgoingForm(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		endpoint Endpoint
@@ -51,12 +51,12 @@ func TestEventOnTheWire(t *testing.T) {
 		want     string
 	}{
 		{
-			"the least there can be", Page, `{"messageId":"m","userId":"u"}`,
+			"the smallest event", Page, `{"messageId":"m","userId":"u"}`,
 			`{"type":"page","messageId":"m","userId":"u","context":{"ip":"203.0.113.7"},
 			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
-			"everything kept, in order and as written", Track,
+			"unknown fields and numbers keep their bytes and order", Track,
 			`{ "userId" : "u", "x-vendor": [1, 2.50, 1e3, 12345678901234567890.1], "event":"Order Completed",
 			"properties":{"total":10.10,"big":9007199254740993,"name":"caf\u00e9"}, "anonymousId":"a", "messageId":"m",
 			"context":{"library":{"name":"lib"},"ip":"198.51.100.1"}, "integrations":{"All":false} }`,
@@ -66,34 +66,34 @@ func TestEventOnTheWire(t *testing.T) {
 			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
-			"times corrected and in one form", Identify,
+			"times are corrected and normalised", Identify,
 			`{"messageId":"m","userId":"u","timestamp":"2026-01-31T15:59:50+01:00","sentAt":"2026-01-31 15:00:00","receivedAt":"1999-01-01T00:00:00Z","traits":{"a":1}}`,
 			`{"type":"identify","messageId":"m","userId":"u","traits":{"a":1},"context":{"ip":"203.0.113.7"},
 			"timestamp":"2026-01-31T11:59:50.000Z","originalTimestamp":"2026-01-31T14:59:50.000Z","sentAt":"2026-01-31T15:00:00.000Z",
 			"receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
-			"originalTimestamp of RudderStack's clients", Screen,
+			"originalTimestamp of RudderStack's SDKs", Screen,
 			`{"messageId":"m","userId":"u","originalTimestamp":"2026-01-31T11:00:00.000Z","sentAt":"2026-01-31T11:00:01.000Z"}`,
 			`{"type":"screen","messageId":"m","userId":"u","context":{"ip":"203.0.113.7"},
 			"timestamp":"2026-01-31T11:59:59.000Z","originalTimestamp":"2026-01-31T11:00:00.000Z","sentAt":"2026-01-31T11:00:01.000Z",
 			"receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
-			"a timestamp that the caller gave goes before it", Page,
+			"timestamp takes precedence over originalTimestamp", Page,
 			`{"messageId":"m","userId":"u","timestamp":"2020-01-01T00:00:00Z","originalTimestamp":"2026-01-31T12:00:00.000Z","sentAt":"2026-01-31T12:00:00.000Z"}`,
 			`{"type":"page","messageId":"m","userId":"u","context":{"ip":"203.0.113.7"},
 			"timestamp":"2020-01-01T00:00:00.000Z","originalTimestamp":"2020-01-01T00:00:00.000Z","sentAt":"2026-01-31T12:00:00.000Z",
 			"receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
-			"the endpoint is the type, the key is the source and travels no further", Group,
+			"the endpoint sets the type, the key sets the source and is removed", Group,
 			`{"type":"track","writeKey":"secret","source":"forged","messageId":"m","userId":"u","groupId":"g"}`,
 			`{"type":"group","messageId":"m","userId":"u","groupId":"g","context":{"ip":"203.0.113.7"},
 			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
-			"null and empty stand for absent", Alias,
+			"null and empty count as absent", Alias,
 			`{"messageId":"m","userId":null,"anonymousId":"a","previousId":"p","groupId":"","context":null,"integrations":[],"properties":[ ],"timestamp":null,"traits":null}`,
 			`{"type":"alias","messageId":"m","anonymousId":"a","previousId":"p","context":{"ip":"203.0.113.7"},
 			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
@@ -111,7 +111,7 @@ func TestEventOnTheWire(t *testing.T) {
 			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
-			"an address the client withholds", Page, `{"messageId":"m","userId":"u","context":{"\u0069p":null}}`,
+			"a null address stays null", Page, `{"messageId":"m","userId":"u","context":{"\u0069p":null}}`,
 			`{"type":"page","messageId":"m","userId":"u","context":{"\u0069p":null},
 			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
@@ -121,11 +121,11 @@ func TestEventOnTheWire(t *testing.T) {
 			lines[i] = strings.TrimLeft(lines[i], "\t")
 		}
 		wrapped := strings.ReplaceAll(c.body, "\n\t\t\t", "")
-		require.Equal(t, strings.Join(lines, ""), one(t, c.endpoint, wrapped), c.name)
+		require.Equal(t, strings.Join(lines, ""), acceptedEvent(t, c.endpoint, wrapped), c.name)
 	}
 }
 
-func TestBatchGivesToItsEvents(t *testing.T) {
+func TestBatchContextIsMergedIntoItsEvents(t *testing.T) {
 	events := collect(t, Batch, `{
 		"context": {"device":{"type":"phone"},"locale":"de","locale":"fr"},
 		"batch": [
@@ -148,12 +148,12 @@ func TestBatchGivesToItsEvents(t *testing.T) {
 	}
 }
 
-func TestBatchAddressGoesBeforeTheConnection(t *testing.T) {
+func TestBatchAddressTakesPrecedenceOverConnection(t *testing.T) {
 	events := collect(t, Batch, `{"context":{"ip":"192.0.2.9"},"batch":[{"type":"page","messageId":"1","userId":"u"}]}`)
 	require.Contains(t, string(events[0].Data), `"context":{"ip":"192.0.2.9"},`)
 }
 
-func TestNoAddressWanted(t *testing.T) {
+func TestReceiptWithoutAddressAddsNoContext(t *testing.T) {
 	body, err := NewParser(testLimits).Parse(Page, []byte(`{"messageId":"m","userId":"u"}`))
 	require.NoError(t, err)
 	receipt := testReceipt()
@@ -201,8 +201,8 @@ func TestRejectedEventsKeepTheirBytes(t *testing.T) {
 		{`{"type":"track","userId":"u","event":["E"]}`, []Reason{{"/event", "type", "event must be a string"}}},
 		{`{"type":"group","userId":"u"}`, []Reason{{"/groupId", "required", "an event of type group needs groupId"}}},
 		{`{"type":"alias","userId":"u"}`, []Reason{{"/previousId", "required", "an event of type alias needs previousId"}}},
-		{`{"type":"page","userId":"u","userId":"v"}`, []Reason{{"/userId", "unique", "userId is there more than once"}}},
-		{`{"type":"page","userId":"u","user\u0049d":"u"}`, []Reason{{"/userId", "unique", "userId is there more than once"}}},
+		{`{"type":"page","userId":"u","userId":"v"}`, []Reason{{"/userId", "unique", "userId appears more than once"}}},
+		{`{"type":"page","userId":"u","user\u0049d":"u"}`, []Reason{{"/userId", "unique", "userId appears more than once"}}},
 		{`{"type":"page","userId":"u","p":` + deep + `}`, []Reason{{"", "max_depth", "the event nests deeper than the 16 levels accepted"}}},
 		{`{"type":"page","userId":"u","p":"` + long + `"}`, []Reason{{"", "max_bytes", "the event has 32803 bytes: at most 32768 are accepted"}}},
 	} {
@@ -213,7 +213,7 @@ func TestRejectedEventsKeepTheirBytes(t *testing.T) {
 		require.Equal(t, c.event, string(events[1].Data))
 		require.Empty(t, events[0].Reasons)
 		require.Empty(t, events[2].Reasons)
-		require.Equal(t, events[0].Data, events[2].Data, "the neighbours of a bad event are as without it")
+		require.Equal(t, events[0].Data, events[2].Data, "a rejected event does not change its neighbours")
 	}
 }
 
@@ -238,10 +238,10 @@ func TestBodyErrors(t *testing.T) {
 		code     string
 		message  string
 	}{
-		{Batch, "", CodeEmpty, `the body is empty: send a JSON object whose "batch" is a list of events`},
+		{Batch, "", CodeEmpty, `the body is empty: send a JSON object with "batch", a list of events`},
 		{Track, " \n", CodeEmpty, "the body is empty: send one event as a JSON object"},
-		{Track, `{"userId":"` + "\xff" + `"}`, CodeNotUTF8, "the body is not valid UTF-8: look at byte 11"},
-		{Batch, `{"batch":[` + "\xc3\x28" + `]}`, CodeNotUTF8, "the body is not valid UTF-8: look at byte 10"},
+		{Track, `{"userId":"` + "\xff" + `"}`, CodeNotUTF8, "the body is not valid UTF-8: see byte 11"},
+		{Batch, `{"batch":[` + "\xc3\x28" + `]}`, CodeNotUTF8, "the body is not valid UTF-8: see byte 10"},
 		{Track, `{"userId":"u"`, CodeTruncated, "the body is not valid JSON: at byte 13 it ends before its last value is complete"},
 		{Batch, `{"batch":[` + event, CodeTruncated, "the body is not valid JSON: at byte 38 it ends before its last value is complete"},
 		{Batch, `{"batch":[` + event + `]`, CodeTruncated, "the body is not valid JSON: at byte 39 it ends before its last value is complete"},
@@ -251,7 +251,7 @@ func TestBodyErrors(t *testing.T) {
 		{Batch, `{"batch":[{"a":1} {"b":1}]}`, CodeNotJSON, `the body is not valid JSON: at byte 18 it has something other than "," or "]" after an element of an array`},
 		{Track, `data=%7B%7D`, CodeNotJSON, "the body is not valid JSON: at byte 0 it has something other than a value where a value must be"},
 		{Track, `[` + event + `]`, CodeNotObject, "the body must be one event as a JSON object"},
-		{Batch, `[` + event + `]`, CodeNotObject, `the body must be a JSON object whose "batch" is a list of events`},
+		{Batch, `[` + event + `]`, CodeNotObject, `the body must be a JSON object with "batch", a list of events`},
 		{Track, `null`, CodeNotObject, "the body must be one event as a JSON object"},
 		{Track, strings.Repeat("[", 200_000), CodeTruncated, "the body is not valid JSON: at byte 200000 it ends before its last value is complete"},
 		{Track, `{"userId":"u","p":` + deep + `}`, CodeTooDeep, "the body nests deeper than the 16 levels accepted"},
@@ -260,14 +260,14 @@ func TestBodyErrors(t *testing.T) {
 		{Batch, `{}`, CodeInvalidBatch, `the body needs "batch", a list of events`},
 		{Batch, `{"batch":` + event + `}`, CodeInvalidBatch, `the body needs "batch", a list of events`},
 		{Batch, `{"batch":null}`, CodeInvalidBatch, `the body needs "batch", a list of events`},
-		{Batch, `{"batch":[],"batch":[]}`, CodeInvalidBatch, `"batch" is there more than once`},
+		{Batch, `{"batch":[],"batch":[]}`, CodeInvalidBatch, `"batch" appears more than once`},
 		{Batch, `{"batch":[],"context":7}`, CodeInvalidBatch, `"context" of the batch must be an object`},
 		{Batch, `{"batch":[],"integrations":[]}`, CodeInvalidBatch, `"integrations" of the batch must be an object`},
 		{Batch, `{"batch":[` + strings.Repeat("0,", 1000) + `0]}`, CodeTooManyEvents, "the batch has 1001 events: send at most 1000 at a time"},
 		{Batch, `{"batch":[],"context":{"a":"` + strings.Repeat("x", 32<<10) + `"}}`, CodeMergeTooLarge, `"context" of the batch has 32776 bytes: at most 32768 are accepted`},
 		{
 			Batch, `{"batch":[` + strings.Repeat("0,", 99) + `0],"context":{"a":"` + strings.Repeat("x", 30<<10) + `"}}`, CodeMergeTooLarge,
-			"context and integrations of the batch have 30728 bytes, which go into each of its 100 events: send fewer events at a time, or a smaller context",
+			"context and integrations of the batch have 30728 bytes, which are merged into each of its 100 events: send fewer events at a time, or a smaller context",
 		},
 	} {
 		_, err := NewParser(testLimits).Parse(c.endpoint, []byte(c.body))
@@ -279,7 +279,7 @@ func TestBodyErrors(t *testing.T) {
 	}
 }
 
-// Every body that is cut off somewhere is an error, never half a batch.
+// A truncated body is an error, never half a batch.
 func TestEveryTruncationIsAnError(t *testing.T) {
 	const body = `{"batch":[{"type":"track","userId":"u","event":"E","properties":{"a":[1.5,"\u00e9",true]}},{"type":"page","userId":"é"}],"sentAt":"2026-01-31T12:00:00Z"}`
 	for n := range len(body) {
@@ -310,7 +310,7 @@ func TestWriteKeyInTheBody(t *testing.T) {
 	}
 }
 
-// messageIDs of the accepted events of a body.
+// messageIDs returns the ids of the accepted events of a body.
 func messageIDs(t *testing.T, endpoint Endpoint, body string, receipt Receipt) (ids []string) {
 	t.Helper()
 	parsed, err := NewParser(testLimits).Parse(endpoint, []byte(body))
@@ -325,10 +325,10 @@ func messageIDs(t *testing.T, endpoint Endpoint, body string, receipt Receipt) (
 	return ids
 }
 
-func TestMissingMessageID(t *testing.T) {
+func TestMissingMessageIDIsDerivedFromTheBytes(t *testing.T) {
 	first := testReceipt()
 	later := first
-	later.At = later.At.Add(time.Hour)
+	later.ReceivedAt = later.ReceivedAt.Add(time.Hour)
 	later.IP = "198.51.100.200"
 	const batch = `{"batch":[{"type":"page","userId":"u"},{"type":"page","userId":"u"},{"type":"page","userId":"v","messageId":""}]}`
 
@@ -339,7 +339,7 @@ func TestMissingMessageID(t *testing.T) {
 	}
 	require.NotEqual(t, ids[0], ids[1], "two equal events of one batch are two events")
 	require.NotEqual(t, ids[0], ids[2])
-	require.Equal(t, ids, messageIDs(t, Batch, batch, later), "a resend makes the same ids")
+	require.Equal(t, ids, messageIDs(t, Batch, batch, later), "a retry gives the same ids")
 
 	single := messageIDs(t, Page, `{"userId":"u"}`, first)
 	require.Equal(t, single, messageIDs(t, Page, `{"userId":"u"}`, later))
@@ -350,7 +350,7 @@ func TestMissingMessageID(t *testing.T) {
 	require.Equal(t, []string{"00000000-given"}, messageIDs(t, Page, `{"userId":"u","messageId":"00000000-given"}`, first))
 }
 
-// A parser that has seen other bodies reads as a new one does.
+// A reused parser gives the same results as a new one.
 func TestParserIsReusable(t *testing.T) {
 	bodies := []string{
 		`{"batch":[{"type":"page","userId":"u"},{"type":"page","userId":"u"},7],"context":{"a":1},"sentAt":"2026-01-31T11:00:00Z","writeKey":"k","integrations":{"All":false}}`,
@@ -372,8 +372,7 @@ func TestParserIsReusable(t *testing.T) {
 	}
 }
 
-// The bytes of events are their own: neither the body nor a neighbour changes
-// with them.
+// Events share no memory with the body or with each other.
 func TestEventsOwnTheirBytes(t *testing.T) {
 	body := []byte(`{"batch":[{"type":"page","userId":"u","messageId":"m"},7,{"type":"page","userId":"u","messageId":"m"}]}`)
 	parsed, err := NewParser(testLimits).Parse(Batch, body)
@@ -410,7 +409,7 @@ func FuzzBody(f *testing.F) {
 		body, err := reused.Parse(endpoint, text)
 		again, errAgain := NewParser(limits).Parse(endpoint, text)
 		if fmt.Sprint(err) != fmt.Sprint(errAgain) {
-			t.Fatalf("a used parser says %v, a new one %v", err, errAgain)
+			t.Fatalf("a reused parser returns %v, a new one %v", err, errAgain)
 		}
 		if err != nil {
 			if _, ok := errors.AsType[*BodyError](err); !ok {
@@ -419,11 +418,11 @@ func FuzzBody(f *testing.F) {
 			return
 		}
 		if !json.Valid(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))) {
-			t.Fatalf("accepted what is not JSON: %q", text)
+			t.Fatalf("accepted a body that is not JSON: %q", text)
 		}
 		receipt := testReceipt()
 		events := body.Events(nil, receipt)
-		receipt.At = receipt.At.Add(time.Minute)
+		receipt.ReceivedAt = receipt.ReceivedAt.Add(time.Minute)
 		resent := again.Events(nil, receipt)
 		if !bytes.Equal(given, text) {
 			t.Fatal("the body was changed")
@@ -434,7 +433,7 @@ func FuzzBody(f *testing.F) {
 		for i, got := range events {
 			if len(got.Reasons) > 0 {
 				if !bytes.Contains(text, got.Data) || !bytes.Equal(got.Data, resent[i].Data) {
-					t.Fatalf("a rejected event is not as it was sent: %q", got.Data)
+					t.Fatalf("a rejected event changed: %q", got.Data)
 				}
 				continue
 			}
@@ -449,7 +448,7 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// checkEvent makes sure of what every accepted event has.
+// checkEvent fails unless the data is a complete event.
 func checkEvent(t testing.TB, data []byte) {
 	t.Helper()
 	if !json.Valid(data) {
@@ -469,19 +468,19 @@ func checkEvent(t testing.TB, data []byte) {
 		if !ok && fields[name] == nil {
 			continue
 		}
-		if at, err := time.Parse("2006-01-02T15:04:05.000Z", text); err != nil || name == "timestamp" && at.After(testReceipt().At) {
+		if parsed, err := time.Parse("2006-01-02T15:04:05.000Z", text); err != nil || name == "timestamp" && parsed.After(testReceipt().ReceivedAt) {
 			t.Fatalf("bad %s: %q", name, data)
 		}
 	}
-	if _, there := fields["writeKey"]; there {
-		t.Fatalf("the write key travels on: %q", data)
+	if _, found := fields["writeKey"]; found {
+		t.Fatalf("the write key was not removed: %q", data)
 	}
 	if _, err := new(event.Parser).Parse(data); err != nil {
-		t.Fatalf("what reads events does not read this one: %v: %q", err, data)
+		t.Fatalf("the event package does not parse it: %v: %q", err, data)
 	}
 	user, _ := fields["userId"].(string)
 	anonymous, _ := fields["anonymousId"].(string)
 	if user == "" && anonymous == "" {
-		t.Fatalf("nobody's event: %q", data)
+		t.Fatalf("no identifier: %q", data)
 	}
 }

@@ -10,39 +10,38 @@ import (
 	"time"
 )
 
-// Receipt is what the collector itself knows of the events in a body.
+// Receipt contains the facts that the collector adds to the events of a body.
 type Receipt struct {
-	// Source is the name of the source that the write key belongs to, made of
-	// characters that need no escape in JSON.
+	// Source is the name of the write key's source, in characters that need no
+	// escape in JSON.
 	Source string
-	// At is when the request arrived.
-	At time.Time
-	// IP is the address of the client for events that name none in their
-	// context; empty to leave such events without.
+	// ReceivedAt is the time of the request.
+	ReceivedAt time.Time
+	// IP is the address of the client, for events without context.ip; empty to
+	// add none.
 	IP string
 }
 
-// Reason is one thing wrong with an event.
+// Reason is one rule that an event breaks.
 type Reason struct {
 	// Pointer is the JSON pointer to the value, empty for the whole event.
 	Pointer string
 	// Rule names the check: type, required, enum, format, unique, max_bytes or
 	// max_depth.
 	Rule string
-	// Message says what was expected, and never quotes the event.
+	// Message states the expectation. It never quotes the event.
 	Message string
 }
 
 // Event is one event of a body.
 type Event struct {
-	// Data is the event as it travels on; of a rejected event, the bytes that
-	// the client sent.
+	// Data is the completed event; of a rejected event, the client's bytes.
 	Data []byte
-	// Reasons is empty unless the event is rejected.
+	// Reasons is empty for an accepted event.
 	Reasons []Reason
 }
 
-// field is a member that means something to the collector.
+// field is a member that the collector interprets.
 type field uint8
 
 const (
@@ -131,10 +130,10 @@ func (b *Body) knownName(name span) field {
 	return fieldUnknown
 }
 
-// Events appends the events of the body in their order. Their bytes are copies:
-// they may be kept when the body is gone.
+// Events appends the events of the body to dst, in order. Their bytes are copies
+// and stay valid after the body.
 func (b *Body) Events(dst []Event, receipt Receipt) []Event {
-	w := writer{Body: b, receipt: receipt, received: receipt.At.UnixMilli()}
+	w := writer{Body: b, receipt: receipt, received: receipt.ReceivedAt.UnixMilli()}
 	w.out = make([]byte, 0, b.Size())
 	w.receivedAt = appendTimestamp(nil, w.received)
 	for i := range b.items {
@@ -148,7 +147,7 @@ func (b *Body) Events(dst []Event, receipt Receipt) []Event {
 	return dst
 }
 
-// writer makes the events of one body.
+// writer writes the events of one body.
 type writer struct {
 	*Body
 	receipt    Receipt
@@ -156,7 +155,7 @@ type writer struct {
 	receivedAt []byte
 	out        []byte
 
-	// Of the event at hand:
+	// Of the current event:
 	reasons []Reason
 	values  [fieldCount]span // empty where absent or null
 }
@@ -165,8 +164,7 @@ func (w *writer) reject(pointer, rule, message string) {
 	w.reasons = append(w.reasons, Reason{pointer, rule, message})
 }
 
-// event appends one event in its outgoing form, or returns why it cannot be
-// accepted.
+// event appends one completed event, or returns the reasons to reject it.
 func (w *writer) event(it *item) []Reason {
 	w.reasons = nil
 	switch n := it.whole.end - it.whole.start; {
@@ -192,10 +190,10 @@ func (w *writer) object(it *item) {
 			continue
 		}
 		if seen[f] {
-			w.reject("/"+fieldNames[f], "unique", fieldNames[f]+" is there more than once")
+			w.reject("/"+fieldNames[f], "unique", fieldNames[f]+" appears more than once")
 		}
 		seen[f] = true
-		if !w.nothing(f, m.value) {
+		if !w.isAbsent(f, m.value) {
 			w.values[f] = m.value
 		}
 	}
@@ -229,12 +227,12 @@ func (w *writer) object(it *item) {
 	}
 	w.merged("context", w.values[fieldContext], &w.context, w.receipt.IP)
 	w.merged("integrations", w.values[fieldIntegrations], &w.integrals, "")
-	w.time("timestamp", happenedAt(original, sent, w.received))
+	w.time("timestamp", eventTime(original, sent, w.received))
 	if original.known {
-		w.time("originalTimestamp", original.at)
+		w.time("originalTimestamp", original.millis)
 	}
 	if sent.known {
-		w.time("sentAt", sent.at)
+		w.time("sentAt", sent.millis)
 	}
 	w.out = append(w.out, `,"receivedAt":"`...)
 	w.out = append(w.out, w.receivedAt...)
@@ -243,10 +241,9 @@ func (w *writer) object(it *item) {
 	w.out = append(w.out, `"}`...)
 }
 
-// nothing tells whether the value of a field is as good as absent: null, and
-// where an object is meant also an empty list, which is how PHP writes an empty
-// object.
-func (w *writer) nothing(f field, value span) bool {
+// isAbsent reports whether the value of a field counts as absent: null, and for
+// an object also an empty list, because PHP encodes an empty object so.
+func (w *writer) isAbsent(f field, value span) bool {
 	switch raw := w.bytes(value); raw[0] {
 	case 'n':
 		return true
@@ -259,7 +256,7 @@ func (w *writer) nothing(f field, value span) bool {
 	return false
 }
 
-// check finds what keeps the event from being accepted, and returns its type.
+// check records the reasons to reject the event and returns its type.
 func (w *writer) check() (kind string) {
 	kind = string(w.kind)
 	if w.kind == Batch {
@@ -309,14 +306,14 @@ func (w *writer) typeOf() string {
 	return ""
 }
 
-// mustBe rejects a value that does not begin as its type does.
-func (w *writer) mustBe(f field, first byte, what string) {
+// mustBe rejects a value that does not begin with the first byte of its type.
+func (w *writer) mustBe(f field, first byte, expected string) {
 	if value := w.values[f]; value.end != 0 && w.scan.text[value.start] != first {
-		w.reject("/"+fieldNames[f], "type", fieldNames[f]+" must be "+what)
+		w.reject("/"+fieldNames[f], "type", fieldNames[f]+" must be "+expected)
 	}
 }
 
-// empty tells whether a field is absent, null or the empty string.
+// empty reports whether a field is absent, null or the empty string.
 func (w *writer) empty(f field) bool {
 	value := w.values[f]
 	return value.end == 0 || w.scan.text[value.start] == '"' && value.end-value.start == len(`""`)
@@ -328,14 +325,13 @@ func (w *writer) require(f field, kind string) {
 	}
 }
 
-// times reads when the event happened and when it was sent, both on the
-// client's clock. Segment's clients say the first in timestamp; RudderStack's
-// say it in originalTimestamp, and use timestamp for a time that the caller
-// gave.
-func (w *writer) times() (original, sent moment) {
+// times returns the times of the event and of its sending, on the client's clock.
+// Segment's SDKs put the first into timestamp. RudderStack's put it into
+// originalTimestamp, and use timestamp only for a time that the caller stated.
+func (w *writer) times() (original, sent optionalTime) {
 	original = w.timeOf(fieldTimestamp)
-	if also := w.timeOf(fieldOriginalTimestamp); !original.known {
-		original = also
+	if fallback := w.timeOf(fieldOriginalTimestamp); !original.known {
+		original = fallback
 	}
 	sent = w.timeOf(fieldSentAt)
 	if !sent.known {
@@ -344,20 +340,20 @@ func (w *writer) times() (original, sent moment) {
 	return original, sent
 }
 
-func (w *writer) timeOf(f field) moment {
+func (w *writer) timeOf(f field) optionalTime {
 	value := w.values[f]
 	if value.end == 0 {
-		return moment{}
+		return optionalTime{}
 	}
 	if w.scan.text[value.start] != '"' {
 		w.reject("/"+fieldNames[f], "type", fieldNames[f]+" must be a string")
-		return moment{}
+		return optionalTime{}
 	}
-	at, ok := parseTimestamp(w.text(value))
+	t, ok := parseTimestamp(w.text(value))
 	if !ok {
 		w.reject("/"+fieldNames[f], "format", fieldNames[f]+" must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z")
 	}
-	return moment{at, ok}
+	return optionalTime{t, ok}
 }
 
 func (w *writer) copyMember(m member) {
@@ -367,40 +363,40 @@ func (w *writer) copyMember(m member) {
 	w.out = append(w.out, w.bytes(m.value)...)
 }
 
-func (w *writer) time(name string, at millis) {
+func (w *writer) time(name string, t millis) {
 	w.out = append(w.out, ',', '"')
 	w.out = append(w.out, name...)
 	w.out = append(w.out, '"', ':', '"')
-	w.out = appendTimestamp(w.out, at)
+	w.out = appendTimestamp(w.out, t)
 	w.out = append(w.out, '"')
 }
 
-// merged writes an object of the event with what the batch gives to it where
-// the event itself says nothing, and with the client's address likewise.
-func (w *writer) merged(name string, own span, given *shared, ip string) {
-	if own.end == 0 && len(given.members) == 0 && ip == "" {
+// merged writes an object of the event and adds the batch's members, and the
+// client's address, where the event has no such member itself.
+func (w *writer) merged(name string, own span, batch *shared, ip string) {
+	if own.end == 0 && len(batch.members) == 0 && ip == "" {
 		return
 	}
 	w.out = append(w.out, ',', '"')
 	w.out = append(w.out, name...)
 	w.out = append(w.out, '"', ':')
-	if own.end != 0 && len(given.members) == 0 && ip == "" {
+	if own.end != 0 && len(batch.members) == 0 && ip == "" {
 		w.out = append(w.out, w.bytes(own)...)
 		return
 	}
 
 	w.out = append(w.out, '{')
 	start := len(w.out)
-	w.seen = slices.Grow(w.seen[:0], len(given.members))[:len(given.members)]
-	clear(w.seen)
-	_, hasIP := given.index["ip"]
+	w.overridden = slices.Grow(w.overridden[:0], len(batch.members))[:len(batch.members)]
+	clear(w.overridden)
+	_, hasIP := batch.index["ip"]
 	if own.end != 0 {
 		w.inner = w.membersOf(own, w.inner[:0])
 		for _, m := range w.inner {
 			key := unquoted(w.bytes(m.name))
 			hasIP = hasIP || string(key) == "ip"
-			if i, shared := given.index[string(key)]; shared {
-				w.seen[i] = true
+			if i, shared := batch.index[string(key)]; shared {
+				w.overridden[i] = true
 			}
 		}
 		if len(w.inner) > 0 {
@@ -408,8 +404,8 @@ func (w *writer) merged(name string, own span, given *shared, ip string) {
 			w.out = append(w.out, w.bytes(span{first.name.start - 1, last.value.end})...)
 		}
 	}
-	for i, m := range given.members {
-		if !w.seen[i] {
+	for i, m := range batch.members {
+		if !w.overridden[i] {
 			w.copyMember(m)
 		}
 	}
@@ -424,21 +420,21 @@ func (w *writer) merged(name string, own span, given *shared, ip string) {
 	w.out = append(w.out, '}')
 }
 
-// messageID writes the identity of an event that has none of its own: a UUID
-// of version 8 made from the bytes of the event, so that the same body sent
-// again makes the same ids. Equal events within one body are different events
-// and are told apart by their order.
+// messageID writes the id of an event without one: a version 8 UUID from a hash
+// of the event's bytes, so a retry of the same body gives the same ids. Equal
+// events within one body are different events: their position among the equal
+// ones is hashed too.
 func (w *writer) messageID(kind string, raw []byte) {
 	h := sha256.New()
 	_, _ = h.Write([]byte(w.receipt.Source + "\x00" + kind + "\x00"))
 	_, _ = h.Write(raw)
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])
-	if w.twins == nil {
-		w.twins = make(map[[32]byte]int)
+	if w.copies == nil {
+		w.copies = make(map[[32]byte]int)
 	}
-	earlier := w.twins[sum]
-	w.twins[sum] = earlier + 1
+	earlier := w.copies[sum]
+	w.copies[sum] = earlier + 1
 	if earlier > 0 {
 		sum = sha256.Sum256(binary.BigEndian.AppendUint64(sum[:], uint64(earlier)))
 	}

@@ -8,8 +8,8 @@ import (
 // span is a range of positions in the body.
 type span struct{ start, end int }
 
-// syntaxError says where and why the bytes are not JSON. The reason never
-// quotes the bytes.
+// syntaxError is a position where the bytes are not JSON, and the reason, which
+// never quotes the bytes.
 type syntaxError struct {
 	offset int
 	reason string
@@ -19,10 +19,10 @@ func (e *syntaxError) Error() string { return e.reason }
 
 const reasonTruncated = "ends before its last value is complete"
 
-// scanner walks over JSON text and gives the spans of what is in it, so that
-// values can be copied byte for byte. It accepts exactly the grammar of RFC
-// 8259; that the text is UTF-8 is checked before. It holds no recursion: how
-// deep the text nests costs one bit a level.
+// scanner walks over JSON text and returns the spans of its values, so that they
+// can be copied byte for byte. It accepts exactly the grammar of RFC 8259; the
+// caller checks that the text is UTF-8. It does not recurse: a level of nesting
+// costs one bit.
 type scanner struct {
 	text []byte
 	pos  int
@@ -37,8 +37,8 @@ func (s *scanner) fail(reason string) error {
 	return &syntaxError{s.pos, reason}
 }
 
-// space skips white space and returns the byte that follows, 0 at the end. A
-// zero byte in the text is no JSON either, so callers need not tell them apart.
+// space skips white space and returns the next byte, 0 at the end. A zero byte in
+// the text is not JSON either, so callers need no distinction.
 func (s *scanner) space() byte {
 	for s.pos < len(s.text) {
 		switch c := s.text[s.pos]; c {
@@ -51,12 +51,12 @@ func (s *scanner) space() byte {
 	return 0
 }
 
-// value consumes one value and returns how deep it nests: 0 for a scalar, 1
-// for an array or object of scalars.
+// value consumes one value and returns its nesting: 0 for a scalar, 1 for an array
+// or object of scalars.
 func (s *scanner) value() (deepest int, err error) {
 	depth := 0
 	for {
-		// Here a value must begin.
+		// A value must begin here.
 		switch c := s.space(); {
 		case c == '"':
 			err = s.str()
@@ -89,7 +89,7 @@ func (s *scanner) value() (deepest int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		// Here a value has ended: close what ends with it.
+		// A value has ended here: close the containers that end with it.
 		for {
 			if depth == 0 {
 				return deepest, nil
@@ -148,7 +148,7 @@ func (s *scanner) name() error {
 	return nil
 }
 
-// plain marks the bytes that need no thought inside a string.
+// plain marks the bytes that stand for themselves inside a string.
 var plain = func() (t [256]bool) {
 	for c := range t {
 		t[c] = c >= 0x20 && c != '"' && c != '\\'
@@ -264,7 +264,7 @@ type member struct {
 }
 
 // object consumes the object at the current position and appends its members.
-// It also returns how deep the object nests, itself included.
+// It also returns the nesting of the object, itself included.
 func (s *scanner) object(members []member) (_ []member, deepest int, err error) {
 	deepest = 1
 	s.pos++
@@ -300,7 +300,7 @@ func (s *scanner) object(members []member) (_ []member, deepest int, err error) 
 	}
 }
 
-// nameEnd is where the name ended whose colon has just been consumed.
+// nameEnd returns the end of the last name, after its colon has been consumed.
 func (s *scanner) nameEnd() int {
 	i := s.pos - 2
 	for s.text[i] != '"' {
@@ -309,7 +309,7 @@ func (s *scanner) nameEnd() int {
 	return i
 }
 
-// unquoted is the string whose JSON form between the quotes is raw.
+// unquoted decodes a JSON string. raw is its text between the quotes.
 func unquoted(raw []byte) []byte {
 	for i := range raw {
 		if raw[i] == '\\' {

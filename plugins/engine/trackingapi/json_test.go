@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// scan reads text as one value and nothing else.
+// scan scans text as exactly one value.
 func scan(text string) (depth int, err error) {
 	s := scanner{text: []byte(text)}
 	if depth, err = s.value(); err != nil {
@@ -31,14 +31,14 @@ var jsonSeeds = []string{
 	`{,}`, `{a:1}`, `{"a" 1}`, `{"a":1 "b":2}`, `{"a":1]`, `[1}`, `{} {}`, `[1]]`, `/**/1`, "\ufeff1",
 }
 
-func TestScannerAcceptsWhatJSONIs(t *testing.T) {
+func TestScannerAcceptsExactlyJSON(t *testing.T) {
 	for _, text := range jsonSeeds {
 		_, err := scan(text)
 		require.Equal(t, json.Valid([]byte(text)), err == nil, "%q: %v", text, err)
 	}
 }
 
-func TestScannerTellsCutOffFromWrong(t *testing.T) {
+func TestScannerDistinguishesTruncatedFromInvalid(t *testing.T) {
 	const whole = ` {"a" : [1.5e3, "x\u00e9\n", true, null, {"b":false}] , "c":-0.1e-2}`
 	for n := range len(whole) {
 		_, err := scan(whole[:n])
@@ -59,7 +59,7 @@ func TestScannerMeasuresDepth(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, depth)
 	}
-	// A bracket of the other kind is noticed at any depth.
+	// A wrong closing bracket is an error at any depth.
 	_, err := scan(strings.Repeat("[", 64) + `{"a":1]` + strings.Repeat("]", 64))
 	require.Error(t, err)
 }
@@ -70,14 +70,14 @@ func FuzzScanner(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if !utf8.Valid(text) {
-			return // the scanner sees only text that is
+			return // a precondition of the scanner
 		}
 		if strings.Count(string(text), "[")+strings.Count(string(text), "{") > 5000 {
-			return // the standard library gives up at 10,000 levels
+			return // encoding/json stops at 10,000 levels
 		}
 		_, err := scan(string(text))
 		if json.Valid(text) != (err == nil) {
-			t.Fatalf("scanner says %v of %q", err, text)
+			t.Fatalf("scanner returns %v for %q", err, text)
 		}
 	})
 }

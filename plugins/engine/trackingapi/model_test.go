@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// object is JSON as the standard library sees it, numbers left as they are.
+// object is a JSON object decoded by encoding/json, with numbers as text.
 type object = map[string]any
 
 func decode(t require.TestingT, data []byte) (o object) {
@@ -28,22 +28,22 @@ func encode(t require.TestingT, v any) []byte {
 	return data
 }
 
-// model says plainly, on maps, what a good event becomes.
+// model is the naive implementation, on maps, for accepted events.
 func model(event, batch object, r Receipt) object {
 	out := maps.Clone(event)
-	now := r.At.UTC()
+	now := r.ReceivedAt.UTC()
 	read := func(o object, name string) (time.Time, bool) {
 		text, ok := o[name].(string)
 		if !ok {
 			return now, false
 		}
-		at, err := time.Parse(time.RFC3339Nano, text)
+		parsed, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {
 			panic(err)
 		}
-		return at.Truncate(time.Millisecond).UTC(), true
+		return parsed.Truncate(time.Millisecond).UTC(), true
 	}
-	write := func(name string, at time.Time) { out[name] = at.Format("2006-01-02T15:04:05.000Z") }
+	write := func(name string, t time.Time) { out[name] = t.Format("2006-01-02T15:04:05.000Z") }
 
 	original, known := read(event, "timestamp")
 	if !known {
@@ -53,11 +53,11 @@ func model(event, batch object, r Receipt) object {
 	if !sentKnown {
 		sent, sentKnown = read(batch, "sentAt")
 	}
-	at := now.Add(-sent.Sub(original))
-	if !known || at.After(now) {
-		at = now
+	corrected := now.Add(-sent.Sub(original))
+	if !known || corrected.After(now) {
+		corrected = now
 	}
-	write("timestamp", at)
+	write("timestamp", corrected)
 	write("receivedAt", now)
 	if known {
 		write("originalTimestamp", original)
@@ -71,8 +71,8 @@ func model(event, batch object, r Receipt) object {
 			merged["ip"] = r.IP
 		}
 		for _, layer := range []object{batch, event} {
-			if given, ok := layer[name].(object); ok {
-				maps.Copy(merged, given)
+			if members, ok := layer[name].(object); ok {
+				maps.Copy(merged, members)
 			}
 		}
 		if _, own := event[name].(object); own || len(merged) > 0 {
@@ -88,9 +88,9 @@ var (
 	genText   = rapid.SampledFrom([]string{"a", "é\"\\\n", "<&>", "\u2028", "long " + string(make([]byte, 40)), "😀"})
 	genNumber = rapid.SampledFrom([]json.Number{"0", "-0", "1.50", "1e400", "12345678901234567890.123456789", "-7E-3"})
 	genTime   = rapid.Custom(func(t *rapid.T) string {
-		at := time.UnixMicro(rapid.Int64Range(1_500_000_000e6, 1_900_000_000e6).Draw(t, "at"))
+		instant := time.UnixMicro(rapid.Int64Range(1_500_000_000e6, 1_900_000_000e6).Draw(t, "instant"))
 		zone := time.FixedZone("", rapid.IntRange(-12*60, 14*60).Draw(t, "offset")*60)
-		return at.In(zone).Format(time.RFC3339Nano)
+		return instant.In(zone).Format(time.RFC3339Nano)
 	})
 )
 
@@ -130,7 +130,7 @@ var genEvent = rapid.Custom(func(t *rapid.T) object {
 	return e
 })
 
-func TestEventsAreAsTheModelSays(t *testing.T) {
+func TestEventsMatchModel(t *testing.T) {
 	parser := NewParser(Limits{EventBytes: 1 << 20, BatchEvents: 100, BatchBytes: 1 << 20, Depth: 32})
 	rapid.Check(t, func(t *rapid.T) {
 		batch := object{}

@@ -2,21 +2,21 @@ package trackingapi
 
 import "time"
 
-// millis is a moment in Unix milliseconds, the precision of Segment's spec.
+// millis is a time in Unix milliseconds, the precision of Segment's spec.
 type millis = int64
 
-// moment is a time that a client may or may not have told.
-type moment struct {
-	at    millis
-	known bool
+// optionalTime is a time that a client may have left out.
+type optionalTime struct {
+	millis millis
+	known  bool
 }
 
-// parseTimestamp reads an ISO 8601 date and time as clients write them: RFC
-// 3339, and also a blank in place of the T, an offset without colon or of
-// hours only, no offset (which means UTC), seconds or the time left out. What
-// is finer than a millisecond is cut off.
+// parseTimestamp parses an ISO 8601 date and time as clients write them: RFC
+// 3339, and also a space in place of the T, an offset without colon or of hours
+// only, no offset (which means UTC), no seconds or no time of day. Digits below a
+// millisecond are cut off.
 func parseTimestamp(text []byte) (millis, bool) {
-	p := clock{text: text, ok: true}
+	p := timestampParser{text: text, ok: true}
 	year, month, day := p.digits(4), 0, 0
 	p.expect('-')
 	month = p.digits(2)
@@ -46,33 +46,33 @@ func parseTimestamp(text []byte) (millis, bool) {
 	if date.Day() != day {
 		return 0, false // the month has no such day
 	}
-	at := date.UnixMilli() + int64((hour*60+minute-offset)*60+second)*1000 + int64(nanos/1e6)
-	return at, inRange(at)
+	t := date.UnixMilli() + int64((hour*60+minute-offset)*60+second)*1000 + int64(nanos/1e6)
+	return t, inRange(t)
 }
 
-// inRange tells whether the year of a moment in UTC has four digits and is not
-// the year 0, so that RFC 3339 can express it everywhere.
-func inRange(at millis) bool {
+// inRange reports whether RFC 3339 can express a time: its year in UTC is 1 to
+// 9999.
+func inRange(t millis) bool {
 	const first, last = -62135596800000, 253402300799999
-	return at >= first && at <= last
+	return t >= first && t <= last
 }
 
-// clock reads the parts of a timestamp; ok turns false at the first that is
-// not there.
-type clock struct {
+// timestampParser consumes the parts of a timestamp; ok becomes false at the first
+// part that is missing.
+type timestampParser struct {
 	text []byte
 	ok   bool
 }
 
-func (p *clock) rest() int { return len(p.text) }
+func (p *timestampParser) rest() int { return len(p.text) }
 
-func (p *clock) next() byte {
+func (p *timestampParser) next() byte {
 	c := p.text[0]
 	p.text = p.text[1:]
 	return c
 }
 
-func (p *clock) accept(c byte) bool {
+func (p *timestampParser) accept(c byte) bool {
 	if p.rest() == 0 || p.text[0] != c {
 		return false
 	}
@@ -80,9 +80,9 @@ func (p *clock) accept(c byte) bool {
 	return true
 }
 
-func (p *clock) expect(c byte) { p.ok = p.accept(c) && p.ok }
+func (p *timestampParser) expect(c byte) { p.ok = p.accept(c) && p.ok }
 
-func (p *clock) digits(n int) (value int) {
+func (p *timestampParser) digits(n int) (value int) {
 	if p.rest() < n {
 		p.ok = false
 		return 0
@@ -98,8 +98,8 @@ func (p *clock) digits(n int) (value int) {
 	return value
 }
 
-// fraction reads one or more digits after the decimal mark.
-func (p *clock) fraction() (nanos int) {
+// fraction consumes one or more digits after the decimal mark.
+func (p *timestampParser) fraction() (nanos int) {
 	scale := int(time.Second)
 	start := p.rest()
 	for p.rest() > 0 && p.text[0] >= '0' && p.text[0] <= '9' {
@@ -112,8 +112,8 @@ func (p *clock) fraction() (nanos int) {
 	return nanos
 }
 
-// offset reads the distance from UTC in minutes.
-func (p *clock) offset() (minutes int) {
+// offset consumes the offset from UTC, in minutes.
+func (p *timestampParser) offset() (minutes int) {
 	if p.rest() == 0 || p.accept('Z') || p.accept('z') {
 		return 0
 	}
@@ -136,10 +136,10 @@ func (p *clock) offset() (minutes int) {
 	return sign * (hours*60 + minutes)
 }
 
-// appendTimestamp writes the moment as RFC 3339 in UTC with milliseconds. It
-// must be inRange.
-func appendTimestamp(dst []byte, at millis) []byte {
-	t := time.UnixMilli(at).UTC()
+// appendTimestamp appends a time that is inRange, as RFC 3339 in UTC with
+// milliseconds.
+func appendTimestamp(dst []byte, unix millis) []byte {
+	t := time.UnixMilli(unix).UTC()
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()
 	dst = appendDigits(dst, year, 4)
@@ -169,25 +169,24 @@ func appendDigits(dst []byte, value, n int) []byte {
 	return dst
 }
 
-// happenedAt is the moment of an event on the collector's clock. The time from
-// the event to its sending is the same on any clock, so it is what counts back
-// from the moment of receipt:
+// eventTime returns the time of an event on the collector's clock. The duration
+// from the event to its sending is the same on every clock, so it is subtracted
+// from the time of receipt:
 //
 //	receivedAt - (sentAt - originalTimestamp)
 //
-// Without sentAt the client's clock is taken as right. An event cannot have
-// happened after it was sent or received; one that says so is dated at its
-// receipt.
-func happenedAt(original, sent moment, received millis) millis {
+// Without sentAt the client's clock is trusted. An event cannot happen after it
+// was sent or received; an event with such times gets the time of its receipt.
+func eventTime(original, sent optionalTime, received millis) millis {
 	if !original.known {
 		return received
 	}
-	at := original.at
+	t := original.millis
 	if sent.known {
-		at = received - (sent.at - original.at)
+		t = received - (sent.millis - original.millis)
 	}
-	if at > received || !inRange(at) {
+	if t > received || !inRange(t) {
 		return received
 	}
-	return at
+	return t
 }

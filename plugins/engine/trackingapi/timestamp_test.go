@@ -57,42 +57,42 @@ func TestParseTimestamp(t *testing.T) {
 		"Sat, 31 Jan 2026 12:34:56 GMT":    "",
 		"٢٠٢٦-01-31T12:34:56Z":             "",
 	} {
-		at, ok := parseTimestamp([]byte(text))
+		parsed, ok := parseTimestamp([]byte(text))
 		require.Equal(t, want != "", ok, text)
 		if ok {
-			require.Equal(t, want, string(appendTimestamp(nil, at)), text)
+			require.Equal(t, want, string(appendTimestamp(nil, parsed)), text)
 		}
 	}
 }
 
-// What is written can be read back, and is what the standard library writes.
+// A written timestamp parses back, and equals the one of the time package.
 func TestTimestampRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		at := rapid.Int64Range(-62135596800000, 253402300799999).Draw(t, "at")
-		text := appendTimestamp(nil, at)
-		require.Equal(t, time.UnixMilli(at).UTC().Format("2006-01-02T15:04:05.000Z"), string(text))
+		unix := rapid.Int64Range(-62135596800000, 253402300799999).Draw(t, "unix")
+		text := appendTimestamp(nil, unix)
+		require.Equal(t, time.UnixMilli(unix).UTC().Format("2006-01-02T15:04:05.000Z"), string(text))
 		back, ok := parseTimestamp(text)
 		require.True(t, ok)
-		require.Equal(t, at, back)
+		require.Equal(t, unix, back)
 	})
 }
 
-// Everything RFC 3339 that the standard library reads is read alike.
+// For RFC 3339 the result equals that of the time package.
 func TestTimestampAgreesWithRFC3339(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		at := time.UnixMilli(rapid.Int64Range(-62100000000000, 253402200000000).Draw(t, "at"))
+		instant := time.UnixMilli(rapid.Int64Range(-62100000000000, 253402200000000).Draw(t, "instant"))
 		zone := time.FixedZone("", rapid.IntRange(-23*60, 23*60).Draw(t, "offset")*60)
-		text := at.In(zone).Format(time.RFC3339Nano)
+		text := instant.In(zone).Format(time.RFC3339Nano)
 		got, ok := parseTimestamp([]byte(text))
 		require.True(t, ok, text)
-		require.Equal(t, at.UnixMilli(), got, text)
+		require.Equal(t, instant.UnixMilli(), got, text)
 	})
 }
 
-func TestHappenedAt(t *testing.T) {
+func TestEventTimeCorrectsTheClientsClock(t *testing.T) {
 	const received = "2026-01-31T12:00:00.000Z"
 	for _, c := range []struct{ name, original, sent, want string }{
-		{"nothing said", "", "", received},
+		{"no times", "", "", received},
 		{"only sentAt", "", "2026-01-31T11:59:59.000Z", received},
 		{"right clock", "2026-01-31T11:59:50.000Z", "2026-01-31T12:00:00.000Z", "2026-01-31T11:59:50.000Z"},
 		{"network delay moves the event", "2026-01-31T11:59:50.000Z", "2026-01-31T11:59:59.900Z", "2026-01-31T11:59:50.100Z"},
@@ -107,11 +107,11 @@ func TestHappenedAt(t *testing.T) {
 		{"in the future without sentAt", "2027-01-31T12:00:00.000Z", "", received},
 		{"absurdly far apart", "0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.000Z", received},
 	} {
-		moment := func(text string) (m moment) {
-			m.at, m.known = parseTimestamp([]byte(text))
-			return m
+		parse := func(text string) (t optionalTime) {
+			t.millis, t.known = parseTimestamp([]byte(text))
+			return t
 		}
-		got := happenedAt(moment(c.original), moment(c.sent), moment(received).at)
+		got := eventTime(parse(c.original), parse(c.sent), parse(received).millis)
 		require.Equal(t, c.want, string(appendTimestamp(nil, got)), c.name)
 	}
 }
