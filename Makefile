@@ -109,7 +109,7 @@ cdnow: ## fit the purchase models to the CDNOW sample (DATA=file), and plot the 
 
 oracle: ## compare features with the naive computation over CASES (10000) random histories
 	CASES=$(CASES) go test -count=1 -timeout 30m ./plugins/engine/record -run 'Oracle|Order|Merge|Definitions|Heavy' -rapid.checks=$(CASES)
-	go test -count=1 -timeout 30m ./plugins/profiles -run 'Writers|Faults' -rapid.checks=$$(($(CASES) / 20))
+	go test -count=1 -timeout 30m ./plugins/engine/customers -run 'Writers|Faults' -rapid.checks=$$(($(CASES) / 20))
 
 faults-short: ## kill, pause and restart everything while events flow, then compare every profile
 	go run ./tests/system/faults -events 50000

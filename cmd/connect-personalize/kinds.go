@@ -11,6 +11,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 	"github.com/connect-personalize/connect-personalize/plugins/expectationsuite"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -53,7 +54,7 @@ func fileKinds() []lint.Kind {
 }
 
 func lintDefinition(path string) ([]lint.Lint, error) {
-	found, err := profiles.LintDefinition(path)
+	found, err := profiledefinition.Lint(path)
 	return at(path, found), err
 }
 

@@ -4,6 +4,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/expectationsuite"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -21,7 +22,7 @@ func otherSpecs() []otherSpec {
 			Stable().
 			Version("0.1.0").
 			Summary("The file that says what a profile is made of. The `profiles` resource names it.").
-			Fields(profiles.DefinitionFields()...)},
+			Fields(profiledefinition.Fields()...)},
 		{"file", "expectation_suite", service.NewConfigSpec().
 			Stable().
 			Version("0.1.0").

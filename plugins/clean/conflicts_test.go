@@ -12,7 +12,8 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
 	_ "github.com/connect-personalize/connect-personalize/plugins/clean"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
@@ -51,20 +52,20 @@ func TestConflictsOfSources(t *testing.T) {
 		cleaned = append(cleaned, raw)
 	}
 
-	def, err := profiles.ReadDefinition("../../configs/retail/profile.yaml")
+	def, err := profiledefinition.Read("../../configs/retail/profile.yaml")
 	require.NoError(t, err)
 	rapid.Check(t, func(r *rapid.T) {
 		events := rapid.Permutation(cleaned).Draw(r, "events")
 		s, err := embedded.Open(embedded.Options{Path: embedded.Memory})
 		require.NoError(r, err)
-		p := profiles.New(def, s, service.MockResources())
+		p := customers.New(def, s, customers.Options{})
 		defer func() { require.NoError(r, p.Close(context.Background())) }()
 		for _, event := range events {
 			errs, err := p.Update(context.Background(), [][]byte{event})
 			require.NoError(r, err)
 			require.NoError(r, errs[0])
 		}
-		results, err := p.Read(context.Background(), []string{"u1"}, profiles.Query{Fields: []string{"traits"}})
+		results, err := p.Read(context.Background(), []string{"u1"}, customers.Query{Fields: []string{"traits"}})
 		require.NoError(r, err)
 		var view struct{ Traits map[string]any }
 		require.NoError(r, json.Unmarshal(results[0].JSON, &view))

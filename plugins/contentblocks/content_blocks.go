@@ -13,7 +13,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 )
 
 // Blocks are the content blocks of a folder. They reload when a file changes,
@@ -108,7 +108,7 @@ func ContentNames(path string) (content.Names, error) {
 	if path == "" {
 		return content.Names{}, nil
 	}
-	def, err := profiles.ReadDefinition(path)
+	def, err := profiledefinition.Read(path)
 	if err != nil {
 		return content.Names{}, fmt.Errorf("%s cannot be read, or is not correct; lint it by itself", path)
 	}

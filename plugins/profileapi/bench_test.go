@@ -20,7 +20,7 @@ import (
 	_ "github.com/redpanda-data/connect/v4/public/components/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 )
 
 // benchProfile is about as long as a profile of twenty features.
@@ -45,19 +45,19 @@ type fixedReader struct {
 	trips     atomic.Int64
 }
 
-func (r *fixedReader) Read(_ context.Context, ids []string, _ profiles.Query) ([]profiles.Result, error) {
+func (r *fixedReader) Read(_ context.Context, ids []string, _ customers.Query) ([]customers.Result, error) {
 	r.trips.Add(1)
 	if r.roundTrip > 0 {
 		time.Sleep(r.roundTrip)
 	}
-	results := make([]profiles.Result, len(ids))
+	results := make([]customers.Result, len(ids))
 	for i := range results {
-		results[i] = profiles.Result{Found: true, ID: ids[i], JSON: r.json, Complete: true}
+		results[i] = customers.Result{Found: true, ID: ids[i], JSON: r.json, Complete: true}
 	}
 	return results, nil
 }
 
-func (r *fixedReader) SegmentMembers(context.Context, string, string, int) ([]profiles.Member, error) {
+func (r *fixedReader) SegmentMembers(context.Context, string, string, int) ([]customers.Member, error) {
 	return nil, nil
 }
 
@@ -65,8 +65,8 @@ func (r *fixedReader) SegmentCount(context.Context, string) (int64, error) { ret
 
 func (r *fixedReader) Identifiers() []string { return nil }
 
-func (r *fixedReader) Export(context.Context, string, string) (profiles.Result, error) {
-	return profiles.Result{}, nil
+func (r *fixedReader) Export(context.Context, string, string) (customers.Result, error) {
+	return customers.Result{}, nil
 }
 
 func (r *fixedReader) Ping(context.Context) error { return nil }

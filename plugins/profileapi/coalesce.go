@@ -6,13 +6,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 )
 
 // question is what a request asks about a customer. Requests with the same
 // text, identifier and instant can share a round trip.
 type question struct {
-	profiles.Query
+	customers.Query
 	// text is Fields as one comparable string.
 	text string
 }
@@ -50,7 +50,7 @@ type call struct {
 	wake  chan struct{}
 	group []*call
 
-	result profiles.Result
+	result customers.Result
 	err    error
 
 	// self and ids spare a lone call two allocations.
@@ -65,7 +65,7 @@ var calls = sync.Pool{New: func() any { return &call{wake: make(chan struct{}, 1
 var errInterrupted = errors.New("the read was interrupted")
 
 // read returns the profile of id, by deadline.
-func (x *coalescer) read(id string, q question, deadline time.Time) (profiles.Result, error) {
+func (x *coalescer) read(id string, q question, deadline time.Time) (customers.Result, error) {
 	c := calls.Get().(*call)
 	c.id, c.question, c.deadline = id, q, deadline
 
@@ -115,7 +115,7 @@ func (x *coalescer) trip(group []*call) {
 		}
 	}
 
-	var results []profiles.Result
+	var results []customers.Result
 	err := errInterrupted
 	// Deferred so that a panic in the reader leaves no call waiting and no
 	// place lost.

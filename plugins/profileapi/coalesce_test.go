@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 )
 
 // waiting returns once n reads are queued.
@@ -37,8 +37,8 @@ func TestCoalescing(t *testing.T) {
 		return nil
 	}
 	x := &coalescer{reader: f, trips: 1, limit: 3}
-	traits := question{Query: profiles.Query{Fields: []string{"traits"}}, text: "traits"}
-	later := question{Query: profiles.Query{AsOf: time.Unix(5, 0)}}
+	traits := question{Query: customers.Query{Fields: []string{"traits"}}, text: "traits"}
+	later := question{Query: customers.Query{AsOf: time.Unix(5, 0)}}
 
 	var wg sync.WaitGroup
 	var queued int
@@ -71,11 +71,11 @@ func TestCoalescing(t *testing.T) {
 	wg.Wait()
 
 	require.Equal(t, []trip{
-		{[]string{"first"}, profiles.Query{}},
-		{[]string{"a", "gone"}, profiles.Query{}}, // three calls are the limit, two of them for the same customer
+		{[]string{"first"}, customers.Query{}},
+		{[]string{"a", "gone"}, customers.Query{}}, // three calls are the limit, two of them for the same customer
 		{[]string{"b", "d", "a"}, traits.Query},
 		{[]string{"c"}, later.Query},
-		{[]string{"c"}, profiles.Query{}},
+		{[]string{"c"}, customers.Query{}},
 	}, f.seen())
 	require.Zero(t, x.running)
 	require.Empty(t, x.queue)
@@ -174,7 +174,7 @@ func TestCoalescerUnderLoad(t *testing.T) {
 		return nil
 	}
 	x := &coalescer{reader: f, trips: trips, limit: 16}
-	questions := []question{{}, {Query: profiles.Query{Fields: []string{"traits"}}, text: "traits"}}
+	questions := []question{{}, {Query: customers.Query{Fields: []string{"traits"}}, text: "traits"}}
 	var wg sync.WaitGroup
 	for r := range readers {
 		wg.Go(func() {

@@ -16,8 +16,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 var (
@@ -125,7 +125,7 @@ func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) in
 	}
 	result, refusal := h.readOne(v.id, q, v.started)
 	if refusal == &ambiguous {
-		result, refusal = profiles.Result{}, nil // as good as nobody: what they get is not somebody else's
+		result, refusal = customers.Result{}, nil // as good as nobody: what they get is not somebody else's
 	}
 	if refusal != nil {
 		return refuse(w, r, refusal)
@@ -151,7 +151,7 @@ func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) in
 }
 
 // contentProfile is a profile that was read as templates see it, nil for none.
-func (h *handler) contentProfile(result *profiles.Result, now time.Time) (*content.Profile, *problem) {
+func (h *handler) contentProfile(result *customers.Result, now time.Time) (*content.Profile, *problem) {
 	if !result.Found {
 		return nil, nil
 	}
@@ -345,12 +345,12 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 }
 
 // appendContent appends what a batch says of one customer.
-func (h *handler) appendContent(dst []byte, block *content.Block, id string, result *profiles.Result, q question, now time.Time, ctx context.Context) []byte {
+func (h *handler) appendContent(dst []byte, block *content.Block, id string, result *customers.Result, q question, now time.Time, ctx context.Context) []byte {
 	dst = jsontext.AppendString(append(dst, `{"id":`...), id)
 	var refusal *problem
 	var p *content.Profile
 	switch {
-	case errors.Is(result.Err, profiles.ErrAmbiguous):
+	case errors.Is(result.Err, customers.ErrAmbiguous):
 		// As good as nobody.
 	case result.Err != nil:
 		refusal = h.unreadable(result.Err)

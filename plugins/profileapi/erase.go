@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 func privacyRoutes() []route {
@@ -81,7 +81,7 @@ func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit,
 	defer cancel()
 	customer, refusal := h.resolve(v.id, v.started)
 	if refusal == &badRecord && kind == event.TypeErase {
-		customer, refusal = profiles.Result{ID: v.id}, nil // what cannot be read can be erased
+		customer, refusal = customers.Result{ID: v.id}, nil // what cannot be read can be erased
 	}
 	switch {
 	case refusal != nil:
@@ -129,7 +129,7 @@ var notConfirmed = problem{status: http.StatusServiceUnavailable, code: "not_con
 
 // erasureEvent is the event that erases or readmits a customer. An id that
 // nobody has may yet become either kind of id.
-func (h *handler) erasureEvent(kind string, customer profiles.Result, messageID, by string, now int64) []byte {
+func (h *handler) erasureEvent(kind string, customer customers.Result, messageID, by string, now int64) []byte {
 	e := jsontext.AppendString([]byte(`{"type":"`+kind+`","messageId":`), messageID)
 	known := customer.Found || customer.Erased
 	if !known || !customer.Anonymous {

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // explainer is what the API needs of a profiles resource to explain a profile.
@@ -63,7 +63,7 @@ func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
 	defer cancel()
 	text, err := e.Explain(ctx, v.id, q.By, q.AsOf)
 	switch {
-	case errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrVersion) || errors.Is(err, profiles.ErrAmbiguous):
+	case errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrVersion) || errors.Is(err, customers.ErrAmbiguous):
 		return refuse(w, r, h.unreadable(err))
 	case err != nil:
 		return refuse(w, r, h.readProblem(err))

@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
@@ -73,15 +73,15 @@ features:
 `
 
 // withRealProfiles are profiles in memory, after some events.
-func withRealProfiles(t *testing.T, events ...string) *profiles.Profiles {
+func withRealProfiles(t *testing.T, events ...string) *customers.Service {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "profile.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(shopDefinition), 0o600))
-	def, err := profiles.ReadDefinition(path)
+	def, err := profiledefinition.Read(path)
 	require.NoError(t, err)
 	s, err := embedded.Open(embedded.Options{Path: embedded.Memory})
 	require.NoError(t, err)
-	p := profiles.New(def, s, service.MockResources())
+	p := customers.New(def, s, customers.Options{})
 	t.Cleanup(func() { require.NoError(t, p.Close(t.Context())) })
 	var batch [][]byte
 	for _, e := range events {

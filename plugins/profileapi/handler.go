@@ -17,8 +17,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // handler answers the requests of one profile_api input.
@@ -268,7 +268,7 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 }
 
 // recall reads one profile from memory, into buf.
-func (h *handler) recall(buf *[]byte, id string, q question) (result profiles.Result, ok bool) {
+func (h *handler) recall(buf *[]byte, id string, q question) (result customers.Result, ok bool) {
 	if h.memory == nil {
 		return result, false
 	}
@@ -280,7 +280,7 @@ func (h *handler) recall(buf *[]byte, id string, q question) (result profiles.Re
 }
 
 // readOne reads one profile, along with others that are asked for meanwhile.
-func (h *handler) readOne(id string, q question, started time.Time) (profiles.Result, *problem) {
+func (h *handler) readOne(id string, q question, started time.Time) (customers.Result, *problem) {
 	result, err := h.coalescer.read(id, q, started.Add(h.conf.timeouts.request))
 	refusal := h.readProblem(err)
 	if refusal == nil && result.Err != nil {
@@ -292,14 +292,14 @@ func (h *handler) readOne(id string, q question, started time.Time) (profiles.Re
 // isTooEarly tells whether a profile cannot be served for the as_of that was
 // asked for. Now is never too early: a device whose clock is fast may have
 // sent events that are folded and not due yet.
-func isTooEarly(q question, result profiles.Result) bool {
+func isTooEarly(q question, result customers.Result) bool {
 	return !q.AsOf.IsZero() && result.Found && !result.Complete
 }
 
 // unreadable is what the caller is told of a customer whose record cannot be
 // read, of which the log says so once, or is one of several.
 func (h *handler) unreadable(err error) *problem {
-	if errors.Is(err, profiles.ErrAmbiguous) {
+	if errors.Is(err, customers.ErrAmbiguous) {
 		return &ambiguous
 	}
 	h.unreadableOnce.Do(func() {
@@ -311,7 +311,7 @@ func (h *handler) unreadable(err error) *problem {
 // readProblem turns the outcome of a read into what the caller is told, and
 // says in the log when the store goes away and comes back.
 func (h *handler) readProblem(err error) *problem {
-	var unknown *profiles.UnknownFieldError
+	var unknown *customers.UnknownFieldError
 	switch {
 	case err == nil:
 		if h.storeDown.Load() && h.storeDown.CompareAndSwap(true, false) {
@@ -321,7 +321,7 @@ func (h *handler) readProblem(err error) *problem {
 	case errors.As(err, &unknown):
 		return badRequest("unknown_field", "fields names something no profile has: fields are traits, features, traits.NAME or features.NAME of a defined feature")
 	}
-	var undeclared *profiles.UnknownIdentifierError
+	var undeclared *customers.UnknownIdentifierError
 	if errors.As(err, &undeclared) {
 		return unknownIdentifier(undeclared)
 	}
@@ -335,7 +335,7 @@ func (h *handler) readProblem(err error) *problem {
 }
 
 // unknownIdentifier names the identifiers there are, and not the one asked for.
-func unknownIdentifier(err *profiles.UnknownIdentifierError) *problem {
+func unknownIdentifier(err *customers.UnknownIdentifierError) *problem {
 	if len(err.Declared) == 0 {
 		return badRequest("unknown_identifier", "by is of no use here: the definition of the profiles declares no identifiers")
 	}
@@ -426,7 +426,7 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 }
 
 // refusals are what is said in place of profiles that cannot be served.
-func (h *handler) refusals(q question, results []profiles.Result) []*problem {
+func (h *handler) refusals(q question, results []customers.Result) []*problem {
 	refusals := make([]*problem, len(results))
 	for i := range results {
 		switch {
@@ -492,7 +492,7 @@ func appendUnread(dst []byte, ids []string, p *problem) []byte {
 
 // readMany makes one of a bounded number of batch reads, so that they leave
 // the store to single reads too.
-func (h *handler) readMany(ctx context.Context, ids []string, q question) ([]profiles.Result, *problem) {
+func (h *handler) readMany(ctx context.Context, ids []string, q question) ([]customers.Result, *problem) {
 	select {
 	case h.batches <- struct{}{}:
 	case <-ctx.Done():
@@ -505,7 +505,7 @@ func (h *handler) readMany(ctx context.Context, ids []string, q question) ([]pro
 
 // appendBatch appends the reply to a batch read: for every id, in order,
 // whether it was found, and its profile or why there is none.
-func appendBatch(dst []byte, open, separator, end string, ids []string, results []profiles.Result, refusals []*problem) []byte {
+func appendBatch(dst []byte, open, separator, end string, ids []string, results []customers.Result, refusals []*problem) []byte {
 	dst = append(dst, open...)
 	for i := range results {
 		if i > 0 {

@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 	yamlv3 "gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // patience bounds what must happen soon; no test waits for it to pass.
@@ -48,10 +48,10 @@ type fakeProfiles struct {
 
 type trip struct {
 	ids   []string
-	query profiles.Query
+	query customers.Query
 }
 
-func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query) ([]profiles.Result, error) {
+func (f *fakeProfiles) Read(ctx context.Context, ids []string, q customers.Query) ([]customers.Result, error) {
 	f.mu.Lock()
 	f.trips = append(f.trips, trip{append([]string(nil), ids...), q})
 	onRead := f.onRead
@@ -69,9 +69,9 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	results := make([]profiles.Result, len(ids))
+	results := make([]customers.Result, len(ids))
 	if q.By != "" && q.By != "email" {
-		return nil, &profiles.UnknownIdentifierError{Name: q.By, Declared: f.Identifiers()}
+		return nil, &customers.UnknownIdentifierError{Name: q.By, Declared: f.Identifiers()}
 	}
 	for i, id := range ids {
 		var err error
@@ -87,7 +87,7 @@ func (f *fakeProfiles) Read(ctx context.Context, ids []string, q profiles.Query)
 			id = into
 		}
 		if text, ok := f.profiles[id]; ok {
-			results[i] = profiles.Result{Found: true, ID: id, JSON: []byte(text), Complete: !f.early[id], Anonymous: f.anonymous[id]}
+			results[i] = customers.Result{Found: true, ID: id, JSON: []byte(text), Complete: !f.early[id], Anonymous: f.anonymous[id]}
 		}
 	}
 	return results, nil
@@ -104,25 +104,25 @@ func (f *fakeProfiles) find(id, by string) (string, error) {
 	case 1:
 		return found[0], nil
 	}
-	return "", profiles.ErrAmbiguous
+	return "", customers.ErrAmbiguous
 }
 
 func (f *fakeProfiles) Identifiers() []string { return []string{"email"} }
 
 // SegmentMembers lists the profiles as the members of the segment everyone.
-func (f *fakeProfiles) SegmentMembers(_ context.Context, name, after string, limit int) ([]profiles.Member, error) {
+func (f *fakeProfiles) SegmentMembers(_ context.Context, name, after string, limit int) ([]customers.Member, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if name != "everyone" {
-		return nil, &profiles.UnknownSegmentError{Name: name}
+		return nil, &customers.UnknownSegmentError{Name: name}
 	}
-	var members []profiles.Member
+	var members []customers.Member
 	for id := range f.profiles {
-		if m := (profiles.Member{ID: id, Anonymous: f.anonymous[id]}); m.Key() > after {
+		if m := (customers.Member{ID: id, Anonymous: f.anonymous[id]}); m.Key() > after {
 			members = append(members, m)
 		}
 	}
-	slices.SortFunc(members, func(a, b profiles.Member) int { return strings.Compare(a.Key(), b.Key()) })
+	slices.SortFunc(members, func(a, b customers.Member) int { return strings.Compare(a.Key(), b.Key()) })
 	return members[:min(limit, len(members))], f.readErr
 }
 
@@ -130,22 +130,22 @@ func (f *fakeProfiles) SegmentCount(_ context.Context, name string) (int64, erro
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if name != "everyone" {
-		return 0, &profiles.UnknownSegmentError{Name: name}
+		return 0, &customers.UnknownSegmentError{Name: name}
 	}
 	return int64(len(f.profiles)), f.readErr
 }
 
-func (f *fakeProfiles) Export(_ context.Context, id, by string) (profiles.Result, error) {
+func (f *fakeProfiles) Export(_ context.Context, id, by string) (customers.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id, err := f.find(id, by)
 	if err != nil || id == "" {
-		return profiles.Result{Err: err}, f.readErr
+		return customers.Result{Err: err}, f.readErr
 	}
 	if _, ok := f.profiles[id]; !ok {
-		return profiles.Result{}, f.readErr
+		return customers.Result{}, f.readErr
 	}
-	return profiles.Result{Found: true, ID: id, JSON: []byte(`{"kind":"userId","id":"` + id + `","updated_at":null,"traits":[],"events":[],"summaries":[],"merged":[],"segments":[],"messages":[]}`)}, f.readErr
+	return customers.Result{Found: true, ID: id, JSON: []byte(`{"kind":"userId","id":"` + id + `","updated_at":null,"traits":[],"events":[],"summaries":[],"merged":[],"segments":[],"messages":[]}`)}, f.readErr
 }
 
 func (f *fakeProfiles) Ping(context.Context) error {

@@ -22,6 +22,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -309,7 +310,7 @@ type config struct {
 	cacheControl []string
 	origins      map[string]bool
 	roundTrips   int
-	cache        profiles.CacheOptions
+	cache        customers.CacheOptions
 	content      string
 	explorer     bool
 
@@ -539,7 +540,7 @@ type input struct {
 	log     *service.Logger
 	handler *handler
 	server  *http.Server
-	cached  *profiles.Cached // nil without a cache
+	cached  *customers.Cached // nil without a cache
 	// lost gets the reason when a listener fails that nobody closed.
 	lost chan error
 
@@ -562,8 +563,8 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 	if conf.exposed {
 		res.Logger().Warnf("Anybody who can reach %s may read and write profiles: neither tokens nor client certificates are set.", conf.address)
 	}
-	var cached *profiles.Cached
-	if shared, ok := r.(*profiles.Profiles); ok && conf.cache.MaxBytes > 0 {
+	var cached *customers.Cached
+	if shared, ok := r.(*customers.Service); ok && conf.cache.MaxBytes > 0 {
 		cached = shared.Cached(conf.cache)
 		r = cached
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 )
 
 func TestGetCustomer(t *testing.T) {
@@ -199,7 +199,7 @@ func TestFieldsAndAsOf(t *testing.T) {
 	f := withProfiles("c1")
 	s := serve(t, f, "")
 	noon := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
-	for query, want := range map[string]profiles.Query{
+	for query, want := range map[string]customers.Query{
 		"fields=traits": {Fields: []string{"traits"}},
 		"fields=traits.email,features.orders_30d":  {Fields: []string{"traits.email", "features.orders_30d"}},
 		"fields=traits.email&fields=features":      {Fields: []string{"traits.email", "features"}},
@@ -216,7 +216,7 @@ func TestFieldsAndAsOf(t *testing.T) {
 		require.Equal(t, []trip{{[]string{"c1"}, want}}, f.seen(), query)
 	}
 
-	f.set(func() { f.readErr = fmt.Errorf("read: %w", &profiles.UnknownFieldError{}) })
+	f.set(func() { f.readErr = fmt.Errorf("read: %w", &customers.UnknownFieldError{}) })
 	got := s.do(t, "GET", "/api/customer/c1?fields=tarits", "")
 	require.Equal(t, 400, got.status)
 	require.Equal(t, "unknown_field", got.code(t))
@@ -295,7 +295,7 @@ func TestBatch(t *testing.T) {
 		require.Equal(t, "private, no-cache", got.header.Get("Cache-Control"))
 	}
 	last := f.seen()[len(f.seen())-1]
-	require.Equal(t, trip{[]string{`q"`, "gone", "a", "b", "a"}, profiles.Query{Fields: []string{"traits"}, AsOf: time.Unix(5, 0).UTC()}}, last)
+	require.Equal(t, trip{[]string{`q"`, "gone", "a", "b", "a"}, customers.Query{Fields: []string{"traits"}, AsOf: time.Unix(5, 0).UTC()}}, last)
 }
 
 func TestLargestBatch(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 const (
@@ -88,11 +88,11 @@ func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) in
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
 	count, err := h.reader.SegmentCount(ctx, v.id)
-	var members []profiles.Member
+	var members []customers.Member
 	if err == nil {
 		members, err = h.reader.SegmentMembers(ctx, v.id, q.after, q.limit)
 	}
-	var unknown *profiles.UnknownSegmentError
+	var unknown *customers.UnknownSegmentError
 	if errors.As(err, &unknown) {
 		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_segment", message: "the definition of the profiles has no segment of this name"})
 	}
@@ -137,12 +137,12 @@ func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) in
 	return send(w, r, http.StatusOK, valueJSON, out)
 }
 
-func appendMember(dst []byte, m profiles.Member) []byte {
+func appendMember(dst []byte, m customers.Member) []byte {
 	dst = jsontext.AppendString(append(dst, `{"id":`...), m.ID)
 	return fmt.Appendf(dst, `,"anonymous":%t}`, m.Anonymous)
 }
 
-func membersCSV(members []profiles.Member) []byte {
+func membersCSV(members []customers.Member) []byte {
 	var out strings.Builder
 	w := csv.NewWriter(&out)
 	_ = w.Write([]string{"id", "anonymous"}) // a Builder takes everything

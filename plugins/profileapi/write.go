@@ -12,9 +12,9 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // write is one event on its way through the pipeline.
@@ -106,17 +106,17 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 // resolve finds the customer that a write is about, the one that a read of id
 // finds, with their traits. Without one it is the customer who will have id as
 // their userId.
-func (h *handler) resolve(id string, started time.Time) (profiles.Result, *problem) {
-	q := question{Query: profiles.Query{Fields: []string{"traits"}, Fresh: true}, text: "traits"}
+func (h *handler) resolve(id string, started time.Time) (customers.Result, *problem) {
+	q := question{Query: customers.Query{Fields: []string{"traits"}, Fresh: true}, text: "traits"}
 	customer, refusal := h.readOne(id, q, started)
 	if !customer.Found && !customer.Erased {
-		customer = profiles.Result{ID: id}
+		customer = customers.Result{ID: id}
 	}
 	return customer, refusal
 }
 
 // traitNames returns the names of the traits a customer has, sorted.
-func traitNames(customer profiles.Result) ([]string, error) {
+func traitNames(customer customers.Result) ([]string, error) {
 	if !customer.Found {
 		return nil, nil
 	}
@@ -136,7 +136,7 @@ func traitNames(customer profiles.Result) ([]string, error) {
 
 // identify is the event a write becomes. It has a userId or an anonymousId,
 // never both, which would merge two customers.
-func identify(customer profiles.Result, messageID, source string, now int64, traits []byte) []byte {
+func identify(customer customers.Result, messageID, source string, now int64, traits []byte) []byte {
 	e := make([]byte, 0, 256+len(customer.ID)+len(messageID)+len(traits))
 	e = jsontext.AppendString(append(e, `{"type":"identify","messageId":`...), messageID)
 	if customer.Anonymous {

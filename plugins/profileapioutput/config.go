@@ -12,13 +12,14 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/delivery"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // profileReader is what the output needs of a profiles resource.
 type profileReader interface {
-	Read(ctx context.Context, ids []string, q profiles.Query) ([]profiles.Result, error)
+	Read(ctx context.Context, ids []string, q customers.Query) ([]customers.Result, error)
 }
 
 func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, error) {
@@ -46,7 +47,7 @@ func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resou
 	}
 	if o.profiles != nil && len(o.query.Fields) > 0 {
 		// Whether there are such fields needs no customer, and no store.
-		var unknown *profiles.UnknownFieldError
+		var unknown *customers.UnknownFieldError
 		if _, err := o.profiles.Read(context.Background(), nil, o.query); errors.As(err, &unknown) {
 			return nil, err
 		}

@@ -17,8 +17,8 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/stretchr/testify/require"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // patience is the time after which a test fails that waits for something.
@@ -33,19 +33,19 @@ type fakeProfiles struct {
 	reads    [][]string // the ids of each read
 }
 
-func (f *fakeProfiles) Read(_ context.Context, ids []string, _ profiles.Query) ([]profiles.Result, error) {
+func (f *fakeProfiles) Read(_ context.Context, ids []string, _ customers.Query) ([]customers.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reads = append(f.reads, append([]string(nil), ids...))
 	if f.readErr != nil {
 		return nil, f.readErr
 	}
-	results := make([]profiles.Result, len(ids))
+	results := make([]customers.Result, len(ids))
 	for i, id := range ids {
 		if f.corrupt[id] {
 			results[i].Err = record.ErrCorrupt
 		} else if text, ok := f.profiles[id]; ok {
-			results[i] = profiles.Result{Found: true, ID: id, JSON: []byte(text), Complete: true}
+			results[i] = customers.Result{Found: true, ID: id, JSON: []byte(text), Complete: true}
 		}
 	}
 	return results, nil

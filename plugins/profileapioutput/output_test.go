@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // target takes note of requests, and answers as it is told.
@@ -479,7 +479,7 @@ func TestOutputIsDiscreet(t *testing.T) {
 	require.Contains(t, log.String(), "taken to be down")
 }
 
-var _ profileReader = (*profiles.Profiles)(nil)
+var _ profileReader = (*customers.Service)(nil)
 
 func TestOutputRendersContent(t *testing.T) {
 	g := newTarget(t, nil)

@@ -19,9 +19,9 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/delivery"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
 // Rules of dead letters, beside the codes of package delivery.
@@ -43,7 +43,7 @@ type output struct {
 	giveUpAfter         time.Duration
 
 	profiles profileReader // or nil
-	query    profiles.Query
+	query    customers.Query
 	reading  delivery.Backoff
 
 	content       *contentblocks.Blocks // or nil
@@ -148,17 +148,17 @@ func (o *output) primeLetters() error {
 func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) error {
 	began := time.Now()
 	failed := make([]error, len(batch))
-	customers := make([]string, len(batch))
+	customerIDs := make([]string, len(batch))
 	for i, msg := range batch {
 		if failed[i] = msg.GetError(); failed[i] != nil {
 			continue
 		}
 		var err error
-		if customers[i], err = batch.TryInterpolatedString(i, o.customer); err != nil {
+		if customerIDs[i], err = batch.TryInterpolatedString(i, o.customer); err != nil {
 			failed[i] = reject(ruleCustomer, "customer cannot be told from the message"+atLine(err))
 		}
 	}
-	found, err := o.read(ctx, began, customers, failed)
+	found, err := o.read(ctx, began, customerIDs, failed)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		if failed[i] != nil {
 			continue
 		}
-		item, err := o.item(ctx, batch, i, customers[i], found[customers[i]])
+		item, err := o.item(ctx, batch, i, customerIDs[i], found[customerIDs[i]])
 		switch {
 		case errors.Is(err, errDeleted):
 			o.elements.Incr(1, "skipped")
@@ -260,13 +260,13 @@ type readProfile struct {
 
 // read returns the profiles of the customers, in one read. While the store is
 // away it waits, as long as there is time.
-func (o *output) read(ctx context.Context, began time.Time, customers []string, failed []error) (map[string]readProfile, error) {
+func (o *output) read(ctx context.Context, began time.Time, customerIDs []string, failed []error) (map[string]readProfile, error) {
 	if o.profiles == nil {
 		return nil, nil
 	}
 	found := map[string]readProfile{}
 	var ids []string
-	for i, id := range customers {
+	for i, id := range customerIDs {
 		if _, known := found[id]; !known && id != "" && failed[i] == nil {
 			found[id] = readProfile{}
 			ids = append(ids, id)
@@ -288,7 +288,7 @@ func (o *output) read(ctx context.Context, began time.Time, customers []string, 
 			}
 			return found, nil
 		}
-		if _, unknown := errors.AsType[*profiles.UnknownFieldError](err); unknown {
+		if _, unknown := errors.AsType[*customers.UnknownFieldError](err); unknown {
 			return nil, err
 		}
 		if failures == 1 {

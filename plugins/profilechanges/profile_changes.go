@@ -10,6 +10,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -132,11 +133,11 @@ const (
 )
 
 type input struct {
-	profiles *profiles.Profiles
+	profiles *customers.Service
 	size     int
 	poll     time.Duration
 	lease    time.Duration
-	outbox   *profiles.Outbox
+	outbox   *customers.Outbox
 	firing   *firing      // nil without triggers
 	failures atomic.Int32 // deliveries that failed since one arrived
 
@@ -225,7 +226,7 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	}
 }
 
-func batch(d *profiles.Delivery) service.MessageBatch {
+func batch(d *customers.Delivery) service.MessageBatch {
 	messages := make(service.MessageBatch, len(d.Messages))
 	for i, m := range d.Messages {
 		messages[i] = service.NewMessage(m.Content)
@@ -236,7 +237,7 @@ func batch(d *profiles.Delivery) service.MessageBatch {
 
 // settle ends a delivery. If the store does not answer, the lease runs out and
 // the messages are delivered again.
-func (in *input) settle(ctx context.Context, d *profiles.Delivery, failed error) error {
+func (in *input) settle(ctx context.Context, d *customers.Delivery, failed error) error {
 	n := int64(len(d.Messages))
 	if failed != nil {
 		in.returned.Incr(n)

@@ -8,14 +8,14 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
-	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/definition"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
-	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
+	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
 // ResourceType is the name of the resource in a config.
@@ -24,37 +24,9 @@ const ResourceType = "profiles"
 const fieldDefinition = "definition"
 
 func init() {
-	// A file named by a field is linted with the config that names it. Lint
-	// rules are compiled with the spec, so the function comes first.
-	err := bloblang.RegisterFunctionV2("lint_profile_definition",
-		bloblang.NewPluginSpec().
-			Description("Returns what is wrong with a profile definition file, an array of strings that is empty for a correct file.").
-			Param(bloblang.NewStringParam("path").Description("The path of the file.")),
-		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
-			path, err := args.GetString("path")
-			if err != nil {
-				return nil, err
-			}
-			return func() (any, error) { return lintForConfig(path), nil }, nil
-		})
-	if err != nil {
-		panic(err)
-	}
 	if err := service.GlobalEnvironment().RegisterCustomResource(ResourceType, Spec(), construct); err != nil {
 		panic(err)
 	}
-}
-
-func lintForConfig(path string) []any {
-	lints, err := LintDefinition(path)
-	if err != nil {
-		return []any{fmt.Sprintf("%v; write the path of a profile definition, relative to the folder the command runs in", err)}
-	}
-	out := []any{}
-	for _, l := range lints {
-		out = append(out, fmt.Sprintf("%s:%d: %s", path, l.Line, l.What))
-	}
-	return out
 }
 
 // Spec describes the resource.
@@ -96,62 +68,12 @@ var inMemory atomic.Bool
 // never touch the data of a live pipeline.
 func UseMemory() { inMemory.Store(true) }
 
-// Profiles is a definition and an open store. It is safe for concurrent use.
-type Profiles struct {
-	label string
-	def   *record.Definition
-	store store.Store
-	// backing is the store itself, and reads how records are read to be served.
-	backing store.Store
-	reads   cache.Loader
-	caches  *caches
-	away    atomic.Bool   // the store failed and has not answered since
-	loads   atomic.Uint64 // how often parameters of models were loaded anew
-	log     *service.Logger
-
-	whereFailures *service.MetricCounter
-	duplicates    *service.MetricCounter
-	conflicts     *service.MetricCounter
-	late          *service.MetricCounter
-	future        *service.MetricCounter
-	unidentified  *service.MetricCounter
-	refusedMerges *service.MetricCounter
-	erasures      *service.MetricCounter
-	erasedEvents  *service.MetricCounter
-
-	// taken and refused count the events of every Update.
-	taken, refused atomic.Int64
-
-	readers  sync.Pool
-	updaters sync.Pool
-	now      func() time.Time
-
-	outboxes   atomic.Int32 // that wait for messages
-	hinted     chan string  // keys of customers that may have some
-	lostClaims *service.MetricCounter
-	entered    *service.MetricCounter
-	left       *service.MetricCounter
-	dropped    *service.MetricCounter
-	members    *service.MetricGauge // by segment
-
-	messages     *messages // nil without triggers
-	fired        *service.MetricCounter
-	fireDelay    *service.MetricTimer
-	lostFirings  *service.MetricCounter
-	dataFailures *service.MetricCounter
-
-	files     []follower // of parameters
-	closing   sync.Once
-	unfollow  context.CancelFunc
-	following sync.WaitGroup
-}
-
 func construct(conf *service.ParsedConfig, res *service.Resources) (any, error) {
 	path, err := conf.FieldString(fieldDefinition)
 	if err != nil {
 		return nil, err
 	}
-	def, err := ReadDefinition(path)
+	def, err := profiledefinition.Read(path)
 	if err != nil {
 		return nil, err
 	}
@@ -159,49 +81,13 @@ func construct(conf *service.ParsedConfig, res *service.Resources) (any, error) 
 	if err != nil {
 		return nil, err
 	}
-	return New(def, s, res), nil
-}
-
-// New returns the profiles of a definition in an open store, which they own.
-func New(def *Definition, s store.Store, res *service.Resources) *Profiles {
-	p := &Profiles{
-		def: def.Definition, backing: s, reads: s.Load, caches: &caches{}, label: res.Label(), log: res.Logger(), now: wallClock,
-		whereFailures: res.Metrics().NewCounter("profiles_where_failures"),
-		duplicates:    res.Metrics().NewCounter("profiles_duplicate_events"),
-		conflicts:     res.Metrics().NewCounter("profiles_write_conflicts"),
-		late:          res.Metrics().NewCounter("profiles_late_events"),
-		future:        res.Metrics().NewCounter("profiles_future_events"),
-		unidentified:  res.Metrics().NewCounter("profiles_unidentified_events"),
-		refusedMerges: res.Metrics().NewCounter("profiles_merges_refused"),
-		lostClaims:    res.Metrics().NewCounter("profile_changes_claims_lost"),
-		entered:       res.Metrics().NewCounter("profiles_segments_entered"),
-		left:          res.Metrics().NewCounter("profiles_segments_left"),
-		dropped:       res.Metrics().NewCounter("profiles_messages_dropped"),
-		members:       res.Metrics().NewGauge("profiles_segment_members", "segment"),
-		hinted:        make(chan string, hints),
-		messages:      def.messages,
-		fired:         res.Metrics().NewCounter("profile_triggers", "trigger", "outcome"),
-		fireDelay:     res.Metrics().NewTimer("profile_triggers_delay_ns"),
-		lostFirings:   res.Metrics().NewCounter("profile_triggers_lost"),
-		dataFailures:  res.Metrics().NewCounter("profile_triggers_data_failures"),
-		erasures:      res.Metrics().NewCounter("profiles_erasures"),
-		erasedEvents:  res.Metrics().NewCounter("profiles_erased_events"),
-	}
-	p.store = reporting{s, p.caches}
-	if replicas, ok := s.(store.ReplicaReader); ok {
-		p.reads = replicas.LoadReplica
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	p.unfollow = cancel
-	p.files = def.files
-	p.follow(ctx)
-	return p
+	return newService(def, s, res), nil
 }
 
 // provided are the resources of a root config in streams mode, by label.
 var provided struct {
 	sync.RWMutex
-	byLabel map[string]*Profiles
+	byLabel map[string]*customers.Service
 }
 
 // Provide opens the profiles of a main config that the engine itself does not
@@ -228,9 +114,9 @@ func Provide(conf *service.ParsedConfig) error {
 		}
 		provided.Lock()
 		if provided.byLabel == nil {
-			provided.byLabel = map[string]*Profiles{}
+			provided.byLabel = map[string]*customers.Service{}
 		}
-		provided.byLabel[label] = p.(*Profiles)
+		provided.byLabel[label] = p.(*customers.Service)
 		provided.Unlock()
 	}
 	return nil
@@ -238,11 +124,11 @@ func Provide(conf *service.ParsedConfig) error {
 
 // Lend lets pipelines of this process find profiles by a label until back is
 // called.
-func Lend(label string, p *Profiles) (back func()) {
+func Lend(label string, p *customers.Service) (back func()) {
 	provided.Lock()
 	defer provided.Unlock()
 	if provided.byLabel == nil {
-		provided.byLabel = map[string]*Profiles{}
+		provided.byLabel = map[string]*customers.Service{}
 	}
 	before, some := provided.byLabel[label]
 	provided.byLabel[label] = p
@@ -267,40 +153,65 @@ func CloseProvided() {
 }
 
 // Get returns the profiles of a label in a config.
-func Get(res *service.Resources, label string) (*Profiles, error) {
+func Get(res *service.Resources, label string) (*customers.Service, error) {
 	provided.RLock()
 	p := provided.byLabel[label]
 	provided.RUnlock()
 	if p != nil {
 		return p, nil
 	}
-	err := res.AccessCustomResource(context.Background(), ResourceType, label, func(v any) { p = v.(*Profiles) })
+	err := res.AccessCustomResource(context.Background(), ResourceType, label, func(v any) { p = v.(*customers.Service) })
 	if err != nil {
 		return nil, fmt.Errorf("profiles %q: %w; add an item with this label to the top-level field profiles", label, err)
 	}
 	return p, nil
 }
 
-// Definition returns what a profile is.
-func (p *Profiles) Definition() *record.Definition { return p.def }
+// OpenItem opens the profiles that an item of the field `profiles` of a config
+// describes, in YAML, with a definition of another path, and with an embedded
+// store in another folder, if one is given.
+func OpenItem(item, path, folder string, res *service.Resources) (*customers.Service, error) {
+	spec := Spec().Field(service.NewStringField("label").Default(""))
+	conf, err := spec.ParseYAML(item, nil)
+	if err != nil {
+		return nil, err
+	}
+	if path == "" {
+		if path, err = conf.FieldString(fieldDefinition); err != nil {
+			return nil, err
+		}
+	}
+	def, err := profiledefinition.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	var s store.Store
+	if folder != "" {
+		s, err = embedded.Open(embedded.Options{Path: folder})
+	} else {
+		s, err = openStore(conf.Namespace(fieldStore), res)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newService(def, s, res), nil
+}
 
-// Now returns the time as the profiles have it.
-func (p *Profiles) Now() time.Time { return p.now() }
+func newService(def *definition.Definition, s store.Store, res *service.Resources) *customers.Service {
+	return customers.New(def, s, customers.Options{Logger: res.Logger(), Metrics: metrics{res.Metrics()}})
+}
 
-// Events tells how many events this process has taken in, and how many it
-// could not.
-func (p *Profiles) Events() (taken, refused int64) { return p.taken.Load(), p.refused.Load() }
+// metrics makes the metrics of the customers package from those of Connect.
+type metrics struct{ *service.Metrics }
 
-// Ping tells whether the store can serve requests now.
-func (p *Profiles) Ping(ctx context.Context) error { return p.store.Ping(ctx) }
+func (m metrics) Counter(name string, labels ...string) customers.Counter {
+	return m.NewCounter(name, labels...)
+}
 
-// Close closes the store. Closing again does nothing.
-func (p *Profiles) Close(context.Context) error {
-	var err error
-	p.closing.Do(func() {
-		p.unfollow()
-		p.following.Wait()
-		err = p.store.Close()
-	})
-	return err
+func (m metrics) Timer(name string, labels ...string) customers.Timer {
+	return m.NewTimer(name, labels...)
+}
+
+func (m metrics) Gauge(name string, labels ...string) customers.Gauge {
+	return m.NewGauge(name, labels...)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
@@ -97,7 +98,7 @@ func redisField() *service.ConfigField {
 			Description("Deletes the profile of a customer of whom nothing was heard for this long, such as `400d`. Empty keeps all of them.").
 			Default("").
 			Example("400d").
-			LintRule(durationRule("idle_expiry")),
+			LintRule(profiledefinition.DurationRule("idle_expiry")),
 		service.NewBoolField(fieldReadReplicas).
 			Description("Whether the profile API reads from replicas, which may be a moment behind, in a cluster or with Sentinels. Updates never do.").
 			Default(false),
@@ -203,7 +204,7 @@ func redisOptions(conf *service.ParsedConfig) (o redis.Options, err error) {
 		}
 	}
 	o.Mode = redis.Mode(kind)
-	if o.IdleExpiry, err = parseDuration(expiry); err != nil {
+	if o.IdleExpiry, err = profiledefinition.ParseDuration(expiry); err != nil {
 		return o, fmt.Errorf("idle_expiry: %w", err)
 	}
 	if o.ReadReplicas, err = conf.FieldBool(fieldReadReplicas); err != nil {
@@ -222,19 +223,4 @@ func redisOptions(conf *service.ParsedConfig) (o redis.Options, err error) {
 		o.TLS = tlsConf
 	}
 	return o, nil
-}
-
-// StoreFailed and StoreAnswered tell how the store does. Whoever waits for it
-// calls them; the log has one line when it goes away and one when it is back.
-func (p *Profiles) StoreFailed(err error) {
-	if p.away.CompareAndSwap(false, true) {
-		p.log.Errorf("The profile store cannot be used; waiting until it can: %v", err)
-	}
-}
-
-// StoreAnswered is the other half of StoreFailed.
-func (p *Profiles) StoreAnswered() {
-	if p.away.Load() && p.away.CompareAndSwap(true, false) {
-		p.log.Info("The profile store answers again; going on")
-	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
@@ -77,7 +78,7 @@ pipeline:
 }
 
 type processor struct {
-	profiles *profiles.Profiles
+	profiles *customers.Service
 	events   *service.MetricCounter
 	rejected *service.MetricCounter
 	retries  *service.MetricCounter
@@ -123,7 +124,7 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 	erased := 0
 	for n, err := range errs {
 		switch {
-		case errors.Is(err, profiles.ErrErased):
+		case errors.Is(err, customers.ErrErased):
 			batch[at[n]], erased = nil, erased+1
 		case err != nil:
 			p.reject(batch[at[n]], err)

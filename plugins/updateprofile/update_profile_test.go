@@ -14,6 +14,7 @@ import (
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	_ "github.com/connect-personalize/connect-personalize/plugins/updateprofile"
@@ -74,7 +75,7 @@ func run(t *testing.T, processors string, batches ...[]string) (out []*service.M
 	}
 	p, err := profiles.Get(stream.Resources(), "shop")
 	require.NoError(t, err)
-	results, err := p.Read(ctx, []string{"u1"}, profiles.Query{Fields: []string{"features.orders", "features.revenue"}})
+	results, err := p.Read(ctx, []string{"u1"}, customers.Query{Fields: []string{"features.orders", "features.revenue"}})
 	require.NoError(t, err)
 	require.NoError(t, stream.Stop(ctx))
 	<-ended

@@ -16,6 +16,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/kafkatopic"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
@@ -33,7 +34,7 @@ var kept = []string{"pipeline", "cache_resources", "rate_limit_resources", "proc
 
 // run takes events, of a file or of the topics of the pipeline's input, into
 // profiles that the pipeline knows by a label.
-func (r *replayed) run(ctx context.Context, p *profiles.Profiles, label, file string) error {
+func (r *replayed) run(ctx context.Context, p *customers.Service, label, file string) error {
 	var root map[string]any
 	if err := yaml.Unmarshal([]byte(fillIn(string(r.config))), &root); err != nil {
 		return err

@@ -19,6 +19,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -138,11 +140,16 @@ func run(c *cli.Context, out, progress io.Writer) error {
 		}
 		fmt.Fprintf(out, "%d events, %d of them refused, as replayed\n", r.events, r.refused)
 	}
-	q := profiles.Question{
-		When: c.String(flagWhen), Segment: c.String(flagSegment), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), At: time.Now(),
+	q := customers.Question{
+		Segment: c.String(flagSegment), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), At: time.Now(),
 	}
 	if at := c.Timestamp(flagAt); at != nil {
 		q.At = *at
+	}
+	if when := c.String(flagWhen); when != "" {
+		if q.Query, err = profiledefinition.CompileQuery(when, p.Definition()); err != nil {
+			return fmt.Errorf("the query: %w", err)
+		}
 	}
 	shown := time.Now()
 	answer, err := p.WhatIf(c.Context, q, func(customers int) {
@@ -203,7 +210,7 @@ func fillIn(text string) string {
 	})
 }
 
-func write(w io.Writer, q *profiles.Question, a *profiles.Answer) {
+func write(w io.Writer, q *customers.Question, a *customers.Answer) {
 	fmt.Fprintf(w, "%d customers as of %s\n", a.Customers, q.At.UTC().Format(time.RFC3339))
 	if a.Unreadable > 0 {
 		fmt.Fprintf(w, "%d records cannot be read\n", a.Unreadable)
@@ -249,12 +256,12 @@ func horizon(i int) string {
 	switch {
 	case i == 0:
 		return "now"
-	case i == len(profiles.Horizons):
+	case i == len(customers.Horizons):
 		return "later"
-	case profiles.Horizons[i] < 24*time.Hour:
-		return fmt.Sprintf("within %dh", profiles.Horizons[i]/time.Hour)
+	case customers.Horizons[i] < 24*time.Hour:
+		return fmt.Sprintf("within %dh", customers.Horizons[i]/time.Hour)
 	}
-	return fmt.Sprintf("within %dd", profiles.Horizons[i]/(24*time.Hour))
+	return fmt.Sprintf("within %dd", customers.Horizons[i]/(24*time.Hour))
 }
 
 func percent(part, whole int) float64 {

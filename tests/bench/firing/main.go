@@ -36,6 +36,7 @@ import (
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
@@ -183,7 +184,7 @@ func happening(name string, who int, at time.Time) []byte {
 }
 
 // takeIn takes in an event of each of n customers, and says how it gets on.
-func takeIn(ctx context.Context, p *profiles.Profiles, who string, n int, event func(i int) []byte) error {
+func takeIn(ctx context.Context, p *customers.Service, who string, n int, event func(i int) []byte) error {
 	const size, writers = 2000, 3
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -37,14 +37,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
-	"github.com/connect-personalize/connect-personalize/plugins/profiles"
+	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 	"github.com/connect-personalize/connect-personalize/tests/process"
@@ -625,11 +625,11 @@ func (s *simulation) compareSegments(ctx context.Context, now int64) error {
 
 // held is what is held of a customer of the made-up shop, and of the last sweep.
 func (s *simulation) held(ctx context.Context, key string) string {
-	def, err := profiles.ReadDefinition(filepath.Join(s.dir, "profile.yaml"))
+	def, err := profiledefinition.Read(filepath.Join(s.dir, "profile.yaml"))
 	if err != nil {
 		return err.Error()
 	}
-	found, err := profiles.New(def, s.store, service.MockResources()).Export(ctx, record.KeyID(key), "")
+	found, err := customers.New(def, s.store, customers.Options{}).Export(ctx, record.KeyID(key), "")
 	if err != nil {
 		return err.Error()
 	}

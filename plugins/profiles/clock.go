@@ -1,6 +1,0 @@
-package profiles
-
-import "time"
-
-// wallClock tells the time. Builds for simulations have another.
-var wallClock = time.Now
