@@ -20,24 +20,24 @@ const (
 	Propensity Kind = "propensity"
 )
 
-// Derived says how a feature follows from others.
+// Derived computes a feature from other features.
 type Derived struct {
-	// Needs are the names of the features it is computed from.
+	// Needs are the names of the features that the value is computed from.
 	Needs []string
-	// Compute returns its value. It must be safe for concurrent use.
+	// Compute returns the value. It must be safe for concurrent use.
 	Compute func(in Inputs) Result
 }
 
-// Inputs are what a derived feature is computed from.
+// Inputs are the inputs of a derived feature.
 type Inputs interface {
-	// Feature returns the value of a feature that Needs names.
+	// Feature returns the value of a feature that is listed in Needs.
 	Feature(name string) Result
-	// Traits returns the customer's traits, as encoding/json decodes them.
+	// Traits returns the customer's traits, decoded as by encoding/json.
 	Traits() map[string]any
 }
 
-// order checks what derived features need, and that none needs itself.
-func (b *builder) order() {
+// resolve looks up the dependencies of derived features and rejects cycles.
+func (b *builder) resolve() {
 	for i := range b.Features {
 		f := &b.Features[i]
 		if f.Derived == nil {
@@ -51,7 +51,7 @@ func (b *builder) order() {
 			}
 		}
 	}
-	const fresh, entered, left = 0, 1, 2
+	const unvisited, entered, left = 0, 1, 2
 	state := make([]uint8, len(b.Features))
 	var path []string
 	var visit func(i int)
@@ -63,8 +63,8 @@ func (b *builder) order() {
 		case left:
 			return
 		case entered:
-			circle := path[slices.Index(path, f.Name):]
-			b.errs = append(b.errs, &SpecError{f.position, f.Name, fmt.Errorf("it is computed from itself: %s; break the circle", strings.Join(circle, " needs "))})
+			cycle := path[slices.Index(path, f.Name):]
+			b.errs = append(b.errs, &SpecError{f.position, f.Name, fmt.Errorf("it is computed from itself: %s; break the cycle", strings.Join(cycle, " needs "))})
 			return
 		}
 		state[i] = entered
@@ -78,7 +78,7 @@ func (b *builder) order() {
 	}
 }
 
-// Any returns a value as encoding/json decodes it.
+// Any returns a value in the form of encoding/json.
 func Any(v event.Value) any {
 	switch v.Kind {
 	case event.Number:
@@ -127,7 +127,7 @@ func ValueOf(v any) event.Value {
 	return event.Value{Kind: event.JSON, Text: text}
 }
 
-// Any returns the result as encoding/json decodes its JSON.
+// Any returns the result in the form of encoding/json.
 func (r Result) Any() any {
 	switch r.Shape {
 	case Object:
@@ -152,7 +152,7 @@ func (r Result) Any() any {
 	return Any(r.Value)
 }
 
-// Number returns the result as a number, false if it is none.
+// Number returns the result as a number, false if it is not a number.
 func (r Result) Number() (float64, bool) {
 	return r.Value.Number, r.Shape == Single && r.Value.Kind == event.Number
 }

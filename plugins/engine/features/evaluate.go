@@ -14,24 +14,24 @@ import (
 type Shape uint8
 
 const (
-	// Single value, which may be Missing for null.
+	// Single is one value, which may be Missing for null.
 	Single Shape = iota
-	// Object has a value for each of some names.
+	// Object is a map from names to values.
 	Object
-	// List has values in order.
+	// List is a sequence of values.
 	List
-	// Ranked lists values with how often each occurred.
+	// Ranked is a sequence of values, each with its number of occurrences.
 	Ranked
 )
 
 // Result is the value of a feature at a moment.
 type Result struct {
 	Shape Shape
-	// Value is the value of a Single.
+	// Value is set for Single.
 	Value event.Value
-	// Entries are the names and values of an Object or of a Ranked.
+	// Entries is set for Object and Ranked.
 	Entries []Entry
-	// Values are those of a List.
+	// Values is set for List.
 	Values []event.Value
 }
 
@@ -41,14 +41,14 @@ type Entry struct {
 	Value event.Value
 }
 
-// State is what there is of a series: the tiles of what was folded and the
-// occurrences since, in order of time.
+// State is the stored history of a series: the tiles of folded occurrences, and
+// the other occurrences sorted by time.
 type State struct {
 	Tiles       Tiles
 	Occurrences []Occurrence
 }
 
-// Moment is when and where a feature is evaluated.
+// Moment is the time as of which features are evaluated, and the time zone.
 type Moment struct {
 	// AsOf is the time in Unix milliseconds.
 	AsOf int64
@@ -56,26 +56,29 @@ type Moment struct {
 	Zone *time.Location
 }
 
-// Evaluator evaluates features, reusing its memory. It is not safe for
-// concurrent use; the zero value is ready. A result is valid until Reset.
+// Evaluator evaluates features. It reuses its memory: a result is valid until
+// Reset. The zero value is ready to use; it is not safe for concurrent use.
 type Evaluator struct {
 	sum        summary
 	entries    []Entry
 	values     []event.Value
 	text       []byte
-	trajectory Trajectory // of the last value
+	trajectory Trajectory // of the value evaluated last
 }
 
-// Reset gives up the results so far.
+// Reset invalidates all results.
 func (e *Evaluator) Reset() {
 	e.entries, e.values, e.text = e.entries[:0], e.values[:0], e.text[:0]
 }
 
-// Evaluate returns the value of a feature of events at a moment, from the
-// state of its series. An occurrence later than the moment does not count, nor
-// one that is a window or more before it. from is the time from which the
-// state has what the feature needs: 0 unless the state was folded before the
-// feature was defined.
+// Evaluate returns the value of a feature of events at a moment, from the state
+// of its series. An occurrence at time t counts if asOf-window < t <= asOf. from
+// is the time since which the state is complete for the feature: 0 unless
+// occurrences were folded before the feature was defined.
+//
+// Example: three orders of 20, 30 and 40 at days 1, 20 and 40. A sum with a
+// window of 30d is 50 as of day 20 (orders 1 and 2), 70 as of day 40 (orders 2
+// and 3; day 10 to 40) and 40 as of day 60, without any new event.
 func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from int64) {
 	s := &e.sum
 	e.trajectory = Trajectory{}
@@ -103,27 +106,27 @@ func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from
 		return e.hours(f, s, recent, m), from
 	}
 	if f.GroupPath != "" {
-		at := len(e.entries)
+		begin := len(e.entries)
 		names := s.groupNames()
 		for _, name := range names[:min(len(names), f.Limit)] {
-			e.entries = append(e.entries, Entry{name, e.one(f, s.groups[name], m)})
+			e.entries = append(e.entries, Entry{name, e.single(f, s.groups[name], m)})
 		}
-		return Result{Shape: Object, Entries: e.entries[at:]}, from
+		return Result{Shape: Object, Entries: e.entries[begin:]}, from
 	}
 	switch f.Kind {
 	case TopK:
-		at := len(e.entries)
+		begin := len(e.entries)
 		names := s.groupNames()
 		for _, name := range names[:min(len(names), f.K)] {
 			e.entries = append(e.entries, Entry{name, number(float64(s.groups[name].count))})
 		}
-		return Result{Shape: Ranked, Entries: e.entries[at:]}, from
+		return Result{Shape: Ranked, Entries: e.entries[begin:]}, from
 	case UniqueValues:
 		return Result{Shape: List, Values: e.latest(s, f.K)}, from
 	case Purchases:
 		return f.Model(s.purchases(m.AsOf)), from
 	case LastK:
-		at := len(e.values)
+		begin := len(e.values)
 		for i := len(s.recent) - 1; i >= 0; i-- {
 			v := s.recent[i].value
 			if f.ValuePath == timestampPath {
@@ -131,14 +134,13 @@ func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from
 			}
 			e.values = append(e.values, v)
 		}
-		return Result{Shape: List, Values: e.values[at:]}, from
+		return Result{Shape: List, Values: e.values[begin:]}, from
 	}
-	return Result{Value: e.one(f, s, m)}, from
+	return Result{Value: e.single(f, s, m)}, from
 }
 
-// simple returns the value of a feature that follows from how many occurrences
-// there are and from the first and last of them, as that of most does, without
-// going through all.
+// simple evaluates the common features that depend only on the number of
+// occurrences and on the first and the last one, without a pass over all.
 func (e *Evaluator) simple(f *Feature, o []Occurrence, m Moment) (_ event.Value, ok bool) {
 	switch {
 	case f.wants.parts == 0:
@@ -146,7 +148,7 @@ func (e *Evaluator) simple(f *Feature, o []Occurrence, m Moment) (_ event.Value,
 		if s.count = len(o); s.count > 0 {
 			s.first, s.last = o[0].Time, o[len(o)-1].Time
 		}
-		return e.one(f, s, m), true
+		return e.single(f, s, m), true
 	case f.Kind == Last && f.GroupPath == "":
 		for i := len(o) - 1; i >= 0; i-- {
 			if o[i].First.Kind != event.Missing {
@@ -165,7 +167,7 @@ func (e *Evaluator) simple(f *Feature, o []Occurrence, m Moment) (_ event.Value,
 	return event.Value{}, false
 }
 
-// purchases reads the summary as a history of purchases.
+// purchases returns the summary as a history of purchases.
 func (s *summary) purchases(asOf int64) PurchaseHistory {
 	if len(s.days) == 0 {
 		return PurchaseHistory{Repeat: -1}
@@ -183,8 +185,8 @@ func (s *summary) purchases(asOf int64) PurchaseHistory {
 	return h
 }
 
-// one returns the value of a feature that is a single one.
-func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
+// single returns the value of a feature of shape Single, or of one group.
+func (e *Evaluator) single(f *Feature, s *summary, m Moment) event.Value {
 	switch f.Kind {
 	case Count:
 		return number(float64(s.count))
@@ -246,7 +248,7 @@ func (e *Evaluator) one(f *Feature, s *summary, m Moment) event.Value {
 	return event.Value{}
 }
 
-// elapsed returns the time that has passed since another.
+// elapsed returns the time since another time, in the feature's unit.
 func (e *Evaluator) elapsed(f *Feature, since int64, m Moment) event.Value {
 	e.trajectory = Trajectory{varies: true, elapsed: true, since: since, unit: float64(f.Unit.Milliseconds())}
 	return e.trajectory.At(m.AsOf)
@@ -254,7 +256,7 @@ func (e *Evaluator) elapsed(f *Feature, since int64, m Moment) event.Value {
 
 func (f *Feature) inUnit(ms int64) float64 { return float64(ms) / float64(f.Unit.Milliseconds()) }
 
-// time returns a time as text.
+// time returns a time as text, Missing if it is unknown.
 func (e *Evaluator) time(known bool, ms int64) event.Value {
 	if !known {
 		return event.Value{}
@@ -264,26 +266,26 @@ func (e *Evaluator) time(known bool, ms int64) event.Value {
 	return event.Value{Kind: event.String, Text: e.text[start:]}
 }
 
-// latest lists groups, the one that occurred last first.
+// latest returns up to k groups, the most recent first.
 func (e *Evaluator) latest(s *summary, k int) []event.Value {
 	names := s.groupNames()
 	sort.SliceStable(names, func(i, j int) bool {
 		a, b := s.groups[names[i]], s.groups[names[j]]
 		return a.last > b.last || a.last == b.last && names[i] < names[j]
 	})
-	at := len(e.values)
+	begin := len(e.values)
 	for _, name := range names[:min(len(names), k)] {
 		e.values = append(e.values, event.Value{Kind: event.String, Text: []byte(name)})
 	}
-	return e.values[at:]
+	return e.values[begin:]
 }
 
-// Zoned tells whether the feature depends on the customer's time zone.
+// UsesTimeZone reports whether the value depends on the customer's time zone.
 func (f *Feature) UsesTimeZone() bool { return f.wants.parts&partHours != 0 }
 
-// hours answers the features of hours of the week in the customer's zone.
-// Occurrences are placed by the zone's offset at their time, hours that were
-// folded by its offset now.
+// hours evaluates the features of hours of the week in the customer's zone.
+// Stored occurrences use the zone's offset at their time; folded hours use its
+// offset at the moment of evaluation.
 func (e *Evaluator) hours(f *Feature, s *summary, recent []Occurrence, m Moment) Result {
 	zone := m.Zone
 	if zone == nil {
@@ -298,18 +300,18 @@ func (e *Evaluator) hours(f *Feature, s *summary, recent []Occurrence, m Moment)
 		shifted := int64(hour)*millisPerHour + offset(m.AsOf)
 		local[hourOfWeek(shifted-3*24*millisPerHour)] += n
 	}
-	// The occurrences were added to s in UTC with the rest; they are known
-	// better than that.
+	// s counts the stored occurrences in UTC as well: move each to its exact
+	// local hour.
 	for i := range recent {
 		local[hourOfWeek(hourStart(recent[i].Time)+offset(m.AsOf))]--
 		local[hourOfWeek(recent[i].Time+offset(recent[i].Time))]++
 	}
 	if f.Kind == HourHistogram {
-		at := len(e.values)
+		begin := len(e.values)
 		for _, n := range local {
 			e.values = append(e.values, number(float64(n)))
 		}
-		return Result{Shape: List, Values: e.values[at:]}
+		return Result{Shape: List, Values: e.values[begin:]}
 	}
 	best := 0
 	for hour, n := range local {
@@ -320,14 +322,14 @@ func (e *Evaluator) hours(f *Feature, s *summary, recent []Occurrence, m Moment)
 	if local[best] == 0 {
 		return Result{}
 	}
-	at := len(e.entries)
+	begin := len(e.entries)
 	e.entries = append(e.entries, Entry{"weekday", number(float64(best/24 + 1))}, Entry{"hour", number(float64(best % 24))})
-	return Result{Shape: Object, Entries: e.entries[at:]}
+	return Result{Shape: Object, Entries: e.entries[begin:]}
 }
 
 func hourStart(ms int64) int64 { return floorDiv(ms, millisPerHour) * millisPerHour }
 
-// within cuts occurrences to those with asOf-window < Time <= asOf.
+// within returns the occurrences with asOf-window < Time <= asOf.
 func within(o []Occurrence, window, asOf int64) []Occurrence {
 	if n := len(o); n > 0 && o[n-1].Time > asOf {
 		o = o[:sort.Search(n, func(i int) bool { return o[i].Time > asOf })]
@@ -401,7 +403,8 @@ func AppendJSON(dst []byte, v event.Value) []byte {
 	return append(dst, "null"...)
 }
 
-// appendNumber writes a number as the shortest JSON that reads back the same.
+// appendNumber appends a number as the shortest JSON that parses to the same
+// float64.
 func appendNumber(dst []byte, f float64) []byte {
 	if f == math.Trunc(f) && math.Abs(f) < maxExact {
 		return strconv.AppendInt(dst, int64(f), 10)

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Counted tells which occurrences of its series count for a feature of events
-// at a moment, in order of time, and whether events that are no longer kept one
-// by one count as well. It is what Evaluate goes by.
+// CountedOccurrences returns the stored occurrences that count for a feature of
+// events at a moment, sorted by time; folded reports whether tiles count too.
+// Evaluate counts the same.
 func (f *Feature) CountedOccurrences(state *State, m Moment) (recent []Occurrence, folded bool) {
 	window := f.Window.Milliseconds()
 	for _, tile := range state.Tiles.list {
@@ -17,8 +17,8 @@ func (f *Feature) CountedOccurrences(state *State, m Moment) (recent []Occurrenc
 	return within(state.Occurrences, window, m.AsOf), folded
 }
 
-// Reads names the values the feature reads of an event, in the order in which
-// an occurrence has them: the path of the value, and that to split by.
+// ValuePaths returns the paths of the values that the feature reads of an event,
+// in the order of an occurrence: the value, then the group.
 func (f *Feature) ValuePaths() []string {
 	var paths []string
 	for _, path := range []string{f.ValuePath, f.GroupPath} {
@@ -32,8 +32,8 @@ func (f *Feature) ValuePaths() []string {
 	return paths
 }
 
-// EventsOf names the events that belong to every one of some series, none if
-// that may be any event.
+// EventsOf returns the event names that all of the given series select; empty
+// means any event.
 func (d *Definition) EventsOf(series []int) []string {
 	var names []string
 	for n, i := range series {
@@ -49,8 +49,7 @@ func (d *Definition) EventsOf(series []int) []string {
 	return names
 }
 
-// SeriesOf lists the series that an event, by what was extracted of it, belongs
-// to.
+// SeriesOf returns the series that selected an event, from its extract.
 func SeriesOf(extract []byte) []int {
 	set, _, err := readBits(nil, extract)
 	if err != nil {
@@ -63,14 +62,14 @@ func SeriesOf(extract []byte) []int {
 	return list
 }
 
-// Span writes a time span as definitions do, such as 30d.
+// FormatSpan formats a time span as in a definition, such as 30d.
 func FormatSpan(d time.Duration) string {
 	for _, unit := range []struct {
-		name string
-		of   time.Duration
+		name   string
+		length time.Duration
 	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}} {
-		if d >= unit.of && d%unit.of == 0 {
-			return strconv.FormatInt(int64(d/unit.of), 10) + unit.name
+		if d >= unit.length && d%unit.length == 0 {
+			return strconv.FormatInt(int64(d/unit.length), 10) + unit.name
 		}
 	}
 	return strconv.FormatInt(int64(d/time.Second), 10) + "s"

@@ -8,8 +8,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
-// AppendJSON appends what the tiles hold as a JSON array, for people to read:
-// one object for each span of time, with as much as the series keeps.
+// AppendJSON appends a readable form of the tiles as a JSON array, for the
+// export of a customer's data: one object per time span with its aggregates.
 func (t *Tiles) AppendJSON(dst []byte) []byte {
 	dst = append(dst, '[')
 	for i, s := range t.list {

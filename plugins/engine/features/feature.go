@@ -1,10 +1,30 @@
-// Package features holds the mathematics of features: what a feature is, which
-// events count for it, what has to be kept of them, and its value at a moment.
+// Package features defines features and evaluates them: which events count for
+// a feature, which values of them are stored, and its value at a moment.
 //
-// Features that read the same things of the same events share a Series. A
-// customer's record keeps, for every event that matters, which series it
-// belongs to and the values they read; a feature is evaluated over the
-// occurrences of its series, as of any moment, when somebody asks.
+// Features that read the same values of the same events share a Series. A
+// customer's record stores, for every relevant event, the series it belongs to
+// and the values they read. A feature is evaluated at read time, as of any
+// moment, over the occurrences of its series.
+//
+// Example: orders_30d (count of Order Completed in 30d) and orders_90d (the same
+// in 90d) share one series, which has no values; revenue_90d (sum of
+// properties.total) has another series with one value per event. Each order is
+// stored once, with the set {0, 1} of series and the value of series 1:
+//
+//	event            stored extract
+//	Order Completed  series 0 and 1; total = 49.90
+//	Product Viewed   nothing: no series selects it
+//
+// The files of the package:
+//
+//	feature.go   checked specs, and the definition they are compiled into
+//	series.go    series, and the stored extract of an event
+//	summary.go   aggregates of a set of occurrences
+//	tiles.go     summaries of time spans, for customers with many events
+//	sketch.go    approximate distinct counts
+//	evaluate.go  the value of a feature as of a moment
+//	validity.go  until when a value stays valid, and how it changes with time
+//	derived.go   features that are computed from other features
 package features
 
 import (
@@ -20,7 +40,8 @@ import (
 // Kind is what a feature computes.
 type Kind string
 
-// The kinds of feature of events, by the names they have in a definition.
+// The kinds of feature that are computed from events, by their names in a
+// definition.
 const (
 	Count          Kind = "count"
 	Sum            Kind = "sum"
@@ -42,22 +63,22 @@ const (
 	DecayedSum     Kind = "decayed_sum"
 	HourHistogram  Kind = "hour_histogram"
 	BestSendHour   Kind = "best_send_hour"
-	// Purchases is the history that purchase models read: spec.Model makes its
-	// value of it.
+	// Purchases is the history that purchase models read: Spec.Model computes
+	// the value from it.
 	Purchases Kind = "purchases"
 )
 
-// kinds says what each kind needs and takes.
+// kinds has the requirements of each kind.
 var kinds = map[Kind]struct {
-	// parts are what it needs of a summary.
+	// parts of a summary that the kind is computed from.
 	parts parts
-	// of tells that the kind reads a value of each event.
-	of bool
-	// time tells that the value may be the event's timestamp.
-	time bool
-	// by tells that the kind can be split by a second value.
-	by bool
-	// derived tells that the kind is computed from other features.
+	// readsValue is true for kinds that read a value of each event.
+	readsValue bool
+	// acceptsTime is true for kinds that accept the event's timestamp.
+	acceptsTime bool
+	// acceptsGroups is true for kinds that can be split by a second value.
+	acceptsGroups bool
+	// derived is true for kinds that are computed from other features.
 	derived bool
 }{
 	Ratio:          {derived: true},
@@ -65,33 +86,33 @@ var kinds = map[Kind]struct {
 	Expression:     {derived: true},
 	Propensity:     {derived: true},
 	Purchases:      {parts: partNumbers | partDays | partFirstDay},
-	Count:          {by: true},
-	Sum:            {parts: partNumbers, of: true, by: true},
-	Avg:            {parts: partNumbers, of: true, by: true},
-	Min:            {parts: partNumbers, of: true, by: true},
-	Max:            {parts: partNumbers, of: true, by: true},
-	Stddev:         {parts: partNumbers | partSpread, of: true, by: true},
-	First:          {parts: partEnds, of: true, time: true, by: true},
-	Last:           {parts: partEnds, of: true, time: true, by: true},
-	LastK:          {parts: partRecent, of: true, time: true},
-	DistinctCount:  {parts: partDistinct, of: true, by: true},
-	TopK:           {parts: partGroups, of: true},
-	UniqueValues:   {parts: partGroups, of: true},
+	Count:          {acceptsGroups: true},
+	Sum:            {parts: partNumbers, readsValue: true, acceptsGroups: true},
+	Avg:            {parts: partNumbers, readsValue: true, acceptsGroups: true},
+	Min:            {parts: partNumbers, readsValue: true, acceptsGroups: true},
+	Max:            {parts: partNumbers, readsValue: true, acceptsGroups: true},
+	Stddev:         {parts: partNumbers | partSpread, readsValue: true, acceptsGroups: true},
+	First:          {parts: partEnds, readsValue: true, acceptsTime: true, acceptsGroups: true},
+	Last:           {parts: partEnds, readsValue: true, acceptsTime: true, acceptsGroups: true},
+	LastK:          {parts: partRecent, readsValue: true, acceptsTime: true},
+	DistinctCount:  {parts: partDistinct, readsValue: true, acceptsGroups: true},
+	TopK:           {parts: partGroups, readsValue: true},
+	UniqueValues:   {parts: partGroups, readsValue: true},
 	DaysActive:     {parts: partDays},
-	TimeSinceFirst: {by: true},
-	TimeSinceLast:  {by: true},
-	IntervalMean:   {by: true},
-	IntervalStddev: {parts: partGaps, by: true},
+	TimeSinceFirst: {acceptsGroups: true},
+	TimeSinceLast:  {acceptsGroups: true},
+	IntervalMean:   {acceptsGroups: true},
+	IntervalStddev: {parts: partGaps, acceptsGroups: true},
 	DecayedSum:     {parts: partDecay},
 	HourHistogram:  {parts: partHours},
 	BestSendHour:   {parts: partHours},
 }
 
-// Kinds lists the kinds that are computed from events, in order of name.
+// Kinds returns the kinds that are computed from events, sorted by name.
 func Kinds() []Kind {
 	names := make([]Kind, 0, len(kinds))
-	for k, takes := range kinds {
-		if !takes.derived && k != Purchases {
+	for k, requirement := range kinds {
+		if !requirement.derived && k != Purchases {
 			names = append(names, k)
 		}
 	}
@@ -99,60 +120,62 @@ func Kinds() []Kind {
 	return names
 }
 
-// Spec is a feature as somebody wrote it.
+// Spec is the definition of one feature, before it is checked.
 type Spec struct {
-	// Name is what the feature is called in a profile.
+	// Name is the name of the feature in a profile.
 	Name string
 	Kind Kind
-	// Events are the names of the events that count; none means all events.
+	// Events are the names of the events that count; empty means all events.
 	Events []string
-	// Where is a condition on the event, empty for none.
+	// Where is a condition on the event; empty means none.
 	Where string
 	// ValuePath is the path of the value read, GroupPath that of the value to split by.
 	ValuePath, GroupPath string
-	// Window is how far back events count, zero for ever.
+	// Window is the length of the sliding window; zero means that all events
+	// count.
 	Window time.Duration
-	// Unit divides the result of kinds that are durations; zero is a second.
+	// Unit divides the result of kinds that are durations; zero means a second.
 	Unit time.Duration
-	// Limit bounds the number of groups of a feature with By.
+	// Limit is the maximum number of groups in the result of a feature with
+	// GroupPath.
 	Limit int
-	// K is how many values kinds that list some give.
+	// K is the number of values in the result of kinds that list values.
 	K int
-	// HalfLife is the time in which a value of a decaying sum halves.
+	// HalfLife is the half-life of a decayed sum.
 	HalfLife time.Duration
-	// Weights are the values of a decaying sum by name of event; an event that
-	// is not listed has weight 1. Of takes their place.
+	// Weights are the values of a decayed sum by event name; an event that is
+	// not listed has weight 1. They exclude ValuePath.
 	Weights map[string]float64
-	// Derived computes kinds that follow from other features.
+	// Derived computes kinds that are computed from other features.
 	Derived *Derived
 	// Model computes a value of kind Purchases.
 	Model func(PurchaseHistory) Result
 }
 
-// PurchaseHistory is what models of repeat buying know of a customer. Purchases
-// of one day (UTC) are one.
+// PurchaseHistory is the input of purchase models: purchases of one day (UTC)
+// count as one.
 type PurchaseHistory struct {
-	// Repeat is the number of days with a purchase after the first, -1 if there
-	// was none at all.
+	// Repeat is the number of days with a purchase after the first such day; -1
+	// means that there is no purchase.
 	Repeat int
-	// Recency is the time from the first such day to the last, Age that to the
-	// moment of evaluation.
+	// Recency is the time from the first such day to the last, Age the time from
+	// the first to the moment of evaluation.
 	Recency, Age time.Duration
 	// MeanSpend is the mean amount of the repeat purchases, 0 if there is none.
 	MeanSpend float64
 }
 
-// Predicate decides whether an event counts.
+// Predicate reports whether an event counts.
 type Predicate func(*event.Event) (bool, error)
 
-// PredicateCompiler makes a predicate of its text.
+// PredicateCompiler compiles the text of a predicate.
 type PredicateCompiler func(text string) (Predicate, error)
 
-// SpecError is what is wrong with one feature of a definition.
+// SpecError is an error in one feature of a definition.
 type SpecError struct {
 	// Feature is the position of the feature in the definition.
 	Feature int
-	// Name is its name, which may be empty or doubled: that may be the error.
+	// Name is its name, which may be empty or a duplicate.
 	Name string
 	Err  error
 }
@@ -161,59 +184,61 @@ func (e *SpecError) Error() string { return fmt.Sprintf("feature %q: %v", e.Name
 
 func (e *SpecError) Unwrap() error { return e.Err }
 
-// Feature is a checked Spec with the series it is computed from.
+// Feature is a checked Spec and the series it is computed from.
 type Feature struct {
 	Spec
 	// Series is the position of its series in the definition, -1 for a derived
 	// feature.
 	Series int
 
-	position int // in the definition as it was written
+	position int // in the list of specs
 	wants    wants
 	needs    []int
 }
 
-// Needs returns the positions of the features a derived one is computed from.
+// Needs returns the positions of the features that a derived feature is
+// computed from.
 func (f *Feature) Needs() []int { return f.needs }
 
-// Definition is a set of features and the series they need. It is immutable
-// and safe for concurrent use.
+// Definition is a set of features and their series. It is immutable and safe
+// for concurrent use.
 type Definition struct {
 	Features []Feature
 	Series   []Series
-	// Selectors are the positions of the series of the selectors it was made
-	// with.
+	// Selectors are the positions of the series of the selectors, in the order
+	// in which New received them.
 	Selectors []int
 
 	byName  map[string]int
-	byEvent map[string][]int
-	always  []int
-	wheres  []Predicate
+	byEvent map[string][]int // series by event name, including matchAll
+	// matchAll are the series that select every event name.
+	matchAll []int
+	wheres   []Predicate
 }
 
 var nameForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 
-// DefaultLimit is the number of groups kept in the result of a feature with
-// By when its Limit is zero.
+// DefaultLimit is the Limit of a feature with GroupPath when its Limit is zero.
 const DefaultLimit = 50
 
-// DefaultK is the K of a feature that lists values when it is zero.
+// DefaultK is the K of a feature that lists values when its K is zero.
 const DefaultK = 10
 
 const maxLimit = 1000
 
-// Selector is events whose times are wanted for something else than a feature.
+// Selector requests that the times of events are stored although no feature
+// counts them, for example for the conditions of a trigger.
 type Selector struct {
-	// Events and Where choose the events, as those of a feature do.
+	// Events and Where select the events, like those of a feature.
 	Events []string
 	Where  string
-	// Lookback is how far back the times are wanted.
+	// Lookback is how long the times are kept.
 	Lookback time.Duration
 }
 
-// SelectorError is what is wrong with an interest.
+// SelectorError is an error in one selector.
 type SelectorError struct {
-	// Selector is its position among those that were given.
+	// Selector is its position in the arguments of New.
 	Selector int
 	Err      error
 }
@@ -222,16 +247,15 @@ func (e *SelectorError) Error() string { return e.Err.Error() }
 
 func (e *SelectorError) Unwrap() error { return e.Err }
 
-// New checks specs and makes a definition of them, and of series for selectors
-// besides. The error joins a *SpecError or *SelectorError for everything that
-// is wrong.
+// New checks specs and selectors and compiles them into a definition. The error
+// joins a *SpecError or *SelectorError for every mistake.
 func New(specs []Spec, compile PredicateCompiler, selectors ...Selector) (*Definition, error) {
 	d := &Definition{byName: map[string]int{}, byEvent: map[string][]int{}}
 	b := builder{Definition: d, compile: compile, series: map[string]int{}, where: map[string]int{}}
 	for i, spec := range specs {
 		b.add(i, spec)
 	}
-	b.order()
+	b.resolve()
 	for i := range selectors {
 		b.addSelector(i, &selectors[i])
 	}
@@ -243,7 +267,7 @@ func New(specs []Spec, compile PredicateCompiler, selectors ...Selector) (*Defin
 		slices.Sort(s.windows)
 		s.windows = slices.Compact(s.windows)
 		if len(s.Events) == 0 {
-			d.always = append(d.always, i)
+			d.matchAll = append(d.matchAll, i)
 		}
 	}
 	for i, s := range d.Series {
@@ -251,15 +275,15 @@ func New(specs []Spec, compile PredicateCompiler, selectors ...Selector) (*Defin
 			d.byEvent[name] = append(d.byEvent[name], i)
 		}
 	}
-	for name, at := range d.byEvent {
-		at = append(at, d.always...)
-		slices.Sort(at)
-		d.byEvent[name] = at
+	for name, series := range d.byEvent {
+		series = append(series, d.matchAll...)
+		slices.Sort(series)
+		d.byEvent[name] = series
 	}
 	return d, nil
 }
 
-// builder gathers a definition and what is wrong with it.
+// builder collects a definition and its errors.
 type builder struct {
 	*Definition
 	compile PredicateCompiler
@@ -269,42 +293,43 @@ type builder struct {
 }
 
 func (b *builder) add(i int, spec Spec) {
-	good := true
+	isValid := true
 	fail := func(format string, args ...any) {
-		good = false
+		isValid = false
 		b.errs = append(b.errs, &SpecError{i, spec.Name, fmt.Errorf(format, args...)})
 	}
 	if !nameForm.MatchString(spec.Name) {
-		fail("a name is letters, digits and underscores and starts with a letter, such as orders_30d")
+		fail("a name consists of letters, digits and underscores and starts with a letter, such as orders_30d")
 	}
 	if j, taken := b.byName[spec.Name]; taken {
-		fail("the name is already that of feature %d; give each feature a name of its own", j+1)
+		fail("feature %d has this name already; give each feature a name of its own", j+1)
 	}
-	takes, known := kinds[spec.Kind]
+	requirement, known := kinds[spec.Kind]
 	if !known {
 		fail("kind %q is not known; use one of %v", spec.Kind, Kinds())
 		return
 	}
-	if takes.derived {
-		if good {
+	if requirement.derived {
+		if isValid {
 			b.byName[spec.Name] = len(b.Features)
 			b.Features = append(b.Features, Feature{Spec: spec, Series: -1, position: i})
 		}
 		return
 	}
 	spec.check(fail)
-	if !good {
+	if !isValid {
 		return
 	}
 
-	at, err := b.seriesOf(&spec)
+	index, err := b.seriesOf(&spec)
 	if err != nil {
 		fail("%v", err)
 		return
 	}
-	w := wants{parts: takes.parts, recent: spec.K, split: len(b.Series[at].columns) == 2, bare: len(b.Series[at].columns) == 0}
+	series := &b.Series[index]
+	w := wants{parts: requirement.parts, recent: spec.K, split: len(series.columns) == 2, bare: len(series.columns) == 0}
 	if spec.ValuePath == timestampPath {
-		w.parts &^= partEnds // the times alone
+		w.parts &^= partEnds // only the times
 	}
 	if spec.GroupPath != "" {
 		w.parts, w.inner = partGroups, w.parts
@@ -313,27 +338,27 @@ func (b *builder) add(i int, spec Spec) {
 		w.halfLives = []int64{spec.HalfLife.Milliseconds()}
 	}
 	b.byName[spec.Name] = len(b.Features)
-	b.Features = append(b.Features, Feature{Spec: spec, Series: at, position: i, wants: w})
-	b.Series[at].want(&w, spec.Window)
+	b.Features = append(b.Features, Feature{Spec: spec, Series: index, position: i, wants: w})
+	series.want(&w, spec.Window)
 }
 
-// interest adds the series of an interest.
+// addSelector adds the series of a selector.
 func (b *builder) addSelector(i int, in *Selector) {
 	if slices.Contains(in.Events, "") {
 		b.errs = append(b.errs, &SelectorError{i, errors.New("events has an empty name; remove it")})
 		return
 	}
-	at, err := b.seriesOf(&Spec{Events: in.Events, Where: in.Where})
+	series, err := b.seriesOf(&Spec{Events: in.Events, Where: in.Where})
 	if err != nil {
 		b.errs = append(b.errs, &SelectorError{i, err})
 		return
 	}
-	b.Selectors = append(b.Selectors, at)
-	b.Series[at].want(&wants{bare: true}, in.Lookback)
+	b.Selectors = append(b.Selectors, series)
+	b.Series[series].want(&wants{bare: true}, in.Lookback)
 }
 
-// seriesOf returns the position of the series of a spec, which is added unless
-// another has the same.
+// seriesOf returns the position of the series of a spec. Specs with the same
+// events, condition and values share one series.
 func (b *builder) seriesOf(spec *Spec) (int, error) {
 	s, err := newSeries(spec)
 	if err != nil {
@@ -352,30 +377,31 @@ func (b *builder) seriesOf(spec *Spec) (int, error) {
 		}
 		s.where = w
 	}
-	if at, ok := b.series[s.text]; ok {
-		return at, nil
+	if i, ok := b.series[s.text]; ok {
+		return i, nil
 	}
 	if slices.ContainsFunc(b.Series, func(o Series) bool { return o.Fingerprint == s.Fingerprint }) {
-		return 0, errors.New("its fingerprint is by chance that of another; add an event name that never occurs to events")
+		return 0, errors.New("its fingerprint collides with that of another feature; add an event name that never occurs to events")
 	}
-	at := len(b.Series)
-	b.series[s.text] = at
+	i := len(b.Series)
+	b.series[s.text] = i
 	b.Series = append(b.Series, *s)
-	return at, nil
+	return i, nil
 }
 
-// check reports what is wrong with a spec by itself and fills in defaults.
+// check reports the mistakes in a spec that do not depend on other specs, and
+// fills in defaults.
 func (s *Spec) check(fail func(format string, args ...any)) {
-	takes := kinds[s.Kind]
+	requirement := kinds[s.Kind]
 	switch {
-	case takes.of && s.ValuePath == "":
+	case requirement.readsValue && s.ValuePath == "":
 		fail("%s needs of, the path of the value to read, such as properties.total", s.Kind)
-	case !takes.of && s.ValuePath != "" && s.Kind != DecayedSum && s.Kind != Purchases:
+	case !requirement.readsValue && s.ValuePath != "" && s.Kind != DecayedSum && s.Kind != Purchases:
 		fail("%s reads no value; remove of", s.Kind)
-	case s.ValuePath == timestampPath && !takes.time:
+	case s.ValuePath == timestampPath && !requirement.acceptsTime:
 		fail("%s cannot read timestamp; name a property, such as properties.total", s.Kind)
 	}
-	if !takes.by && s.GroupPath != "" {
+	if !requirement.acceptsGroups && s.GroupPath != "" {
 		fail("%s cannot be split; remove by", s.Kind)
 	}
 	if s.GroupPath == timestampPath {
@@ -409,7 +435,7 @@ func (s *Spec) check(fail func(format string, args ...any)) {
 		fail("decayed_sum needs half_life, such as 7d")
 	}
 	if s.ValuePath != "" && len(s.Weights) > 0 {
-		fail("decayed_sum takes its values either from of or from weights; remove one")
+		fail("decayed_sum takes its values from of or from weights; remove one of the two")
 	}
 	for name := range s.Weights {
 		if len(s.Events) > 0 && !slices.Contains(s.Events, name) {
@@ -418,7 +444,7 @@ func (s *Spec) check(fail func(format string, args ...any)) {
 	}
 }
 
-// Lookup returns the position of the feature with a name.
+// Lookup returns the position of the feature with the given name.
 func (d *Definition) Lookup(name string) (int, bool) {
 	i, ok := d.byName[name]
 	return i, ok

@@ -15,10 +15,10 @@ import (
 
 func hashOf(i int) uint64 { return xxhash.Sum64String(strconv.Itoa(i)) }
 
-// TestSketch: exact as long as it is not compacted with many, within four
-// standard errors then, and the same for any split into merged parts.
-func TestSketch(t *testing.T) {
-	for _, n := range []int{0, 1, fewHashes, fewHashes + 1, 500, 5_000, 200_000} {
+// A sketch is exact until it is compacted with many values, then within four
+// standard errors, and the same for every partition into merged sketches.
+func TestSketchEstimateAndMerge(t *testing.T) {
+	for _, n := range []int{0, 1, maxHashes, maxHashes + 1, 500, 5_000, 200_000} {
 		var whole sketch
 		var parts [3]sketch
 		for i := range n {
@@ -37,7 +37,7 @@ func TestSketch(t *testing.T) {
 		merged.merge(&parts[2])
 		merged.compact()
 		require.Equal(t, whole.estimate(), merged.estimate(), "%d in parts", n)
-		if n <= fewHashes {
+		if n <= maxHashes {
 			require.Equal(t, float64(n), whole.estimate())
 		} else {
 			require.InEpsilon(t, float64(n), whole.estimate(), 4*1.04/math.Sqrt(registerCount))
@@ -50,9 +50,9 @@ func TestSketch(t *testing.T) {
 	}
 }
 
-// TestTotalIsExact: decimals of up to six places add up to what they are
-// written as, in any order and however they are split.
-func TestTotalIsExact(t *testing.T) {
+// Decimals of up to six places are added exactly, for every partition into
+// merged totals.
+func TestTotalAddsDecimalsExactly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		texts := rapid.SliceOf(rapid.StringMatching(`-?[0-9]{1,7}(\.[0-9]{1,6})?`)).Draw(t, "numbers")
 		want := new(big.Rat)
@@ -77,7 +77,7 @@ func TestTotalIsExact(t *testing.T) {
 	})
 }
 
-func TestTotalOfAnything(t *testing.T) {
+func TestTotalOfFloatsIsWithinRounding(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		numbers := rapid.SliceOf(rapid.Float64Range(-1e18, 1e18)).Draw(t, "numbers")
 		want, size := new(big.Float).SetPrec(500), 1.0
@@ -92,7 +92,7 @@ func TestTotalOfAnything(t *testing.T) {
 	})
 }
 
-func TestValuesAreStoredAsTheyAre(t *testing.T) {
+func TestStoredValueRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := event.Value{Kind: event.Kind(rapid.IntRange(int(event.Missing), int(event.JSON)).Draw(t, "kind"))}
 		switch v.Kind {
@@ -109,7 +109,7 @@ func TestValuesAreStoredAsTheyAre(t *testing.T) {
 	require.Len(t, AppendValue(nil, number(1299.99)), 4, "money is short")
 }
 
-func TestBitsetsOfAnySize(t *testing.T) {
+func TestBitsetRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		members := rapid.SliceOfN(rapid.IntRange(0, 300), 1, 20).Draw(t, "members")
 		var set bitset
@@ -132,8 +132,8 @@ func TestHourOfWeek(t *testing.T) {
 	require.Equal(t, 3*24-1, hourOfWeek(-1))
 }
 
-// FuzzTiles: whatever is read as tiles can be written and read again, and
-// evaluated.
+// FuzzTiles: every input that is accepted as tiles can be encoded, decoded,
+// evaluated and merged.
 func FuzzTiles(f *testing.F) {
 	specs := []Spec{{Name: "a", Kind: Stddev, ValuePath: "properties.x", GroupPath: "properties.y"}, {Name: "b", Kind: DecayedSum, HalfLife: 1e15}, {Name: "c", Kind: DistinctCount, ValuePath: "properties.x"}}
 	def, err := New(specs, nil)

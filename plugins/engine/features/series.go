@@ -15,49 +15,67 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// Series is what features of the same events, condition and values share.
+// A Series is a selection of events together with the values that are stored of
+// each: up to two columns. Features with the same events, condition and values
+// share a series; windows, groups and names do not matter.
+//
+// Extract evaluates the plan that New compiled. It looks up the candidate series
+// by event name, evaluates each distinct condition at most once, and appends a
+// bit set of the series that select the event, followed by the values of each
+// of them. Example, for a definition with these series:
+//
+//	0  Order Completed                      no columns   (orders_30d, orders_90d)
+//	1  Order Completed  properties.total    1 column     (revenue_90d)
+//	2  all events       no columns                       (last_seen)
+//	3  Order Completed  properties.products[].price, .category   2 columns, each
+//
+//	Product Viewed               -> {2}
+//	Order Completed, 2 products  -> {0,1,2,3} 49.90 | 2 19.90 "shoes" 30 "bags"
+//
+// A series over an array stores the number of elements before their values.
+// Visit decodes an extract into occurrences, one per event or array element.
 type Series struct {
-	// Events and Where choose the events; no Events means all.
+	// Events and Where select the events; empty Events means all.
 	Events []string
 	Where  string
-	// Fingerprint identifies the series in stored records: it is a hash of
-	// everything above and below, and of nothing else, so that a series keeps
-	// its history when features are renamed, reordered or given other windows.
+	// Fingerprint identifies the series in stored records. It is a hash of the
+	// events, the condition and the columns alone, so that a series keeps its
+	// history when features are renamed, reordered or get other windows.
 	Fingerprint uint64
 	Layout      Layout
 
 	text    string
-	where   int
+	where   int // position of the condition, -1 for none
 	columns []column
-	each    bool
+	each    bool // one occurrence per element of an array
 
-	// What the features of the series want of folded occurrences.
+	// wants is the union of the requirements of the series' features on tiles.
 	wants   wants
-	windows []int64 // in milliseconds, in order
+	windows []int64 // in milliseconds, sorted
 	forever bool    // a feature has no window
 }
 
-// Layout tells how the values of an occurrence are stored, for readers that do
-// not know the series.
+// Layout is the stored form of an occurrence's values. It is stored with a
+// record, so that values of an unknown series can be skipped.
 type Layout uint8
 
 const (
-	layoutColumns Layout = 0b011 // how many values, 0 to 2
-	layoutEach    Layout = 0b100 // any number of times, counted
+	layoutColumns Layout = 0b011 // number of values, 0 to 2
+	layoutEach    Layout = 0b100 // repeated, after the number of repetitions
 )
 
-// Valid tells whether the layout is one this version writes.
+// Valid reports whether this version writes the layout.
 func (l Layout) Valid() bool { return l <= layoutEach|2 && l&layoutColumns != 3 }
 
-// column is one value read of an event: that at a path, or a weight by name of
-// event.
+// column is one value of an event: the value at a path, or a weight by event
+// name.
 type column struct {
 	text    string
 	path    event.Path
 	weights map[string]float64
 }
 
-// timestampPath reads the event's own time, which needs no column.
+// timestampPath is the path of the event's own time, which needs no column.
 const timestampPath = "timestamp"
 
 func newSeries(spec *Spec) (*Series, error) {
@@ -108,7 +126,7 @@ func newSeries(spec *Spec) (*Series, error) {
 	return s, nil
 }
 
-// want notes what a feature of the series needs of folded occurrences.
+// want adds the requirements of a feature of the series.
 func (s *Series) want(w *wants, window time.Duration) {
 	s.wants.parts |= w.parts
 	s.wants.inner |= w.inner
@@ -126,10 +144,10 @@ func (s *Series) want(w *wants, window time.Duration) {
 	}
 }
 
-// maxText is how long a text or JSON value may be to be kept with an event.
+// maxText is the maximum length in bytes of a stored text or JSON value.
 const maxText = 1 << 10
 
-// appendBounded appends a value, missing if it is too long to keep.
+// appendBounded appends a value; a value longer than maxText becomes missing.
 func appendBounded(dst []byte, v event.Value) []byte {
 	if len(v.Text) > maxText {
 		v = event.Value{}
@@ -137,7 +155,7 @@ func appendBounded(dst []byte, v event.Value) []byte {
 	return AppendValue(dst, v)
 }
 
-// value returns what a column reads of an event.
+// value returns the column's value of an event.
 func (c *column) value(e *event.Event) event.Value {
 	if c.weights == nil {
 		return e.Get(c.path)
@@ -149,23 +167,23 @@ func (c *column) value(e *event.Event) event.Value {
 	return number(weight)
 }
 
-// Extract appends what records keep of an event under this definition: a bit
-// set of the series it belongs to and, for each of them, its values. It appends
-// nothing if the event belongs to none. Conditions that fail to evaluate do
-// not hold; how many did is returned.
+// Extract appends the stored extract of an event: a bit set of the series that
+// select it and, for each of them, its values. It appends nothing if no series
+// selects the event. A condition that fails to evaluate counts as false; failed
+// is the number of such conditions.
 func (d *Definition) Extract(dst []byte, e *event.Event) (_ []byte, failed int) {
 	candidates, ok := d.byEvent[string(e.Name)]
 	if !ok {
-		candidates = d.always
+		candidates = d.matchAll
 	}
 	if len(candidates) == 0 {
 		return dst, 0
 	}
-	var room [4]uint64
-	set := bitset(room[:0])
+	var setBuffer [4]uint64
+	set := bitset(setBuffer[:0])
 	const unknown, yes, no = 0, 1, 2
-	var outcomeRoom [16]uint8
-	outcomes := outcomeRoom[:0]
+	var outcomeBuffer [16]uint8
+	outcomes := outcomeBuffer[:0]
 	if len(d.wheres) > 0 {
 		outcomes = append(outcomes, make([]uint8, len(d.wheres))...)
 	}
@@ -202,13 +220,13 @@ func (d *Definition) Extract(dst []byte, e *event.Event) (_ []byte, failed int) 
 			}
 			continue
 		}
-		var pathRoom [2]event.Path
-		paths := pathRoom[:0]
+		var pathBuffer [2]event.Path
+		paths := pathBuffer[:0]
 		for c := range s.columns {
 			paths = append(paths, s.columns[c].path)
 		}
-		// The count goes before the values and is known after them: values are
-		// written behind it and moved if it takes more than one byte.
+		// The count precedes the values but is known only after them: values are
+		// written after one byte, and moved if the count takes more.
 		countAt := len(dst)
 		dst = append(dst, 0)
 		n := uint64(0)
@@ -231,27 +249,26 @@ func (d *Definition) Extract(dst []byte, e *event.Event) (_ []byte, failed int) 
 	return dst, failed
 }
 
-// Occurrence is one event, or one element of its array, as a series sees it.
+// Occurrence is one event of a series, or one element of an event's array.
 type Occurrence struct {
 	// Time is the event's time in Unix milliseconds, ID the hash of its
 	// messageId. Occurrences are ordered by both.
 	Time int64
 	ID   uint64
-	// First and Second are the values read, in the order the feature names
-	// them (of, by), Missing where the series reads fewer. Their Text belongs
-	// to the record.
+	// First and Second are the values, in the order ValuePath, GroupPath;
+	// Missing where the series has fewer columns. Their Text aliases the record.
 	First, Second event.Value
 }
 
-// ErrCorrupt is returned for stored bytes that are not what was written.
+// ErrCorrupt is returned for stored bytes that this package cannot have written.
 var ErrCorrupt = errors.New("stored events are corrupt")
 
-// Visit reads what Extract wrote: fn is called for each series the event
-// belongs to, once per element for a series over an array. layouts tells the
-// layout of each series by position. The time and ID given to fn are zero.
+// Visit decodes an extract: it calls fn for each series that selected the event,
+// once per element for a series over an array. layouts has the layout of each
+// series by position. The Time and ID of the occurrences are zero.
 func Visit(extract []byte, layouts []Layout, fn func(series int, o Occurrence)) error {
-	var room [4]uint64
-	set, rest, err := readBits(room[:0], extract)
+	var buffer [4]uint64
+	set, rest, err := readBits(buffer[:0], extract)
 	if err != nil {
 		return err
 	}
@@ -291,15 +308,15 @@ func Visit(extract []byte, layouts []Layout, fn func(series int, o Occurrence)) 
 	return nil
 }
 
-// Renumber appends an extract with its series moved to other positions:
-// to[i] is the new position of series i. The values are ordered anew.
+// Renumber appends an extract with its series at other positions: to[i] is the
+// new position of series i. The values are reordered accordingly.
 func Renumber(dst, extract []byte, layouts []Layout, to []int) ([]byte, error) {
 	set, rest, err := readBits(nil, extract)
 	if err != nil {
 		return dst, err
 	}
 	type part struct {
-		at     int
+		series int
 		values []byte
 	}
 	var parts []part
@@ -327,9 +344,9 @@ func Renumber(dst, extract []byte, layouts []Layout, to []int) ([]byte, error) {
 		parts = append(parts, part{to[i], begin[:len(begin)-len(rest)]})
 	}
 	dst = moved.append(dst)
-	for at := range moved.all() {
+	for series := range moved.all() {
 		for _, p := range parts {
-			if p.at == at {
+			if p.series == series {
 				dst = append(dst, p.values...)
 			}
 		}
@@ -337,12 +354,12 @@ func Renumber(dst, extract []byte, layouts []Layout, to []int) ([]byte, error) {
 	return dst, nil
 }
 
-// Late tells whether an event that is some milliseconds older than a customer's
-// latest came too late for a series it belongs to, being older than all of its
-// windows.
+// IsTooLate reports whether an event arrived too late for at least one of its
+// series: behind, its distance in milliseconds to the customer's latest event,
+// is not less than the longest window.
 func (d *Definition) IsTooLate(extract []byte, behind int64) bool {
-	var room [4]uint64
-	set, _, err := readBits(room[:0], extract)
+	var buffer [4]uint64
+	set, _, err := readBits(buffer[:0], extract)
 	if err != nil {
 		return false
 	}
@@ -367,7 +384,7 @@ func (b bitset) with(i int) bitset {
 
 func (b bitset) has(i int) bool { return i/64 < len(b) && b[i/64]&(1<<(i%64)) != 0 }
 
-// all yields the members in increasing order.
+// all returns the members in increasing order.
 func (b bitset) all() func(yield func(int) bool) {
 	return func(yield func(int) bool) {
 		for w, word := range b {
@@ -380,8 +397,8 @@ func (b bitset) all() func(yield func(int) bool) {
 	}
 }
 
-// append writes the set as groups of seven bits, lowest first, the high bit of
-// a byte telling that more follow: an unsigned varint of any length.
+// append encodes the set as groups of seven bits, lowest first; the high bit of
+// a byte means that more groups follow: an unsigned varint of any length.
 func (b bitset) append(dst []byte) []byte {
 	if len(b) == 1 {
 		return binary.AppendUvarint(dst, b[0])
@@ -390,14 +407,14 @@ func (b bitset) append(dst []byte) []byte {
 	for i := range b.all() {
 		top = i
 	}
-	for at := 0; at <= top; at += 7 {
+	for begin := 0; begin <= top; begin += 7 {
 		var group byte
 		for i := range 7 {
-			if b.has(at + i) {
+			if b.has(begin + i) {
 				group |= 1 << i
 			}
 		}
-		if at+7 <= top {
+		if begin+7 <= top {
 			group |= 0x80
 		}
 		dst = append(dst, group)
@@ -405,22 +422,23 @@ func (b bitset) append(dst []byte) []byte {
 	return dst
 }
 
-// maxSeries bounds what a damaged record can make readBits build.
+// maxSeries bounds the set that readBits builds from a corrupt record.
 const maxSeries = 1 << 13
 
-func readBits(room bitset, src []byte) (bitset, []byte, error) {
+// readBits decodes a set into buffer and returns the bytes after it.
+func readBits(buffer bitset, src []byte) (bitset, []byte, error) {
 	if word, width := binary.Uvarint(src); width > 0 {
-		return append(room, word), src[width:], nil
+		return append(buffer, word), src[width:], nil
 	}
-	b := room
-	for at := 0; at < len(src) && at < maxSeries/7; at++ {
+	b := buffer
+	for n := 0; n < len(src) && n < maxSeries/7; n++ {
 		for i := range 7 {
-			if src[at]&(1<<i) != 0 {
-				b = b.with(at*7 + i)
+			if src[n]&(1<<i) != 0 {
+				b = b.with(n*7 + i)
 			}
 		}
-		if src[at]&0x80 == 0 {
-			return b, src[at+1:], nil
+		if src[n]&0x80 == 0 {
+			return b, src[n+1:], nil
 		}
 	}
 	return nil, nil, ErrCorrupt

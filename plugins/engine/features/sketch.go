@@ -7,24 +7,35 @@ import (
 	"slices"
 )
 
-// sketch counts different values: exactly, by their hashes, until it is
-// compacted with more than fewHashes of them, and from then on by HyperLogLog
-// (Flajolet et al. 2007, with linear counting of small numbers).
+// A sketch counts distinct values in bounded memory.
+//
+// It stores the 64-bit hash of each value, so that the count is exact, until
+// compact finds more than maxHashes of them. From then on it is a HyperLogLog
+// (Flajolet et al. 2007, with linear counting for small counts): the first 9
+// bits of a hash select one of 512 registers, and the register keeps the largest
+// rank (position of the first 1 bit) among the other bits.
+//
+// Example: hash 000000011|0001... has register 3 and rank 4. A rank of 4 occurs
+// for one value in 16, so large ranks in many registers mean many values.
+//
+// Sketches merge without error: the union of two sets has, per register, the
+// larger of the two ranks. The result does not depend on the order of values or
+// on the partition of them into sketches.
 type sketch struct {
 	hashes []uint64
-	// registers is nil as long as the count is exact.
+	// registers is nil while the count is exact.
 	registers []uint8
 }
 
 const (
-	// fewHashes of 8 bytes take as much room as the registers.
-	fewHashes = 48
-	// precision gives 2^precision registers and a standard error of
-	// 1.04/sqrt(2^precision), 4.6%.
+	// maxHashes hashes of 8 bytes are as large as the registers.
+	maxHashes = 48
+	// precision is the number of bits that select a register: 2^precision
+	// registers have a standard error of 1.04/sqrt(2^precision), 4.6%.
 	precision     = 9
 	registerCount = 1 << precision
 	maxRank       = 64 - precision + 1
-	// registerBits hold a rank.
+	// registerBits is the stored size of a rank.
 	registerBits  = 6
 	registerBytes = registerCount * registerBits / 8
 )
@@ -39,11 +50,11 @@ func (s *sketch) add(hash uint64) {
 	s.hashes = append(s.hashes, hash)
 }
 
-// compact bounds the memory of the sketch.
+// compact bounds the memory of the sketch to maxHashes hashes or the registers.
 func (s *sketch) compact() {
 	s.sort()
-	if len(s.hashes) > fewHashes {
-		s.spread()
+	if len(s.hashes) > maxHashes {
+		s.toRegisters()
 	}
 }
 
@@ -52,7 +63,7 @@ func (s *sketch) sort() {
 	s.hashes = slices.Compact(s.hashes)
 }
 
-func (s *sketch) spread() {
+func (s *sketch) toRegisters() {
 	s.registers = make([]uint8, registerCount)
 	for _, h := range s.hashes {
 		s.register(h)
@@ -61,14 +72,14 @@ func (s *sketch) spread() {
 }
 
 func (s *sketch) register(hash uint64) {
-	at := hash >> (64 - precision)
+	index := hash >> (64 - precision)
 	rank := uint8(bits.LeadingZeros64(hash<<precision|1<<(precision-1)) + 1)
-	s.registers[at] = max(s.registers[at], rank)
+	s.registers[index] = max(s.registers[index], rank)
 }
 
 func (s *sketch) merge(o *sketch) {
 	if o.registers != nil && s.registers == nil {
-		s.spread()
+		s.toRegisters()
 	}
 	for _, h := range o.hashes {
 		s.add(h)
@@ -98,8 +109,8 @@ func (s *sketch) estimate() float64 {
 	return math.Round(estimate)
 }
 
-// append writes a compacted sketch: twice the number of hashes and the hashes
-// in order, or 1 and the registers, six bits each.
+// append encodes a compacted sketch: twice the number of hashes and the sorted
+// hashes, or 1 and the registers, six bits each.
 func (s *sketch) append(dst []byte) []byte {
 	if s.registers == nil {
 		dst = binary.AppendUvarint(dst, uint64(len(s.hashes))<<1)
@@ -142,7 +153,7 @@ func (s *sketch) read(src []byte) ([]byte, error) {
 		return src[registerBytes:], nil
 	}
 	n := head >> 1
-	if head&1 != 0 || n > fewHashes || uint64(len(src)) < 8*n {
+	if head&1 != 0 || n > maxHashes || uint64(len(src)) < 8*n {
 		return nil, ErrCorrupt
 	}
 	for i := range n {

@@ -15,7 +15,7 @@ import (
 type parts uint16
 
 const (
-	// partNumbers: how many numbers, their sum, the smallest and the largest.
+	// partNumbers: the count of numbers, their sum, minimum and maximum.
 	partNumbers parts = 1 << iota
 	// partSpread: mean and squared deviations of the numbers.
 	partSpread
@@ -23,23 +23,23 @@ const (
 	partEnds
 	// partRecent: the latest values.
 	partRecent
-	// partDistinct: how many different values.
+	// partDistinct: the number of distinct values.
 	partDistinct
-	// partGroups: a summary for each value of the last column.
+	// partGroups: one summary for each value of the last column.
 	partGroups
-	// partGaps: the squared times between occurrences.
+	// partGaps: mean and squared deviations of the times between occurrences.
 	partGaps
 	// partDays: the days with an occurrence.
 	partDays
 	// partHours: occurrences by hour of the week.
 	partHours
-	// partDecay: values weighted by their age.
+	// partDecay: decayed sums, one per half-life.
 	partDecay
 	// partFirstDay: the sum of the numbers of the first day.
 	partFirstDay
 
 	partsAll = 1<<iota - 1
-	// partsBulky take much more room than the rest.
+	// partsBulky are the parts that need much more memory than the others.
 	partsBulky = partDistinct | partGroups | partDays | partHours
 )
 
@@ -47,14 +47,32 @@ const (
 	millisPerDay  = int64(24 * time.Hour / time.Millisecond)
 	millisPerHour = int64(time.Hour / time.Millisecond)
 	hoursPerWeek  = 7 * 24
-	// maxRecent is the number of latest values a summary holds.
+	// maxRecent is the maximum number of latest values in a summary.
 	maxRecent = 100
-	// maxGroups is the number of groups a stored summary holds, the largest.
+	// maxGroups is the maximum number of groups in a stored summary; the
+	// largest groups are kept.
 	maxGroups = 48
 )
 
-// summary is what is known of a set of occurrences of a series, enough for the
-// features that need its parts.
+// A summary aggregates a set of occurrences of a series. It has the parts that
+// the features of the series are computed from, and can be extended by one
+// occurrence (add) or by the summary of other occurrences (merge); apart from
+// rounding both give the same result. Evaluation adds the stored occurrences of
+// a window to one summary; a tile is a summary that is stored.
+//
+// Example: orders at 10:00 (20.00), 10:30 (5.00) and 11:30 (11.00) of a series
+// with the parts numbers and gaps give
+//
+//	count 3, first 10:00, last 11:30
+//	numbers: 3, sum 36.00, least 5.00, most 20.00
+//	gaps:    n 2, mean 45m, squares 2*(15m)^2
+//
+// A decayed sum stores its value as of the time of the last occurrence. A value
+// v at time t contributes v * 2^-((now-t)/halfLife), so the sum at any later
+// time is the stored one times one power of two: adding an occurrence first
+// multiplies the sum by 2^-(gap/halfLife). Example, half-life 7d: a view of
+// weight 1, then a purchase of weight 5 seven days later, is 1*0.5 + 5 = 5.5 at
+// the purchase, and 2.75 seven days after it.
 type summary struct {
 	parts parts
 	count int
@@ -66,21 +84,21 @@ type summary struct {
 	least, most float64
 	spread      spread
 
-	firstValue, lastValue moment
-	recent                []moment // in order of time
+	firstValue, lastValue timedValue
+	recent                []timedValue // sorted by time
 	distinct              sketch
 	groups                map[string]*summary
 	gaps                  spread  // of the times between neighbours, in ms
-	days                  []int64 // days since 1970, UTC, in order
+	days                  []int64 // days since 1970 in UTC, sorted
 	hours                 []int   // by hour of the UTC week; nil if all are 0
 	decays                []decay
-	firstDay              total // of the day of first
+	firstDay              total // sum of the numbers of the day of first
 
-	spare []*summary // groups of an earlier use
+	spare []*summary // groups of earlier uses, for reuse
 }
 
-// spread is the mean and the deviation of numbers, kept up by the method of
-// Welford (1962), which loses nothing to cancellation.
+// spread is the mean and the deviation of numbers, updated by the method of
+// Welford (1962), which avoids cancellation.
 type spread struct {
 	n       float64
 	mean    float64
@@ -109,35 +127,35 @@ func (s *spread) merge(o spread) {
 // deviation is that of the population.
 func (s *spread) deviation() float64 { return math.Sqrt(s.squares / s.n) }
 
-// moment is a value at a time.
-type moment struct {
+// timedValue is a value and its time.
+type timedValue struct {
 	time  int64
 	value event.Value
 }
 
-// decay is a sum of values that each halve in every half life.
+// decay is a decayed sum.
 type decay struct {
 	halfLife int64   // in milliseconds
 	sum      float64 // as of the summary's last
 }
 
-// wants says what a summary is to hold.
+// wants are the requirements on a summary.
 type wants struct {
 	parts parts
-	// recent is how many of the latest values.
+	// recent is the number of latest values.
 	recent int
-	// halfLives are those of the decaying sums, in milliseconds.
+	// halfLives of the decayed sums, in milliseconds.
 	halfLives []int64
-	// inner is what the summary of a group is to hold.
+	// inner are the parts of the summary of a group.
 	inner parts
-	// split tells that groups have a value: the group is the second column
-	// and not the first.
+	// split is true if the series has two columns, so that the second is the
+	// group; otherwise the first is.
 	split bool
-	// bare tells that the series has no columns: an occurrence stands for 1.
+	// bare is true if the series has no columns; an occurrence has the value 1.
 	bare bool
 }
 
-// reset makes the summary that of nothing yet.
+// reset empties the summary and prepares it for the parts of w.
 func (s *summary) reset(w *wants) {
 	for _, g := range s.groups {
 		s.spare = append(s.spare, g)
@@ -155,7 +173,7 @@ func (s *summary) reset(w *wants) {
 	}
 }
 
-// add takes an occurrence that is not earlier than any taken before.
+// add adds an occurrence that is not earlier than any added before.
 func (s *summary) add(w *wants, o *Occurrence) {
 	before := s.last
 	s.count++
@@ -178,17 +196,17 @@ func (s *summary) add(w *wants, o *Occurrence) {
 	}
 	if w.parts&partEnds != 0 && v.Kind != event.Missing {
 		if s.firstValue.value.Kind == event.Missing {
-			s.firstValue = moment{o.Time, v}
+			s.firstValue = timedValue{o.Time, v}
 		}
-		s.lastValue = moment{o.Time, v}
+		s.lastValue = timedValue{o.Time, v}
 	}
 	if w.parts&partRecent != 0 && v.Kind != event.Missing {
-		s.recent = append(s.recent, moment{o.Time, v})
+		s.recent = append(s.recent, timedValue{o.Time, v})
 		s.cutRecent(w.recent)
 	}
 	if w.parts&partDistinct != 0 && v.Kind != event.Missing {
-		var room [64]byte
-		s.distinct.add(xxhash.Sum64(AppendValue(room[:0], v)))
+		var buffer [64]byte
+		s.distinct.add(xxhash.Sum64(AppendValue(buffer[:0], v)))
 	}
 	if w.parts&partGaps != 0 {
 		if s.count > 1 {
@@ -215,8 +233,8 @@ func (s *summary) add(w *wants, o *Occurrence) {
 		if w.split {
 			group = o.Second
 		}
-		var room [32]byte
-		if name, ok := groupName(room[:0], group); ok {
+		var buffer [32]byte
+		if name, ok := groupName(buffer[:0], group); ok {
 			inner := wants{parts: w.inner}
 			s.group(name, &inner).add(&inner, o)
 		}
@@ -240,8 +258,8 @@ func (s *summary) addDay(day int64) {
 		s.days = append(s.days, day)
 		return
 	}
-	if at, found := slices.BinarySearch(s.days, day); !found {
-		s.days = slices.Insert(s.days, at, day)
+	if i, found := slices.BinarySearch(s.days, day); !found {
+		s.days = slices.Insert(s.days, i, day)
 	}
 }
 
@@ -258,7 +276,7 @@ func (s *summary) cutRecent(keep int) {
 	}
 }
 
-// group returns the summary of a group, made if it is new.
+// group returns the summary of a group, which it creates if needed.
 func (s *summary) group(name []byte, inner *wants) *summary {
 	g := s.groups[string(name)]
 	if g == nil {
@@ -276,9 +294,9 @@ func (s *summary) group(name []byte, inner *wants) *summary {
 	return g
 }
 
-// merge takes what w wants of a summary of other occurrences, which must have
-// those parts. Where the two interleave, the times between neighbours are those
-// within each: what lies between them is not known any more.
+// merge adds the parts that w requires from a summary of other occurrences,
+// which must have them. If the two interleave in time, the gaps are those within
+// each summary: the gaps between them are no longer known.
 func (s *summary) merge(w *wants, o *summary) {
 	if o.count == 0 {
 		return
@@ -299,7 +317,7 @@ func (s *summary) merge(w *wants, o *summary) {
 	}
 	if w.parts&partRecent != 0 {
 		s.recent = append(s.recent, o.recent...)
-		slices.SortStableFunc(s.recent, func(a, b moment) int { return cmp.Compare(a.time, b.time) })
+		slices.SortStableFunc(s.recent, func(a, b timedValue) int { return cmp.Compare(a.time, b.time) })
 		s.cutRecent(w.recent)
 	}
 	if w.parts&partDistinct != 0 {
@@ -365,7 +383,7 @@ func (s *summary) mergeNumbers(o *summary) {
 	s.sum.merge(o.sum)
 }
 
-// compact bounds the room the summary takes in a record.
+// compact bounds the stored size of the summary.
 func (s *summary) compact() {
 	s.distinct.compact()
 	for _, g := range s.groups {
@@ -379,7 +397,7 @@ func (s *summary) compact() {
 	}
 }
 
-// groupNames lists the groups, the largest first, those of a size by name.
+// groupNames returns the groups sorted by size, largest first, then by name.
 func (s *summary) groupNames() []string {
 	names := make([]string, 0, len(s.groups))
 	for name := range s.groups {
@@ -391,7 +409,7 @@ func (s *summary) groupNames() []string {
 	return names
 }
 
-// halved returns the factor by which a value shrinks in a time.
+// halved returns the factor by which a decayed sum shrinks in ms milliseconds.
 func halved(ms, halfLife int64) float64 {
 	if ms == 0 {
 		return 1
@@ -409,25 +427,25 @@ func floorDiv(a, b int64) int64 {
 
 func sameDay(a, b int64) bool { return floorDiv(a, millisPerDay) == floorDiv(b, millisPerDay) }
 
-// hourOfWeek returns the hour of the week a time in Unix milliseconds is in, 0
-// being Monday from 00:00.
+// hourOfWeek returns the hour of the week of a time in Unix milliseconds; 0 is
+// Monday from 00:00.
 func hourOfWeek(ms int64) int {
 	hours := floorDiv(ms, millisPerHour) + 3*24 // 1970 began on a Thursday
 	return int(hours - floorDiv(hours, hoursPerWeek)*hoursPerWeek)
 }
 
-// groupName returns the text of a value that names a group, in room where it
-// needs any.
-func groupName(room []byte, v event.Value) ([]byte, bool) {
+// groupName returns the name of the group of a value, false for a missing value.
+// The name may be appended to buffer.
+func groupName(buffer []byte, v event.Value) ([]byte, bool) {
 	switch v.Kind {
 	case event.String, event.JSON:
 		return v.Text, true
 	case event.Number:
-		return appendNumber(room, v.Number), true
+		return appendNumber(buffer, v.Number), true
 	case event.True:
-		return append(room, "true"...), true
+		return append(buffer, "true"...), true
 	case event.False:
-		return append(room, "false"...), true
+		return append(buffer, "false"...), true
 	}
 	return nil, false
 }

@@ -9,24 +9,36 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// Tiles summarise the occurrences of a series that a record no longer keeps one
-// by one: a few summaries of spans of time, short ones for recent times and
-// longer ones further back.
+// Tiles summarise the occurrences of a series that a record no longer stores one
+// by one: a few summaries of time spans, short for recent times and longer
+// further back. A customer with a million events has some dozens of tiles.
 //
-// # Bound
+// # Example
 //
-// Where the edge of a feature's window falls into a tile, the tile counts whole
-// if its middle is inside the window, and not at all otherwise. A tile that can
-// meet the edge of a window W spans at most W/32 (W/16 for series that count
-// different values, groups, days or hours), so the result is exactly that of a
-// window that begins earlier or later by at most W/64 (W/32).
+// A series has features with the windows 1d and 32d. A tile with an end younger
+// than 1d can contain the start of the 1d window, so it spans at most 1d/32 = 45
+// minutes. A tile older than 1d can contain only the start of the 32d window,
+// and spans at most 1d. Compact merges neighbours up to these spans and drops
+// tiles older than 32d:
 //
-// Besides, different values are counted with a standard error of 4.6% once a
+//	-32d                                 -1d              now
+//	  |....1d....|....1d....|....1d....|..45m..|..45m..|..| occurrences
+//	   tile                             tile
+//
+// # Error bound
+//
+// A tile that contains the start of a window counts entirely if its middle is
+// inside the window, and not at all otherwise. A tile that can contain the start
+// of a window W spans at most W/32 (W/16 for series with distinct values,
+// groups, days or hours). The result is therefore the exact result of a window
+// that starts earlier or later by at most W/64 (W/32).
+//
+// In addition, distinct values are counted with a standard error of 4.6% once a
 // tile has more than 48 of them; a tile keeps its 48 largest groups; days and
-// hours are told in UTC; and the deviation of intervals takes a late event to
-// split no interval.
+// hours are those of UTC; and a late event does not split an interval for the
+// deviation of intervals.
 type Tiles struct {
-	list []*summary // in order of first
+	list []*summary // sorted by first
 }
 
 const (
@@ -34,10 +46,10 @@ const (
 	tilesPerWindowBulky = 16
 )
 
-// Empty tells that nothing was folded.
+// Empty reports whether there are no tiles.
 func (t *Tiles) Empty() bool { return len(t.list) == 0 }
 
-// Reset drops everything.
+// Reset removes all tiles.
 func (t *Tiles) Reset() { t.list = t.list[:0] }
 
 // Last returns the time of the latest occurrence, -1 if there is none.
@@ -60,7 +72,7 @@ func (t *Tiles) First() int64 {
 	return first
 }
 
-// Fold takes an occurrence of a series. Compact must follow.
+// Fold adds an occurrence of a series. Call Compact after the last one.
 func (t *Tiles) Fold(s *Series, o *Occurrence) {
 	if n := len(t.list); n > 0 {
 		if tile := t.list[n-1]; tile.last <= o.Time && tile.parts == s.wants.parts && s.wants.covers(tile) &&
@@ -75,8 +87,8 @@ func (t *Tiles) Fold(s *Series, o *Occurrence) {
 	t.insert(s, tile)
 }
 
-// Merge takes the tiles of another record for the same series. Compact must
-// follow.
+// Merge adds the tiles of another record for the same series. Call Compact
+// afterwards.
 func (t *Tiles) Merge(s *Series, o *Tiles) {
 	for _, tile := range o.list {
 		t.insert(s, tile)
@@ -84,18 +96,18 @@ func (t *Tiles) Merge(s *Series, o *Tiles) {
 }
 
 func (t *Tiles) insert(s *Series, tile *summary) {
-	// A late occurrence belongs to the tile whose span it is in.
+	// A late occurrence belongs to the tile with a span that contains it.
 	for _, into := range t.list {
 		if into.first <= tile.first && tile.last <= into.last && into.parts == tile.parts && s.wants.covers(into) && s.wants.covers(tile) {
 			into.merge(&s.wants, tile)
 			return
 		}
 	}
-	at, _ := slices.BinarySearchFunc(t.list, tile.first, func(o *summary, first int64) int { return cmp.Compare(o.first, first) })
-	t.list = slices.Insert(t.list, at, tile)
+	i, _ := slices.BinarySearchFunc(t.list, tile.first, func(o *summary, first int64) int { return cmp.Compare(o.first, first) })
+	t.list = slices.Insert(t.list, i, tile)
 }
 
-// covers tells whether a tile has all of w.
+// covers reports whether a tile has everything that w requires.
 func (w *wants) covers(tile *summary) bool {
 	if tile.parts&w.parts != w.parts {
 		return false
@@ -115,8 +127,9 @@ func (w *wants) covers(tile *summary) bool {
 	return true
 }
 
-// Compact joins tiles as far as the bound allows and drops those that are
-// older than every window, for a customer whose latest event is at newest.
+// Compact merges neighbouring tiles as far as the error bound allows, and drops
+// tiles older than every window. newest is the time of the customer's latest
+// event.
 func (t *Tiles) Compact(s *Series, newest int64) {
 	kept := t.list[:0]
 	for _, tile := range t.list {
@@ -140,8 +153,9 @@ func (t *Tiles) Compact(s *Series, newest int64) {
 	}
 }
 
-// span returns how much time a tile may span whose end has an age: it can meet
-// the edge of the windows that are longer than that.
+// span returns the maximum span of a tile with an end of the given age. Such a
+// tile can contain the start of the windows that are longer than age; the
+// shortest of them limits its span.
 func (s *Series) span(age int64) int64 {
 	per := int64(tilesPerWindow)
 	if s.wants.parts&partsBulky != 0 {
@@ -163,20 +177,20 @@ func (s *Series) longest() int64 {
 	return s.windows[len(s.windows)-1]
 }
 
-// within tells whether a tile counts for a window (0 for none) as of a time.
+// within reports whether a tile counts for a window (0 for none) as of a time.
 func (s *summary) within(window, asOf int64) bool {
 	middle := s.first + (s.last-s.first)/2
 	return middle <= asOf && (window == 0 || middle > asOf-window)
 }
 
-// Stored form: a tile is
+// Stored form of a tile:
 //
 //	parts(uvarint) count(uvarint) first(varint) span(uvarint)
 //
 // followed by the parts it has, in the order of their bits:
 //
-//	numbers   n(uvarint), and if n > 0: micros(varint) rest(8) lost(8)
-//	          least(value) most(value)
+//	numbers   n(uvarint), and if n > 0: micros(varint) floats(8)
+//	          compensation(8) least(value) most(value)
 //	spread    n(uvarint) mean(8) squares(8)
 //	ends      0, or 1 then time after first(uvarint) value, time before
 //	          last(uvarint) value
@@ -187,11 +201,11 @@ func (s *summary) within(window, asOf int64) bool {
 //	days      n(uvarint) first(varint) { distance(uvarint) }
 //	hours     n(uvarint) { hour(1) count(uvarint) }
 //	decay     n(uvarint) { half life(uvarint) sum(8) }
-//	first day micros(varint) rest(8) lost(8)
+//	first day micros(varint) floats(8) compensation(8)
 //
-// Tiles are their number (uvarint) and each of them.
+// Tiles are stored as their number (uvarint), followed by each tile.
 
-// Append appends the stored form.
+// Append encodes the tiles.
 func (t *Tiles) Append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(t.list)))
 	for _, tile := range t.list {
@@ -200,8 +214,8 @@ func (t *Tiles) Append(dst []byte) []byte {
 	return dst
 }
 
-// Read makes the tiles what src says, which must hold nothing else; an empty
-// src stands for no tiles. They keep parts of src.
+// Read decodes tiles from src, all of which must be used; an empty src means no
+// tiles. The tiles alias src.
 func (t *Tiles) Read(src []byte) error {
 	t.Reset()
 	if len(src) == 0 {
@@ -225,7 +239,7 @@ func appendFloat(dst []byte, f float64) []byte {
 }
 
 func (t *total) append(dst []byte) []byte {
-	return appendFloat(appendFloat(binary.AppendVarint(dst, t.micros), t.rest), t.lost)
+	return appendFloat(appendFloat(binary.AppendVarint(dst, t.micros), t.floats), t.compensation)
 }
 
 func (s *spread) append(dst []byte) []byte {
@@ -314,8 +328,8 @@ func (s *summary) append(dst []byte) []byte {
 	return dst
 }
 
-// tileReader reads the stored form; bad tells that it is none, and then the
-// rest is zeros.
+// tileReader decodes the stored form. After an error bad is true, and every
+// further value is zero.
 type tileReader struct {
 	src []byte
 	bad bool
@@ -341,8 +355,8 @@ func (r *tileReader) varint() int64 {
 	return n
 }
 
-// length reads the length of something of which each part takes a byte or
-// more.
+// length reads the number of elements that take at least one byte each, which
+// bounds it by the remaining length of src.
 func (r *tileReader) length() int {
 	n := r.uvarint()
 	if n > uint64(len(r.src)) {
@@ -352,7 +366,7 @@ func (r *tileReader) length() int {
 	return int(n)
 }
 
-// distance reads a time span that keeps sums of times in range.
+// distance reads a time span, bounded so that sums of times do not overflow.
 func (r *tileReader) distance() int64 {
 	n := r.uvarint()
 	if n > 1<<50 {
@@ -376,7 +390,7 @@ func (r *tileReader) float() float64 {
 }
 
 func (r *tileReader) total() total {
-	return total{micros: r.varint(), rest: r.float(), lost: r.float()}
+	return total{micros: r.varint(), floats: r.float(), compensation: r.float()}
 }
 
 func (r *tileReader) spread() spread {
@@ -429,8 +443,8 @@ func (r *tileReader) tile(depth int) *summary {
 		s.spread = r.spread()
 	}
 	if s.parts&partEnds != 0 && r.byte() != 0 {
-		s.firstValue = moment{s.first + r.distance(), r.value()}
-		s.lastValue = moment{s.last - r.distance(), r.value()}
+		s.firstValue = timedValue{s.first + r.distance(), r.value()}
+		s.lastValue = timedValue{s.last - r.distance(), r.value()}
 	}
 	if s.parts&partRecent != 0 {
 		n := r.length()
@@ -438,7 +452,7 @@ func (r *tileReader) tile(depth int) *summary {
 			r.fail()
 		}
 		for range n {
-			s.recent = append(s.recent, moment{s.last - r.distance(), r.value()})
+			s.recent = append(s.recent, timedValue{s.last - r.distance(), r.value()})
 			if r.bad {
 				return s
 			}

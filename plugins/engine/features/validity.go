@@ -6,23 +6,28 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// Validity tells what becomes of the value of a feature of events as time goes
-// by and no event arrives.
+// Validity describes how the value of a feature of events changes with time
+// while no event arrives. A cache uses it to serve a value without evaluating
+// the feature again.
+//
+// Example: a count in 30d with its oldest order at day 5 is constant until day
+// 35; time_since_last grows linearly and has no end; a decayed sum halves with
+// every half-life until a value leaves its window.
 type Validity struct {
-	// Until is the first moment, in Unix milliseconds, from which the value may
-	// be another than Trajectory says.
+	// Until is the earliest time, in Unix milliseconds, at which the value may
+	// differ from Trajectory.
 	Until int64
-	// Trajectory is how it varies until then.
+	// Trajectory is the value as a function of time until then.
 	Trajectory Trajectory
-	// Known is false for values nothing can be said of.
+	// Known is false if the validity cannot be determined.
 	Known bool
 }
 
-// Forever is after every moment.
+// Forever is later than every time.
 const Forever = math.MaxInt64
 
-// Trajectory is a value that follows from the time alone. The zero Trajectory stands
-// still.
+// Trajectory is a value that depends only on the time. The zero Trajectory is
+// constant.
 type Trajectory struct {
 	// elapsed divides the time since by unit; otherwise sum has halved since by
 	// halfLife.
@@ -34,10 +39,10 @@ type Trajectory struct {
 	varies   bool
 }
 
-// Varies tells whether the value differs from moment to moment.
+// Varies reports whether the value changes with time.
 func (m Trajectory) Varies() bool { return m.varies }
 
-// At returns the value at a moment.
+// At returns the value at a time in Unix milliseconds. The trajectory must vary.
 func (m Trajectory) At(asOf int64) event.Value {
 	if m.elapsed {
 		return number(float64(asOf-m.since) / m.unit)
@@ -45,7 +50,7 @@ func (m Trajectory) At(asOf int64) event.Value {
 	return number(m.sum * halved(asOf-m.since, m.halfLife))
 }
 
-// Validity returns what becomes of the value that Evaluate has just returned for
+// Validity returns the validity of the value that Evaluate returned last, for
 // the same feature, state and moment.
 func (e *Evaluator) Validity(f *Feature, state *State, m Moment) Validity {
 	if !state.Tiles.Empty() || e.trajectory.varies && f.GroupPath != "" {
@@ -55,8 +60,8 @@ func (e *Evaluator) Validity(f *Feature, state *State, m Moment) Validity {
 	window := f.Window.Milliseconds()
 	all := state.Occurrences
 	counted := within(all, window, m.AsOf)
-	// The next to be counted is the first that lies ahead, the next to fall out
-	// of the window the oldest.
+	// The value changes when the first future occurrence starts to count, and
+	// when the oldest counted one leaves the window.
 	if n := len(all); n > 0 && all[n-1].Time > m.AsOf {
 		o.Until = all[len(within(all, 0, m.AsOf))].Time
 	}
@@ -69,6 +74,6 @@ func (e *Evaluator) Validity(f *Feature, state *State, m Moment) Validity {
 	return o
 }
 
-// Lasting tells whether a derived feature stays what it is while those it is
-// computed from do. A query may ask for the time, or for a random number.
+// DependsOnInputsOnly reports whether a derived feature is constant while its
+// inputs are. An expression may use the current time or a random number.
 func (f *Feature) DependsOnInputsOnly() bool { return f.Kind != Expression }

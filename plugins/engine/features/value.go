@@ -7,8 +7,9 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// The first byte of a stored value. Numbers that are decimals of few places,
-// as money is, are stored as the integer they are at that scale.
+// The first byte of a stored value is its tag. Decimals with few places, such as
+// amounts of money, are stored as an integer and its scale: 1299.99 is 129999 at
+// scale 2, four bytes instead of nine.
 const (
 	storedMissing = iota
 	storedTrue
@@ -16,7 +17,7 @@ const (
 	storedFloat
 	storedString
 	storedJSON
-	storedScale0 // the integer itself; the next three are hundredths and so on
+	storedScale0 // the integer itself; the next three count hundredths and so on
 	storedScale2
 	storedScale4
 	storedScale6
@@ -24,11 +25,11 @@ const (
 
 var scales = [...]float64{1, 1e2, 1e4, 1e6}
 
-// maxExact is the largest integer up to which floats are exact.
+// maxExact is the largest integer up to which every integer is a float64.
 const maxExact = 1 << 53
 
-// decimal returns the integer that f is at the smallest of our scales that
-// holds it without loss.
+// decimal returns f as an integer at the smallest scale that represents it
+// exactly; ok is false if there is none.
 func decimal(f float64) (n int64, scale int, ok bool) {
 	for i, s := range scales {
 		scaled := math.Round(f * s)
@@ -64,8 +65,8 @@ func AppendValue(dst []byte, v event.Value) []byte {
 	return append(dst, storedMissing)
 }
 
-// ReadValue reads a stored value and returns what follows it. The value's Text
-// is part of src.
+// ReadValue decodes a stored value and returns the bytes after it. The value's
+// Text aliases src.
 func ReadValue(src []byte) (v event.Value, rest []byte, err error) {
 	if len(src) == 0 {
 		return v, nil, ErrCorrupt
@@ -108,14 +109,17 @@ func ReadValue(src []byte) (v event.Value, rest []byte, err error) {
 	return v, nil, ErrCorrupt
 }
 
-// total adds numbers. Decimals of up to six places are added exactly as long
-// as the sum stays under nine trillion, so that prices add up to the cent and
-// the order of addition does not matter; the rest is added in floats with the
-// error carried along.
+// total is a sum of numbers. Decimals of up to six places are added exactly, as
+// integers of millionths, while the sum stays below about 4.6 trillion: prices
+// add up to the cent, in any order. Other numbers are added as floats with
+// Neumaier's compensation of the rounding error.
+//
+// Example: 0.1 + 0.2 + 1e300 has micros 300000 and floats 1e300.
 type total struct {
 	micros int64
-	rest   float64
-	lost   float64
+	floats float64
+	// compensation is the rounding error of floats so far.
+	compensation float64
 }
 
 const maxMicros = 1 << 62
@@ -123,7 +127,7 @@ const maxMicros = 1 << 62
 func (t *total) add(f float64) {
 	if n, scale, ok := decimal(f); ok {
 		unit := int64(scales[len(scales)-1] / scales[scale])
-		if m := n * unit; m/unit == n && m < maxMicros && m > -maxMicros && t.room(m) {
+		if m := n * unit; m/unit == n && m < maxMicros && m > -maxMicros && t.fits(m) {
 			t.micros += m
 			return
 		}
@@ -131,35 +135,36 @@ func (t *total) add(f float64) {
 	t.addFloat(f)
 }
 
-func (t *total) room(m int64) bool {
+// fits reports whether m can be added to micros.
+func (t *total) fits(m int64) bool {
 	sum := t.micros + m
 	return sum < maxMicros && sum > -maxMicros
 }
 
 func (t *total) addFloat(f float64) {
-	sum := t.rest + f
-	if math.Abs(t.rest) >= math.Abs(f) {
-		t.lost += (t.rest - sum) + f
+	sum := t.floats + f
+	if math.Abs(t.floats) >= math.Abs(f) {
+		t.compensation += (t.floats - sum) + f
 	} else {
-		t.lost += (f - sum) + t.rest
+		t.compensation += (f - sum) + t.floats
 	}
-	t.rest = sum
+	t.floats = sum
 }
 
 func (t *total) merge(o total) {
-	if t.room(o.micros) {
+	if t.fits(o.micros) {
 		t.micros += o.micros
 	} else {
 		t.addFloat(float64(o.micros) / 1e6)
 	}
-	t.addFloat(o.rest)
-	t.lost += o.lost
+	t.addFloat(o.floats)
+	t.compensation += o.compensation
 }
 
 func (t *total) value() float64 {
 	exact := float64(t.micros) / 1e6
-	if t.rest == 0 && t.lost == 0 {
+	if t.floats == 0 && t.compensation == 0 {
 		return exact
 	}
-	return exact + (t.rest + t.lost)
+	return exact + (t.floats + t.compensation)
 }
