@@ -272,7 +272,7 @@ func (h *handler) recall(buf *[]byte, id string, q question) (result customers.R
 	if h.memory == nil {
 		return result, false
 	}
-	result, ok = h.memory.Recall((*buf)[:0], id, q.Query)
+	result, ok = h.memory.ReadCached((*buf)[:0], id, q.Query)
 	if result.JSON != nil {
 		*buf = result.JSON
 	}

@@ -540,7 +540,7 @@ type input struct {
 	log     *service.Logger
 	handler *handler
 	server  *http.Server
-	cached  *customers.Cached // nil without a cache
+	cached  *customers.CachedReader // nil without a cache
 	// lost gets the reason when a listener fails that nobody closed.
 	lost chan error
 
@@ -563,7 +563,7 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 	if conf.exposed {
 		res.Logger().Warnf("Anybody who can reach %s may read and write profiles: neither tokens nor client certificates are set.", conf.address)
 	}
-	var cached *customers.Cached
+	var cached *customers.CachedReader
 	if shared, ok := r.(*customers.Service); ok && conf.cache.MaxBytes > 0 {
 		cached = shared.Cached(conf.cache)
 		r = cached

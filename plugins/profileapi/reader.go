@@ -29,7 +29,7 @@ type reader interface {
 
 // memory is a reader that may know profiles without asking the store.
 type memory interface {
-	// Recall appends the profile of id to dst; it is the JSON of the result.
+	// ReadCached appends the profile of id to dst; it is the JSON of the result.
 	// false tells that the store has to be asked.
-	Recall(dst []byte, id string, q customers.Query) (customers.Result, bool)
+	ReadCached(dst []byte, id string, q customers.Query) (customers.Result, bool)
 }

@@ -22,7 +22,7 @@ const leastPause = 10
 // do not arrive nothing is fired: what is true of a customer now may not be
 // when they arrive.
 func (in *input) fire() *firing {
-	t := in.profiles.Triggers(in.size)
+	t := in.profiles.TriggerScheduler(in.size)
 	if t == nil {
 		return nil
 	}

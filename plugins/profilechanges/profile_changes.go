@@ -211,7 +211,7 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		d, err := in.outbox.Next(ctx)
 		if err == nil {
-			in.profiles.StoreAnswered()
+			in.profiles.StoreRecovered()
 			return batch(d), func(ctx context.Context, err error) error { return in.settle(ctx, d, err) }, nil
 		}
 		if ctx.Err() != nil {
@@ -242,10 +242,10 @@ func (in *input) settle(ctx context.Context, d *customers.Delivery, failed error
 	if failed != nil {
 		in.returned.Incr(n)
 		again := min(firstReturn<<min(in.failures.Add(1)-1, 10), lastReturn)
-		return d.Return(ctx, again)
+		return d.Release(ctx, again)
 	}
 	in.failures.Store(0)
-	if err := d.Settle(ctx); err != nil {
+	if err := d.Acknowledge(ctx); err != nil {
 		return err
 	}
 	in.delivered.Incr(n)

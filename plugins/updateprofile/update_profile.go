@@ -152,7 +152,7 @@ func (p *processor) update(ctx context.Context, events [][]byte) ([]error, error
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		errs, err := p.profiles.Update(ctx, events)
 		if err == nil {
-			p.profiles.StoreAnswered()
+			p.profiles.StoreRecovered()
 			return errs, nil
 		}
 		if ctx.Err() != nil {

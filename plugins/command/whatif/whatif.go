@@ -140,7 +140,7 @@ func run(c *cli.Context, out, progress io.Writer) error {
 		}
 		fmt.Fprintf(out, "%d events, %d of them refused, as replayed\n", r.events, r.refused)
 	}
-	q := customers.Question{
+	q := customers.WhatIfQuery{
 		Segment: c.String(flagSegment), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), At: time.Now(),
 	}
 	if at := c.Timestamp(flagAt); at != nil {
@@ -210,7 +210,7 @@ func fillIn(text string) string {
 	})
 }
 
-func write(w io.Writer, q *customers.Question, a *customers.Answer) {
+func write(w io.Writer, q *customers.WhatIfQuery, a *customers.WhatIfResult) {
 	fmt.Fprintf(w, "%d customers as of %s\n", a.Customers, q.At.UTC().Format(time.RFC3339))
 	if a.Unreadable > 0 {
 		fmt.Fprintf(w, "%d records cannot be read\n", a.Unreadable)

@@ -23,7 +23,7 @@ type CacheOptions struct {
 // shows at once, and what others commit to Redis as soon as Redis has told, after
 // MaxStaleness at the latest: while Redis cannot tell, every read goes to the
 // store. Features are evaluated at the moment of the read all the same.
-type Cached struct {
+type CachedReader struct {
 	*Service
 	cache *cache.Cache
 	stop  context.CancelFunc
@@ -31,9 +31,9 @@ type Cached struct {
 }
 
 // Cached returns a reader with a cache of its own. Close it before the profiles.
-func (p *Service) Cached(o CacheOptions) *Cached {
+func (p *Service) Cached(o CacheOptions) *CachedReader {
 	ctx, stop := context.WithCancel(context.Background())
-	c := &Cached{Service: p, cache: cache.New(p.reads, o.MaxBytes), stop: stop}
+	c := &CachedReader{Service: p, cache: cache.New(p.reads, o.MaxBytes), stop: stop}
 	p.caches.add(c.cache)
 	watcher, ok := p.backing.(store.Watcher)
 	if !ok {
@@ -56,7 +56,7 @@ func (p *Service) Cached(o CacheOptions) *Cached {
 }
 
 // Close ends the cache; the profiles stay open.
-func (c *Cached) Close(context.Context) error {
+func (c *CachedReader) Close(context.Context) error {
 	c.stop()
 	c.done.Wait()
 	c.caches.remove(c.cache)
@@ -64,10 +64,10 @@ func (c *Cached) Close(context.Context) error {
 }
 
 // CacheBytes is about how much memory the records take.
-func (c *Cached) CacheBytes() int64 { return c.cache.Bytes() }
+func (c *CachedReader) CacheBytes() int64 { return c.cache.Bytes() }
 
 // Read reads like Profiles.Read.
-func (c *Cached) Read(ctx context.Context, ids []string, q Query) ([]Result, error) {
+func (c *CachedReader) Read(ctx context.Context, ids []string, q Query) ([]Result, error) {
 	if q.Fresh {
 		return c.Service.Read(ctx, ids, q)
 	}
@@ -110,10 +110,10 @@ func (c *Cached) Read(ctx context.Context, ids []string, q Query) ([]Result, err
 	return results, nil
 }
 
-// Recall answers a read from memory alone, appending the profile to dst; false
+// ReadCached answers a read from memory alone, appending the profile to dst; false
 // tells that the store has to be asked, or that there is something to say about
 // the question.
-func (c *Cached) Recall(dst []byte, id string, q Query) (result Result, ok bool) {
+func (c *CachedReader) ReadCached(dst []byte, id string, q Query) (result Result, ok bool) {
 	sel, err := c.selection(q.Fields)
 	if err != nil || q.By != "" {
 		return result, false // only the store knows who has a value
@@ -135,7 +135,7 @@ type ask struct {
 }
 
 // recall fills in a result from memory, its JSON behind what is in rd.out.
-func (c *Cached) recall(rd *reader, result *Result, id string, q *ask) bool {
+func (c *CachedReader) recall(rd *reader, result *Result, id string, q *ask) bool {
 	key := "u" + id
 	e := c.cache.Get(key)
 	if e != nil && e.Version == store.Absent {
@@ -180,7 +180,7 @@ type rendered struct {
 }
 
 // keep keeps the rendering of a record with it.
-func (c *Cached) keep(rd *reader, result *Result, key string, e *cache.Entry, asOf int64, loads uint64) {
+func (c *CachedReader) keep(rd *reader, result *Result, key string, e *cache.Entry, asOf int64, loads uint64) {
 	v, err := rd.viewer.Render(&rd.rec, result.ID, asOf)
 	if err != nil {
 		return

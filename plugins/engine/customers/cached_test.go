@@ -52,7 +52,7 @@ func TestCachedReadsAreReads(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, texts(want), texts(got))
 			for i := range ids {
-				if r, ok := c.Recall([]byte("before"), ids[i], q); ok {
+				if r, ok := c.ReadCached([]byte("before"), ids[i], q); ok {
 					require.Equal(t, texts(want[i:i+1]), texts([]Result{r}))
 				}
 			}
@@ -67,25 +67,25 @@ func texts(results []Result) (texts []string) {
 	return texts
 }
 
-// TestRecall: what was read before is answered from memory, and a query that
+// TestReadCached: what was read before is answered from memory, and a query that
 // nobody can answer is left to who says so.
-func TestRecall(t *testing.T) {
+func TestReadCached(t *testing.T) {
 	p := openRetail(t, embedded.Memory)
 	c := p.Cached(CacheOptions{MaxBytes: 1 << 20})
 	ctx := context.Background()
-	_, ok := c.Recall(nil, "u1", Query{})
+	_, ok := c.ReadCached(nil, "u1", Query{})
 	require.False(t, ok)
 	_, err := c.Read(ctx, []string{"u1"}, Query{})
 	require.NoError(t, err)
-	r, ok := c.Recall(nil, "u1", Query{})
+	r, ok := c.ReadCached(nil, "u1", Query{})
 	require.True(t, ok)
 	require.False(t, r.Found)
-	_, ok = c.Recall(nil, "u1", Query{Fields: []string{"nonsense"}})
+	_, ok = c.ReadCached(nil, "u1", Query{Fields: []string{"nonsense"}})
 	require.False(t, ok)
 
 	_, err = p.Update(ctx, [][]byte{[]byte(`{"type":"page","messageId":"1","userId":"u1","timestamp":"2026-01-01T00:00:00Z"}`)})
 	require.NoError(t, err)
-	_, ok = c.Recall(nil, "u1", Query{})
+	_, ok = c.ReadCached(nil, "u1", Query{})
 	require.False(t, ok, "what this process writes shows at once")
 	require.NoError(t, c.Close(ctx))
 	require.Empty(t, p.caches.list)

@@ -22,7 +22,7 @@ const (
 	EventTriggerHeldOut = "Trigger Held Out"
 )
 
-// Triggers fires what is due. Any number of them, in any number of processes,
+// TriggerScheduler fires what is due. Any number of them, in any number of processes,
 // share the work: a firing is a commit on the condition that the record is as
 // it was when the firing was decided, so that one of several wins. What is told
 // goes into the record's outbox in the same commit; who dies before it has done
@@ -37,9 +37,9 @@ type TriggerScheduler struct {
 	stuck   stuck
 }
 
-// Triggers returns one that looks at up to limit customers at a time, nil if
+// TriggerScheduler returns one that looks at up to limit customers at a time, nil if
 // the definition has no triggers. It is for one goroutine.
-func (p *Service) Triggers(limit int) *TriggerScheduler {
+func (p *Service) TriggerScheduler(limit int) *TriggerScheduler {
 	if p.messages == nil {
 		return nil
 	}

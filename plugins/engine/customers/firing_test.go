@@ -50,7 +50,7 @@ func ordered(id, who string, at time.Time) []byte {
 
 // fireAll decides everything that is due.
 func fireAll(t testing.TB, p *Service) {
-	triggers := p.Triggers(10)
+	triggers := p.TriggerScheduler(10)
 	for {
 		next, err := triggers.Fire(context.Background(), time.Minute)
 		require.NoError(t, err)
@@ -149,7 +149,7 @@ func TestDamagedRecordsHoldUpNobody(t *testing.T) {
 	}
 	now = now.Add(2 * time.Hour) // all of them are due before
 	apply(t, p, identify("i", "u1", "a1", now.Format(time.RFC3339), "web", `{"consent":true}`))
-	triggers := p.Triggers(10)
+	triggers := p.TriggerScheduler(10)
 	for range 2 * damaged {
 		_, err := triggers.Fire(t.Context(), time.Minute)
 		require.NoError(t, err)
@@ -165,7 +165,7 @@ func TestFiringTellsWhenTheNextIsDue(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
-	triggers := p.Triggers(2)
+	triggers := p.TriggerScheduler(2)
 	fire := func() time.Duration {
 		next, err := triggers.Fire(context.Background(), time.Minute)
 		require.NoError(t, err)
@@ -254,7 +254,7 @@ func TestManyFireOnceTogether(t *testing.T) {
 	done := make(chan error)
 	for range 4 {
 		go func() {
-			triggers := p.Triggers(20)
+			triggers := p.TriggerScheduler(20)
 			for {
 				next, err := triggers.Fire(context.Background(), time.Minute)
 				if err != nil || next > 0 {

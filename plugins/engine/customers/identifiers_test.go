@@ -461,7 +461,7 @@ func TestCachedReadsByIdentifier(t *testing.T) {
 	for range 3 {
 		require.Equal(t, "u1", by(t, c, "email", "A@example.com").ID)
 	}
-	_, ok := c.Recall(nil, "a@example.com", Query{By: "email"})
+	_, ok := c.ReadCached(nil, "a@example.com", Query{By: "email"})
 	require.False(t, ok, "who has a value is asked of the store")
 	apply(t, p, traitsOf("m2", `"userId":"u1"`, "2026-01-01T00:00:02Z", `{"email":"b@example.com"}`), traitsOf("m3", `"userId":"u2"`, "2026-01-01T00:00:02Z", `{"email":"a@example.com"}`))
 	require.Equal(t, "u2", by(t, c, "email", "a@example.com").ID)

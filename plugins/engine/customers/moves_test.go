@@ -206,9 +206,9 @@ func (a *audience) hear(t require.TestingT, p *Service, again func() bool) {
 			}
 		}
 		if again() {
-			require.NoError(t, d.Return(context.Background(), 0))
+			require.NoError(t, d.Release(context.Background(), 0))
 		} else {
-			require.NoError(t, d.Settle(context.Background()))
+			require.NoError(t, d.Acknowledge(context.Background()))
 		}
 	}
 }

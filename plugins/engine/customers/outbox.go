@@ -60,8 +60,8 @@ func (p *Service) hint(key string) {
 	}
 }
 
-// Told is a message on its way.
-type Told struct {
+// OutboxMessage is a message on its way.
+type OutboxMessage struct {
 	record.Message
 	// CustomerID is the id of the customer it is about.
 	CustomerID string
@@ -70,7 +70,7 @@ type Told struct {
 // Delivery is messages that nobody else delivers as long as its lease lasts.
 type Delivery struct {
 	// Messages are those of a customer in the order in which they came up.
-	Messages []Told
+	Messages []OutboxMessage
 
 	p      *Service
 	until  int64
@@ -189,11 +189,11 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	var rec record.Record
 	var changes []store.Change
 	var claims []claim // of each change, without ids for one that only removes an entry
-	var messages [][]Told
+	var messages [][]OutboxMessage
 	for i, key := range keys {
 		c := store.Change{Key: key, Version: records[i].Version, Data: records[i].Data}
 		cl := claim{key: key}
-		var due []Told
+		var due []OutboxMessage
 		switch {
 		case records[i].Version == store.Absent:
 		case rec.Decode(o.p.def, key, records[i].Data) != nil:
@@ -206,7 +206,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 			for _, m := range rec.Outbox() {
 				if m.At <= now {
 					cl.ids = append(cl.ids, m.ID)
-					due = append(due, Told{m, record.KeyID(key)})
+					due = append(due, OutboxMessage{m, record.KeyID(key)})
 				}
 			}
 			rec.Hold(d.until)
@@ -252,9 +252,9 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	return d, nil
 }
 
-// Settle removes the messages, which have arrived. After an error they may be
+// Acknowledge removes the messages, which have arrived. After an error they may be
 // delivered again.
-func (d *Delivery) Settle(ctx context.Context) error {
+func (d *Delivery) Acknowledge(ctx context.Context) error {
 	return d.release(ctx, func(rec *record.Record, ids []record.MessageID) bool {
 		changed := rec.Told(ids)
 		if rec.HeldUntil() == d.until {
@@ -265,8 +265,8 @@ func (d *Delivery) Settle(ctx context.Context) error {
 	})
 }
 
-// Return gives the messages back, to be delivered again in a while.
-func (d *Delivery) Return(ctx context.Context, in time.Duration) error {
+// Release gives the messages back, to be delivered again in a while.
+func (d *Delivery) Release(ctx context.Context, in time.Duration) error {
 	again := d.p.now().Add(in).UnixMilli()
 	return d.release(ctx, func(rec *record.Record, _ []record.MessageID) bool {
 		if rec.HeldUntil() != d.until {

@@ -102,15 +102,15 @@ func TestOutboxDeliversOnceAndInOrder(t *testing.T) {
 	tell(t, p, "uu1", message(4, at))
 	_, got = next(t, o)
 	require.Empty(t, got)
-	require.NoError(t, d.Settle(ctx))
+	require.NoError(t, d.Acknowledge(ctx))
 	d, got = next(t, other)
 	require.Equal(t, []string{`u1{"n":4}`}, got)
-	require.NoError(t, d.Settle(ctx))
+	require.NoError(t, d.Acknowledge(ctx))
 	now.pass(time.Minute)
 	d, got = next(t, other)
 	require.Equal(t, []string{`u1{"n":3}`}, got)
-	require.NoError(t, d.Settle(ctx))
-	require.NoError(t, d.Settle(ctx), "settling again does nothing")
+	require.NoError(t, d.Acknowledge(ctx))
+	require.NoError(t, d.Acknowledge(ctx), "settling again does nothing")
 	require.Zero(t, outboxEntries(t, p))
 }
 
@@ -130,7 +130,7 @@ func TestDamagedRecordsHoldUpNobodysMessages(t *testing.T) {
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
 	d, got := next(t, o)
 	require.Equal(t, []string{`u1{"n":2}`}, got)
-	require.NoError(t, d.Settle(t.Context()))
+	require.NoError(t, d.Acknowledge(t.Context()))
 	_, got = next(t, o)
 	require.Empty(t, got)
 	require.EqualValues(t, damaged, outboxEntries(t, p), "they may be of a newer release")
@@ -151,13 +151,13 @@ func TestOutboxOfADeadDelivererIsDeliveredAgain(t *testing.T) {
 	require.Equal(t, got, again, "the same id, the same bytes")
 
 	// It was not dead after all.
-	require.NoError(t, dead.Return(ctx, 0))
+	require.NoError(t, dead.Release(ctx, 0))
 	_, none = next(t, o)
 	require.Empty(t, none, "the claim is another's by now")
-	require.NoError(t, dead.Settle(ctx))
+	require.NoError(t, dead.Acknowledge(ctx))
 	_, none = next(t, o)
 	require.Empty(t, none)
-	require.NoError(t, d.Settle(ctx))
+	require.NoError(t, d.Acknowledge(ctx))
 	require.Zero(t, outboxEntries(t, p))
 }
 
@@ -188,7 +188,7 @@ func TestAClaimOfWhichNoAnswerCameIsOurs(t *testing.T) {
 	require.ErrorIs(t, err, errFault)
 	d, got := next(t, o)
 	require.ElementsMatch(t, []string{`u1{"n":1}`, `u2{"n":2}`}, got)
-	require.NoError(t, d.Settle(t.Context()))
+	require.NoError(t, d.Acknowledge(t.Context()))
 	require.Empty(t, o.unsure)
 	require.Zero(t, outboxEntries(t, p))
 }
@@ -199,7 +199,7 @@ func TestReturnedMessagesComeAgainInAWhile(t *testing.T) {
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
 	tell(t, p, "uu1", message(1, at))
 	d, got := next(t, o)
-	require.NoError(t, d.Return(ctx, 5*time.Second))
+	require.NoError(t, d.Release(ctx, 5*time.Second))
 	_, none := next(t, o)
 	require.Empty(t, none)
 	now.pass(5 * time.Second)
@@ -219,10 +219,10 @@ func TestSettlingFollowsAMerge(t *testing.T) {
 	require.Equal(t, []string{`a1{"n":1}`}, got)
 	tell(t, p, "aa1", message(2, at))
 	apply(t, p, identifyAs("m2", "u1", "a1"))
-	require.NoError(t, d.Settle(ctx))
+	require.NoError(t, d.Acknowledge(ctx))
 	d, got = next(t, o)
 	require.Equal(t, []string{`u1{"n":2}`}, got, "what was not delivered is told by the other")
-	require.NoError(t, d.Settle(ctx))
+	require.NoError(t, d.Acknowledge(ctx))
 	require.Zero(t, outboxEntries(t, p))
 }
 
@@ -278,7 +278,7 @@ func TestManyDeliverersShareTheWork(t *testing.T) {
 				case 0: // dies
 					continue
 				case 1:
-					_ = d.Return(ctx, time.Millisecond)
+					_ = d.Release(ctx, time.Millisecond)
 					continue
 				}
 				mu.Lock()
@@ -296,7 +296,7 @@ func TestManyDeliverersShareTheWork(t *testing.T) {
 				}
 				n := len(arrived)
 				mu.Unlock()
-				if err := d.Settle(ctx); err != nil {
+				if err := d.Acknowledge(ctx); err != nil {
 					return
 				}
 				if n == customers*rounds && outboxEntries(t, p) == 0 {

@@ -65,7 +65,7 @@ func hear(t testing.TB, p *Service) (all []transitionTold) {
 			require.Equal(t, fmt.Sprintf("%x", m.ID), heard.MessageID)
 			all = append(all, heard)
 		}
-		require.NoError(t, d.Settle(context.Background()))
+		require.NoError(t, d.Acknowledge(context.Background()))
 	}
 }
 
@@ -508,7 +508,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 				heard[line.MessageID] = line
 			}
 			mu.Unlock()
-			if err := d.Settle(context.Background()); err != nil {
+			if err := d.Acknowledge(context.Background()); err != nil {
 				t.Error(err)
 			}
 		}

@@ -113,7 +113,7 @@ func (p *Service) Events() (applied, rejected int64) { return p.taken.Load(), p.
 // Ping returns nil if the store can serve requests now.
 func (p *Service) Ping(ctx context.Context) error { return p.store.Ping(ctx) }
 
-// StoreFailed and StoreAnswered report an outage of the store and its end. Every
+// StoreFailed and StoreRecovered report an outage of the store and its end. Every
 // loop that retries calls them; each outage is logged once when it begins and
 // once when it ends.
 func (p *Service) StoreFailed(err error) {
@@ -122,8 +122,8 @@ func (p *Service) StoreFailed(err error) {
 	}
 }
 
-// StoreAnswered ends the outage that StoreFailed began.
-func (p *Service) StoreAnswered() {
+// StoreRecovered ends the outage that StoreFailed began.
+func (p *Service) StoreRecovered() {
 	if p.outage.Load() && p.outage.CompareAndSwap(true, false) {
 		p.log.Infof("The profile store answers again; going on")
 	}

@@ -75,14 +75,14 @@ func TestTheStoreIsSaidToBeAwayAndBackOnce(t *testing.T) {
 	p := open(t, shop)
 	var log strings.Builder
 	p.log = service.NewLoggerFromSlog(slog.New(slog.NewTextHandler(&log, nil)))
-	p.StoreAnswered()
+	p.StoreRecovered()
 	require.Empty(t, log.String())
 	for range 2 {
 		for range 3 {
 			p.StoreFailed(store.ErrClosed)
 		}
 		for range 3 {
-			p.StoreAnswered()
+			p.StoreRecovered()
 		}
 	}
 	require.Equal(t, 2, strings.Count(log.String(), "waiting until it can"))

@@ -60,7 +60,7 @@ func (p *Service) Sweep(ctx context.Context, interval time.Duration) {
 		if err := s.turn(ctx); err != nil && ctx.Err() == nil {
 			p.StoreFailed(err)
 		} else if err == nil {
-			p.StoreAnswered()
+			p.StoreRecovered()
 		}
 		if pause(ctx, look) != nil {
 			return

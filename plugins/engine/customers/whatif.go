@@ -13,9 +13,9 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// Question is what would be if a rule went live. One of Query, Segment and
+// WhatIfQuery is what would be if a rule went live. One of Query, Segment and
 // Trigger is set.
-type Question struct {
+type WhatIfQuery struct {
 	Query *definition.Query
 	// Segment is the name of a segment of the definition.
 	Segment string
@@ -31,8 +31,8 @@ type Question struct {
 	Profiles bool
 }
 
-// Answer is what came of looking at all profiles.
-type Answer struct {
+// WhatIfResult is what came of looking at all profiles.
+type WhatIfResult struct {
 	// Customers is how many there are, Unreadable how many records could not be
 	// read, and Matching for how many the rule holds: who match the query, or
 	// for whom the trigger waits.
@@ -66,7 +66,7 @@ var Horizons = []time.Duration{0, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour,
 
 // WhatIf looks at all profiles and answers a question. It changes nothing.
 // progress is called with the number of customers so far, now and then.
-func (p *Service) WhatIf(ctx context.Context, q Question, progress func(customers int)) (*Answer, error) {
+func (p *Service) WhatIf(ctx context.Context, q WhatIfQuery, progress func(customers int)) (*WhatIfResult, error) {
 	t := &trial{p: p, q: q, at: q.At.UnixMilli(), progress: progress}
 	if q.At.IsZero() {
 		t.at = p.now().UnixMilli()
@@ -109,20 +109,20 @@ func (p *Service) WhatIf(ctx context.Context, q Question, progress func(customer
 // trial is one look at all profiles.
 type trial struct {
 	p        *Service
-	q        Question
+	q        WhatIfQuery
 	at       int64
 	segment  int
 	rule     int
 	triggers *TriggerScheduler
 	progress func(int)
-	answer   Answer
+	answer   WhatIfResult
 	rand     *rand.Rand
 	viewer   record.Viewer
 	rec      record.Record
 }
 
 func (t *trial) run(ctx context.Context) error {
-	t.answer = Answer{Waiting: make([]int, len(Horizons)+1), Outcomes: map[string]int{}}
+	t.answer = WhatIfResult{Waiting: make([]int, len(Horizons)+1), Outcomes: map[string]int{}}
 	t.rand = rand.New(rand.NewPCG(t.q.Seed, 1))
 	const pageSize = 1000
 	for cursor := ""; ; {
