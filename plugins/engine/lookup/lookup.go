@@ -1,12 +1,28 @@
-// Package lookup finds values by their keys at a provider that may be slow,
-// wrong or away, without passing that on to whoever asks.
+// Package lookup looks keys up at a provider that may be slow, faulty or
+// unavailable, and isolates the caller from that.
 //
-// A Loader keeps what it found in a cache of bounded size. What is fresh is
-// answered from there; what is stale is answered from there too while it is
-// looked up again behind the caller's back; the rest is looked up in as few
-// calls as the provider allows, one flight for each key however many ask at the
-// same time. A caller waits for its budget at the longest. A call that takes
-// longer goes on until its own time is up, and what it finds serves the next.
+// A Loader combines four mechanisms:
+//
+//   - Cache. A fresh value is returned from memory. A stale value is returned too,
+//     while a background call refreshes it (stale-while-revalidate). Absent keys
+//     are cached for NegativeTTL.
+//   - Coalescing. Each key that is being looked up has one flight. Every Get that
+//     needs the key joins its flight, so that the provider receives one request
+//     per key, however many callers wait.
+//   - Budget. Get returns after Budget at the latest. The call continues until its
+//     own Timeout, and its result is cached for the next Get.
+//   - Circuit breaker. After Failures failed calls in a row the circuit opens: no
+//     call is made for OpenFor, and stale values are still returned. Then Probes
+//     calls decide whether it closes.
+//
+// For example, with TTL 1m and StaleFor 1h, and two concurrent batches that both
+// need the key "a":
+//
+//	00:00  batch 1: Get(a) -> flight, call to the provider -> Miss, value
+//	00:00  batch 2: Get(a) -> joins the flight             -> Miss, same value
+//	00:30           Get(a)                                 -> Hit
+//	01:30           Get(a) -> background refresh           -> Stale, old value
+//	01:31           Get(a)                                 -> Hit, new value
 package lookup
 
 import (
@@ -21,21 +37,21 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// Result tells where an answer comes from.
+// Result is the origin of an answer, or the reason why there is none.
 type Result uint8
 
-// The results. Hit, Stale and Negative are from the cache, Miss is from the
-// provider (or the shared cache); after the others the key's value is unknown.
+// The results. Hit, Stale and Negative come from the cache, Miss comes from the
+// provider or the shared cache. With any other result the value is unknown.
 const (
 	Hit Result = iota
 	Stale
 	Negative
 	Miss
-	// Failed: the provider answered, but not with something to be used.
+	// Failed: the provider's answer was not usable.
 	Failed
-	// TimedOut: the budget, or the time for a call, was up.
+	// TimedOut: the budget or the timeout of the call expired.
 	TimedOut
-	// Open: the circuit is open, so that the provider was not asked.
+	// Open: the circuit is open, so the provider was not called.
 	Open
 	results
 )
@@ -45,94 +61,98 @@ var resultNames = [results]string{"hit", "stale", "negative", "miss", "failed", 
 // Results lists all results.
 func Results() []Result { return []Result{Hit, Stale, Negative, Miss, Failed, TimedOut, Open} }
 
-// String returns the result as metrics and marks name it.
+// String returns the name of the result in metrics and marks.
 func (r Result) String() string { return resultNames[r] }
 
-// Answer is what is known of a key.
+// Answer is the result of looking one key up.
 type Answer struct {
-	// Value is JSON and must not be changed; nil if there is none.
+	// Value is JSON, or nil if there is none. It must not be modified.
 	Value  []byte
 	Result Result
 }
 
-// Found tells whether there is a value.
+// Found reports whether there is a value.
 func (a Answer) Found() bool { return a.Value != nil }
 
-// Known tells whether the provider's word on the key is known, be it that there
-// is no value.
+// Known reports whether the provider's answer is known. The answer may be that the
+// key has no value.
 func (a Answer) Known() bool { return a.Result <= Miss }
 
-// Value is what a provider says of a key.
+// Value is a provider's answer for a key.
 type Value struct {
 	// JSON is the value.
 	JSON []byte
-	// Refused tells that the provider answered and this key's value cannot be
-	// used. It is not asked for again as long as an absent one.
+	// Refused reports that the provider answered, but the value of this key is
+	// not usable. It is cached like an absent key.
 	Refused bool
 }
 
-// Provider finds the values of keys. It is called concurrently. It must return
-// soon after ctx ends, and leaves keys out that have no value. Errors that are
-// not an *Error, or ctx's own, count as a provider that is away.
+// Provider returns the values of keys. Keys without a value are absent from the
+// result. Lookup is called concurrently and must return soon after ctx ends. An
+// error that is neither an *Error nor the error of ctx means that the provider is
+// unavailable.
 type Provider interface {
 	Lookup(ctx context.Context, keys []string) (map[string]Value, error)
 }
 
-// Error is why a call failed.
+// Error is the reason of a failed call.
 type Error struct {
-	// Reason is for logs: it must hold no key, no value, no secret.
+	// Reason is written to logs: it must not contain keys, values or secrets.
 	Reason string
-	// Refused tells that the provider is well and did not like the request.
-	// Another try would not help, but one without the key to blame may.
+	// Refused reports that the provider is available and rejected the request.
+	// A retry would fail again; a request without the invalid key may succeed.
 	Refused bool
-	// RetryAfter is how long the provider asks to be left alone.
+	// RetryAfter is the minimum wait that the provider requests before a retry.
 	RetryAfter time.Duration
 }
 
 func (e *Error) Error() string { return e.Reason }
 
-// Shared is a cache of several processes.
+// Shared is a cache that several processes share.
 type Shared interface {
 	Get(ctx context.Context, key string) (value []byte, found bool)
 	Set(ctx context.Context, key string, value []byte, ttl time.Duration)
 }
 
-// Options say how a Loader does its work.
+// Options configures a Loader.
 type Options struct {
-	// Local providers are part of the process: they are asked where the caller
-	// is, and only what concerns the cache holds for them.
+	// Local marks a provider inside of the process. Get calls it directly; only
+	// the cache options apply.
 	Local bool
-	// Version, if set, changes when all that is cached becomes wrong.
+	// Version, if set, returns a number that changes when all cached values become
+	// invalid.
 	Version func() uint64
 
-	// TTL is for how long a value is fresh, NegativeTTL for how long it holds
-	// that there is none, StaleFor how much longer than fresh it is served
-	// while it is looked up again.
+	// TTL is the time for which a value is fresh, NegativeTTL the time for which
+	// an absent key is cached. For StaleFor after TTL a value is still returned
+	// while it is refreshed.
 	TTL, NegativeTTL, StaleFor time.Duration
-	// MaxBytes is the most the cache holds, keys, values and its own included.
+	// MaxBytes is the maximum size of the cache: keys, values and overhead.
 	MaxBytes int
 	Shared   Shared
 
-	// Timeout is for one call, Budget for how long Get waits.
+	// Timeout limits one call, Budget limits Get.
 	Timeout, Budget time.Duration
-	// Retries is how many more times a call is tried, RetryWait the wait before
-	// the first of them; each further one doubles. All of them vary by half.
+	// Retries is the maximum number of retries of a call. RetryWait is the wait
+	// before the first one; it doubles with each retry and varies by half.
 	Retries   int
 	RetryWait time.Duration
-	// BatchSize is the most keys in a call, MaxInFlight the most calls at a time.
+	// BatchSize is the maximum number of keys in a call, MaxInFlight the maximum
+	// number of concurrent calls.
 	BatchSize, MaxInFlight int
-	// Limit, if set, waits until a call may be made.
+	// Limit, if set, blocks until the rate limit permits a call.
 	Limit func(ctx context.Context) error
 
-	// Failures in a row open the circuit, 0 never; and so does half of at least
-	// ratioCalls in ratioWindow, for OpenFor. Then Probes calls are let through
-	// and close it if all succeed.
+	// Failures is the number of failed calls in a row that opens the circuit; 0
+	// disables the circuit. It also opens if half of at least ratioCalls calls in
+	// ratioWindow failed. After OpenFor, Probes calls are made; if all of them
+	// succeed, the circuit closes.
 	Failures int
 	OpenFor  time.Duration
 	Probes   int
 
-	// OnCall is told of every call, OnCircuit of every change of the circuit
-	// with the last failure.
+	// OnCall is called after every call. OnCircuit is called after every change of
+	// the circuit, with the reason of the last failure.
 	OnCall    func(ok bool, took time.Duration)
 	OnCircuit func(from, to gobreaker.State, reason string)
 }
@@ -140,10 +160,10 @@ type Options struct {
 const (
 	ratioWindow = 30 * time.Second
 	ratioCalls  = 20
-	// entryOverhead is about what the cache needs for an entry beside its key
+	// entryOverhead is the approximate size of a cache entry in bytes, without key
 	// and value.
 	entryOverhead = 160
-	// maxSplits bounds how often a call that was refused is tried in parts.
+	// maxSplits limits how often a refused call is split.
 	maxSplits = 16
 )
 
@@ -165,18 +185,18 @@ func (e entry) known() Result {
 	return Hit
 }
 
-// flight is a key's lookup under way. answer and abandoned are set before done
-// is closed.
+// flight is the pending lookup of one key. answer and abandoned are set before
+// done is closed.
 type flight struct {
 	key    string
 	done   chan struct{}
 	answer Answer
-	// abandoned: it never started, as nobody was waiting any more. Whoever
-	// joined it later has to start it again.
+	// abandoned is set if the flight ended before its call began, because the
+	// caller's budget expired. A caller that joined later must start a new one.
 	abandoned bool
 }
 
-// Loader looks keys up. Its methods may be called concurrently.
+// Loader looks keys up. Its methods are safe for concurrent use.
 type Loader struct {
 	o        Options
 	provider Provider
@@ -188,16 +208,16 @@ type Loader struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	// mu guards what follows. A flight is taken out after its value is in the
-	// cache, so that whoever finds no flight and nothing in the cache under mu
-	// is the only one to look the key up.
+	// mu guards the fields below. A flight is removed after its value is cached.
+	// So a caller that holds mu and finds neither flight nor cached value is the
+	// only one that looks the key up.
 	mu      sync.Mutex
 	flights map[string]*flight
 	closed  bool
-	reason  string // of the last failed call
+	reason  string // reason of the last failed call
 }
 
-// New returns a Loader of a provider.
+// New returns a Loader for a provider.
 func New(provider Provider, o Options) (*Loader, error) {
 	cache, err := otter.New(&otter.Options[string, entry]{
 		MaximumWeight: uint64(max(o.MaxBytes, 1)),
@@ -234,7 +254,7 @@ func New(provider Provider, o Options) (*Loader, error) {
 	return l, nil
 }
 
-// Close ends all calls and waits for them.
+// Close cancels all calls and waits for them.
 func (l *Loader) Close() {
 	l.mu.Lock()
 	l.closed = true
@@ -244,7 +264,7 @@ func (l *Loader) Close() {
 	l.cache.StopAllGoroutines()
 }
 
-// Get answers different keys, each at its place. It returns within the budget.
+// Get returns the answers for distinct keys, in their order, within the budget.
 func (l *Loader) Get(ctx context.Context, keys []string) []Answer {
 	answers := make([]Answer, len(keys))
 	now := time.Now().UnixNano()
@@ -267,7 +287,7 @@ func (l *Loader) Get(ctx context.Context, keys []string) []Answer {
 		return answers
 	}
 	if len(stale) > 0 && !l.isOpen() {
-		// Nobody waits for these: they have the time of a call to start.
+		// No caller waits for the refresh, so its budget is the timeout of a call.
 		refresh, cancel := context.WithTimeout(l.ctx, l.o.Timeout)
 		l.fly(refresh, stale, cancel)
 	}
@@ -349,7 +369,7 @@ func (l *Loader) cached(key string) (entry, bool) {
 	return e, ok && e.version == l.version()
 }
 
-// remember puts what the provider said in the cache.
+// remember caches the provider's answer.
 func (l *Loader) remember(key string, v Value, found bool, version uint64) Answer {
 	now := time.Now().UnixNano()
 	e := entry{refused: v.Refused, version: version}
@@ -373,16 +393,16 @@ func (l *Loader) remember(key string, v Value, found bool, version uint64) Answe
 
 func (l *Loader) put(key string, e entry, now int64) {
 	if e.keptUntil <= now {
-		// Nothing is to be kept, and what was known before no longer holds.
+		// The entry must not be cached, and the previous one is outdated.
 		l.cache.Invalidate(key)
 		return
 	}
 	l.cache.Set(key, e)
 }
 
-// fly returns the flights of keys, those that are under way and new ones. New
-// ones that are not started when ctx ends are abandoned. ended is called when
-// all new ones are started or abandoned.
+// fly returns the flights of keys: pending ones and new ones. New flights that
+// are still waiting for a call when ctx ends are abandoned. ended is called after all new
+// flights began or were abandoned.
 func (l *Loader) fly(ctx context.Context, keys []string, ended context.CancelFunc) []*flight {
 	flights := make([]*flight, len(keys))
 	var mine []*flight
@@ -426,30 +446,30 @@ func (l *Loader) fly(ctx context.Context, keys []string, ended context.CancelFun
 	return flights
 }
 
-// dispatch starts a call for as many flights as fit in one, when there is room
-// for another call.
+// dispatch groups flights into calls of BatchSize keys and starts each call when
+// fewer than MaxInFlight are running.
 func (l *Loader) dispatch(ctx context.Context, flights []*flight) {
-	for part := range slices.Chunk(flights, max(l.o.BatchSize, 1)) {
+	for chunk := range slices.Chunk(flights, max(l.o.BatchSize, 1)) {
 		select {
 		case l.slots <- struct{}{}:
 			l.wg.Add(1)
 			go func() {
 				defer l.wg.Done()
 				defer func() { <-l.slots }()
-				l.call(part)
+				l.call(chunk)
 			}()
 			continue
 		case <-ctx.Done():
 		case <-l.ctx.Done():
 		}
-		for _, f := range part {
+		for _, f := range chunk {
 			f.abandoned = true
 			l.land(f, Answer{Result: TimedOut})
 		}
 	}
 }
 
-// land ends a flight.
+// land completes a flight.
 func (l *Loader) land(f *flight, a Answer) {
 	f.answer = a
 	l.mu.Lock()
@@ -468,8 +488,8 @@ func (l *Loader) call(flights []*flight) {
 	l.resolve(flights, &splits)
 }
 
-// resolve asks the provider. Of flights that are refused together it finds out
-// the ones that are to blame by halving.
+// resolve calls the provider. If the provider refuses a call, resolve splits it in
+// halves until the keys that cause the refusal are isolated.
 func (l *Loader) resolve(flights []*flight, splits *int) {
 	keys := make([]string, len(flights))
 	for i, f := range flights {
@@ -513,7 +533,7 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// try calls the provider until it answers or retries are used up.
+// try calls the provider until it answers or the retries are exhausted.
 func (l *Loader) try(keys []string) (map[string]Value, error) {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval = max(l.o.RetryWait, time.Millisecond)
@@ -530,7 +550,7 @@ func (l *Loader) try(keys []string) (map[string]Value, error) {
 		case errors.As(err, &known) && (known.Refused || known.RetryAfter > l.o.Budget):
 			return nil, backoff.Permanent(err)
 		case known != nil && known.RetryAfter > 0:
-			// The library's own error for this counts in whole seconds.
+			// The library's own error for this has a resolution of one second.
 			waits.InitialInterval = max(waits.InitialInterval, known.RetryAfter)
 			waits.Reset()
 		}
@@ -540,7 +560,7 @@ func (l *Loader) try(keys []string) (map[string]Value, error) {
 
 func (l *Loader) once(keys []string) (map[string]Value, error) {
 	if l.isOpen() {
-		return nil, gobreaker.ErrOpenState // without spending of the rate limit
+		return nil, gobreaker.ErrOpenState // do not consume the rate limit
 	}
 	if l.o.Limit != nil {
 		ctx, cancel := context.WithTimeout(l.ctx, l.o.Budget)
@@ -559,7 +579,7 @@ func (l *Loader) once(keys []string) (map[string]Value, error) {
 	start := time.Now()
 	values, err := l.provider.Lookup(ctx, keys)
 	if err != nil && ctx.Err() != nil {
-		// Whatever a provider makes of it, the reason is this.
+		// Providers may return another error when ctx ends.
 		err = ctx.Err()
 	}
 	var known *Error
@@ -578,8 +598,7 @@ func (l *Loader) once(keys []string) (map[string]Value, error) {
 	return values, err
 }
 
-// Reason tells why a call failed, in words that hold nothing of what it was
-// about.
+// Reason returns why a call failed. The text contains no keys, values or secrets.
 func Reason(err error) string {
 	var known *Error
 	switch {

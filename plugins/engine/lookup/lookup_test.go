@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// provider answers as its function says, and remembers what it was asked.
+// provider answers by calling a function and records the calls.
 type provider struct {
 	answer func(ctx context.Context, keys []string) (map[string]Value, error)
 
@@ -32,8 +32,8 @@ func (p *provider) Lookup(ctx context.Context, keys []string) (map[string]Value,
 	return p.answer(ctx, keys)
 }
 
-// asked are the calls since it was last asked for.
-func (p *provider) asked() [][]string {
+// takeCalls returns and resets the recorded calls.
+func (p *provider) takeCalls() [][]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	calls := p.calls
@@ -41,7 +41,7 @@ func (p *provider) asked() [][]string {
 	return calls
 }
 
-// upper knows every key, by its upper case.
+// upper returns the upper case of every key as its value.
 func upper(_ context.Context, keys []string) (map[string]Value, error) {
 	values := map[string]Value{}
 	for _, key := range keys {
@@ -57,7 +57,7 @@ func hang(ctx context.Context, _ []string) (map[string]Value, error) {
 
 func fail(context.Context, []string) (map[string]Value, error) { return nil, errors.New("no") }
 
-// defaults are those of the tests: round numbers, no retries, no circuit.
+// defaults returns round numbers, without retries and circuit.
 func defaults() Options {
 	return Options{
 		TTL: time.Minute, NegativeTTL: 10 * time.Second, StaleFor: time.Hour, MaxBytes: 1 << 20,
@@ -66,7 +66,7 @@ func defaults() Options {
 	}
 }
 
-// inBubble runs fn with a clock that stands still but for what waits for it.
+// inBubble runs fn with a fake clock.
 func inBubble(t *testing.T, o Options, answer func(context.Context, []string) (map[string]Value, error), fn func(l *Loader, p *provider)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -92,35 +92,35 @@ func took(fn func()) time.Duration {
 	return time.Since(start)
 }
 
-func TestValuesAreFreshThenStaleThenGone(t *testing.T) {
+func TestValueIsFreshThenStaleThenExpired(t *testing.T) {
 	inBubble(t, defaults(), upper, func(l *Loader, p *provider) {
 		require.Equal(t, []string{"miss A", "miss B"}, get(l, "a", "b"))
-		require.Equal(t, [][]string{{"a", "b"}}, p.asked())
+		require.Equal(t, [][]string{{"a", "b"}}, p.takeCalls())
 		time.Sleep(time.Minute - 1)
 		require.Equal(t, []string{"hit A", "hit B"}, get(l, "a", "b"))
-		require.Empty(t, p.asked())
+		require.Empty(t, p.takeCalls())
 
 		time.Sleep(time.Nanosecond)
 		require.Equal(t, []string{"stale A"}, get(l, "a"))
 		synctest.Wait()
-		require.Equal(t, [][]string{{"a"}}, p.asked(), "looked up again behind the caller's back")
+		require.Equal(t, [][]string{{"a"}}, p.takeCalls(), "refreshed in the background")
 		require.Equal(t, []string{"hit A"}, get(l, "a"))
 
 		p.answer = fail
 		time.Sleep(time.Hour - 1)
-		require.Equal(t, []string{"stale B"}, get(l, "b"), "what is stale is better than nothing")
+		require.Equal(t, []string{"stale B"}, get(l, "b"), "a stale value is returned while the provider fails")
 		time.Sleep(time.Nanosecond)
 		require.Equal(t, []string{"failed"}, get(l, "b"))
 	})
 }
 
-func TestAbsentKeysAreRememberedForLess(t *testing.T) {
+func TestAbsentKeyIsCachedForNegativeTTL(t *testing.T) {
 	nothing := func(context.Context, []string) (map[string]Value, error) { return nil, nil }
 	inBubble(t, defaults(), nothing, func(l *Loader, p *provider) {
 		require.Equal(t, []string{"miss"}, get(l, "a"))
 		time.Sleep(10*time.Second - 1)
 		require.Equal(t, []string{"negative"}, get(l, "a"))
-		require.Len(t, p.asked(), 1)
+		require.Len(t, p.takeCalls(), 1)
 		p.answer = upper
 		time.Sleep(time.Nanosecond)
 		require.Equal(t, []string{"miss A"}, get(l, "a"))
@@ -130,11 +130,11 @@ func TestAbsentKeysAreRememberedForLess(t *testing.T) {
 	inBubble(t, o, nothing, func(l *Loader, p *provider) {
 		get(l, "a")
 		get(l, "a")
-		require.Len(t, p.asked(), 2)
+		require.Len(t, p.takeCalls(), 2)
 	})
 }
 
-func TestAProviderThatHangsCostsABatchItsBudget(t *testing.T) {
+func TestHangingProviderDelaysGetByItsBudget(t *testing.T) {
 	o := defaults()
 	o.Retries = 10
 	inBubble(t, o, hang, func(l *Loader, p *provider) {
@@ -144,7 +144,7 @@ func TestAProviderThatHangsCostsABatchItsBudget(t *testing.T) {
 	})
 }
 
-func TestWhatComesTooLateServesTheNextBatch(t *testing.T) {
+func TestLateValueIsReturnedByTheNextGet(t *testing.T) {
 	o := defaults()
 	o.Timeout, o.Budget = 2*time.Second, 2*time.Second
 	slow := func(ctx context.Context, keys []string) (map[string]Value, error) {
@@ -156,11 +156,11 @@ func TestWhatComesTooLateServesTheNextBatch(t *testing.T) {
 		defer cancel()
 		require.Equal(t, TimedOut, l.Get(ctx, []string{"a"})[0].Result)
 		require.Equal(t, 500*time.Millisecond, took(func() { require.Equal(t, []string{"miss A"}, get(l, "a")) }), "it joins the flight")
-		require.Len(t, p.asked(), 1)
+		require.Len(t, p.takeCalls(), 1)
 	})
 }
 
-func TestTheCircuitOpensAndTheProviderIsTriedAgain(t *testing.T) {
+func TestCircuitOpensAndProbesAfterOpenFor(t *testing.T) {
 	o := defaults()
 	o.Failures = 2
 	var states []string
@@ -168,12 +168,12 @@ func TestTheCircuitOpensAndTheProviderIsTriedAgain(t *testing.T) {
 	inBubble(t, o, hang, func(l *Loader, p *provider) {
 		require.Equal(t, time.Second, took(func() { get(l, "a") }))
 		require.Equal(t, time.Second, took(func() { get(l, "b") }))
-		p.asked()
-		require.Zero(t, took(func() { require.Equal(t, []string{"open", "open"}, get(l, "c", "a")) }), "no batch waits")
-		require.Empty(t, p.asked())
+		p.takeCalls()
+		require.Zero(t, took(func() { require.Equal(t, []string{"open", "open"}, get(l, "c", "a")) }), "Get does not wait")
+		require.Empty(t, p.takeCalls())
 
 		time.Sleep(30*time.Second + 1)
-		require.Equal(t, time.Second, took(func() { require.Equal(t, []string{"timed_out"}, get(l, "a")) }), "one batch finds it is still away")
+		require.Equal(t, time.Second, took(func() { require.Equal(t, []string{"timed_out"}, get(l, "a")) }), "one Get probes the provider")
 		require.Equal(t, []string{"open"}, get(l, "b"))
 
 		p.answer = upper
@@ -187,7 +187,7 @@ func TestTheCircuitOpensAndTheProviderIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestTheCircuitOpensWhenHalfOfTheCallsFail(t *testing.T) {
+func TestCircuitOpensWhenHalfOfTheCallsFail(t *testing.T) {
 	o := defaults()
 	o.Failures = 5
 	n := 0
@@ -205,7 +205,7 @@ func TestTheCircuitOpensWhenHalfOfTheCallsFail(t *testing.T) {
 	})
 }
 
-func TestWithAnOpenCircuitWhatIsStaleIsServed(t *testing.T) {
+func TestOpenCircuitReturnsStaleValues(t *testing.T) {
 	o := defaults()
 	o.Failures = 1
 	inBubble(t, o, upper, func(l *Loader, p *provider) {
@@ -213,31 +213,31 @@ func TestWithAnOpenCircuitWhatIsStaleIsServed(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		p.answer = fail
 		get(l, "b")
-		p.asked()
+		p.takeCalls()
 		require.Equal(t, []string{"stale A", "open"}, get(l, "a", "b"))
-		require.Empty(t, p.asked())
+		require.Empty(t, p.takeCalls())
 	})
 }
 
-func TestRetriesWaitLongerEachTime(t *testing.T) {
+func TestRetryWaitDoubles(t *testing.T) {
 	o := defaults()
 	o.Retries = 3
-	var at []time.Time
+	var calls []time.Time
 	inBubble(t, o, nil, func(l *Loader, p *provider) {
 		p.answer = func(ctx context.Context, keys []string) (map[string]Value, error) {
-			if at = append(at, time.Now()); len(at) < 4 {
+			if calls = append(calls, time.Now()); len(calls) < 4 {
 				return fail(ctx, keys)
 			}
 			return upper(ctx, keys)
 		}
 		require.Equal(t, []string{"miss A"}, get(l, "a"))
 		for i, wait := range []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond} {
-			require.InDelta(t, wait, at[i+1].Sub(at[i]), float64(wait/2+time.Millisecond))
+			require.InDelta(t, wait, calls[i+1].Sub(calls[i]), float64(wait/2+time.Millisecond))
 		}
 	})
 }
 
-func TestAProviderThatAsksToBeLeftAloneIs(t *testing.T) {
+func TestRetryAfterDelaysOrEndsRetries(t *testing.T) {
 	for after, want := range map[time.Duration]string{2 * time.Second: "miss A", time.Minute: "failed"} {
 		o := defaults()
 		o.Retries = 1
@@ -257,7 +257,7 @@ func TestAProviderThatAsksToBeLeftAloneIs(t *testing.T) {
 	}
 }
 
-func TestAPoisonKeyFailsAlone(t *testing.T) {
+func TestInvalidKeyFailsAlone(t *testing.T) {
 	poison := func(ctx context.Context, keys []string) (map[string]Value, error) {
 		if slices.Contains(keys, "d") {
 			return nil, &Error{Reason: "HTTP status 400", Refused: true}
@@ -268,14 +268,14 @@ func TestAPoisonKeyFailsAlone(t *testing.T) {
 	o.Failures = 1
 	inBubble(t, o, poison, func(l *Loader, p *provider) {
 		require.Equal(t, []string{"miss A", "miss B", "miss C", "failed", "miss E"}, get(l, "a", "b", "c", "d", "e"))
-		p.asked()
+		p.takeCalls()
 		require.Equal(t, []string{"hit A", "failed"}, get(l, "a", "d"))
-		require.Empty(t, p.asked(), "it is remembered")
-		require.Equal(t, []string{"miss F"}, get(l, "f"), "a refusal is no failure of the provider")
+		require.Empty(t, p.takeCalls(), "the refusal is cached")
+		require.Equal(t, []string{"miss F"}, get(l, "f"), "a refusal does not count as a failure")
 	})
 }
 
-func TestAProviderThatRefusesEverythingIsNotAskedForEveryKey(t *testing.T) {
+func TestSplitsOfRefusedCallsAreLimited(t *testing.T) {
 	refuse := func(context.Context, []string) (map[string]Value, error) {
 		return nil, &Error{Reason: "HTTP status 404", Refused: true}
 	}
@@ -289,26 +289,26 @@ func TestAProviderThatRefusesEverythingIsNotAskedForEveryKey(t *testing.T) {
 		for _, a := range l.Get(context.Background(), keys) {
 			require.Equal(t, Failed, a.Result)
 		}
-		require.LessOrEqual(t, len(p.asked()), 2*maxSplits+1)
+		require.LessOrEqual(t, len(p.takeCalls()), 2*maxSplits+1)
 	})
 }
 
-func TestManyKeysOfAProviderThatHangsAreGivenUpTogether(t *testing.T) {
+func TestFlightsOfHangingProviderAreAbandonedTogether(t *testing.T) {
 	o := defaults()
 	o.BatchSize, o.MaxInFlight = 1, 2
 	inBubble(t, o, hang, func(l *Loader, p *provider) {
 		keys := strings.Split("abcdefghijklmnopqrstuvwxyz", "")
 		require.Equal(t, 3*time.Second, took(func() { get(l, keys...) }))
-		require.LessOrEqual(t, len(p.asked()), 8, "no more than two at a time were tried")
+		require.LessOrEqual(t, len(p.takeCalls()), 8, "at most two concurrent calls")
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.Empty(t, l.flights, "nothing is left waiting")
+		require.Empty(t, l.flights, "no flight is left")
 		p.answer = upper
 		require.Equal(t, []string{"miss Z"}, get(l, "z"))
 	})
 }
 
-func TestWhoeverJoinsAFlightThatIsGivenUpStartsItAgain(t *testing.T) {
+func TestAbandonedFlightIsRestartedByItsJoiner(t *testing.T) {
 	o := defaults()
 	o.BatchSize, o.MaxInFlight, o.Timeout, o.Budget = 1, 1, 3*time.Second, 10*time.Second
 	slow := func(ctx context.Context, keys []string) (map[string]Value, error) {
@@ -319,14 +319,14 @@ func TestWhoeverJoinsAFlightThatIsGivenUpStartsItAgain(t *testing.T) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 			defer cancel()
-			l.Get(ctx, []string{"a", "b"}) // b waits for room, and is given up
+			l.Get(ctx, []string{"a", "b"}) // b waits for a free slot and is abandoned
 		}()
 		time.Sleep(time.Second)
 		require.Equal(t, []string{"miss B"}, get(l, "b"))
 	})
 }
 
-func TestARateLimitHoldsCallsBack(t *testing.T) {
+func TestRateLimitDelaysCalls(t *testing.T) {
 	o := defaults()
 	o.Limit = func(ctx context.Context) error {
 		select {
@@ -366,7 +366,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-func TestAChangedVersionMakesAllOfItNew(t *testing.T) {
+func TestVersionChangeInvalidatesTheCache(t *testing.T) {
 	o := defaults()
 	o.Local = true
 	version := uint64(1)
@@ -379,7 +379,7 @@ func TestAChangedVersionMakesAllOfItNew(t *testing.T) {
 	})
 }
 
-func TestCloseEndsWhatIsUnderWay(t *testing.T) {
+func TestCloseCancelsCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &provider{answer: hang}
 		o := defaults()
@@ -391,11 +391,11 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 		time.Sleep(time.Second)
 		require.Zero(t, took(l.Close))
 		require.Equal(t, []string{"timed_out"}, <-done)
-		require.Equal(t, []string{"timed_out"}, get(l, "b"), "nothing is started any more")
+		require.Equal(t, []string{"timed_out"}, get(l, "b"), "no call is started after Close")
 	})
 }
 
-// memory is a Shared without limits.
+// memory is an unbounded Shared.
 type memory struct {
 	mu     sync.Mutex
 	values map[string][]byte
@@ -419,58 +419,57 @@ func (m *memory) Set(_ context.Context, key string, value []byte, _ time.Duratio
 	m.values[key] = value
 }
 
-func TestProcessesShareWhatTheyFound(t *testing.T) {
+func TestProcessesShareValues(t *testing.T) {
 	shared := &memory{values: map[string][]byte{}}
 	o := defaults()
 	o.Shared = shared
 	o.Failures = 1
 	synctest.Test(t, func(t *testing.T) {
-		some := func(ctx context.Context, keys []string) (map[string]Value, error) {
+		partial := func(ctx context.Context, keys []string) (map[string]Value, error) {
 			values, err := upper(ctx, keys)
 			delete(values, "none")
 			return values, err
 		}
-		p := &provider{answer: some}
-		one, err := New(p, o)
+		p := &provider{answer: partial}
+		first, err := New(p, o)
 		require.NoError(t, err)
-		defer one.Close()
-		require.Equal(t, []string{"miss A", "miss"}, get(one, "a", "none"))
-		p.asked()
+		defer first.Close()
+		require.Equal(t, []string{"miss A", "miss"}, get(first, "a", "none"))
+		p.takeCalls()
 
-		two, err := New(p, o)
+		second, err := New(p, o)
 		require.NoError(t, err)
-		defer two.Close()
+		defer second.Close()
 		time.Sleep(5 * time.Second)
-		require.Equal(t, []string{"miss A", "miss"}, get(two, "a", "none"))
-		require.Equal(t, []string{"hit A", "negative"}, get(two, "a", "none"))
-		require.Empty(t, p.asked())
+		require.Equal(t, []string{"miss A", "miss"}, get(second, "a", "none"))
+		require.Equal(t, []string{"hit A", "negative"}, get(second, "a", "none"))
+		require.Empty(t, p.takeCalls())
 		time.Sleep(5 * time.Second)
-		require.Equal(t, []string{"miss"}, get(two, "none"), "it is no longer absent than the first was told")
-		require.Len(t, p.asked(), 1)
+		require.Equal(t, []string{"miss"}, get(second, "none"), "NegativeTTL counts from the first lookup")
+		require.Len(t, p.takeCalls(), 1)
 
 		p.answer = fail
-		get(two, "x")
-		three, err := New(p, o)
+		get(second, "x")
+		third, err := New(p, o)
 		require.NoError(t, err)
-		defer three.Close()
-		get(three, "x")
-		require.Equal(t, []string{"miss A", "open"}, get(three, "a", "x"), "it is asked though the circuit is open")
+		defer third.Close()
+		get(third, "x")
+		require.Equal(t, []string{"miss A", "open"}, get(third, "a", "x"), "the shared cache is read while the circuit is open")
 
 		shared.values["junk"] = []byte("no such thing")
-		require.Equal(t, []string{"open"}, get(three, "junk"))
+		require.Equal(t, []string{"open"}, get(third, "junk"))
 		shared.hangs = true
-		require.LessOrEqual(t, took(func() { get(three, "y") }), 3*time.Second)
+		require.LessOrEqual(t, took(func() { get(third, "y") }), 3*time.Second)
 	})
 }
 
-// TestAgainstAModel holds a Loader against the plainest thing that could be
-// right, over random histories of a provider that works, fails, hangs and
-// changes its mind.
-func TestAgainstAModel(t *testing.T) {
+// TestLoaderAgreesWithModel compares a Loader with a naive model, over random
+// histories of a provider that works, fails, hangs and changes its values.
+func TestLoaderAgreesWithModel(t *testing.T) {
 	type step struct {
 		sleep time.Duration
 		mode  string
-		set   map[string]string // what the provider knows from now on; "" is absent
+		set   map[string]string // values of the provider from this step on; "" is absent
 		keys  []string
 	}
 	keys := []string{"a", "b", "c", "d"}
@@ -519,7 +518,7 @@ func TestAgainstAModel(t *testing.T) {
 					world[key] = v
 				}
 				start := time.Now()
-				var want, asked []string
+				var want, expectedCalls []string
 				for _, key := range s.keys {
 					k, ok := model[key]
 					switch {
@@ -538,7 +537,7 @@ func TestAgainstAModel(t *testing.T) {
 					default:
 						want = append(want, strings.TrimSuffix("miss "+world[key], " "))
 					}
-					asked = append(asked, key)
+					expectedCalls = append(expectedCalls, key)
 					if mode == "ok" {
 						ttl, kept := o.TTL, o.StaleFor
 						if world[key] == "" {
@@ -553,13 +552,13 @@ func TestAgainstAModel(t *testing.T) {
 					problem = fmt.Sprintf("step %d took %v", i, waited)
 					return
 				}
-				// Let what goes on in the background end.
+				// Wait for background calls.
 				time.Sleep(5 * time.Second)
 				synctest.Wait()
-				called := slices.Sorted(slices.Values(slices.Concat(p.asked()...)))
-				slices.Sort(asked)
-				if !slices.Equal(got, want) || !slices.Equal(called, asked) {
-					problem = fmt.Sprintf("step %d: got %q and asked for %q, want %q and %q", i, got, called, want, asked)
+				called := slices.Sorted(slices.Values(slices.Concat(p.takeCalls()...)))
+				slices.Sort(expectedCalls)
+				if !slices.Equal(got, want) || !slices.Equal(called, expectedCalls) {
+					problem = fmt.Sprintf("step %d: got %q and called with %q, want %q and %q", i, got, called, want, expectedCalls)
 					return
 				}
 			}
@@ -570,8 +569,8 @@ func TestAgainstAModel(t *testing.T) {
 	})
 }
 
-// TestOneCallForAKeyHoweverManyAsk lets many goroutines ask for the same keys.
-func TestOneCallForAKeyHoweverManyAsk(t *testing.T) {
+// Many goroutines look the same keys up concurrently.
+func TestConcurrentGetsAreCoalesced(t *testing.T) {
 	o := defaults()
 	o.TTL, o.MaxInFlight, o.Timeout, o.Budget = time.Hour, 16, time.Minute, time.Minute
 	p := &provider{answer: func(ctx context.Context, keys []string) (map[string]Value, error) {
@@ -606,7 +605,7 @@ func TestOneCallForAKeyHoweverManyAsk(t *testing.T) {
 	}
 	wg.Wait()
 	times := map[string]int{}
-	for _, keys := range p.asked() {
+	for _, keys := range p.takeCalls() {
 		for _, key := range keys {
 			times[key]++
 		}

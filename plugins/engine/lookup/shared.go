@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// What the shared cache holds of a key: a byte for the version, one for the
-// kind, the Unix milliseconds until which it is fresh, and the value.
+// An entry of the shared cache consists of a version byte, a kind byte, the expiry
+// of freshness in Unix milliseconds (8 bytes, big-endian), and the value.
 const (
 	sharedVersion = 1
 	sharedHeader  = 10
@@ -43,26 +43,26 @@ func parseShared(raw []byte) (value []byte, freshUntil time.Time, ok bool) {
 	return nil, time.Time{}, false
 }
 
-// landShared ends the flights whose keys are in the shared cache, and returns
-// the others. A shared cache that does not answer in the time of a call is as
-// good as empty.
+// landShared completes the flights of keys in the shared cache and returns
+// the remaining ones. A shared cache that does not answer within Timeout counts as
+// empty.
 func (l *Loader) landShared(flights []*flight) (rest []*flight) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.o.Timeout)
 	defer cancel()
 	found := make([]entry, len(flights))
-	at := make(chan int)
+	indexes := make(chan int)
 	var wg sync.WaitGroup
 	for range min(sharedInFlight, len(flights)) {
 		wg.Go(func() {
-			for i := range at {
+			for i := range indexes {
 				found[i] = l.fromShared(ctx, flights[i].key)
 			}
 		})
 	}
 	for i := range flights {
-		at <- i
+		indexes <- i
 	}
-	close(at)
+	close(indexes)
 	wg.Wait()
 	now := time.Now().UnixNano()
 	for i, f := range flights {
@@ -88,7 +88,7 @@ func (l *Loader) fromShared(ctx context.Context, key string) entry {
 	if !ok {
 		return entry{}
 	}
-	// Another process may be configured to keep values for longer.
+	// Another process may have a longer TTL.
 	ttl, kept := l.o.TTL, l.o.StaleFor
 	if value == nil {
 		ttl, kept = l.o.NegativeTTL, 0
@@ -99,7 +99,7 @@ func (l *Loader) fromShared(ctx context.Context, key string) entry {
 	return entry{value: value, freshUntil: freshUntil.UnixNano(), keptUntil: freshUntil.Add(kept).UnixNano()}
 }
 
-// share puts an answer of the provider in the shared cache.
+// share writes the provider's answer to the shared cache.
 func (l *Loader) share(key string, a Answer) {
 	if l.o.Shared == nil || !a.Known() {
 		return
