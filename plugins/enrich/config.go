@@ -62,7 +62,7 @@ const (
 	targetNone = "none"
 )
 
-// policy is what becomes of an event whose value is not there.
+// policy is the treatment of an event without a value.
 type policy string
 
 const (
@@ -73,13 +73,13 @@ const (
 )
 
 var policies = map[string]string{
-	string(policyPass):       "The event passes as it is.",
+	string(policyPass):       "The event passes unchanged.",
 	string(policyDefault):    "The value of the field `default` is written.",
 	string(policyMark):       "The event passes, marked in its metadata and at `context.enrichment_status`.",
-	string(policyDeadLetter): "The event gets an error that says why, for the dead letters.",
+	string(policyDeadLetter): "The event gets an error with the reason, for the dead letters.",
 }
 
-// kinds are the places that values can come from.
+// kinds are the sources of values.
 var kinds = []string{fieldHTTP, fieldRedis, fieldSQL, fieldCSV, fieldMMDB}
 
 func spec() *service.ConfigSpec {
@@ -87,22 +87,22 @@ func spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Integration", "Personalization").
-		Summary("Looks up what an event lacks, for all events of a batch together, and writes it into the event or states it as traits of the customer.").
+		Summary("Looks up additional data for all events of a batch together, and writes it into the events or adds it as traits of the customers.").
 		Description(description).
 		Field(service.NewBoolField(fieldEnabled).
-			Description("Whether to do anything at all. If not, events pass untouched, and nothing is opened or connected to.").
+			Description("Whether the processor is active. If not, events pass unchanged and no file or connection is opened.").
 			Default(true).
 			Example("${GEOIP_ENABLED:false}")).
 		Field(service.NewStringField(fieldName).
-			Description("What the enrichment is called in events, metrics and logs: letters, digits and `_`.").
+			Description("The name of the enrichment in events, metrics and logs: letters, digits and `_`.").
 			Example("product").
 			LintRule(`root = if !this.string().re_match("^[A-Za-z][A-Za-z0-9_]*$") { [ "name must be letters, digits and _, such as product" ] }`)).
 		Field(service.NewStringListField(fieldEvents).
-			Description("The events to enrich: a track event goes by its `event`, any other by its `type`. Empty enriches every event that has a key.").
+			Description("The events to enrich: the `event` of track events, the `type` of all others. An empty list enriches every event with a key.").
 			Default([]any{}).
 			Example([]string{"Product Viewed", "Product Added"})).
 		Field(service.NewBloblangField(fieldKey).
-			Description("The key of an event: a string, a number, or an array of them. An event for which it is null, empty, deleted or an error has no key and passes by. A plain path such as `this.context.ip` is read without parsing the event into maps, which is several times as fast.").
+			Description("The key of an event: a string, a number, or an array of them. An event for which the mapping returns null, an empty value or an error, or deletes root, has no key and passes unchanged. A plain path such as `this.context.ip` is evaluated without parsing the event into maps, which is several times as fast.").
 			Example("this.properties.product_id").
 			Example("this.properties.products.map_each(p -> p.product_id)")).
 		Field(httpField()).
@@ -111,111 +111,111 @@ func spec() *service.ConfigSpec {
 		Field(csvField()).
 		Field(mmdbField()).
 		Field(service.NewBloblangField(fieldResult).
-			Description("What is kept of a value that was found. `this.key` is the key and `this.value` the value. It is made once when the value is found, and cached; null or deleted is as good as absent. The whole value is kept by default.").
+			Description("Transforms a found value. `this.key` is the key and `this.value` the value. It is evaluated once per found value, and the result is cached. Null or deleted means that the value is absent. By default the whole value is kept.").
 			Optional().
 			Example(`root = this.value.without("internal_note")`)).
 		Field(service.NewBloblangField(fieldEventResult).
-			Description("What is written, where that depends on the event too: `this.event`, `this.key`, and `this.value` (what `result` made). It is made for every event, which costs as much as a `mapping`. Null or deleted writes nothing.").
+			Description("The value to write if it depends on the event: a mapping of `this.event`, `this.key` and `this.value` (the output of `result`). It is evaluated for every event, which costs as much as a `mapping` processor. Null or deleted writes no value.").
 			Optional().
 			Advanced().
 			Example(`root.margin = this.event.properties.price * this.value.margin_rate`)).
 		Field(service.NewStringField(fieldTarget).
-			Description("Where in the event it is written: keys joined by dots. By default `context.enrichment.` and the name; `none` writes nothing into the event, for enrichments that only state traits.").
+			Description("The path of the value in the event: keys joined by dots. The default is `context.enrichment.` and the name. `none` writes no value, for enrichments that only add traits.").
 			Default("").
 			Example("properties.product").
 			LintRule(`root = if this.string().re_match("^\\.|\\.\\.|\\.$") { [ "target must be keys joined by dots, such as context.enrichment.product" ] }`)).
 		Field(service.NewObjectField(fieldTraits,
 			service.NewBoolField(fieldEnabled).
-				Description("Whether to state traits.").
+				Description("Whether to add traits.").
 				Default(false),
 			service.NewBloblangField(fieldTraitsMapping).
-				Description("The traits as an object, of `this.key` and `this.value` (what `result` made). The value itself by default, which must then be an object.").
+				Description("Returns the traits as an object, from `this.key` and `this.value` (the output of `result`). By default the value is used, which must be an object.").
 				Optional().
 				Example("root.loyalty_tier = this.value.tier"),
 			service.NewStringField(fieldTraitsStatus).
-				Description("The name of a trait that says how the lookup went: `ok`, or for an event that is marked `absent`, `failed`, `timed_out` or `open`. Empty states none.").
+				Description("The name of a trait with the status of the lookup: `ok`, or for a marked event `absent`, `failed`, `timed_out` or `open`. If it is empty, no such trait is added.").
 				Default("").
 				Example("crm_status"),
-		).Description("States what was found as traits of the event's customer: for each customer of a batch an identify event is added behind the latest of its enriched events.")).
+		).Description("Adds the found values as traits of the event's customer: for each customer of a batch, an identify event is added after the customer's latest enriched event.")).
 		Field(service.NewDurationField(fieldTimeout).
-			Description("How long one call may take.").
+			Description("Timeout of one call.").
 			Default(defaultTimeout).
 			LintRule(positive(fieldTimeout, "500ms"))).
 		Field(service.NewDurationField(fieldBudget).
-			Description("How long a batch waits for all of its lookups, retries included. What is not there by then is treated by `on_failure`; calls under way go on, and serve later batches.").
+			Description("Maximum wait of a batch for all of its lookups, including retries. `on_failure` applies to values that are missing then. Running calls continue, and their results are used by later batches.").
 			Default(defaultBudget).
 			LintRule(positive(fieldBudget, "1s"))).
 		Field(service.NewIntField(fieldRetries).
-			Description("How many more times a call that failed is tried.").
+			Description("Maximum number of retries of a failed call.").
 			Default(1).
 			LintRule(`root = if this < 0 || this > 10 { [ "retries must be from 0 to 10" ] }`)).
 		Field(service.NewDurationField(fieldRetryWait).
-			Description("The wait before the first retry. It doubles for each further one, and all of them vary by half.").
+			Description("Wait before the first retry. It doubles with each retry and varies randomly by half.").
 			Default("50ms").
 			Advanced().
 			LintRule(positive(fieldRetryWait, "50ms"))).
 		Field(service.NewIntField(fieldMaxInFlight).
-			Description("The most calls at a time.").
+			Description("Maximum number of concurrent calls.").
 			Default(8).
 			LintRule(`root = if this < 1 { [ "max_in_flight must be 1 or more" ] }`)).
 		Field(service.NewIntField(fieldMaxKeys).
-			Description("The most keys in a call of `redis`, `sql` or `http` in its bulk form.").
+			Description("Maximum number of keys in a call of `redis`, `sql` or bulk `http`.").
 			Default(100).
 			LintRule(`root = if this < 1 || this > 10000 { [ "max_keys must be from 1 to 10000" ] }`)).
 		Field(service.NewStringField(fieldRateLimit).
-			Description("The label of a `rate_limit` resource that every call waits for.").
+			Description("The label of a `rate_limit` resource that limits the calls. If it is empty, calls are not limited.").
 			Default("").
 			Example("crm_calls")).
 		Field(service.NewObjectField(fieldCircuit,
 			service.NewIntField(fieldFailures).
-				Description("After how many failed calls in a row the circuit opens. It also opens when half of at least 20 calls in 30 seconds failed.").
+				Description("Number of failed calls in a row that opens the circuit. It also opens when half of at least 20 calls in 30 seconds failed.").
 				Default(5).
 				LintRule(`root = if this < 1 { [ "failures must be 1 or more" ] }`),
 			service.NewDurationField(fieldOpenFor).
-				Description("For how long no call is made then.").
+				Description("How long the circuit stays open: no call is made in this time.").
 				Default("10s").
 				LintRule(positive(fieldOpenFor, "10s")),
 			service.NewIntField(fieldProbes).
-				Description("How many calls are let through after that. If all of them succeed the circuit closes, if one fails it opens again.").
+				Description("Number of trial calls after that. If all of them succeed, the circuit closes; if one fails, it opens again.").
 				Default(1).
 				LintRule(`root = if this < 1 { [ "probes must be 1 or more" ] }`),
-		).Description("A circuit breaker: when calls keep failing, none is made for a while.").Advanced()).
+		).Description("A circuit breaker: when calls keep failing, no calls are made for a while.").Advanced()).
 		Field(service.NewObjectField(fieldCache,
 			service.NewDurationField(fieldTTL).
-				Description("How long a value that was found is fresh.").
+				Description("How long a found value is fresh.").
 				Default("10m").
 				LintRule(positive(fieldTTL, "10m")),
 			service.NewDurationField(fieldNegativeTTL).
-				Description("How long it is remembered that there is no value for a key, or none that can be used. `0s` asks again every time.").
+				Description("How long an absent or unusable value is cached. `0s` disables it, so that such keys are looked up every time.").
 				Default("1m"),
 			service.NewDurationField(fieldStaleFor).
-				Description("For how much longer a value is served after it was fresh, while it is looked up again in the background.").
+				Description("How long an expired value is still returned while it is refreshed in the background.").
 				Default("1h"),
 			service.NewStringField(fieldMaxBytes).
-				Description("The most memory the cache takes. What is used least goes first.").
+				Description("Maximum size of the cache. The least used entries are evicted first.").
 				Default("64MiB").
 				LintRule(`root = if !this.string().re_match("^[0-9]+(\\.[0-9]+)? ?([kKMG]i?)?B?$") { [ "max_bytes must be a size such as 64MiB" ] }`),
 			service.NewStringField(fieldShared).
-				Description("The label of a `cache` resource that processes share. It is asked before the provider, and told what the provider said. If it does not answer, the provider is asked.").
+				Description("The label of a `cache` resource that several processes share. It is read before the provider is called, and stores the provider's answers. If it is unavailable, the provider is called.").
 				Default("").
 				Example("enrichments"),
-		).Description("What was found, and what was not, is kept in memory by every process.")).
+		).Description("Each process caches found and absent values in memory.")).
 		Field(service.NewAnyField(fieldDefault).
-			Description("The value for the policy `default`, as `result` would have made it.").
+			Description("The value for the policy `default`. `result` is not applied to it.").
 			Optional().
 			Example(map[string]any{"category": "unknown"})).
 		Field(service.NewStringAnnotatedEnumField(fieldOnAbsent, policies).
-			Description("What becomes of an event for whose key there is no value.").
+			Description("Policy for events if the key has no value.").
 			Default(string(policyPass))).
 		Field(service.NewStringAnnotatedEnumField(fieldOnFailure, policies).
-			Description("What becomes of an event whose value is not known, as the lookup failed or took too long.").
+			Description("Policy for events if the lookup failed or timed out.").
 			Default(string(policyMark))).
 		Field(service.NewBoolField(fieldKeepOriginal).
-			Description("Whether an event that is changed is kept as it arrived in its metadata, for dead letters.").
+			Description("Whether the original of a changed event is kept in its metadata, for dead letters.").
 			Default(true).
 			Advanced()).
 		LintRule(`root = `+lintFunction+`(this)`).
-		Example("Products of a file", "Adds category and margin of the product that an event is about, from a file that may be replaced at any time.", `
+		Example("Products from a file", "Adds category and margin of the event's product, from a file that may be replaced at any time.", `
 pipeline:
   processors:
     - enrich:
@@ -229,7 +229,7 @@ pipeline:
           root.margin = this.value.margin.number()
         on_absent: mark
 `).
-		Example("Traits from a CRM", "Asks for up to 100 customers at a time and states what the CRM says as traits, without touching the events.", `
+		Example("Traits from a CRM", "Looks up to 100 customers up in one request and adds the CRM's data as traits, without changing the events.", `
 pipeline:
   processors:
     - enrich:
@@ -263,14 +263,14 @@ profiles:
 }
 
 func positive(field, example string) string {
-	return `root = if this.string().re_match("^-|^[0.]+[a-zµ]*$") { [ "` + field + ` must be more than nothing: write for example ` + example + `" ] }`
+	return `root = if this.string().re_match("^-|^[0.]+[a-zµ]*$") { [ "` + field + ` must be greater than zero: write for example ` + example + `" ] }`
 }
 
 type config struct {
 	enabled                 bool
 	name                    string
 	events                  map[string]bool
-	key                     keyOf
+	key                     keyMapping
 	kind                    string
 	result                  *bloblang.Executor
 	eventResult             *bloblang.Executor
@@ -295,7 +295,7 @@ type config struct {
 
 var (
 	nameForm   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
-	errOneKind = fmt.Errorf("enrich needs exactly one place to look values up: write one of %s", strings.Join(kinds, ", "))
+	errOneKind = fmt.Errorf("enrich needs exactly one source of values: write one of %s", strings.Join(kinds, ", "))
 )
 
 func parseConfig(conf *service.ParsedConfig) (c config, err error) {
@@ -422,7 +422,7 @@ func parseConfig(conf *service.ParsedConfig) (c config, err error) {
 	return c, c.check()
 }
 
-// check says again what lints say: a config can be run without being linted.
+// check repeats the lint rules, because a config can be run without lint.
 func (c *config) check() error {
 	switch {
 	case c.kind == "":
@@ -430,7 +430,7 @@ func (c *config) check() error {
 	case !nameForm.MatchString(c.name):
 		return errors.New("name must be letters, digits and _, such as product")
 	case c.timeout <= 0 || c.budget <= 0 || c.ttl <= 0 || c.retryWait <= 0 || c.openFor <= 0:
-		return errors.New("timeout, budget, retry_wait, circuit.open_for and cache.ttl must be more than nothing")
+		return errors.New("timeout, budget, retry_wait, circuit.open_for and cache.ttl must be greater than zero")
 	case c.negativeTTL < 0 || c.stale < 0:
 		return errors.New("cache.negative_ttl and cache.stale_for must not be negative")
 	case c.retries < 0 || c.maxInFlight < 1 || c.maxKeys < 1 || c.failures < 1 || c.probes < 1:
@@ -450,7 +450,7 @@ func (c *config) check() error {
 	return nil
 }
 
-// isRemote tells whether a place is outside of the process.
+// isRemote reports whether a source is outside of the process.
 func isRemote(kind string) bool { return kind != fieldCSV && kind != fieldMMDB }
 
 func parseSize(text string) (int, error) {

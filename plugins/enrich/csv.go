@@ -26,34 +26,34 @@ const (
 func csvField() *service.ConfigField {
 	return service.NewObjectField(fieldCSV,
 		service.NewStringField(fieldPath).
-			Description("The path of the file, in UTF-8, its first line the names of the columns.").
+			Description("The path of the file. It must be in UTF-8, and its first line must contain the names of the columns.").
 			Example("./configs/retail/products.csv").
 			LintRule(`root = if this == "" { [ "path must name a file, such as ./products.csv" ] }`),
 		service.NewStringField(fieldKeyColumn).
-			Description("The name of the column that holds the key. Every key must be there once; rows without a key are passed over.").
+			Description("The name of the column with the key. Keys must be unique; rows without a key are ignored.").
 			Example("product_id").
 			LintRule(`root = if this == "" { [ "key_column must be the name of a column, such as product_id" ] }`),
 		service.NewStringField(fieldDelimiter).
-			Description("What separates the fields of a line: one character, such as `;` or a tab.").
+			Description("The separator of the fields of a line: one character, such as `;` or a tab.").
 			Default(",").
 			LintRule(`root = if this.string().length() != 1 { [ "delimiter must be one character, such as , or ;" ] }`),
 		service.NewStringField(fieldMaxFileBytes).
-			Description("The largest file that is taken.").
+			Description("The maximum size of the file. A larger file is not loaded.").
 			Default("256MiB").
 			Advanced(),
 		reloadField(),
-	).Description("A CSV file. A value is an object of the other columns' fields, all of them strings. The file is kept in memory and read anew when it changes.").
+	).Description("A CSV file. A value is an object of the other columns, all of them strings. The file is kept in memory and reloaded when it changes.").
 		Optional()
 }
 
-// table is what a CSV file holds.
+// table is the content of a CSV file.
 type table struct {
 	columns []string
 	key     int
 	rows    map[string][]string
 }
 
-var errNoHeader = errors.New("the file is empty: its first line must have the names of the columns")
+var errNoHeader = errors.New("the file is empty: its first line must contain the names of the columns")
 
 func parseTable(raw []byte, keyColumn string, delimiter rune) (table, error) {
 	raw = bytes.TrimPrefix(raw, []byte("\ufeff"))
@@ -70,7 +70,7 @@ func parseTable(raw []byte, keyColumn string, delimiter rune) (table, error) {
 	}
 	t := table{columns: header, key: slices.Index(header, keyColumn), rows: map[string][]string{}}
 	if t.key < 0 {
-		return table{}, fmt.Errorf("there is no column %q: write key_column: one of the names in the first line", keyColumn)
+		return table{}, fmt.Errorf("there is no column %q: set key_column to one of the names in the first line", keyColumn)
 	}
 	seen := map[string]bool{}
 	for _, name := range header {
@@ -90,15 +90,15 @@ func parseTable(raw []byte, keyColumn string, delimiter rune) (table, error) {
 		if key == "" {
 			continue
 		}
-		if _, twice := t.rows[key]; twice {
+		if _, duplicate := t.rows[key]; duplicate {
 			line, _ := r.FieldPos(t.key)
-			return table{}, fmt.Errorf("line %d has a key that is in the file already", line)
+			return table{}, fmt.Errorf("line %d repeats a key of an earlier line", line)
 		}
 		t.rows[key] = row
 	}
 }
 
-// csvError is a reader's error without anything of the file in it.
+// csvError returns a reader's error without content of the file.
 func csvError(err error) error {
 	var parse *csv.ParseError
 	if errors.As(err, &parse) {
@@ -107,7 +107,7 @@ func csvError(err error) error {
 	return err
 }
 
-// row returns a key's row as an object.
+// row returns the row of a key as an object.
 func (t table) row(key string) (map[string]any, bool) {
 	row, ok := t.rows[key]
 	if !ok {

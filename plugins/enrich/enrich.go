@@ -1,5 +1,5 @@
-// Package enrich is the `enrich` processor: it looks up what events lack, for
-// all events of a batch together.
+// Package enrich implements the `enrich` processor, which looks up additional data
+// for all events of a batch together.
 package enrich
 
 import (
@@ -20,36 +20,36 @@ import (
 )
 
 const description = `
-The distinct keys of a batch are looked up together, so that a thousand events about fifty products are one lookup of fifty keys. What is known already comes from memory, and a key is asked for once however many events and batches wait for it. Events without a key, and events that already failed, pass by untouched; of an event that is enriched only the value is written into its text, and nothing else of it changes.
+The distinct keys of a batch are looked up together: a thousand events about fifty products cause one lookup of fifty keys. Known values come from the cache, and concurrent lookups of the same key are coalesced into one. Events without a key, and events that already failed, pass unchanged. In an enriched event only the value is inserted into the text; all other bytes stay the same.
 
-Where the key of an event is an array, the value is an object of the values that were found by their keys.
+If the key of an event is an array, the value is an object of the found values by key.
 
-### When the provider is slow, wrong or away
+### When the provider is slow, faulty or unavailable
 
-A batch waits for its ` + "`budget`" + ` and no longer, however the provider behaves: whether it hangs, trickles its answer, sends garbage or a body without end. A call has ` + "`timeout`" + `, and is tried again ` + "`retries`" + ` times with a varying wait. A call that is under way when the budget is up goes on, and what it finds serves the batches that follow. When calls keep failing the circuit opens and no batch waits for anything, until it is tried again after ` + "`circuit.open_for`" + `. What was found before is served meanwhile, for ` + "`cache.stale_for`" + ` longer than it is fresh.
+A batch waits at most ` + "`budget`" + `, even if the provider hangs, responds slowly, or sends invalid or unbounded data. A call may take ` + "`timeout`" + ` and is retried ` + "`retries`" + ` times with a randomised, doubling wait. A call that is still running when the budget expires continues, and its result is cached for later batches. If calls keep failing, the circuit opens: no batch waits until ` + "`circuit.open_for`" + ` has passed. Cached values are returned for ` + "`cache.stale_for`" + ` after they expired.
 
-A request that the provider refuses because of what is in it (HTTP 400, 404 of a bulk request, 413, 422 and such; a key that is no number for a column of numbers) is halved until the key to blame is found, so that a poisonous key fails alone.
+A request that the provider refuses because of its content (HTTP 400, 404 of a bulk request, 413, 422 and similar; a key that is not a number for a numeric column) is split in halves until the invalid key is isolated, so that only this key fails.
 
-` + "`on_absent`" + ` says what becomes of events whose key has no value, ` + "`on_failure`" + ` of those for which that is not known. A mark is the metadata ` + "`enrich_NAME`" + ` and a string at ` + "`context.enrichment_status.NAME`" + ` in the event: ` + "`absent`, `failed`, `timed_out` or `open`" + `. A feature can count such events, and ` + "`traits.status`" + ` states the same as a trait of the customer.
+` + "`on_absent`" + ` is the policy for events if the key has no value, ` + "`on_failure`" + ` the policy for events if the lookup failed. A mark is the metadata ` + "`enrich_NAME`" + ` and a string at ` + "`context.enrichment_status.NAME`" + ` in the event: ` + "`absent`, `failed`, `timed_out` or `open`" + `. A feature can count marked events, and ` + "`traits.status`" + ` adds the same text as a trait of the customer.
 
 ### Traits
 
-With ` + "`traits`" + ` an identify event is added to the batch for every customer with an enriched event, right behind the latest of them, and ` + "`update_profile`" + ` takes it as it takes any other: its ` + "`messageId`" + ` is made of that event's and the name, its ` + "`timestamp`" + ` is that event's, its ` + "`source`" + ` is the name, for the ranking of sources. So a replay states the same again, and an old event that arrives late never overwrites what is newer. It names one id of the customer only, and merges nobody. Put the processor right before ` + "`update_profile`" + `.
+With ` + "`traits`" + `, an identify event is added to the batch for every customer with an enriched event, directly after the latest of these events. ` + "`update_profile`" + ` applies it like any other identify event: its ` + "`messageId`" + ` is derived from the enriched event's id and the name, its ` + "`timestamp`" + ` is the enriched event's, and its ` + "`source`" + ` is the name, for the ranking of sources. So a replay adds the same identify event again, and an old event that arrives late does not overwrite newer traits. The identify event contains only one id of the customer, so that it merges no customers. Place the processor directly before ` + "`update_profile`" + `.
 
 ### Metrics
 
-- ` + "`enrich_lookups`" + `: keys by ` + "`result`" + `: ` + "`hit`, `stale`, `negative`" + ` (known to have no value), ` + "`miss`" + ` (the provider answered), ` + "`failed`, `timed_out`, `open`" + `
+- ` + "`enrich_lookups`" + `: keys by ` + "`result`" + `: ` + "`hit`, `stale`, `negative`" + ` (the absence is cached), ` + "`miss`" + ` (the provider answered), ` + "`failed`, `timed_out`, `open`" + `
 - ` + "`enrich_events`" + `: events by ` + "`result`" + `: ` + "`enriched`, `passed`, `defaulted`, `marked`, `dead_letter`" + `
 - ` + "`enrich_calls`" + `: calls by ` + "`result`" + `: ` + "`ok`, `failed`" + `
-- ` + "`enrich_call_latency_ns`" + `: how long calls took
+- ` + "`enrich_call_latency_ns`" + `: duration of calls
 - ` + "`enrich_circuit`" + `: 0 closed, 1 half open, 2 open
-- ` + "`enrich_file_reloads`" + `: files read anew by ` + "`result`" + `: ` + "`ok`, `failed`" + `
+- ` + "`enrich_file_reloads`" + `: reloads of files by ` + "`result`" + `: ` + "`ok`, `failed`" + `
 
-All have the label ` + "`enrichment`" + `, the name. No metric, log line or error holds a key or a value.`
+All metrics have the label ` + "`enrichment`" + ` with the name. Metrics, log lines and errors contain no keys and no values.`
 
 func init() {
-	// A lint rule is compiled as the spec is built, so that the function must
-	// be there before.
+	// Lint rules are compiled when the spec is built, so the function must be
+	// registered first.
 	if err := registerLintFunction(); err != nil {
 		panic(err)
 	}
@@ -58,7 +58,7 @@ func init() {
 	})
 }
 
-// provider is a lookup.Provider that is opened.
+// provider is a lookup.Provider with resources to release.
 type provider interface {
 	lookup.Provider
 	close()
@@ -69,10 +69,11 @@ type processor struct {
 	loader   *lookup.Loader
 	provider provider
 	target   splice.Path
-	// targetRoom is the most that writing takes beside the value.
-	targetRoom int
-	status     splice.Path
-	work       sync.Pool // of *work
+	// targetOverhead is the maximum number of bytes that are inserted in addition
+	// to the value.
+	targetOverhead int
+	status         splice.Path
+	work           sync.Pool // of *work
 
 	lookups *service.MetricCounter
 	events  *service.MetricCounter
@@ -89,7 +90,7 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources) (_ *proces
 	}
 	if len(c.target) > 0 {
 		p.target = splice.NewPath(c.target...)
-		p.targetRoom = len(p.target.Pointer())*6 + 8
+		p.targetOverhead = len(p.target.Pointer())*6 + 8
 	}
 	p.status = splice.NewPath("context", "enrichment_status", c.name)
 	p.work.New = func() any { return &work{index: map[string]int{}} }
@@ -111,42 +112,42 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources) (_ *proces
 	return p, nil
 }
 
-// open opens the place that values come from.
+// open opens the source of values.
 func (p *processor) open(conf *service.ParsedConfig, res *service.Resources, o *lookup.Options) (err error) {
-	at := conf.Namespace(p.kind)
+	section := conf.Namespace(p.kind)
 	r := results{p.result}
 	reloads := res.Metrics().NewCounter("enrich_file_reloads", "enrichment", "result")
 	reloaded := func(err error) {
 		if err != nil {
 			reloads.Incr(1, p.name, "failed")
-			res.Logger().Errorf("The changed file of the enrichment %s is wrong, going on with the last good one: %v", p.name, err)
+			res.Logger().Errorf("The changed file of the enrichment %s is invalid, the last valid version stays in use: %v", p.name, err)
 			return
 		}
 		reloads.Incr(1, p.name, "ok")
-		res.Logger().Infof("The enrichment %s goes on with the changed file", p.name)
+		res.Logger().Infof("The enrichment %s reloaded its file", p.name)
 	}
 	o.Local = !isRemote(p.kind)
 	switch p.kind {
 	case fieldHTTP:
 		var h *httpProvider
-		if h, err = newHTTP(at, r, p.timeout, p.maxInFlight); err == nil {
+		if h, err = newHTTP(section, r, p.timeout, p.maxInFlight); err == nil {
 			p.provider = h
 			if !h.bulk {
 				o.BatchSize = 1
 			}
 		}
 	case fieldRedis:
-		p.provider, err = newRedis(at, r, p.timeout, p.maxInFlight)
+		p.provider, err = newRedis(section, r, p.timeout, p.maxInFlight)
 	case fieldSQL:
-		p.provider, err = newSQL(at, r, p.maxKeys, p.maxInFlight)
+		p.provider, err = newSQL(section, r, p.maxKeys, p.maxInFlight)
 	case fieldCSV:
 		var c *csvProvider
-		if c, err = newCSV(at, r, reloaded); err == nil {
+		if c, err = newCSV(section, r, reloaded); err == nil {
 			p.provider, o.Version = c, c.version.Load
 		}
 	case fieldMMDB:
 		var m *mmdbProvider
-		if m, err = newMMDB(at, r, reloaded); err == nil {
+		if m, err = newMMDB(section, r, reloaded); err == nil {
 			p.provider, o.Version = m, m.version.Load
 		}
 	}
@@ -181,9 +182,9 @@ func (p *processor) options(res *service.Resources) (lookup.Options, error) {
 			case gobreaker.StateOpen:
 				res.Logger().Warnf("The circuit of the enrichment %s is open for %v: %s", p.name, p.openFor, reason)
 			case gobreaker.StateHalfOpen:
-				res.Logger().Infof("The circuit of the enrichment %s is half open: its provider is tried", p.name)
+				res.Logger().Infof("The circuit of the enrichment %s is half open: probing its provider", p.name)
 			case gobreaker.StateClosed:
-				res.Logger().Infof("The circuit of the enrichment %s is closed again", p.name)
+				res.Logger().Infof("The circuit of the enrichment %s is closed", p.name)
 			}
 		},
 	}
@@ -202,7 +203,7 @@ func (p *processor) options(res *service.Resources) (lookup.Options, error) {
 	return o, nil
 }
 
-// waitFor waits until a rate limit allows another call.
+// waitFor blocks until a rate limit permits a call.
 func waitFor(ctx context.Context, res *service.Resources, label string) error {
 	for {
 		var wait time.Duration
@@ -223,7 +224,7 @@ func waitFor(ctx context.Context, res *service.Resources, label string) error {
 	}
 }
 
-// sharedCache is a cache resource as a lookup.Shared.
+// sharedCache adapts a cache resource to lookup.Shared.
 type sharedCache struct {
 	res           *service.Resources
 	label, prefix string
@@ -244,16 +245,16 @@ func (s *sharedCache) Set(ctx context.Context, key string, value []byte, ttl tim
 	})
 }
 
-// work is what a batch needs, kept from batch to batch.
+// work is the scratch memory of a batch. It is pooled.
 type work struct {
 	parser event.Parser
 	keys   []string
 	index  map[string]int
-	refs   []int // positions in keys
+	refs   []int // indexes of keys
 	items  []item
 }
 
-// item is an event of a batch that has keys: refs[first:first+n].
+// item is an event of a batch with the keys refs[first:first+n].
 type item struct {
 	msg      int
 	first, n int
@@ -292,7 +293,7 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 	}
 	answers := p.loader.Get(ctx, w.keys)
 	if ctx.Err() != nil {
-		return nil, ctx.Err() // being stopped says nothing about the events
+		return nil, ctx.Err() // shutdown is not a failure of the lookup
 	}
 	var lookups [len(resultLabels)]int64
 	for _, a := range answers {
@@ -306,7 +307,7 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 	var outcomes [outcomeCount]int64
 	var statements []statement
 	for _, it := range w.items {
-		o := p.outcomeOf(w, it, batch[it.msg], answers)
+		o := p.combine(w, it, batch[it.msg], answers)
 		msg, outcome := p.apply(batch[it.msg], o)
 		batch[it.msg] = msg
 		outcomes[outcome]++
@@ -320,7 +321,7 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 		}
 	}
 	if len(statements) > 0 {
-		batch = p.state(w, batch, statements)
+		batch = p.addTraits(w, batch, statements)
 	}
 	return []service.MessageBatch{batch}, nil
 }
@@ -332,8 +333,8 @@ var resultLabels = func() (labels [7]string) {
 	return labels
 }()
 
-// collect notes the keys of an event. An event that cannot be read is left to
-// the stages whose business that is.
+// collect adds the keys of an event to w. It ignores events that cannot be parsed;
+// other stages reject them.
 func (p *processor) collect(w *work, i int, msg *service.Message) {
 	if msg.GetError() != nil {
 		return
@@ -362,7 +363,7 @@ func (p *processor) Close(context.Context) error {
 	return nil
 }
 
-// outcome is what became of an event.
+// outcome is the effect of the processor on an event.
 type outcome int
 
 const (
@@ -381,21 +382,21 @@ const (
 	statusAbsent = "absent"
 )
 
-// found is what was found for an event.
+// found is the result of the lookups for an event.
 type found struct {
-	key   string // of an event that has one
-	value []byte // nil if there is nothing to write
-	// status is statusOK, statusAbsent, or the result of the lookup that
-	// failed. Of an array's keys it is the worst.
+	key   string // the key, if it is not an array
+	value []byte // nil if there is no value to write
+	// status is statusOK, statusAbsent, or the result of a failed lookup. For an
+	// array of keys it is the worst status.
 	status string
 	policy policy
 }
 
-// outcomeOf puts together what was found for an event's keys.
-func (p *processor) outcomeOf(w *work, it item, msg *service.Message, answers []lookup.Answer) found {
+// combine returns the result of the lookups for an event's keys.
+func (p *processor) combine(w *work, it item, msg *service.Message, answers []lookup.Answer) found {
 	refs := w.refs[it.first : it.first+it.n]
 	f := found{status: statusOK}
-	judge := func(a lookup.Answer) (value []byte) {
+	resolve := func(a lookup.Answer) (value []byte) {
 		switch {
 		case a.Found():
 			return a.Value
@@ -418,9 +419,9 @@ func (p *processor) outcomeOf(w *work, it item, msg *service.Message, answers []
 	}
 	if !it.array {
 		f.key = w.keys[refs[0]]
-		f.value = judge(answers[refs[0]])
+		f.value = resolve(answers[refs[0]])
 	} else {
-		f.value = p.object(w, refs, answers, judge)
+		f.value = p.object(w, refs, answers, resolve)
 	}
 	if f.value != nil && p.eventResult != nil {
 		value, err := p.mapEvent(msg, f)
@@ -435,8 +436,8 @@ func (p *processor) outcomeOf(w *work, it item, msg *service.Message, answers []
 	return f
 }
 
-// object is the values of an array's keys, nil if there is none.
-func (p *processor) object(w *work, refs []int, answers []lookup.Answer, judge func(lookup.Answer) []byte) []byte {
+// object returns an object of the values of an array's keys, or nil if there are none.
+func (p *processor) object(w *work, refs []int, answers []lookup.Answer, resolve func(lookup.Answer) []byte) []byte {
 	object := []byte{'{'}
 	seen := make(map[int]bool, len(refs))
 	for _, ref := range refs {
@@ -444,7 +445,7 @@ func (p *processor) object(w *work, refs []int, answers []lookup.Answer, judge f
 			continue
 		}
 		seen[ref] = true
-		value := judge(answers[ref])
+		value := resolve(answers[ref])
 		if value == nil {
 			continue
 		}
@@ -479,8 +480,7 @@ func (p *processor) mapEvent(msg *service.Message, f found) ([]byte, error) {
 	return encode(v)
 }
 
-// apply writes into an event what was found, or does with it what the policy
-// says.
+// apply writes the value into an event, or applies the policy.
 func (p *processor) apply(msg *service.Message, f found) (*service.Message, outcome) {
 	if f.policy == policyDeadLetter {
 		reason := rejection.Reason{Pointer: p.key.pointer(), Rule: f.status, Message: p.name + ": " + statusMessages[f.status]}
@@ -506,8 +506,8 @@ func (p *processor) apply(msg *service.Message, f found) (*service.Message, outc
 		return msg, rejected
 	}
 	if write {
-		room := make([]byte, 0, len(doc)+len(f.value)+p.targetRoom)
-		doc, err = splice.Set(room, doc, p.target, f.value)
+		buffer := make([]byte, 0, len(doc)+len(f.value)+p.targetOverhead)
+		doc, err = splice.Set(buffer, doc, p.target, f.value)
 	}
 	if err == nil && result == marked {
 		doc, err = splice.Set(nil, doc, p.status, []byte(`"`+f.status+`"`))
@@ -528,16 +528,16 @@ func (p *processor) apply(msg *service.Message, f found) (*service.Message, outc
 var statusMessages = map[string]string{
 	statusAbsent:             "there is no value for the key",
 	lookup.Failed.String():   "the lookup of the key failed",
-	lookup.TimedOut.String(): "the lookup of the key took too long",
-	lookup.Open.String():     "the lookup was not tried, as too many have failed",
+	lookup.TimedOut.String(): "the lookup of the key timed out",
+	lookup.Open.String():     "the key was not looked up because the circuit is open",
 }
 
-// unwritable rejects an event that has something else where the value goes.
+// unwritable rejects an event in which the target path is not an object.
 func (p *processor) unwritable(msg *service.Message, err error) *service.Message {
 	reason := rejection.Reason{Rule: "type", Message: p.name + ": the value cannot be written into the event"}
 	var parent *splice.ParentError
 	if errors.As(err, &parent) {
-		reason.Pointer, reason.Message = parent.Pointer, p.name+": must be an object, for the value to be written into it"
+		reason.Pointer, reason.Message = parent.Pointer, p.name+": must be an object so that the value can be written into it"
 	}
 	msg.SetError(&rejection.Error{Stage: Name, Reasons: []rejection.Reason{reason}})
 	return msg

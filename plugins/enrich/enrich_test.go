@@ -24,7 +24,7 @@ pipeline:
 ` + more
 }
 
-func TestWhatIsFoundIsWritten(t *testing.T) {
+func TestFoundValueIsWritten(t *testing.T) {
 	path := write(t, "products.csv", products)
 	for name, c := range map[string]struct {
 		more string
@@ -51,21 +51,21 @@ func TestWhatIsFoundIsWritten(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, csvOf(path, c.more))
-			for range 2 { // the second time from the cache
+			for range 2 { // the second one is a cache hit
 				require.Equal(t, []string{c.want}, texts(t, p.run(c.in)))
 			}
 		})
 	}
 }
 
-func TestAnArrayOfKeysGivesValuesByKey(t *testing.T) {
+func TestArrayOfKeysResultsInValuesByKey(t *testing.T) {
 	path := write(t, "products.csv", products)
 	event := `{"type":"track","event":"Order Completed","messageId":"m1","userId":"u1","timestamp":"2026-01-02T03:04:05.000Z","properties":{"skus":["p2","p1","p2","p9",null]}}`
 	p := start(t, strings.Replace(csvOf(path, "        result: root = this.value.category\n        on_absent: default\n        default: none"), "properties.sku", "properties.skus", 1))
 	require.Equal(t, []string{event[:len(event)-1] + `,"context":{"enrichment":{"product":{"p2":"hats","p1":"shoes","p9":"none"}}}}`}, texts(t, p.run(event)))
 }
 
-func TestWhatIsAbsentBecomesADeadLetterAndStopsNoOther(t *testing.T) {
+func TestAbsentValueIsDeadLetteredAlone(t *testing.T) {
 	path := write(t, "products.csv", products)
 	p := start(t, csvOf(path, "        result: root = this.value.category\n        on_absent: dead_letter"))
 	out := p.run(viewed("m1", "p1"), viewed("m2", "secret-sku"), viewed("m3", "p2"))
@@ -82,7 +82,7 @@ func TestWhatIsAbsentBecomesADeadLetterAndStopsNoOther(t *testing.T) {
 	}}, rejected)
 }
 
-func TestKeys(t *testing.T) {
+func TestKeyMappings(t *testing.T) {
 	path := write(t, "products.csv", "sku,n\np1,1\n7,2\n7.5,3\ntrue,4\n")
 	event := func(sku string) string { return strings.Replace(viewed("m1", "p1"), `"p1"`, sku, 1) }
 	for name, c := range map[string]struct{ key, sku, want string }{
@@ -116,7 +116,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestFailedEventsAreLeftAlone(t *testing.T) {
+func TestFailedEventsPassUnchanged(t *testing.T) {
 	path := write(t, "products.csv", products)
 	p := start(t, strings.Replace(csvOf(path, ""), "processors:\n", "processors:\n    - mapping: 'root = throw(\"no good\")'\n", 1))
 	out := p.run(viewed("m1", "p1"))
@@ -124,7 +124,7 @@ func TestFailedEventsAreLeftAlone(t *testing.T) {
 	require.Equal(t, viewed("m1", "p1"), text(t, out[0]))
 }
 
-func TestWhereTheTargetIsNoObjectTheEventFails(t *testing.T) {
+func TestTargetThatIsNotAnObjectFailsTheEvent(t *testing.T) {
 	path := write(t, "products.csv", products)
 	p := start(t, csvOf(path, "        target: properties.sku.found"))
 	out := p.run(viewed("m1", "p1"))
@@ -134,7 +134,7 @@ func TestWhereTheTargetIsNoObjectTheEventFails(t *testing.T) {
 	require.Equal(t, viewed("m1", "p1"), text(t, out[0]))
 }
 
-func TestTheEventAsItArrivedIsKept(t *testing.T) {
+func TestOriginalEventIsKept(t *testing.T) {
 	path := write(t, "products.csv", products)
 	out := start(t, csvOf(path, "")).run(viewed("m1", "p1"), viewed("m2", "p9"))
 	original, err := deadletter.Original(out[0])
@@ -144,7 +144,7 @@ func TestTheEventAsItArrivedIsKept(t *testing.T) {
 	require.False(t, kept, "an event that is not changed needs no copy")
 }
 
-func TestTraitsAreStatedOncePerCustomer(t *testing.T) {
+func TestOneIdentifyEventPerCustomer(t *testing.T) {
 	path := write(t, "products.csv", products)
 	event := func(id, who, at, sku string) string {
 		return `{"type":"track","event":"Product Viewed","messageId":"` + id + `",` + who + `,"timestamp":"2026-01-02T03:04:` + at + `.000Z","properties":{"sku":"` + sku + `"}}`

@@ -19,18 +19,18 @@ const (
 
 func reloadField() *service.ConfigField {
 	return service.NewDurationField(fieldReloadInterval).
-		Description("How often to look whether the file has changed; `0s` for never. A change is taken once two looks in a row have found the same. A file that is wrong is logged, and the last good one kept.").
+		Description("How often to check the file for changes; `0s` disables it. A changed file is loaded when two consecutive checks find the same version. An invalid file is logged, and the last valid one stays in use.").
 		Default("5s").
 		Advanced()
 }
 
-// file is what a file holds, read anew when the file changes. One that cannot
-// be read is never taken: what was read last stays. It is compared by what the
-// file system says of it, as it may be large.
+// file is the parsed content of a file, reloaded when the file changes. An invalid
+// version is never loaded. Versions are compared by their file system metadata,
+// because the file may be large.
 type file[T any] struct {
 	path string
 	read func(raw []byte) (T, error)
-	// maxBytes is the largest file that is taken.
+	// maxBytes is the maximum size of the file.
 	maxBytes int64
 
 	content atomic.Pointer[T]
@@ -40,7 +40,7 @@ type file[T any] struct {
 	stopped chan struct{}
 }
 
-// openFile reads a file and follows it.
+// openFile loads a file and reloads it on changes.
 func openFile[T any](path string, interval time.Duration, maxBytes int64, read func([]byte) (T, error), reloaded func(error)) (*file[T], error) {
 	f := &file[T]{path: path, read: read, maxBytes: maxBytes, stop: func() {}, stopped: make(chan struct{})}
 	info, err := os.Stat(path)
@@ -52,7 +52,7 @@ func openFile[T any](path string, interval time.Duration, maxBytes int64, read f
 			if info := follow.Info(path); info != nil {
 				return info, nil
 			}
-			return settled, nil // between two versions there may be none
+			return settled, nil // absent for a moment while it is replaced
 		},
 		Same: follow.SameInfo,
 		Take: func(info os.FileInfo) (os.FileInfo, error) { return info, f.load(info) },
@@ -75,10 +75,10 @@ func openFile[T any](path string, interval time.Duration, maxBytes int64, read f
 
 func (f *file[T]) load(info os.FileInfo) error {
 	if info.Size() > f.maxBytes {
-		return fmt.Errorf("%s is larger than the %d bytes that are allowed: raise max_file_bytes", f.path, f.maxBytes)
+		return fmt.Errorf("%s is larger than %d bytes: increase max_file_bytes", f.path, f.maxBytes)
 	}
-	// Read, not mapped: a mapped file that is cut short while it is in use
-	// ends the process.
+	// The file is read, not mapped: truncating a mapped file that is in use crashes
+	// the process.
 	raw, err := os.ReadFile(f.path)
 	if err != nil {
 		return err

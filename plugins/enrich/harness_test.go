@@ -20,7 +20,7 @@ import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/enrich"
 )
 
-// pipeline is a stream that is sent batches and gives back what they become.
+// pipeline is a running stream with a function to send batches to it.
 type pipeline struct {
 	t    testing.TB
 	send service.MessageBatchHandlerFunc
@@ -28,7 +28,7 @@ type pipeline struct {
 	stop func()
 }
 
-// start runs a stream. Beside the processors, yaml may have resources.
+// start runs a stream. yaml may define resources in addition to processors.
 func start(t testing.TB, yaml string) *pipeline {
 	t.Helper()
 	builder := service.NewStreamBuilder()
@@ -63,10 +63,10 @@ output: { drop: {} }
 	return p
 }
 
-// indent lets tests write configs at the depth of their code.
+// indent replaces tabs, so that configs can be indented like the code around them.
 func indent(yaml string) string { return strings.ReplaceAll(yaml, "\t", "  ") }
 
-// run sends a batch and returns what becomes of it.
+// run sends a batch and returns the output batch.
 func (p *pipeline) run(events ...string) service.MessageBatch {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -86,7 +86,7 @@ func text(t testing.TB, msg *service.Message) string {
 	return string(raw)
 }
 
-// texts are the contents of messages that have not failed.
+// texts returns the contents of messages and fails the test if one has an error.
 func texts(t testing.TB, batch service.MessageBatch) (out []string) {
 	t.Helper()
 	for _, msg := range batch {
@@ -96,7 +96,7 @@ func texts(t testing.TB, batch service.MessageBatch) (out []string) {
 	return out
 }
 
-// viewed is an event about a product; an empty sku leaves it out.
+// viewed returns an event about a product; an empty sku omits the product.
 func viewed(id, sku string) string {
 	properties := `{}`
 	if sku != "" {
@@ -105,7 +105,7 @@ func viewed(id, sku string) string {
 	return fmt.Sprintf(`{"type":"track","event":"Product Viewed","messageId":%q,"userId":"u1","timestamp":"2026-01-02T03:04:05.000Z","properties":%s}`, id, properties)
 }
 
-// with is viewed with what an enrichment named product writes.
+// with returns the event of viewed after the enrichment product.
 func with(id, sku, value string) string {
 	e := viewed(id, sku)
 	return e[:len(e)-1] + `,"context":{"enrichment":{"product":` + value + `}}}`

@@ -46,7 +46,7 @@ const (
 func httpField() *service.ConfigField {
 	return service.NewObjectField(fieldHTTP,
 		service.NewInterpolatedStringField(fieldURL).
-			Description("The URL. `this.key` is the key and `this.keys`, in the bulk form, all of a request's, each escaped so that it is safe in a path as well as in a query.").
+			Description("The URL. `this.key` is the key; `this.keys` are all keys of a bulk request. They are escaped for paths and queries.").
 			Example(`https://api.example.com/products/${! this.key }`).
 			Example(`https://api.example.com/products?ids=${! this.keys.join(",") }`).
 			LintRule(`root = if !this.string().re_match("^(https?://|\\$\\{)") { [ "url must begin with http:// or https://" ] }`),
@@ -59,50 +59,50 @@ func httpField() *service.ConfigField {
 			Default(map[string]any{}).
 			Example(map[string]any{"X-API-Key": "${CATALOGUE_KEY}"}),
 		service.NewBoolField(fieldBulk).
-			Description("Whether a request is about up to `max_keys` keys, and not one.").
+			Description("Whether one request contains up to `max_keys` keys instead of one.").
 			Default(false),
 		service.NewBloblangField(fieldRequest).
-			Description("The body of the request, of `this.key` or, in the bulk form, `this.keys`, as they are. What is not a string is sent as JSON.").
+			Description("The body of the request, from the unescaped `this.key`, or `this.keys` of a bulk request. A value that is not a string is sent as JSON.").
 			Optional().
 			Example(`root.ids = this.keys`),
 		service.NewBloblangField(fieldResponse).
-			Description("The value in the body of the response, which is `this`; in the bulk form an object of the values by their keys. Keys that are not in it, or null, have no value. The body itself by default.").
+			Description("Extracts the value from the response's body `this`; for a bulk request, an object of values by key. Absent and null keys have no value. By default the value is the body.").
 			Optional().
 			Example(`root = this.customers.map_each(c -> {(c.id): c}).squash()`),
 		service.NewIntListField(fieldAbsentStatus).
-			Description("The status codes that say that there is no value for the key. 204 always does.").
+			Description("Status codes for a key without a value, in addition to 204.").
 			Default([]any{http.StatusNotFound, http.StatusGone}).
 			Advanced(),
 		service.NewStringField(fieldMaxResponse).
-			Description("The largest body of a response that is read; a larger one is a failure.").
+			Description("Maximum size of a response's body. A larger body is a failure.").
 			Default("8MiB").
 			Advanced(),
 		service.NewStringField(fieldBearer).
-			Description("A token for the header `Authorization: Bearer`.").
+			Description("Token for the header `Authorization: Bearer`.").
 			Secret().
 			Default("").
 			Example("${CRM_TOKEN}"),
 		service.NewObjectField(fieldBasic,
 			service.NewStringField(fieldUsername).Description("The user.").Default(""),
 			service.NewStringField(fieldPassword).Description("The password.").Secret().Default(""),
-		).Description("Basic authentication, if there is a user.").Advanced(),
+		).Description("Basic authentication. It is used if `username` is set.").Advanced(),
 		service.NewObjectField(fieldOAuth2,
-			service.NewStringField(fieldClientID).Description("The client.").Default(""),
+			service.NewStringField(fieldClientID).Description("The client id.").Default(""),
 			service.NewStringField(fieldClientSecret).Description("The client's secret.").Secret().Default(""),
-			service.NewStringField(fieldTokenURL).Description("Where tokens are given out. If it is set, client credentials are used.").Default("").Example("https://crm.example.com/oauth2/token"),
-			service.NewStringListField(fieldScopes).Description("What is asked for.").Default([]any{}),
+			service.NewStringField(fieldTokenURL).Description("The URL of the token endpoint. If it is set, OAuth 2 is used.").Default("").Example("https://crm.example.com/oauth2/token"),
+			service.NewStringListField(fieldScopes).Description("The requested scopes.").Default([]any{}),
 		).Description("OAuth 2 with client credentials.").Advanced(),
 		service.NewTLSToggledField(fieldTLS),
-	).Description("An HTTP API that speaks JSON. Redirections are not followed.").
+	).Description("An HTTP API with JSON responses. Redirects are not followed.").
 		Optional().
 		LintRule(`
 let tokens = [ this.bearer_token.or("") != "", this.basic_auth.username.or("") != "", this.oauth2.token_url.or("") != "" ].filter(set -> set)
 root = [
   if this.exists("request") && this.verb.or("GET") == "GET" {
-    "a GET request has no body: write verb: POST, or put the key into the url"
+    "a GET request has no body: write verb: POST, or write the key into the url"
   },
   if this.bulk.or(false).string() == "true" && !this.exists("response") {
-    "the bulk form needs to know which value is whose: write response, such as root = this.items.map_each(i -> {(i.id): i}).squash()"
+    "bulk needs the mapping of values to keys: write response, such as root = this.items.map_each(i -> {(i.id): i}).squash()"
   },
   if !this.exists("request") && !this.url.or("").string().contains("$"+"{!") {
     "the key is in neither url nor request: write it into the url as $"+"{! this.key }"
@@ -169,7 +169,7 @@ func newHTTP(conf *service.ParsedConfig, r results, timeout time.Duration, inFli
 		}
 	}
 	if p.bulk && p.response == nil {
-		return nil, errors.New("http.bulk needs http.response, which says which value is whose")
+		return nil, errors.New("http.bulk needs http.response, which maps values to keys")
 	}
 	absent, err := conf.FieldIntList(fieldAbsentStatus)
 	if err != nil {
@@ -206,7 +206,7 @@ func newHTTP(conf *service.ParsedConfig, r results, timeout time.Duration, inFli
 	}
 	p.client = &http.Client{
 		Transport: transport,
-		// A redirection would take the credentials to wherever it says.
+		// A redirect could send the credentials to another host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if bearer != "" {
@@ -220,8 +220,8 @@ func newHTTP(conf *service.ParsedConfig, r results, timeout time.Duration, inFli
 		p.headers = headers
 	}
 	if tokenURL != "" {
-		// Tokens are fetched outside of any call's context, so that they need
-		// a time of their own.
+		// The library fetches tokens outside of the call's context, so the client
+		// needs its own timeout.
 		tokens := &http.Client{Transport: transport, Timeout: timeout}
 		ctx := context.WithValue(context.Background(), oauth2.HTTPClient, tokens)
 		credentials := clientcredentials.Config{ClientID: clientID, ClientSecret: clientSecret, TokenURL: tokenURL, Scopes: scopes}
@@ -232,8 +232,8 @@ func newHTTP(conf *service.ParsedConfig, r results, timeout time.Duration, inFli
 
 func (p *httpProvider) close() { p.client.CloseIdleConnections() }
 
-// escaped is a key that can go anywhere in a URL. A path's . and .. would mean
-// another path.
+// escaped returns a key that is safe in every part of a URL. A key of dots is
+// encoded too, because . and .. have a meaning in paths.
 func escaped(key string) string {
 	if strings.Trim(key, ".") == "" {
 		return strings.ReplaceAll(key, ".", "%2E")
@@ -293,7 +293,7 @@ func (p *httpProvider) Lookup(ctx context.Context, keys []string) (map[string]lo
 	}
 	byKey, ok := body.(map[string]any)
 	if !ok {
-		return nil, failed("the mapping response did not give an object of values by their keys")
+		return nil, failed("the mapping response did not return an object of values by key")
 	}
 	for _, key := range keys {
 		p.results.put(values, key, byKey[key])
@@ -311,7 +311,7 @@ func (p *httpProvider) newRequest(ctx context.Context, keys []string) (*http.Req
 	msg.SetStructuredMut(map[string]any{"key": safe[0], "keys": safe})
 	target, err := p.url.TryString(msg)
 	if err != nil {
-		return nil, &lookup.Error{Reason: "the url cannot be made of a key", Refused: true}
+		return nil, &lookup.Error{Reason: "the url failed for a key", Refused: true}
 	}
 	var body io.Reader
 	var json bool
@@ -329,7 +329,7 @@ func (p *httpProvider) newRequest(ctx context.Context, keys []string) (*http.Req
 		default:
 			json = true
 			if raw, err = encode(v); err != nil {
-				return nil, &lookup.Error{Reason: "the mapping request did not give JSON", Refused: true}
+				return nil, &lookup.Error{Reason: "the mapping request did not return JSON", Refused: true}
 			}
 		}
 		body = bytes.NewReader(raw)
@@ -352,13 +352,12 @@ func (p *httpProvider) newRequest(ctx context.Context, keys []string) (*http.Req
 	return req, nil
 }
 
-// drain reads the little that is left of a body, so that the connection can be
-// used again.
+// drain reads the rest of a small body, so that the connection can be reused.
 func (p *httpProvider) drain(resp *http.Response) {
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 }
 
-// statusError is what a status says about the call, nil for a value.
+// statusError returns the failure that a status code means, or nil for a value.
 func statusError(resp *http.Response) error {
 	status := resp.StatusCode
 	e := &lookup.Error{Reason: "HTTP status " + strconv.Itoa(status)}
@@ -366,7 +365,7 @@ func statusError(resp *http.Response) error {
 	case status >= 200 && status < 300:
 		return nil
 	case status >= 300 && status < 400:
-		e.Reason += ": redirections are not followed, write the final url"
+		e.Reason += ": redirects are not followed; write the final url"
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"))
 	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusProxyAuthRequired ||
@@ -381,8 +380,8 @@ func retryAfter(header string) time.Duration {
 	if seconds, err := strconv.Atoi(header); err == nil && seconds >= 0 && seconds < 1<<31 {
 		return time.Duration(seconds) * time.Second
 	}
-	if at, err := http.ParseTime(header); err == nil {
-		return max(time.Until(at), 0)
+	if deadline, err := http.ParseTime(header); err == nil {
+		return max(time.Until(deadline), 0)
 	}
 	return 0
 }

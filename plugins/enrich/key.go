@@ -14,57 +14,58 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// keyOf finds the keys of an event.
-type keyOf struct {
-	// path is set where the mapping is no more than a path.
+// keyMapping extracts the keys of an event.
+type keyMapping struct {
+	// path is set if the mapping is only a path, which is faster to evaluate.
 	path    event.Path
 	mapping *bloblang.Executor
 }
 
 var plainPath = regexp.MustCompile(`^\s*(?:root\s*=\s*)?this((?:\.[A-Za-z_][A-Za-z0-9_]*)+)\s*$`)
 
-func parseKey(conf *service.ParsedConfig) (keyOf, error) {
+func parseKey(conf *service.ParsedConfig) (keyMapping, error) {
 	mapping, err := conf.FieldBloblang(fieldKey)
 	if err != nil {
-		return keyOf{}, err
+		return keyMapping{}, err
 	}
 	text, err := conf.FieldString(fieldKey)
 	if err != nil {
-		return keyOf{}, err
+		return keyMapping{}, err
 	}
-	k := keyOf{mapping: mapping}
+	k := keyMapping{mapping: mapping}
 	if m := plainPath.FindStringSubmatch(text); m != nil {
 		k.path, err = event.ParsePath(strings.TrimPrefix(m[1], "."))
 	}
 	return k, err
 }
 
-// pointer is where in the event the key is, as far as that is known.
-func (k keyOf) pointer() string {
+// pointer returns the JSON pointer of the key in the event, or "" if the mapping is
+// not a path.
+func (k keyMapping) pointer() string {
 	if k.path.IsZero() {
 		return ""
 	}
 	return "/" + strings.ReplaceAll(k.path.String(), ".", "/")
 }
 
-// maxEventKeys bounds how many keys an event may have, maxKeyBytes how long one
-// may be; what is beyond is taken to be no key.
+// maxEventKeys is the maximum number of keys of an event, maxKeyBytes the maximum
+// length of a key. Keys beyond these limits are ignored.
 const (
 	maxEventKeys = 1000
 	maxKeyBytes  = 1024
 )
 
-// visit calls fn with every key of an event, and tells whether they are an
-// array's.
-func (k keyOf) visit(e *event.Event, msg *service.Message, fn func(key []byte)) (array bool) {
+// visit calls fn with every key of an event and reports whether the keys are an
+// array.
+func (k keyMapping) visit(e *event.Event, msg *service.Message, fn func(key []byte)) (array bool) {
 	if !k.path.IsZero() {
 		v := e.Get(k.path)
 		switch v.Kind {
 		case event.String:
-			give(v.Text, fn)
+			emit(v.Text, fn)
 			return false
 		case event.Number:
-			give(strconv.AppendFloat(nil, v.Number, 'f', -1, 64), fn)
+			emit(strconv.AppendFloat(nil, v.Number, 'f', -1, 64), fn)
 			return false
 		case event.Missing:
 			return false
@@ -76,17 +77,17 @@ func (k keyOf) visit(e *event.Event, msg *service.Message, fn func(key []byte)) 
 			if i == maxEventKeys {
 				break
 			}
-			give(scalar(item), fn)
+			emit(scalar(item), fn)
 		}
 		return true
 	}
-	give(scalar(v), fn)
+	emit(scalar(v), fn)
 	return false
 }
 
-// query runs the mapping on a message, so that it has metadata too. The value
-// comes as a message, a text as its bytes.
-func (k keyOf) query(msg *service.Message) any {
+// query evaluates the mapping on a message, so that the mapping can use metadata.
+// The result is a value, or the bytes of a text.
+func (k keyMapping) query(msg *service.Message) any {
 	out, err := msg.BloblangQuery(k.mapping)
 	if err != nil || out == nil {
 		return nil
@@ -94,7 +95,7 @@ func (k keyOf) query(msg *service.Message) any {
 	if !out.HasStructured() {
 		raw, err := out.AsBytes()
 		if in, _ := msg.AsBytes(); err != nil || bytes.Equal(raw, in) {
-			return nil // a mapping that does not say anything of root
+			return nil // the mapping does not assign root
 		}
 		return raw
 	}
@@ -105,13 +106,13 @@ func (k keyOf) query(msg *service.Message) any {
 	return v
 }
 
-func give(key []byte, fn func([]byte)) {
+func emit(key []byte, fn func([]byte)) {
 	if len(key) > 0 && len(key) <= maxKeyBytes {
 		fn(key)
 	}
 }
 
-// scalar spells a value of a mapping as a key, so that 1, 1.0 and "1" are one.
+// scalar returns the key of a value of a mapping. 1, 1.0 and "1" are the same key.
 func scalar(v any) []byte {
 	switch v := v.(type) {
 	case string:

@@ -11,11 +11,12 @@ import (
 
 const lintFunction = "lint_enrich"
 
-// registerLintFunction makes lint known to lint rules, which are mappings.
+// registerLintFunction registers lint as a Bloblang function, because lint rules are
+// mappings.
 func registerLintFunction() error {
 	function := bloblang.NewPluginSpec().
 		Category("Enrichment").
-		Description("Returns what does not go together in the config of an `enrich` processor, as an array of messages.").
+		Description("Returns the conflicts between fields of an `enrich` processor's config, as an array of messages.").
 		Param(bloblang.NewAnyParam("config").Description("The config."))
 	return bloblang.RegisterFunctionV2(lintFunction, function, func(args *bloblang.ParsedParams) (bloblang.Function, error) {
 		config, err := args.Get("config")
@@ -34,8 +35,7 @@ func registerLintFunction() error {
 	})
 }
 
-// lint returns what does not go together in a config as it is written, without
-// its defaults.
+// lint returns the conflicts between the fields of a config without defaults.
 func lint(conf map[string]any) (messages []string) {
 	text := func(name, otherwise string) string {
 		if v, ok := conf[name]; ok {
@@ -51,9 +51,9 @@ func lint(conf map[string]any) (messages []string) {
 	}
 	switch {
 	case len(named) == 0:
-		messages = append(messages, "enrich needs a place to look values up: write one of "+strings.Join(kinds, ", "))
+		messages = append(messages, "enrich needs a source of values: write one of "+strings.Join(kinds, ", "))
 	case len(named) > 1:
-		messages = append(messages, "enrich looks values up in one place: keep one of "+strings.Join(named, ", ")+", and write a second enrich for the other")
+		messages = append(messages, "enrich has one source of values: keep one of "+strings.Join(named, ", ")+", and write a second enrich processor for the other")
 	case isRemote(named[0]):
 		timeout, err := time.ParseDuration(text(fieldTimeout, defaultTimeout))
 		budget, err2 := time.ParseDuration(text(fieldBudget, defaultBudget))
@@ -66,7 +66,7 @@ func lint(conf map[string]any) (messages []string) {
 	case byDefault && !ok:
 		messages = append(messages, defaultMessage)
 	case !byDefault && ok:
-		messages = append(messages, "default is not used: write on_absent: default or on_failure: default, or leave it out")
+		messages = append(messages, "default is not used: write on_absent: default or on_failure: default, or remove it")
 	}
 	traits, _ := conf[fieldTraits].(map[string]any)
 	if on, _ := traits[fieldEnabled].(bool); text(fieldTarget, "") == targetNone && !on {
@@ -77,9 +77,9 @@ func lint(conf map[string]any) (messages []string) {
 
 const (
 	defaultMessage = "the policy default needs a value: write default, such as default: {}"
-	targetMessage  = "target: none needs traits, or there is nothing to do with what is found: write traits: { enabled: true }"
+	targetMessage  = "target: none without traits has no effect: write traits: { enabled: true }"
 )
 
 func budgetMessage(timeout time.Duration) string {
-	return fmt.Sprintf("budget must not be less than timeout, or no call could use its time: write budget: %v or more", timeout)
+	return fmt.Sprintf("budget must be at least timeout: write budget: %v or more", timeout)
 }

@@ -8,15 +8,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLints(t *testing.T) {
+func TestLintsNameTheCorrection(t *testing.T) {
 	const csv = "csv: { path: a.csv, key_column: sku }"
 	for name, c := range map[string]struct{ fields, want string }{
-		"nothing":          {"", "write one of http, redis, sql, csv, mmdb"},
-		"two places":       {csv + "\nmmdb: { path: a.mmdb }", "keep one of csv, mmdb, and write a second enrich"},
+		"no source":        {"", "write one of http, redis, sql, csv, mmdb"},
+		"two sources":      {csv + "\nmmdb: { path: a.mmdb }", "keep one of csv, mmdb, and write a second enrich"},
 		"budget":           {"http: { url: 'http://a/${! this.key }' }\ntimeout: 2s", "write budget: 2s or more"},
 		"no default":       {csv + "\non_absent: default", "write default, such as default: {}"},
-		"idle default":     {csv + "\ndefault: {}", "default is not used"},
-		"nothing to do":    {csv + "\ntarget: none", "write traits: { enabled: true }"},
+		"unused default":   {csv + "\ndefault: {}", "default is not used"},
+		"no effect":        {csv + "\ntarget: none", "write traits: { enabled: true }"},
 		"target":           {csv + "\ntarget: a..b", "target must be keys joined by dots"},
 		"name":             {csv + "\nname: a-b", "name must be letters, digits and _"},
 		"policy":           {csv + "\non_failure: drop", "drop"},
@@ -28,7 +28,7 @@ func TestLints(t *testing.T) {
 		"no key":           {"http: { url: 'http://a/' }", "write it into the url as ${! this.key }"},
 		"two tokens":       {"http: { url: 'http://a/${! this.key }', bearer_token: a, basic_auth: { username: b } }", "keep one of bearer_token, basic_auth and oauth2"},
 		"redis url":        {"redis: { url: 127.0.0.1 }", "write for example redis://127.0.0.1:6379"},
-		"query":            {"sql: { driver: sqlite, dsn: a.db, query: SELECT 1, key_column: a }", "query must have {keys} once"},
+		"query":            {"sql: { driver: sqlite, dsn: a.db, query: SELECT 1, key_column: a }", "query must contain {keys} once"},
 		"delimiter":        {"csv: { path: a.csv, key_column: sku, delimiter: ',,' }", "delimiter must be one character"},
 		"an unknown field": {csv + "\nttl: 1m", "ttl"},
 	} {

@@ -23,11 +23,11 @@ func mmdbField() *service.ConfigField {
 			Example("${GEOIP_MMDB:./data/GeoLite2-City.mmdb}").
 			LintRule(`root = if this == "" { [ "path must name a file, such as ./data/GeoLite2-City.mmdb" ] }`),
 		service.NewStringField(fieldMaxFileBytes).
-			Description("The largest file that is taken.").
+			Description("The maximum size of the file. A larger file is not loaded.").
 			Default("1GiB").
 			Advanced(),
 		reloadField(),
-	).Description("A file in MaxMind's format. The key is an IP address, and the value what the file holds of its network. The file is kept in memory and read anew when it changes.").
+	).Description("A file in MaxMind's format. The key is an IP address; the value is the record of its network. The file is kept in memory and reloaded when it changes.").
 		Optional()
 }
 
@@ -56,7 +56,7 @@ func newMMDB(conf *service.ParsedConfig, r results, reloaded func(error)) (*mmdb
 	f, err := openFile(path, interval, int64(maxBytes), func(raw []byte) (*maxminddb.Reader, error) {
 		reader, err := maxminddb.OpenBytes(raw)
 		if err != nil {
-			return nil, errors.New("the file is not in MaxMind's format, or not all of it is there")
+			return nil, errors.New("the file is not in MaxMind's format, or is truncated")
 		}
 		return reader, nil
 	}, reloaded)
@@ -66,7 +66,7 @@ func newMMDB(conf *service.ParsedConfig, r results, reloaded func(error)) (*mmdb
 	return &mmdbProvider{f, r}, nil
 }
 
-// Lookup implements lookup.Provider. What is no address has no value.
+// Lookup implements lookup.Provider. A key that is not an IP address has no value.
 func (p *mmdbProvider) Lookup(_ context.Context, keys []string) (map[string]lookup.Value, error) {
 	reader := p.get()
 	values := make(map[string]lookup.Value, len(keys))
@@ -89,7 +89,7 @@ func (p *mmdbProvider) Lookup(_ context.Context, keys []string) (map[string]look
 	return values, nil
 }
 
-// plain makes of a decoded value one of the types that mappings know.
+// plain converts a decoded value to the types that mappings support.
 func plain(v any) any {
 	switch v := v.(type) {
 	case map[string]any:

@@ -24,8 +24,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// at is a pipeline with an enrichment of a place, given at its depth.
-func at(place, more string) string {
+// enrichFrom returns a pipeline that enriches from a source.
+func enrichFrom(source, more string) string {
 	return `
 pipeline:
   threads: 1
@@ -34,7 +34,7 @@ pipeline:
         name: product
         key: this.properties.sku
         retries: 0
-` + place + more
+` + source + more
 }
 
 const bulk = `
@@ -46,7 +46,7 @@ const bulk = `
           response: 'root = this.items.map_each(i -> {(i.id): i.price}).squash()'
 `
 
-// shop is an API that knows the price of every sku, its length, except of "none".
+// shop is an API: the price of a sku is its length; the sku "none" has no price.
 func shop(calls *atomic.Int64) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		calls.Add(1)
@@ -65,9 +65,9 @@ func shop(calls *atomic.Int64) http.HandlerFunc {
 	}
 }
 
-func TestHTTPInBulk(t *testing.T) {
+func TestHTTPBulk(t *testing.T) {
 	var calls atomic.Int64
-	p := start(t, at(fmt.Sprintf(bulk, serve(t, shop(&calls))), "        max_keys: 3\n"))
+	p := start(t, enrichFrom(fmt.Sprintf(bulk, serve(t, shop(&calls))), "        max_keys: 3\n"))
 	in := []string{viewed("m1", "a"), viewed("m2", "bb"), viewed("m3", "a"), viewed("m4", "none"), viewed("m5", `q"&/ü`)}
 	want := []string{with("m1", "a", "1"), with("m2", "bb", "2"), with("m3", "a", "1"), in[3], with("m5", `q"&/ü`, "6")}
 	require.Equal(t, want, texts(t, p.run(in...)))
@@ -76,14 +76,14 @@ func TestHTTPInBulk(t *testing.T) {
 	require.EqualValues(t, 2, calls.Load())
 }
 
-func TestHTTPAPoisonKeyFailsAlone(t *testing.T) {
+func TestHTTPInvalidKeyFailsAlone(t *testing.T) {
 	var calls atomic.Int64
-	p := start(t, at(fmt.Sprintf(bulk, serve(t, shop(&calls))), ""))
+	p := start(t, enrichFrom(fmt.Sprintf(bulk, serve(t, shop(&calls))), ""))
 	require.Equal(t, []string{with("m1", "a", "1"), marked("m2", "poison", "failed"), with("m3", "ccc", "3")},
 		texts(t, p.run(viewed("m1", "a"), viewed("m2", "poison"), viewed("m3", "ccc"))))
 }
 
-func TestHTTPOneByOne(t *testing.T) {
+func TestHTTPSingleKeys(t *testing.T) {
 	var mu sync.Mutex
 	var paths []string
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -106,7 +106,7 @@ func TestHTTPOneByOne(t *testing.T) {
 			fmt.Fprintf(w, `{"data":{"path":%q,"n":12345678901234567890}}`, r.URL.Path)
 		}
 	})
-	p := start(t, at(`
+	p := start(t, enrichFrom(`
         http:
           url: '`+url+`/p/${! this.key }'
           headers: { X-Shop: "1" }
@@ -143,14 +143,14 @@ func TestOAuth2AndBearerTokens(t *testing.T) {
 		`oauth2: { client_id: me, client_secret: s, token_url: "` + url + `/token" }`: `"Bearer t1"`,
 		`bearer_token: t2`: `"Bearer t2"`,
 	} {
-		p := start(t, at("        http:\n          url: '"+url+"/${! this.key }'\n          "+auth+"\n", ""))
+		p := start(t, enrichFrom("        http:\n          url: '"+url+"/${! this.key }'\n          "+auth+"\n", ""))
 		require.Equal(t, []string{with("m1", "a", want)}, texts(t, p.run(viewed("m1", "a"))))
 	}
 }
 
-// bad are the ways of an HTTP API to let its clients down.
-func bad(stop <-chan struct{}) map[string]http.HandlerFunc {
-	say := func(w http.ResponseWriter, text string) { _, _ = io.WriteString(w, text) }
+// faults are handlers of a faulty HTTP API.
+func faults(stop <-chan struct{}) map[string]http.HandlerFunc {
+	reply := func(w http.ResponseWriter, text string) { _, _ = io.WriteString(w, text) }
 	return map[string]http.HandlerFunc{
 		"hangs": func(w http.ResponseWriter, r *http.Request) {
 			select {
@@ -158,9 +158,9 @@ func bad(stop <-chan struct{}) map[string]http.HandlerFunc {
 			case <-stop:
 			}
 		},
-		"trickles": func(w http.ResponseWriter, r *http.Request) {
+		"responds slowly": func(w http.ResponseWriter, r *http.Request) {
 			for {
-				say(w, " ")
+				reply(w, " ")
 				w.(http.Flusher).Flush()
 				select {
 				case <-r.Context().Done():
@@ -171,36 +171,36 @@ func bad(stop <-chan struct{}) map[string]http.HandlerFunc {
 				}
 			}
 		},
-		"has no end": func(w http.ResponseWriter, r *http.Request) {
-			say(w, `{"items":"`)
+		"unbounded body": func(w http.ResponseWriter, r *http.Request) {
+			reply(w, `{"items":"`)
 			for r.Context().Err() == nil {
 				if _, err := io.WriteString(w, strings.Repeat("x", 1<<16)); err != nil {
 					return
 				}
 			}
 		},
-		"errs": func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
-		"is busy": func(w http.ResponseWriter, r *http.Request) {
+		"internal error": func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"rate limited": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Retry-After", "3600")
 			w.WriteHeader(429)
 		},
-		"redirects": func(w http.ResponseWriter, r *http.Request) {
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 		},
-		"shuts out":      func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) },
-		"says HTML":      func(w http.ResponseWriter, r *http.Request) { say(w, "<html>") },
-		"says half":      func(w http.ResponseWriter, r *http.Request) { say(w, `{"items":[{"id":"a","pri`) },
-		"says two":       func(w http.ResponseWriter, r *http.Request) { say(w, `{"items":[]} {"items":[]}`) },
-		"says nothing":   func(w http.ResponseWriter, r *http.Request) {},
-		"says what else": func(w http.ResponseWriter, r *http.Request) { say(w, `{"error":"maintenance"}`) },
-		"says a list":    func(w http.ResponseWriter, r *http.Request) { say(w, `["a"]`) },
-		"lies of length": func(w http.ResponseWriter, r *http.Request) {
+		"forbidden":      func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) },
+		"HTML":           func(w http.ResponseWriter, r *http.Request) { reply(w, "<html>") },
+		"truncated JSON": func(w http.ResponseWriter, r *http.Request) { reply(w, `{"items":[{"id":"a","pri`) },
+		"two documents":  func(w http.ResponseWriter, r *http.Request) { reply(w, `{"items":[]} {"items":[]}`) },
+		"empty body":     func(w http.ResponseWriter, r *http.Request) {},
+		"other JSON":     func(w http.ResponseWriter, r *http.Request) { reply(w, `{"error":"maintenance"}`) },
+		"array":          func(w http.ResponseWriter, r *http.Request) { reply(w, `["a"]`) },
+		"wrong length": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "1000")
-			say(w, `{"items":[]}`)
+			reply(w, `{"items":[]}`)
 		},
-		"hangs up":        func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
-		"speaks no HTTP":  hijack("HELO\r\n"),
-		"has long header": hijack("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", 1<<20) + "\r\n\r\n"),
+		"closes the connection": func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
+		"not HTTP":              hijack("HELO\r\n"),
+		"long header":           hijack("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("y", 1<<20) + "\r\n\r\n"),
 	}
 }
 
@@ -214,30 +214,29 @@ func hijack(text string) http.HandlerFunc {
 	}
 }
 
-// TestAProviderThatLetsDownAndComesBack: whatever the provider does, a batch
-// waits for no more than the budget, other events and the other enrichment of
-// the pipeline are as if nothing was, the circuit opens, and once the provider
-// is well again its values are there again.
-func TestAProviderThatLetsDownAndComesBack(t *testing.T) {
+// With every fault of the provider, a batch waits at most for the budget, other
+// events and the pipeline's other enrichment are not affected, and the circuit
+// opens. After the provider recovers, its values are written again.
+func TestFaultyProviderIsIsolatedAndRecovers(t *testing.T) {
 	const budget = 400 * time.Millisecond
 	stop := make(chan struct{})
 	defer close(stop)
-	for name, handler := range bad(stop) {
+	for name, handler := range faults(stop) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var calls, others atomic.Int64
-			well := shop(&calls)
-			var ill atomic.Bool
-			ill.Store(true)
+			healthy := shop(&calls)
+			var faulty atomic.Bool
+			faulty.Store(true)
 			broken := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if ill.Load() {
+				if faulty.Load() {
 					calls.Add(1)
 					handler(w, r)
 					return
 				}
-				well(w, r)
+				healthy(w, r)
 			})
-			p := start(t, at(fmt.Sprintf(bulk, broken), `
+			p := start(t, enrichFrom(fmt.Sprintf(bulk, broken), `
         timeout: 200ms
         budget: 400ms
         retries: 1
@@ -253,25 +252,24 @@ func TestAProviderThatLetsDownAndComesBack(t *testing.T) {
 				enriched, _ := v["context"].(map[string]any)["enrichment"].(map[string]any)
 				return fmt.Sprint(enriched["other"])
 			}
-			var asked int64
+			var callsWhenOpen int64
 			for i := range 6 {
 				sku := fmt.Sprint("s", i)
 				began := time.Now()
 				out := texts(t, p.run(viewed("m1", sku), viewed("m2", "")))
 				took := time.Since(began)
-				// To the nanosecond this is held in the tests of lookup, whose
-				// clock does not depend on how busy the machine is.
-				require.Less(t, took, 25*budget, "far beyond the budget")
+				// The tests of package lookup check the exact time with a fake clock.
+				require.Less(t, took, 25*budget, "the budget, with a margin for a busy machine")
 				require.Equal(t, viewed("m2", ""), out[1])
 				require.Equal(t, "2", other(out[0]))
 				require.Contains(t, out[0], `"enrichment_status":{"product":"`)
 				if i == 4 {
-					asked = calls.Load()
+					callsWhenOpen = calls.Load()
 				}
 			}
-			require.Equal(t, asked, calls.Load(), "with the circuit open nobody is asked")
+			require.Equal(t, callsWhenOpen, calls.Load(), "no calls while the circuit is open")
 
-			ill.Store(false)
+			faulty.Store(false)
 			require.Eventually(t, func() bool {
 				return strings.Contains(texts(t, p.run(viewed("m1", "back")))[0], `"product":4`)
 			}, 20*time.Second, 20*time.Millisecond)
@@ -280,7 +278,7 @@ func TestAProviderThatLetsDownAndComesBack(t *testing.T) {
 	}
 }
 
-func TestAProviderThatIsNotThere(t *testing.T) {
+func TestUnreachableProviderOpensTheCircuit(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	l.Close()
@@ -291,7 +289,7 @@ func TestAProviderThatIsNotThere(t *testing.T) {
 		"mysql":    "        sql: { driver: mysql, dsn: \"u:p@tcp(" + l.Addr().String() + ")/d\", query: 'SELECT sku FROM p WHERE sku IN ({keys})', key_column: sku }\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := start(t, at(place, "        circuit: { failures: 1, open_for: 1h }\n"))
+			p := start(t, enrichFrom(place, "        circuit: { failures: 1, open_for: 1h }\n"))
 			require.Equal(t, []string{marked("m1", "a", "failed")}, texts(t, p.run(viewed("m1", "a"))))
 			require.Equal(t, []string{marked("m1", "a", "open")}, texts(t, p.run(viewed("m1", "a"))))
 		})
@@ -311,14 +309,14 @@ func TestRedis(t *testing.T) {
 				_, err := server.Push("product:list", "x")
 				require.NoError(t, err)
 			}
-			p := start(t, at(`
+			p := start(t, enrichFrom(`
         redis:
           url: "redis://:secret@`+server.Addr()+`"
           redis_key: 'product:${! this.key }'
           type: `+kind+"\n", ""))
 			out := texts(t, p.run(viewed("m1", "a"), viewed("m2", "none"), viewed("m3", "list")))
 			require.Equal(t, []string{with("m1", "a", want), viewed("m2", "none")}, out[:2])
-			if kind == "hash" { // MGET takes a list for nothing
+			if kind == "hash" { // MGET treats a list as absent
 				require.Equal(t, marked("m3", "list", "failed"), out[2])
 			}
 
@@ -343,7 +341,7 @@ func TestSQLite(t *testing.T) {
 	_, err = db.Exec(`CREATE TABLE products (sku TEXT, category TEXT, price REAL, n INTEGER, note BLOB);
 		INSERT INTO products VALUES ('a', 'shoes', 1.5, 3, NULL), ('b''; DROP TABLE products; --', 'hats', 2, 4, x'6869'), ('7', 'seven', 7, 7, NULL), ('a', 'twice', 0, 0, NULL)`)
 	require.NoError(t, err)
-	p := start(t, at(`
+	p := start(t, enrichFrom(`
         sql:
           driver: sqlite
           dsn: "file:`+path+`?mode=ro"
@@ -384,7 +382,7 @@ func mmdb(t testing.TB, path string, networks map[string]string) {
 func TestMaxMind(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "city.mmdb")
 	mmdb(t, path, map[string]string{"203.0.113.0/24": "DE", "2001:db8::/32": "FR"})
-	p := start(t, at("        mmdb: { path: "+path+", reload_interval: 2ms }\n", ""))
+	p := start(t, enrichFrom("        mmdb: { path: "+path+", reload_interval: 2ms }\n", ""))
 	value := func(country string) string { return `{"country":{"iso_code":"` + country + `"},"geoname_id":42}` }
 	in := []string{viewed("m1", "203.0.113.9"), viewed("m2", "2001:db8::1"), viewed("m3", "::ffff:203.0.113.9"), viewed("m4", "198.51.100.1"), viewed("m5", "no address")}
 	require.Equal(t, []string{
@@ -397,7 +395,7 @@ func TestMaxMind(t *testing.T) {
 	}, 20*time.Second, 5*time.Millisecond)
 }
 
-func TestACSVFileIsReadAnewAndTheLastGoodOneKept(t *testing.T) {
+func TestCSVFileIsReloadedAndInvalidVersionsAreIgnored(t *testing.T) {
 	path := write(t, "products.csv", "sku,n\na,1\n")
 	p := start(t, strings.Replace(csvOf(path, "        result: root = this.value.n\n"), "reload_interval: 0s", "reload_interval: 2ms", 1))
 	value := func() string { return texts(t, p.run(viewed("m1", "a")))[0] }
@@ -411,7 +409,7 @@ func TestACSVFileIsReadAnewAndTheLastGoodOneKept(t *testing.T) {
 	for _, wrong := range []string{"", "n\n1\n", "sku,n\na,1\na,2\n", "sku,n\na\n", "sku,n\n\"a,1\n", "sku,n\n\xff,1\n"} {
 		replace(wrong)
 		for range 5 {
-			time.Sleep(3 * time.Millisecond) // gives it the time to go wrong
+			time.Sleep(3 * time.Millisecond) // time for at least one check of the file
 			require.Equal(t, with("m1", "a", `"22"`), value())
 		}
 	}
@@ -421,12 +419,12 @@ func TestACSVFileIsReadAnewAndTheLastGoodOneKept(t *testing.T) {
 	require.Eventually(t, func() bool { return value() == with("m1", "a", `"333"`) }, 20*time.Second, 5*time.Millisecond)
 }
 
-func TestACacheResourceIsShared(t *testing.T) {
+func TestCacheResourceIsShared(t *testing.T) {
 	var calls atomic.Int64
 	url := serve(t, shop(&calls))
-	one := at(fmt.Sprintf(bulk, url), "        cache: { shared: enrichments }\n")
+	one := enrichFrom(fmt.Sprintf(bulk, url), "        cache: { shared: enrichments }\n")
 	second := strings.TrimPrefix(strings.Split(one, "processors:")[1], "\n")
-	// Two enrichments of one name in a process are as two processes.
+	// Two enrichments with the same name behave like two processes.
 	p := start(t, one+strings.Replace(second, "key: this", "target: properties.again\n        key: this", 1)+`
 cache_resources:
   - label: enrichments
@@ -437,9 +435,9 @@ cache_resources:
 	require.EqualValues(t, 1, calls.Load())
 }
 
-func TestARateLimitIsWaitedFor(t *testing.T) {
+func TestRateLimitDelaysCalls(t *testing.T) {
 	var calls atomic.Int64
-	p := start(t, at(fmt.Sprintf(bulk, serve(t, shop(&calls))), "        rate_limit: slow\n        budget: 3s\n")+`
+	p := start(t, enrichFrom(fmt.Sprintf(bulk, serve(t, shop(&calls))), "        rate_limit: slow\n        budget: 3s\n")+`
 rate_limit_resources:
   - label: slow
     local: { count: 1, interval: 1h }

@@ -28,24 +28,24 @@ const (
 func redisField() *service.ConfigField {
 	return service.NewObjectField(fieldRedis,
 		service.NewStringField(fieldURL).
-			Description("The address, as `redis://user:password@host:port/database`, or `rediss://` for TLS. For a cluster, several separated by commas.").
+			Description("The address, as `redis://user:password@host:port/database`, or `rediss://` for TLS. For a cluster, several addresses separated by commas.").
 			Secret().
 			Example("${REDIS_URL:redis://127.0.0.1:6379}").
 			LintRule(`root = if this.string().split(",").any(url -> !url.trim().re_match("^rediss?://.")) { [ "url must begin with redis:// or rediss://: write for example redis://127.0.0.1:6379" ] }`),
 		service.NewBoolField(fieldCluster).
-			Description("Whether it is a Redis Cluster.").
+			Description("Whether the address is a Redis Cluster.").
 			Default(false),
 		service.NewInterpolatedStringField(fieldRedisKey).
-			Description("The key in Redis of a key, which is `this.key`.").
+			Description("The Redis key of the lookup key `this.key`.").
 			Default("${! this.key }").
 			Example("product:${! this.key }"),
 		service.NewStringAnnotatedEnumField(fieldType, map[string]string{
-			typeJSON:   "A string that holds JSON.",
+			typeJSON:   "A string with JSON.",
 			typeString: "A string.",
 			typeHash:   "A hash, as an object of its fields, all of them strings.",
-		}).Description("What is kept under a key.").Default(typeJSON),
+		}).Description("The type of the Redis values.").Default(typeJSON),
 		service.NewTLSToggledField(fieldTLS),
-	).Description("Redis 6.2 or later or Valkey. The keys of a call are one MGET, or one pipeline for hashes and clusters.").Optional()
+	).Description("Redis 6.2 or later, or Valkey. A call is one MGET, or one pipeline for hashes and clusters.").Optional()
 }
 
 type redisProvider struct {
@@ -80,8 +80,8 @@ func newRedis(conf *service.ParsedConfig, r results, timeout time.Duration, inFl
 	for text := range strings.SplitSeq(urls, ",") {
 		o, err := goredis.ParseURL(strings.TrimSpace(text))
 		if err != nil {
-			// The library's error repeats the URL, and so the password.
-			return nil, errors.New("redis.url must be as redis://user:password@host:port/database")
+			// The library's error contains the URL with the password.
+			return nil, errors.New("redis.url must have the form redis://user:password@host:port/database")
 		}
 		if first == nil {
 			first = o
@@ -96,7 +96,7 @@ func newRedis(conf *service.ParsedConfig, r results, timeout time.Duration, inFl
 	} else if !enabled {
 		tlsConf = nil
 	}
-	// Retries are the lookup's business, and so is the time for a call.
+	// Package lookup implements retries and timeouts.
 	p.client = goredis.NewUniversalClient(&goredis.UniversalOptions{
 		Addrs: addrs, Username: first.Username, Password: first.Password, DB: first.DB, TLSConfig: tlsConf,
 		IsClusterMode: p.cluster, ContextTimeoutEnabled: true, MaxRetries: -1,
@@ -105,13 +105,13 @@ func newRedis(conf *service.ParsedConfig, r results, timeout time.Duration, inFl
 	return p, nil
 }
 
-func mergeTLS(own *tls.Config, enabled bool, ofURL *tls.Config) *tls.Config {
+func mergeTLS(own *tls.Config, enabled bool, fromURL *tls.Config) *tls.Config {
 	if !enabled {
-		return ofURL
+		return fromURL
 	}
 	own = own.Clone()
 	if own.ServerName == "" {
-		own.ServerName = ofURL.ServerName
+		own.ServerName = fromURL.ServerName
 	}
 	return own
 }
@@ -126,7 +126,7 @@ func (p *redisProvider) Lookup(ctx context.Context, keys []string) (map[string]l
 		msg.SetStructuredMut(map[string]any{"key": key})
 		name, err := p.key.TryString(msg)
 		if err != nil {
-			return nil, &lookup.Error{Reason: "redis_key cannot be made of a key", Refused: true}
+			return nil, &lookup.Error{Reason: "redis_key failed for a key", Refused: true}
 		}
 		names[i] = name
 	}
@@ -144,8 +144,8 @@ func (p *redisProvider) Lookup(ctx context.Context, keys []string) (map[string]l
 		return values, nil
 	}
 	commands := make([]goredis.Cmder, len(names))
-	// The pipeline's error is that of its first command that failed: a key of
-	// another type, say. Each is looked at by itself.
+	// The pipeline returns the error of its first failed command, for example for a
+	// key of another type. The errors of all commands are checked below.
 	_, err := p.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
 		for i, name := range names {
 			if p.kind == typeHash {
@@ -197,7 +197,7 @@ func (p *redisProvider) put(values map[string]lookup.Value, key, text string) {
 	p.results.put(values, key, v)
 }
 
-// redisError keeps of a server's reply its first word, such as NOAUTH.
+// redisError keeps only the first word of a server's error reply, such as NOAUTH.
 func redisError(err error) error {
 	var reply goredis.Error
 	if !errors.As(err, &reply) {

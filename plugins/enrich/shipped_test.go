@@ -11,9 +11,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// TestTheShippedPipeline runs the processors of configs/retail/enrich.yaml with
-// all of them switched on, against a CRM and a file of addresses.
-func TestTheShippedPipeline(t *testing.T) {
+// TestShippedPipeline runs the processors of configs/retail/enrich.yaml with all of
+// them enabled, against a CRM and a MaxMind file.
+func TestShippedPipeline(t *testing.T) {
 	crm := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		var request struct{ IDs []string }
 		if r.Header.Get("Authorization") != "Bearer secret" || json.NewDecoder(r.Body).Decode(&request) != nil {

@@ -37,24 +37,24 @@ const (
 func sqlField() *service.ConfigField {
 	return service.NewObjectField(fieldSQL,
 		service.NewStringAnnotatedEnumField(fieldDriver, map[string]string{
-			driverPostgres: "PostgreSQL, and what speaks its protocol.",
+			driverPostgres: "PostgreSQL and compatible databases.",
 			driverMySQL:    "MySQL and MariaDB.",
-			driverSQLite:   "A file of SQLite.",
+			driverSQLite:   "A SQLite file.",
 		}).Description("The kind of database."),
 		service.NewStringField(fieldDSN).
-			Description("How to reach it: `postgres://user:password@host:5432/database`, `user:password@tcp(host:3306)/database`, or the path of a file such as `file:./catalogue.db?mode=ro`.").
+			Description("The connection string: `postgres://user:password@host:5432/database`, `user:password@tcp(host:3306)/database`, or the path of a file such as `file:./catalogue.db?mode=ro`.").
 			Secret().
 			Example("${CATALOGUE_DSN}").
-			LintRule(`root = if this == "" { [ "dsn must say how to reach the database, such as postgres://user:password@host:5432/database" ] }`),
+			LintRule(`root = if this == "" { [ "dsn must be a connection string, such as postgres://user:password@host:5432/database" ] }`),
 		service.NewStringField(fieldQuery).
-			Description("The query, in which `{keys}` stands for the list of keys.").
+			Description("The query. `{keys}` is replaced by the list of keys.").
 			Example("SELECT sku, category, margin FROM products WHERE sku IN ({keys})").
-			LintRule(`root = if this.string().split("{keys}").length() != 2 { [ "query must have {keys} once, for the keys: write for example SELECT sku, category FROM products WHERE sku IN ({keys})" ] }`),
+			LintRule(`root = if this.string().split("{keys}").length() != 2 { [ "query must contain {keys} once: write for example SELECT sku, category FROM products WHERE sku IN ({keys})" ] }`),
 		service.NewStringField(fieldKeyColumn).
-			Description("The column of the result that holds the key. If several rows have the same, the first counts.").
+			Description("The column of the result with the key. If several rows have the same key, the first one is used.").
 			Example("sku").
 			LintRule(`root = if this == "" { [ "key_column must be the name of a column of the result, such as sku" ] }`),
-	).Description("An SQL database. A value is an object of the row's other columns. The keys of a call are one query.").Optional()
+	).Description("An SQL database. A value is an object of the row's other columns. A call is one query.").Optional()
 }
 
 type sqlProvider struct {
@@ -79,7 +79,7 @@ func newSQL(conf *service.ParsedConfig, r results, maxKeys, inFlight int) (*sqlP
 	}
 	before, after, ok := strings.Cut(query, keysMark)
 	if !ok || strings.Contains(after, keysMark) {
-		return nil, errors.New("sql.query must have {keys} once, for the keys")
+		return nil, errors.New("sql.query must contain {keys} once")
 	}
 	name := driver
 	if driver == driverPostgres {
@@ -87,8 +87,8 @@ func newSQL(conf *service.ParsedConfig, r results, maxKeys, inFlight int) (*sqlP
 	}
 	db, err := sql.Open(name, dsn)
 	if err != nil {
-		// The driver's error may repeat what it was given.
-		return nil, fmt.Errorf("sql.dsn is not of the form that %s takes", driver)
+		// The driver's error may contain the connection string.
+		return nil, fmt.Errorf("sql.dsn is not a valid connection string for %s", driver)
 	}
 	db.SetMaxOpenConns(inFlight)
 	db.SetMaxIdleConns(inFlight)
@@ -101,8 +101,8 @@ func newSQL(conf *service.ParsedConfig, r results, maxKeys, inFlight int) (*sqlP
 
 func (p *sqlProvider) close() { _ = p.db.Close() }
 
-// statement is the query for n keys, filled up to a power of two so that the
-// database sees few different ones.
+// statement returns the query for n keys. The number of placeholders is rounded up
+// to a power of two, so that the database prepares few distinct statements.
 func (p *sqlProvider) statement(n int) (query string, places int) {
 	places = min(1<<bits.Len(uint(n-1)), max(p.maxKeys, n))
 	var b strings.Builder
@@ -138,9 +138,9 @@ func (p *sqlProvider) Lookup(ctx context.Context, keys []string) (map[string]loo
 	if err != nil {
 		return nil, sqlError(err)
 	}
-	at := slices.Index(columns, p.keyColumn)
-	if at < 0 {
-		return nil, failed("the result of the query has no column as key_column says")
+	keyIndex := slices.Index(columns, p.keyColumn)
+	if keyIndex < 0 {
+		return nil, failed("the result of the query has no column key_column")
 	}
 	values := make(map[string]lookup.Value, len(keys))
 	fields := make([]any, len(columns))
@@ -152,14 +152,14 @@ func (p *sqlProvider) Lookup(ctx context.Context, keys []string) (map[string]loo
 		if err := rows.Scan(into...); err != nil {
 			return nil, sqlError(err)
 		}
-		key := string(scalar(fields[at]))
-		if _, twice := values[key]; twice || key == "" {
+		key := string(scalar(fields[keyIndex]))
+		if _, duplicate := values[key]; duplicate || key == "" {
 			continue
 		}
 		v := make(map[string]any, len(columns))
 		for i, name := range columns {
-			if i != at {
-				v[name] = fieldOf(fields[i])
+			if i != keyIndex {
+				v[name] = columnValue(fields[i])
 			}
 		}
 		p.results.put(values, key, v)
@@ -170,8 +170,8 @@ func (p *sqlProvider) Lookup(ctx context.Context, keys []string) (map[string]loo
 	return values, nil
 }
 
-// fieldOf makes of a column's value one that mappings know.
-func fieldOf(v any) any {
+// columnValue converts a column's value to the types that mappings support.
+func columnValue(v any) any {
 	switch v := v.(type) {
 	case []byte:
 		if utf8.Valid(v) {
@@ -184,12 +184,11 @@ func fieldOf(v any) any {
 	return v
 }
 
-// sqlError tells a key that the database cannot make sense of from a failure.
+// sqlError distinguishes a key that the database rejects from a failure.
 func sqlError(err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		// 22 is the class of data exceptions, such as a text that is no
-		// number for a column of numbers.
+		// Class 22 contains data exceptions, such as a text for a numeric column.
 		return &lookup.Error{Reason: "PostgreSQL answered " + pg.Code, Refused: strings.HasPrefix(pg.Code, "22")}
 	}
 	return err

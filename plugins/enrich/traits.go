@@ -13,14 +13,14 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
-// statement is what is to be stated about the customer of an event.
+// statement is the source of an identify event about the customer of an event.
 type statement struct {
 	msg   int
 	found found
 }
 
-// nobody tells ids that programs write where they have none.
-var nobody = func() *record.Identity {
+// placeholders recognises the ids that programs send when they have none.
+var placeholders = func() *record.Identity {
 	ids := &record.Identity{Ignored: map[string]bool{}}
 	for _, id := range record.DefaultIgnored {
 		ids.Ignored[id] = true
@@ -28,9 +28,9 @@ var nobody = func() *record.Identity {
 	return ids
 }()
 
-// state adds an identify event for every customer of a statement, behind the
-// latest of the customer's events.
-func (p *processor) state(w *work, batch service.MessageBatch, statements []statement) service.MessageBatch {
+// addTraits adds an identify event for every customer with a statement, after the
+// customer's latest event in the batch.
+func (p *processor) addTraits(w *work, batch service.MessageBatch, statements []statement) service.MessageBatch {
 	type latest struct {
 		statement
 		time int64
@@ -45,9 +45,9 @@ func (p *processor) state(w *work, batch service.MessageBatch, statements []stat
 		if kind == "" {
 			continue
 		}
-		who := kind + string(id)
-		if l, ok := byCustomer[who]; !ok || e.Time >= l.time {
-			byCustomer[who] = latest{s, e.Time}
+		customerKey := kind + string(id)
+		if l, ok := byCustomer[customerKey]; !ok || e.Time >= l.time {
+			byCustomer[customerKey] = latest{s, e.Time}
 		}
 	}
 	var order []statement
@@ -81,20 +81,19 @@ func parse(w *work, msg *service.Message) *event.Event {
 	return e
 }
 
-// customer is the one id that tells whose an event is. Naming both, as the
-// event may, would merge the anonymous customer into the known one.
+// customer returns the one id that identifies the customer of an event. An identify
+// event with both ids would merge the anonymous customer into the known one.
 func customer(e *event.Event) (field string, id []byte) {
 	switch {
-	case nobody.Known(e.UserID):
+	case placeholders.Known(e.UserID):
 		return "userId", e.UserID
-	case nobody.Known(e.AnonymousID):
+	case placeholders.Known(e.AnonymousID):
 		return "anonymousId", e.AnonymousID
 	}
 	return "", nil
 }
 
-// identify makes the identify event for an event, nil if there is nothing to
-// state.
+// identify returns the identify event for an event, or nil if there are no traits.
 func (p *processor) identify(w *work, msg *service.Message, f found) *service.Message {
 	traits := p.traitsOf(f)
 	if len(traits) == 0 {
@@ -126,11 +125,11 @@ func (p *processor) identify(w *work, msg *service.Message, f found) *service.Me
 	return identify
 }
 
-// maxMessageID is as long as tracking plans usually let a messageId be.
+// maxMessageID is the usual maximum length of a messageId in tracking plans.
 const maxMessageID = 256
 
-// identifyID is the messageId of the identify event for an event: the same
-// whenever that event is enriched.
+// identifyID returns the messageId of the identify event for an event. It is the
+// same for every replay of the event.
 func (p *processor) identifyID(event []byte) string {
 	suffix := ":" + Name + ":" + p.name
 	if len(event)+len(suffix) > maxMessageID {
@@ -156,7 +155,7 @@ func (p *processor) traitsOf(f found) map[string]json.RawMessage {
 				raw = nil
 			}
 		}
-		// A value that is no object has no names for traits.
+		// A value that is not an object has no trait names.
 		_ = json.Unmarshal(raw, &traits)
 		if traits == nil {
 			traits = map[string]json.RawMessage{}

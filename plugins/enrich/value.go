@@ -11,7 +11,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
 )
 
-// encode writes a value of a mapping as JSON on one line.
+// encode returns a value of a mapping as JSON on one line.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -24,7 +24,7 @@ func encode(v any) ([]byte, error) {
 
 var errTrailing = errors.New("more than one JSON value")
 
-// decode reads one JSON value, its numbers as they are written.
+// decode parses one JSON value and keeps the digits of numbers.
 func decode(raw []byte) (any, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
@@ -38,7 +38,7 @@ func decode(raw []byte) (any, error) {
 	return v, nil
 }
 
-// query runs a mapping; ok is false if it deleted root or made it null.
+// query evaluates a mapping. ok is false if root is deleted or null.
 func query(mapping *bloblang.Executor, in any) (v any, ok bool, err error) {
 	v, err = mapping.Query(in)
 	if errors.Is(err, bloblang.ErrRootDeleted) {
@@ -50,12 +50,12 @@ func query(mapping *bloblang.Executor, in any) (v any, ok bool, err error) {
 	return v, v != nil, nil
 }
 
-// results makes of what providers find what is kept of it.
+// results applies the `result` mapping to the values of providers.
 type results struct {
 	mapping *bloblang.Executor
 }
 
-// put adds what was found for a key.
+// put adds the value of a key.
 func (r results) put(into map[string]lookup.Value, key string, v any) {
 	if v == nil {
 		return
