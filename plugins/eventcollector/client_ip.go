@@ -22,10 +22,9 @@ func parseProxies(list []string) (proxies []netip.Prefix, err error) {
 	return proxies, nil
 }
 
-// clientIP is the address of who sent the request, empty if it is not known.
-// X-Forwarded-For is read from its end, where the proxies that are trusted
-// wrote: anything before the first address that is not theirs could have been
-// made up by the client.
+// clientIP returns the address of the client, empty if it is unknown. It reads
+// X-Forwarded-For from the end, where the trusted proxies append: everything
+// before the first address that is not a proxy's could be forged by the client.
 func clientIP(r *http.Request, proxies []netip.Prefix) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -53,7 +52,7 @@ func clientIP(r *http.Request, proxies []netip.Prefix) string {
 	return client.String()
 }
 
-// forwardedAddr reads an address as proxies write it, some with a port.
+// forwardedAddr parses an address of X-Forwarded-For. Some proxies add a port.
 func forwardedAddr(hop string) (netip.Addr, bool) {
 	ip, err := netip.ParseAddr(strings.Trim(hop, "[]"))
 	if err != nil {

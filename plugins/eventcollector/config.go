@@ -28,11 +28,11 @@ type limits struct {
 	headerTimeout, readTimeout, idleTimeout           time.Duration
 }
 
-// sourceName is what a source may be called. It needs no escape in JSON.
+// sourceName is the syntax of source names. They need no escape in JSON.
 var sourceName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// parseConfig checks again what the lint rules check, since a pipeline may be
-// run without them.
+// parseConfig repeats the checks of the lint rules, because a pipeline may run
+// without linting.
 func parseConfig(conf *service.ParsedConfig) (c config, err error) {
 	if c.address, err = conf.FieldString(fieldAddress); err != nil {
 		return c, err
@@ -142,13 +142,13 @@ func parseWriteKeys(conf *service.ParsedConfig) (keys writeKeys, err error) {
 			return keys, err
 		}
 		if key == "" {
-			return keys, fmt.Errorf("%s[%d]: the key is empty: set the environment variable it is read from", fieldWriteKeys, i)
+			return keys, fmt.Errorf("%s[%d]: the key is empty: set its environment variable", fieldWriteKeys, i)
 		}
 		if !sourceName.MatchString(from.name) {
 			return keys, fmt.Errorf("%s[%d]: source must be 1 to 64 letters, digits, dots, dashes and underscores", fieldWriteKeys, i)
 		}
 		if !keys.add(key, from) {
-			return keys, fmt.Errorf("%s[%d]: an entry before it has the same key: give every source its own", fieldWriteKeys, i)
+			return keys, fmt.Errorf("%s[%d]: an earlier entry has the same key: use one key for one source", fieldWriteKeys, i)
 		}
 	}
 	return keys, nil

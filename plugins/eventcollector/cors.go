@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// origins tells which web pages may read the answers of this server.
+// origins is the set of web pages that may send events and read responses.
 type origins struct {
 	any      bool
 	exact    map[string]struct{}
 	suffixes []wildcard
 }
 
-// wildcard stands for the subdomains of a host.
+// wildcard matches the subdomains of a host.
 type wildcard struct{ prefix, suffix string }
 
 func parseOrigins(patterns []string) (o origins, err error) {
@@ -41,8 +41,7 @@ func parseOrigins(patterns []string) (o origins, err error) {
 
 func (o *origins) enabled() bool { return o.any || len(o.exact)+len(o.suffixes) > 0 }
 
-// named tells whether the origin is one of those in the config, other than by
-// the star.
+// named reports whether the config lists the origin, other than by the star.
 func (o *origins) named(origin string) bool {
 	if _, ok := o.exact[origin]; ok {
 		return true
@@ -55,13 +54,14 @@ func (o *origins) named(origin string) bool {
 	return false
 }
 
-// allow puts into the answer that the page may read it, if it may.
+// allow sets the CORS headers of a response and reports whether the origin is
+// allowed.
 func (o *origins) allow(header http.Header, origin string) bool {
 	header.Add("Vary", "Origin")
 	switch {
 	case o.named(origin):
 		header.Set("Access-Control-Allow-Origin", origin)
-		// Beacons and some SDKs send cookies along, which mean nothing here.
+		// Beacons and some SDKs send cookies, which the collector ignores.
 		header.Set("Access-Control-Allow-Credentials", "true")
 	case o.any:
 		header.Set("Access-Control-Allow-Origin", "*")
@@ -72,18 +72,18 @@ func (o *origins) allow(header http.Header, origin string) bool {
 	return true
 }
 
-// preflightHeaders may be sent whether a preflight asks for them or not; names
-// it asks for are allowed in addition, because unknown headers are ignored.
+// preflightHeaders are always allowed. Headers that a preflight requests are
+// allowed too, because the collector ignores unknown headers.
 const preflightHeaders = "Authorization, Content-Type, Content-Encoding, AnonymousId"
 
-// preflight answers the question that a browser asks before a request.
-func (o *origins) preflight(header http.Header, asked string) {
+// preflight sets the headers of the response to a preflight request.
+func (o *origins) preflight(header http.Header, requested string) {
 	header.Add("Vary", "Access-Control-Request-Headers")
 	header.Set("Access-Control-Allow-Methods", http.MethodPost)
 	header.Set("Access-Control-Max-Age", "7200")
 	allowed := preflightHeaders
-	if asked != "" && len(asked) <= 1024 && isHeaderList(asked) {
-		allowed += ", " + asked
+	if requested != "" && len(requested) <= 1024 && isHeaderList(requested) {
+		allowed += ", " + requested
 	}
 	header.Set("Access-Control-Allow-Headers", allowed)
 }

@@ -1,6 +1,11 @@
 // Package eventcollector is the event_collector input: an HTTP server that
-// takes events the way Segment's HTTP Tracking API does, so that the SDKs
-// written for it, and for RudderStack, send here when one URL is changed.
+// implements Segment's HTTP Tracking API, so that the SDKs of Segment and
+// RudderStack send here when one URL is changed.
+//
+// A request passes these steps, one file each: handler.go routes it and checks
+// its key, request_body.go reads the body within memory limits (limits.go), the
+// package trackingapi parses it, and delivery.go passes the events to the
+// pipeline and waits for the acknowledgement. Only then the client gets 200.
 package eventcollector
 
 import (
@@ -60,49 +65,49 @@ func spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Network").
-		Summary("Collects events over HTTP as Segment's HTTP Tracking API does, from the SDKs of Segment and RudderStack, browsers and curl.").
+		Summary("Collects events over HTTP from the SDKs of Segment and RudderStack, browsers and curl, by Segment's HTTP Tracking API.").
 		Description(`
-Point an SDK at this server by its one URL option (`+"`host`"+` of Segment's server SDKs, `+"`apiHost`"+` with `+"`/v1`"+` of analytics.js, `+"`dataPlaneUrl`"+` of RudderStack's) and give it one of the `+"`write_keys`"+`.
+Set the URL option of the SDK to this server (`+"`host`"+` of Segment's server SDKs, `+"`apiHost`"+` with `+"`/v1`"+` of analytics.js, `+"`dataPlaneUrl`"+` of RudderStack's) and its key to one of the `+"`write_keys`"+`.
 
-| endpoint | takes |
+| endpoint | body |
 | --- | --- |
-| `+"`POST /v1/track`, `/v1/identify`, `/v1/page`, `/v1/screen`, `/v1/group`, `/v1/alias`"+` | one event; the endpoint says its type. `+"`/v1/t`, `/v1/i`, `/v1/p`, `/v1/s`, `/v1/g` and `/v1/a`"+` are the same, as analytics.js shortens them |
-| `+"`POST /v1/batch`, `/v1/import`, `/v1/b`"+` | `+"`{\"batch\": [...]}`"+`, events of any type. `+"`context` and `integrations`"+` beside the list are merged into each event, member by member, where the event does not have the member itself |
-| `+"`POST /beacon/v1/batch`"+` | the same, with the key in the query as `+"`writeKey`"+`, for RudderStack's browser SDK when a page closes |
+| `+"`POST /v1/track`, `/v1/identify`, `/v1/page`, `/v1/screen`, `/v1/group`, `/v1/alias`"+` | one event; the endpoint sets its type. `+"`/v1/t`, `/v1/i`, `/v1/p`, `/v1/s`, `/v1/g` and `/v1/a`"+` are the short forms of analytics.js |
+| `+"`POST /v1/batch`, `/v1/import`, `/v1/b`"+` | `+"`{\"batch\": [...]}`"+`, events of any type. `+"`context` and `integrations`"+` beside the list are merged into each event, member by member; the event's own members take precedence |
+| `+"`POST /beacon/v1/batch`"+` | the same, with the key as `+"`writeKey`"+` in the query. RudderStack's browser SDK sends here when a page closes |
 
-The key comes as the user name of Basic authentication or as `+"`writeKey`"+` in the body, where it is removed. Bodies are JSON in UTF-8, plain or gzip, as `+"`application/json`, `text/plain` (what `navigator.sendBeacon` sends), `application/x-www-form-urlencoded`"+` (what RudderStack's Node SDK says of its gzip bodies) or without a content type.
+The key is the user name of Basic authentication or `+"`writeKey`"+` in the body, which is removed. Bodies are JSON in UTF-8, plain or gzip. Accepted content types are `+"`application/json`, `text/plain` (of `navigator.sendBeacon`), `application/x-www-form-urlencoded`"+` (of gzip bodies from RudderStack's Node SDK) and none.
 
-### Answers
+### Responses
 
-`+"`200 {\"success\":true}`"+` is sent only when the pipeline has delivered the events: everything answered so is stored. All else has a body of the form `+"`{\"success\":false,\"error\":{\"code\":\"...\",\"message\":\"...\"}}`"+`:
+`+"`200 {\"success\":true}`"+` is sent only after the pipeline has delivered the events: they are stored. Every other response has a body of the form `+"`{\"success\":false,\"error\":{\"code\":\"...\",\"message\":\"...\"}}`"+`:
 
 | status | when |
 | --- | --- |
-| 400 | the body is not what the endpoint takes: not JSON, cut off, not UTF-8, too deeply nested, no list of events, or, for the endpoints of one event, not a valid event |
+| 400 | the body has not the form of the endpoint: not JSON, truncated, not UTF-8, nested too deeply, no list of events, or, for the endpoints of one event, not a valid event |
 | 401 | the write key is missing or unknown |
-| 404, 405 | there is no such endpoint; it does not take this method |
+| 404, 405 | the endpoint does not exist; it does not support the method |
 | 408 | the body did not arrive within `+"`limits.read_timeout`"+` |
-| 413 | the body is larger than `+"`limits`"+` allow; for gzip the decompressed body counts |
-| 415 | the content type or content encoding is none of the above |
-| 503 | the events are not stored and should be sent again after `+"`Retry-After`"+` seconds: the pipeline is busy, failed, or shutting down |
+| 413 | the body is larger than `+"`limits`"+` permit; for gzip the decompressed size counts |
+| 415 | the content type or content encoding is not supported |
+| 503 | the events are not stored; retry after `+"`Retry-After`"+` seconds: the pipeline is busy, failed, or shutting down |
 
-### Bad events in good batches
+### Invalid events
 
-An event that cannot be accepted (not an object, no known `+"`type`"+`, neither `+"`userId` nor `anonymousId`"+`, an id, time or object of the wrong type, too large, too deeply nested) does not fail the batch it came in, since an SDK would drop or send again all of it. It becomes a message with the bytes the client sent, an error that holds the reasons, and the metadata `+"`source` and `received_at`"+`. Send the messages for which `+"`errored()`"+` holds to dead letters, as in the example: the batch is acknowledged when both its good and its bad events have been delivered.
+An invalid event (not an object, no known `+"`type`"+`, neither `+"`userId` nor `anonymousId`"+`, an id, time or object of the wrong type, too large, nested too deeply) does not fail its batch, because an SDK would drop or retry the whole batch. It becomes a message with the client's bytes, an error with the reasons, and the metadata `+"`source` and `received_at`"+`. Send messages with `+"`errored()`"+` to dead letters, as in the example. The batch is acknowledged when its valid and its invalid events have been delivered.
 
 ### Events
 
-A request makes one batch of messages, each a JSON object in the form of Segment's spec. What the client sent is kept to the byte, unknown fields and numbers included, but for these fields:
+A request becomes one batch of messages, each a JSON object in the form of Segment's spec. The client's bytes are kept, unknown fields and numbers included, except for these fields:
 
-- `+"`receivedAt`"+` is the time of the request, `+"`originalTimestamp`"+` the client's `+"`timestamp`"+` (or its `+"`originalTimestamp`"+`, if it sent no other), and `+"`timestamp`"+` is corrected for the client's clock: `+"`receivedAt - (sentAt - originalTimestamp)`"+`. Without `+"`sentAt`"+` the client's clock is trusted, and an event that would lie in the future is dated at its receipt. All times become RFC 3339 in UTC with milliseconds.
-- `+"`messageId`"+`, where missing, is a UUID made from the bytes of the event and its source, so that the same request sent twice makes the same ids.
+- `+"`receivedAt`"+` is the time of the request, `+"`originalTimestamp`"+` the client's `+"`timestamp`"+` (or its `+"`originalTimestamp`"+`, if it has no `+"`timestamp`"+`), and `+"`timestamp`"+` is corrected for the client's clock: `+"`receivedAt - (sentAt - originalTimestamp)`"+`. Without `+"`sentAt`"+` the client's clock is trusted, and an event in the future gets the time of its receipt. All times become RFC 3339 in UTC with milliseconds.
+- A missing `+"`messageId`"+` becomes a UUID derived from the bytes of the event and its source, so that a retry of the request has the same ids.
 - `+"`source`"+` is the source of the write key.
-- `+"`context.ip`"+`, where the event has none, is the address of the client, unless the source is `+"`server_side`"+`.
-- Fields of Segment's spec that are null, ids that are empty, and empty lists where an object is meant (as PHP writes them) are left out.
+- A missing `+"`context.ip`"+` becomes the address of the client, unless the source is `+"`server_side`"+`.
+- Fields of Segment's spec that are null, empty ids, and empty lists in place of an object (PHP writes them) are removed.
 
 ### Load
 
-Requests wait for the pipeline, so a slow pipeline is felt by the clients as waiting and then as 503, and memory stays bounded: by `+"`limits.max_buffered_bytes`"+` for bodies and events that wait, and by `+"`limits.max_in_flight`"+` requests. A client that goes away, or was answered 503 after its events had entered the pipeline, may send them again: they have the same message ids.
+Requests wait for the pipeline (back-pressure): with a slow pipeline clients wait, and then get 503. Memory is bounded by `+"`limits.max_buffered_bytes`"+` for waiting bodies and events, and by `+"`limits.max_in_flight`"+` requests. A client that disconnected, or got 503 after its events had entered the pipeline, may retry: the events have the same message ids.
 
 ### Metrics
 
@@ -114,7 +119,7 @@ Requests wait for the pipeline, so a slow pipeline is felt by the clients as wai
 | `+"`event_collector_bytes`"+` | counter, of bodies after decompression | |
 | `+"`event_collector_in_flight`"+` | gauge, of requests waiting for the pipeline | |`).
 		Example("Collect from pages and servers", `
-Events of a shop's pages and of its server go to one file, bad ones to another, as dead letters. Any output can take the place of either.`, `
+Events of a shop's pages and of its server go to one file, invalid events to another as dead letters. Replace the files by any output.`, `
 input:
   event_collector:
     address: 0.0.0.0:8080
@@ -140,7 +145,7 @@ output:
             codec: lines
 `).
 		Example("Try it on one machine", `
-Without a key, which only a loopback address may do. Then: `+"`curl -d '{\"userId\":\"u1\",\"event\":\"Hello\"}' http://127.0.0.1:8080/v1/track`", `
+Without a key, which is possible only on a loopback address. Then: `+"`curl -d '{\"userId\":\"u1\",\"event\":\"Hello\"}' http://127.0.0.1:8080/v1/track`", `
 input:
   event_collector:
     allow_anonymous_writes: true
@@ -166,102 +171,102 @@ root = [
 }
 
 const (
-	lintNoKeys            = "`write_keys` is empty, so nobody could send events: add an entry such as { key: ${WRITE_KEY}, source: web }, or, to try things on one machine, set `allow_anonymous_writes: true`"
-	lintAnonymousLoopback = "`allow_anonymous_writes` with an address that others can reach would let anybody write profiles: set `address: 127.0.0.1:8080`, or leave it out and list `write_keys`"
+	lintNoKeys            = "`write_keys` is empty, so every request would be rejected: add an entry such as { key: ${WRITE_KEY}, source: web }, or, for a trial on one machine, set `allow_anonymous_writes: true`"
+	lintAnonymousLoopback = "`allow_anonymous_writes` with an address outside loopback gives every host in the network write access to profiles: set `address: 127.0.0.1:8080`, or remove it and list `write_keys`"
 )
 
 func fields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewStringField(fieldAddress).
-			Description("The host and port to listen on. The default is reached from this machine only.").
+			Description("Host and port to listen on. The default accepts connections from this machine only.").
 			Default("127.0.0.1:8080").
 			Example("0.0.0.0:8080").Example("[::1]:8080").
 			LintRule(`root = if !this.string().re_match("^.*:[0-9]{1,5}$") { "address must be a host and a port: write for example 127.0.0.1:8080" }`),
 		service.NewObjectListField(fieldWriteKeys,
 			service.NewStringField(fieldKey).
-				Description("The key that the SDK is given. Web pages and apps show it to everybody, so one key is for one source, and is replaced when it is abused.").
+				Description("Key in the SDK's configuration. Web pages and apps publish it, so use one key for one source and replace it after abuse.").
 				Secret().
 				Example("${WRITE_KEY_WEB}").
-				LintRule(`root = if this.string() == "" { "the write key is empty: set the environment variable it is read from, or write ${WRITE_KEY_WEB:some-default}" }`),
+				LintRule(`root = if this.string() == "" { "the write key is empty: set its environment variable, or write ${WRITE_KEY_WEB:some-default}" }`),
 			service.NewStringField(fieldSource).
-				Description("The name of the source, which becomes the field `source` of its events: 1 to 64 letters, digits, dots, dashes and underscores.").
+				Description("Name of the source, for the field `source` of its events: 1 to 64 letters, digits, dots, dashes and underscores.").
 				Example("web").
 				LintRule(`root = if !this.string().re_match("^[A-Za-z0-9._-]{1,64}$") { "source must be 1 to 64 letters, digits, dots, dashes and underscores: write for example web" }`),
 			service.NewBoolField(fieldServerSide).
-				Description("Whether events of this source are sent by a server on behalf of customers, so that the address they come from is not the customer's and is not to be put into `context.ip`.").
+				Description("Set it for a server that sends events on behalf of customers: then the peer address is not the customer's and is not put into `context.ip`.").
 				Advanced().
 				Default(false).
 				Example(true),
 		).
-			Description("The keys that are accepted and the source each of them stands for. They are compared in constant time and never logged.").
+			Description("Accepted keys and their sources. Keys are compared in constant time and never logged.").
 			Default([]any{}).
 			Example([]any{map[string]any{"key": "${WRITE_KEY_WEB}", "source": "web"}}),
 		service.NewBoolField(fieldAllowAnonymous).
-			Description("Whether requests without a write key are accepted, on a loopback address only. With no `write_keys` at all any key is accepted too, since SDKs insist on sending one.").
+			Description("Accepts requests without a write key, on a loopback address only. If `write_keys` is empty, any key is accepted too, because SDKs always send one.").
 			Default(false).
 			Example(true),
 		service.NewStringField(fieldAnonymousSource).
-			Description("The `source` of events that came without a known write key.").
+			Description("`source` of events without a known write key.").
 			Advanced().
 			Default("anonymous").
 			Example("demo").
 			LintRule(`root = if !this.string().re_match("^[A-Za-z0-9._-]{1,64}$") { "anonymous_source must be 1 to 64 letters, digits, dots, dashes and underscores: write for example demo" }`),
 		service.NewObjectField(fieldTLS,
 			service.NewStringField(fieldCertFile).
-				Description("The file of the server's certificate and its chain, in PEM.").
+				Description("File of the server's certificate and its chain, in PEM.").
 				Default("").
 				Example("/etc/ssl/collector.pem"),
 			service.NewStringField(fieldKeyFile).
-				Description("The file of the certificate's private key, in PEM.").
+				Description("File of the certificate's private key, in PEM.").
 				Default("").
 				Example("/etc/ssl/collector.key"),
 		).
-			Description("Serves HTTPS, and HTTP/2 with it, when both files are named.").
+			Description("Serves HTTPS and HTTP/2. Set both files, or neither.").
 			Advanced().
 			LintRule(`root = if this.type() == "object" && (this.cert_file.or("") == "") != (this.key_file.or("") == "") { "tls needs both cert_file and key_file: write the one that is missing, or leave out both to serve plain HTTP" }`),
 		service.NewObjectField(fieldCORS,
 			service.NewStringListField(fieldAllowedOrigins).
-				Description("The origins of the web pages whose scripts may send events: exactly, with a wildcard for subdomains, or `*` for any. Leave it empty when only servers and apps send.").
+				Description("Origins of web pages with scripts that may send events: an exact origin, a wildcard for subdomains, or `*` for any. Leave it empty if only servers and apps send.").
 				Default([]any{}).
 				Example([]any{"https://shop.example", "https://*.shop.example"}).
 				LintRule(`root = if this.type() == "string" && this != "*" && !this.re_match("^https?://(\\*\\.)?[^*/?#@ ]+$") { "an allowed origin is a scheme and a host without a path: write for example https://shop.example, https://*.shop.example or *" }`),
 		).
-			Description("What browsers are told about cross-origin requests."),
+			Description("Cross-origin requests of browsers."),
 		service.NewStringListField(fieldTrustedProxies).
-			Description("Addresses or networks of the proxies in front of this server. From these alone `X-Forwarded-For` is believed when `context.ip` is filled in: the client is the last address in it that is not such a proxy.").
+			Description("Addresses or networks of the proxies in front of this server. `X-Forwarded-For` is trusted only from them: the client is the last address in it that is not such a proxy.").
 			Advanced().
 			Default([]any{}).
 			Example([]any{"10.0.0.0/8", "fd00::/8"}).
 			LintRule(`root = if this.type() == "string" && !this.re_match("^[0-9a-fA-F:.]+(/[0-9]{1,3})?$") { "a trusted proxy is an address or a network: write for example 10.0.0.0/8" }`),
 		service.NewDurationField(fieldTimeout).
-			Description("How long a request waits for the pipeline to deliver its events before it is answered with 503. Keep it below the time-out of the SDKs, 10 seconds for Segment's.").
+			Description("Time that a request waits for the pipeline to deliver its events before it gets 503. Keep it below the time-out of the SDKs, 10 seconds for Segment's.").
 			Default("5s").
 			Example("8s"),
 		service.NewDurationField(fieldRetryAfter).
-			Description("What `Retry-After` tells clients that are answered with 503, in whole seconds.").
+			Description("`Retry-After` of responses with 503, rounded up to whole seconds.").
 			Advanced().
 			Default("5s").
 			Example("30s"),
 		service.NewObjectField(fieldLimits,
-			limit(fieldEventBytes, 32<<10, "The most bytes one event may have, and the body of an endpoint that takes one event. Segment's limit is the default."),
-			limit(fieldBatchBytes, 500<<10, "The most bytes the body of a batch may have after decompression. Segment's limit is the default; RudderStack's SDKs stay below it too."),
-			limit(fieldBatchEvents, 10_000, "The most events a batch may have."),
-			limit(fieldDepth, 64, "How many levels of objects and lists an event may nest."),
-			limit(fieldInFlight, 256, "How many requests may wait for the pipeline at a time. Further ones are answered with 503."),
-			limit(fieldBufferedBytes, 64<<20, "How many bytes of bodies being read and of events waiting for the pipeline may be held. Requests beyond that are answered with 503."),
-			limit(fieldConnections, 4096, "How many connections may be open. Further ones wait; when three quarters are open, connections are closed after each answer."),
-			limit(fieldHeaderBytes, 16<<10, "The most bytes the headers of a request may have."),
+			limit(fieldEventBytes, 32<<10, "Maximum bytes of one event, and of the body of an endpoint for one event. The default is Segment's limit."),
+			limit(fieldBatchBytes, 500<<10, "Maximum bytes of the body of a batch after decompression. The default is Segment's limit; RudderStack's SDKs stay below it too."),
+			limit(fieldBatchEvents, 10_000, "Maximum number of events in a batch."),
+			limit(fieldDepth, 64, "Maximum nesting of objects and lists in an event."),
+			limit(fieldInFlight, 256, "Maximum number of requests that wait for the pipeline. Further requests get 503."),
+			limit(fieldBufferedBytes, 64<<20, "Maximum bytes of bodies being read and of events waiting for the pipeline. Further requests get 503."),
+			limit(fieldConnections, 4096, "Maximum number of open connections. Further connections wait; above three quarters, connections are closed after each response."),
+			limit(fieldHeaderBytes, 16<<10, "Maximum bytes of the headers of a request."),
 			service.NewDurationField(fieldHeaderTimeout).
-				Description("How long the headers of a request may take to arrive.").
+				Description("Maximum time for the headers of a request to arrive.").
 				Default("5s").Example("10s"),
 			service.NewDurationField(fieldReadTimeout).
-				Description("How long the body of a request may take to arrive.").
+				Description("Maximum time for the body of a request to arrive.").
 				Default("10s").Example("30s"),
 			service.NewDurationField(fieldIdleTimeout).
-				Description("How long a connection may be idle between requests.").
+				Description("Maximum idle time of a connection between requests.").
 				Default("30s").Example("2m"),
 		).
-			Description("Bounds that keep one client from harming the others.").
+			Description("Limits that protect clients from each other.").
 			Advanced(),
 	}
 }
@@ -281,9 +286,8 @@ func init() {
 		})
 }
 
-// collector is the input. Each request is a goroutine of the HTTP server that
-// hands its batch to ReadBatch and waits until the batch is acknowledged; it is
-// the only one who answers the client.
+// collector is the input. The goroutine of each request passes its batch to
+// ReadBatch, waits until the batch is acknowledged, and writes the response.
 type collector struct {
 	conf    config
 	log     *service.Logger
@@ -296,7 +300,7 @@ type collector struct {
 	open     atomic.Int64 // connections
 
 	handoff chan *delivery
-	// draining is closed when the pipeline takes no more batches, closed when
+	// draining is closed when the pipeline accepts no more batches, closed when
 	// it acknowledges no more.
 	draining, closed chan struct{}
 
@@ -304,10 +308,10 @@ type collector struct {
 	server *server
 }
 
-// server is one life of the listener, from Connect to its failure or the end.
+// server is a listener, from Connect to its failure or the shutdown.
 type server struct {
 	http    *http.Server
-	failed  chan struct{} // closed when it serves no more
+	failed  chan struct{} // closed when the listener has ended
 	stopped chan struct{} // closed when a graceful shutdown is complete
 }
 
@@ -379,7 +383,7 @@ func (c *collector) Connect(ctx context.Context) error {
 	ln, err := listen.Listen(ctx, "tcp", c.conf.address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("address %s is in use by another process: stop that one, or set `address` to a free port: %w", c.conf.address, err)
+		return fmt.Errorf("address %s is in use by another process: stop that process, or set `address` to a free port: %w", c.conf.address, err)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("no permission to listen on %s: set `address` to a port above 1023: %w", c.conf.address, err)
 	case err != nil:
@@ -394,13 +398,13 @@ func (c *collector) Connect(ctx context.Context) error {
 		ReadHeaderTimeout: c.conf.limits.headerTimeout,
 		IdleTimeout:       c.conf.limits.idleTimeout,
 		MaxHeaderBytes:    c.conf.limits.headerBytes,
-		// The handler bounds the reading of the body itself: a ReadTimeout
-		// would go on running while the request waits for the pipeline. What
-		// remains is a client that does not take its answer.
+		// The handler bounds the time of the body itself, because a ReadTimeout
+		// would include the wait for the pipeline. WriteTimeout ends a client
+		// that does not read its response.
 		WriteTimeout: c.conf.limits.readTimeout + 2*c.conf.timeout + 5*time.Second,
 		TLSConfig:    c.tls,
 		ConnState:    c.count,
-		// What the server logs by itself names the addresses of clients.
+		// The log lines of net/http contain addresses of clients.
 		ErrorLog: stdlog.New(io.Discard, "", 0),
 	}
 	c.server = s
@@ -412,7 +416,7 @@ func (c *collector) Connect(ctx context.Context) error {
 			err = s.http.Serve(ln)
 		}
 		if !errors.Is(err, http.ErrServerClosed) {
-			c.log.Errorf("The listener failed and is opened again: %v", err)
+			c.log.Errorf("The listener failed; opening it again: %v", err)
 		}
 		close(s.failed)
 	}()
@@ -455,9 +459,9 @@ func (c *collector) ReadBatch(ctx context.Context) (service.MessageBatch, servic
 			return nil, nil, service.ErrNotConnected
 		}
 	case <-ctx.Done():
-		// The engine cancels the reading when it stops, well before it closes
-		// the input: batches that it has already are still delivered. From now
-		// on clients had better go elsewhere.
+		// The engine cancels this context when it stops, before it closes the
+		// input, and still delivers the batches that it has. New requests get
+		// 503 from now on.
 		if errors.Is(ctx.Err(), context.Canceled) {
 			c.drain()
 		}
@@ -465,8 +469,8 @@ func (c *collector) ReadBatch(ctx context.Context) (service.MessageBatch, servic
 	}
 }
 
-// drain stops accepting requests and lets those that wait for their
-// acknowledgement finish.
+// drain stops accepting requests. Requests that wait for their acknowledgement
+// continue.
 func (c *collector) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -484,13 +488,11 @@ func (c *collector) drain() {
 	}
 }
 
-// closeGrace is how long answers may take to be written when everything else
-// has ended.
+// closeGrace is the time for writing the last responses at shutdown.
 const closeGrace = 2 * time.Second
 
-// Close ends the server. The engine calls it when every acknowledgement that
-// will ever come has come, so requests that still wait are told to send their
-// events again.
+// Close ends the server. The engine calls it after the last acknowledgement, so
+// requests that still wait get 503.
 func (c *collector) Close(ctx context.Context) error {
 	c.drain()
 	c.mu.Lock()
@@ -510,7 +512,7 @@ func (c *collector) Close(ctx context.Context) error {
 	case <-s.stopped:
 		return nil
 	case <-ctx.Done():
-		// Who has not sent a whole request by now was not promised anything.
+		// The remaining connections have no complete request.
 		return s.http.Close()
 	}
 }

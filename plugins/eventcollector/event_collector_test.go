@@ -47,7 +47,7 @@ func zipped(t testing.TB, text string) string {
 	return b.String()
 }
 
-func TestEveryEndpoint(t *testing.T) {
+func TestEveryEndpointAcceptsEvents(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	n := 0
 	for _, c := range []struct{ path, body, kind string }{
@@ -86,10 +86,10 @@ func TestEveryEndpoint(t *testing.T) {
 		require.False(t, received.Before(before))
 		require.Equal(t, event["receivedAt"], event["timestamp"])
 	}
-	require.Len(t, p.taken(n), n, "one batch a request")
+	require.Len(t, p.delivered(n), n, "one batch for each request")
 }
 
-func TestWriteKeys(t *testing.T) {
+func TestWriteKeySelectsTheSource(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	inBody := func(k string) string { return `{"writeKey":"` + k + `",` + pageEvent[1:] }
 	batchWith := func(k string) string { return `{"writeKey":"` + k + `",` + batchOf(pageEvent)[1:] }
@@ -106,9 +106,9 @@ func TestWriteKeys(t *testing.T) {
 		{"Basic without colon", "/v1/page", pageEvent, header("Authorization", "basic "+base64.StdEncoding.EncodeToString([]byte("web-key"))), "web"},
 		{"in the event", "/v1/page", inBody("server-key"), noAuth, "server"},
 		{"in the batch", "/v1/batch", batchWith("server-key"), noAuth, "server"},
-		{"beside a token of another scheme", "/v1/batch", batchWith("web-key"), header("Authorization", "Bearer token"), "web"},
+		{"in the body, with a token of another scheme", "/v1/batch", batchWith("web-key"), header("Authorization", "Bearer token"), "web"},
 		{"in the query of a beacon", "/beacon/v1/batch?writeKey=web-key", batchOf(pageEvent), noAuth, "web"},
-		{"Basic goes before the body", "/v1/batch", batchWith("server-key"), key("web-key"), "web"},
+		{"Basic takes precedence over the body", "/v1/batch", batchWith("server-key"), key("web-key"), "web"},
 		{"missing", "/v1/page", pageEvent, noAuth, ""},
 		{"missing in the batch", "/v1/batch", batchOf(inBody("web-key")), noAuth, ""},
 		{"unknown", "/v1/page", pageEvent, key("web-ke"), ""},
@@ -120,13 +120,13 @@ func TestWriteKeys(t *testing.T) {
 		{"in the query of another endpoint", "/v1/batch?writeKey=web-key", batchOf(pageEvent), noAuth, ""},
 		{"unknown in the query", "/beacon/v1/batch?writeKey=x", batchOf(pageEvent), noAuth, ""},
 	} {
-		seen := len(p.taken(0))
+		seen := len(p.delivered(0))
 		a := p.post(c.path, c.body, c.edit)
 		if c.source == "" {
 			require.Equal(t, http.StatusUnauthorized, a.status, c.name)
 			require.Equal(t, "invalid_write_key", a.code())
 			require.Empty(t, a.header.Get("WWW-Authenticate"))
-			require.Len(t, p.taken(0), seen, c.name)
+			require.Len(t, p.delivered(0), seen, c.name)
 			continue
 		}
 		require.Equal(t, http.StatusOK, a.status, "%s: %s", c.name, a.body)
@@ -137,7 +137,7 @@ func TestWriteKeys(t *testing.T) {
 	require.NotContains(t, p.log.text(), "-key", "keys are never logged")
 }
 
-func TestRefusedRequests(t *testing.T) {
+func TestRejectedRequests(t *testing.T) {
 	p := start(t, options{input: twoKeys + "limits: { max_depth: 16, max_batch_events: 3 }\n"})
 	deep := `{"userId":"u","p":` + strings.Repeat("[", 16) + strings.Repeat("]", 16) + `}`
 	large := `{"userId":"u","p":"` + strings.Repeat("x", 32<<10) + `"}`
@@ -158,13 +158,13 @@ func TestRefusedRequests(t *testing.T) {
 		{"not UTF-8", "/v1/page", "{\"userId\":\"\xff\"}", nil, 400, "invalid_utf8"},
 		{"not UTF-8 in a batch", "/v1/batch", batchOf("{\"userId\":\"\xc3\x28\"}"), nil, 400, "invalid_utf8"},
 		{"too deep", "/v1/page", deep, nil, 400, "too_deep"},
-		{"absurdly deep", "/v1/page", strings.Repeat("[", 30_000), nil, 400, "truncated_json"},
-		{"absurdly deep batch", "/v1/batch", `{"batch":[],"p":` + strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000) + "}", nil, 400, "too_deep"},
+		{"extremely deep", "/v1/page", strings.Repeat("[", 30_000), nil, 400, "truncated_json"},
+		{"extremely deep batch", "/v1/batch", `{"batch":[],"p":` + strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000) + "}", nil, 400, "too_deep"},
 		{"not an object", "/v1/page", "[" + pageEvent + "]", nil, 400, "not_an_object"},
 		{"batch is a list", "/v1/batch", "[" + pageEvent + "]", nil, 400, "not_an_object"},
 		{"no list of events", "/v1/batch", pageEvent, nil, 400, "invalid_batch"},
 		{"wrong context for all", "/v1/batch", `{"context":1,"batch":[]}`, nil, 400, "invalid_batch"},
-		{"nobody's event", "/v1/page", `{"name":"x"}`, nil, 400, "invalid_event"},
+		{"event without identifier", "/v1/page", `{"name":"x"}`, nil, 400, "invalid_event"},
 		{"event without name", "/v1/track", `{"userId":"u"}`, nil, 400, "invalid_event"},
 		{"id of the wrong type", "/v1/page", `{"userId":7}`, nil, 400, "invalid_event"},
 		{"time of the wrong type", "/v1/page", `{"userId":"u","timestamp":1700000000}`, nil, 400, "invalid_event"},
@@ -174,7 +174,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"large event, zipped", "/v1/page", zipped(t, large), gz, 413, "body_too_large"},
 		{"large batch", "/v1/batch", largeBatch, nil, 413, "body_too_large"},
 		{"large batch, zipped", "/v1/batch", zipped(t, largeBatch), gz, 413, "body_too_large"},
-		{"a bomb", "/v1/batch", zipped(t, strings.Repeat(" ", 100<<20)), gz, 413, "body_too_large"},
+		{"gzip bomb", "/v1/batch", zipped(t, strings.Repeat(" ", 100<<20)), gz, 413, "body_too_large"},
 		{"too many events", "/v1/batch", batchOf("1", "2", "3", "4"), nil, 413, "too_many_events"},
 		{"not gzip", "/v1/page", pageEvent, gz, 400, "invalid_gzip"},
 		{"cut off gzip", "/v1/page", zipped(t, pageEvent)[:30], gz, 400, "invalid_gzip"},
@@ -190,8 +190,8 @@ func TestRefusedRequests(t *testing.T) {
 		{"PUT", "/v1/batch", batchOf(pageEvent), method("PUT"), 405, "method_not_allowed"},
 		{"OPTIONS without CORS", "/v1/batch", "", method("OPTIONS"), 405, "method_not_allowed"},
 		{"root", "/", pageEvent, nil, 404, "unknown_endpoint"},
-		{"no such endpoint", "/v1/pages", pageEvent, nil, 404, "unknown_endpoint"},
-		{"no such endpoint to GET", "/healthz", "", method("GET"), 404, "unknown_endpoint"},
+		{"unknown endpoint", "/v1/pages", pageEvent, nil, 404, "unknown_endpoint"},
+		{"unknown endpoint with GET", "/healthz", "", method("GET"), 404, "unknown_endpoint"},
 		{"slash at the end", "/v1/page/", pageEvent, nil, 404, "unknown_endpoint"},
 	} {
 		edits := []func(*http.Request){}
@@ -207,18 +207,18 @@ func TestRefusedRequests(t *testing.T) {
 			require.Equal(t, "POST", a.header.Get("Allow"))
 		}
 	}
-	require.Empty(t, p.taken(0), "nothing is emitted of a refused request")
+	require.Empty(t, p.delivered(0), "a rejected request emits nothing")
 
-	// The reason says what is wrong, without the value.
+	// The reason does not quote the value.
 	a := p.post("/v1/track", `{"userId":31337,"event":7}`)
 	require.JSONEq(t, `{"success":false,"error":{"code":"invalid_event","message":"the event is not valid: /userId: userId must be a string; /event: event must be a string"}}`, a.body)
 
-	// After all of this the server takes events as before.
+	// The server still accepts events.
 	require.Equal(t, 200, p.post("/v1/page", pageEvent).status)
-	require.Len(t, p.taken(1), 1)
+	require.Len(t, p.delivered(1), 1)
 }
 
-func TestAcceptedBodyForms(t *testing.T) {
+func TestAcceptedContentTypesAndEncodings(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	n := 0
 	for _, c := range []struct {
@@ -256,16 +256,16 @@ func TestAcceptedBodyForms(t *testing.T) {
 	require.Equal(t, int64(0), p.meters.get("event_collector_in_flight"))
 }
 
-func TestEmptyBatchIsStored(t *testing.T) {
+func TestEmptyBatchSucceeds(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	a := p.post("/v1/batch", `{"batch":[]}`)
 	require.Equal(t, 200, a.status)
-	require.Empty(t, p.taken(0))
+	require.Empty(t, p.delivered(0))
 }
 
-// A bad event in a good batch is a message with the client's bytes and an error
-// that survives the pipeline, and its neighbours are as without it.
-func TestBadEventInGoodBatch(t *testing.T) {
+// A rejected event of a batch becomes a message with the client's bytes and an
+// error that survives the pipeline. It does not change its neighbours.
+func TestRejectedEventOfBatch(t *testing.T) {
 	p := start(t, options{input: twoKeys, processors: []string{
 		"mapping: |\n  root = if errored() { content() } else { this.merge({\"mapped\": true}) }",
 		"switch:\n  - check: '!errored()'\n    processors: [ { mapping: 'root = this' } ]",
@@ -274,7 +274,7 @@ func TestBadEventInGoodBatch(t *testing.T) {
 	a := p.post("/v1/batch", batchOf(pageEvent, bad, " 5 ", `{"type":"page","anonymousId":"a","messageId":"n"}`))
 	require.Equal(t, 200, a.status, a.body)
 
-	batch := p.taken(1)[0]
+	batch := p.delivered(1)[0]
 	require.Len(t, batch, 4)
 	text := func(i int) string {
 		data, err := batch[i].AsBytes()
@@ -303,7 +303,7 @@ func TestBadEventInGoodBatch(t *testing.T) {
 	p.meters.await(t, 2, "event_collector_events_rejected", "web", "type")
 }
 
-// The whole way of a bad event to a dead letter, by config alone.
+// By config alone, a rejected event becomes a dead letter.
 func TestDeadLetterEnvelope(t *testing.T) {
 	file := t.TempDir() + "/dead.jsonl"
 	p := start(t, options{input: twoKeys, output: `
@@ -328,8 +328,8 @@ type deadletterLine struct{ Stage, Source, Original string }
 func TestBatchContextAndClockSkew(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	now := time.Now().UTC()
-	stamp := func(at time.Time) string { return at.Format("2006-01-02T15:04:05.000Z") }
-	// A device whose clock is three hours ahead tells of something 10 s ago.
+	stamp := func(t time.Time) string { return t.Format("2006-01-02T15:04:05.000Z") }
+	// The clock of the device is three hours ahead; the event happened 10 s ago.
 	body := fmt.Sprintf(`{"context":{"device":{"type":"phone"},"locale":"de"},"integrations":{"All":false},"sentAt":%q,
 		"batch":[{"type":"page","messageId":"m","userId":"u","timestamp":%q,"context":{"locale":"fr","library":{"name":"lib"}}}]}`,
 		stamp(now.Add(3*time.Hour)), stamp(now.Add(3*time.Hour-10*time.Second)))
@@ -348,7 +348,7 @@ func TestBatchContextAndClockSkew(t *testing.T) {
 	require.Equal(t, stamp(now.Add(3*time.Hour)), event["sentAt"])
 }
 
-func TestResendMakesTheSameIDs(t *testing.T) {
+func TestRetryHasTheSameMessageIDs(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	body := batchOf(`{"type":"page","userId":"u"}`, `{"type":"page","userId":"u"}`, `{"type":"page","userId":"u","messageId":"own"}`)
 	for range 2 {
@@ -380,7 +380,7 @@ func TestClientAddress(t *testing.T) {
 	}
 	require.Equal(t, "127.0.0.1", ip())
 	require.Equal(t, "203.0.113.9", ip(forwarded("203.0.113.9")))
-	require.Equal(t, "203.0.113.9", ip(forwarded("6.6.6.6, 203.0.113.9, 10.1.2.3")), "what the client wrote itself is not believed")
+	require.Equal(t, "203.0.113.9", ip(forwarded("6.6.6.6, 203.0.113.9, 10.1.2.3")), "an address that the client wrote itself is ignored")
 	require.Equal(t, "203.0.113.9", ip(forwarded("6.6.6.6", "203.0.113.9", "10.1.2.3")), "in several lines")
 	require.Equal(t, "203.0.113.9", ip(forwarded("203.0.113.9:4711")))
 	require.Equal(t, "2001:db8::1", ip(forwarded("[2001:db8::1]:443")))
@@ -398,7 +398,7 @@ func TestClientAddress(t *testing.T) {
 
 func TestCORS(t *testing.T) {
 	p := start(t, options{input: twoKeys + "cors: { allowed_origins: [ 'https://shop.example', 'https://*.shop.example:8443' ] }\n"})
-	preflight := func(origin string) answer {
+	preflight := func(origin string) response {
 		return p.post("/v1/track", "", method("OPTIONS"), without("Authorization"), without("Content-Type"),
 			header("Origin", origin), header("Access-Control-Request-Method", "POST"),
 			header("Access-Control-Request-Headers", "authorization,content-type,x-custom"))
@@ -425,7 +425,7 @@ func TestCORS(t *testing.T) {
 	require.Equal(t, 405, a.status)
 	require.Equal(t, "POST, OPTIONS", a.header.Get("Allow"))
 
-	// A page may read answers, errors among them.
+	// A page may read responses, including errors.
 	a = p.post("/v1/page", pageEvent, header("Origin", "https://shop.example"))
 	require.Equal(t, 200, a.status)
 	require.Equal(t, "https://shop.example", a.header.Get("Access-Control-Allow-Origin"))
@@ -433,14 +433,14 @@ func TestCORS(t *testing.T) {
 	require.Equal(t, 400, a.status)
 	require.Equal(t, "https://shop.example", a.header.Get("Access-Control-Allow-Origin"))
 	a = p.post("/v1/page", pageEvent, header("Origin", "https://elsewhere.test"))
-	require.Equal(t, 200, a.status, "the key decides who may write; the origin, who may read the answer")
+	require.Equal(t, 200, a.status, "the key permits writing; the origin permits reading the response")
 	require.Empty(t, a.header.Get("Access-Control-Allow-Origin"))
-	// A preflight cannot smuggle anything into the answer.
+	// Invalid header names of a preflight are not echoed.
 	a = p.post("/v1/track", "", method("OPTIONS"), header("Origin", "https://shop.example"), header("Access-Control-Request-Headers", "x;y"))
 	require.Equal(t, preflightHeaders, a.header.Get("Access-Control-Allow-Headers"))
 }
 
-func TestCORSForAnyOrigin(t *testing.T) {
+func TestCORSWithStar(t *testing.T) {
 	p := start(t, options{input: twoKeys + "cors: { allowed_origins: [ '*' ] }\n"})
 	a := p.post("/v1/page", pageEvent, header("Origin", "https://anywhere.test"))
 	require.Equal(t, 200, a.status)
@@ -448,11 +448,11 @@ func TestCORSForAnyOrigin(t *testing.T) {
 	require.Empty(t, a.header.Get("Access-Control-Allow-Credentials"))
 }
 
-// The answer waits for the output, and says what the output says.
-func TestAnswerFollowsTheOutput(t *testing.T) {
+// The response waits for the output and reports its result.
+func TestResponseFollowsTheOutput(t *testing.T) {
 	release := make(chan error)
 	p := start(t, options{input: twoKeys, consume: func(service.MessageBatch) error { return <-release }})
-	answers := make(chan answer, 1)
+	answers := make(chan response, 1)
 	for _, c := range []struct {
 		outcome error
 		status  int
@@ -478,13 +478,13 @@ func TestAnswerFollowsTheOutput(t *testing.T) {
 	p.meters.await(t, 2, "event_collector_events_accepted", "web")
 }
 
-func TestBackPressure(t *testing.T) {
+func TestSlowPipelineGives503(t *testing.T) {
 	release := make(chan error)
 	p := start(t, options{
 		input:   twoKeys + "timeout: 100ms\nretry_after: 1500ms\nlimits: { max_in_flight: 4 }\n",
 		consume: func(service.MessageBatch) error { return <-release },
 	})
-	// Whatever waits longer than the time-out is told to come again.
+	// A request that waits longer than the time-out gets 503.
 	codes := map[string]int{}
 	for range 8 {
 		a := p.post("/v1/page", pageEvent)
@@ -492,8 +492,8 @@ func TestBackPressure(t *testing.T) {
 		require.Equal(t, "2", a.header.Get("Retry-After"))
 		codes[a.code()]++
 	}
-	// Some were taken by the pipeline, which still works on them and may store
-	// them; they hold their places until then. The others never entered it.
+	// Some entered the pipeline, which may still store them; they hold their
+	// slots until then. The others never entered it.
 	require.Equal(t, 8, codes["busy"]+codes["not_stored_in_time"])
 	inside := p.meters.get("event_collector_in_flight")
 	require.Equal(t, int64(codes["not_stored_in_time"]), inside)
@@ -516,7 +516,7 @@ func TestBackPressure(t *testing.T) {
 		}
 	}()
 	require.Eventually(t, func() bool { return p.post("/v1/page", pageEvent).status == 200 }, patience, time.Millisecond,
-		"it recovers by itself")
+		"the collector recovers by itself")
 }
 
 func TestInFlightLimit(t *testing.T) {
@@ -525,7 +525,7 @@ func TestInFlightLimit(t *testing.T) {
 		input:   twoKeys + "timeout: 1m\nlimits: { max_in_flight: 2 }\n",
 		consume: func(service.MessageBatch) error { return <-release },
 	})
-	answers := make(chan answer, 2)
+	answers := make(chan response, 2)
 	for range 2 {
 		go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
 	}
@@ -539,7 +539,7 @@ func TestInFlightLimit(t *testing.T) {
 	require.Equal(t, 200, (<-answers).status)
 	require.Equal(t, 200, (<-answers).status)
 	p.meters.await(t, 0, "event_collector_in_flight")
-	require.Len(t, p.taken(2), 2)
+	require.Len(t, p.delivered(2), 2)
 }
 
 func TestBufferedBytesLimit(t *testing.T) {
@@ -547,13 +547,13 @@ func TestBufferedBytesLimit(t *testing.T) {
 	a := p.post("/v1/page", pageEvent[:len(pageEvent)-1]+`,"p":"`+strings.Repeat("x", 5000)+`"}`)
 	require.Equal(t, 503, a.status)
 	require.Equal(t, "busy", a.code())
-	require.Equal(t, 503, p.post("/v1/batch", batchOf(strings.Repeat("1,", 20)+"1")).status, "what events grow to counts too")
-	require.Equal(t, 200, p.post("/v1/page", pageEvent).status, "what was held has been given back")
+	require.Equal(t, 503, p.post("/v1/batch", batchOf(strings.Repeat("1,", 20)+"1")).status, "the size after completion counts too")
+	require.Equal(t, 200, p.post("/v1/page", pageEvent).status, "memory was released")
 }
 
-// A client that leaves before the pipeline took its events has sent nothing; one
-// that leaves later has, and its place is kept until they are stored.
-func TestClientLeaves(t *testing.T) {
+// If a client disconnects before its events enter the pipeline, they are gone; if
+// later, they are stored and hold their slot until then.
+func TestClientDisconnects(t *testing.T) {
 	release := make(chan error)
 	p := start(t, options{
 		input:   twoKeys + "timeout: 1m\n",
@@ -577,7 +577,7 @@ func TestClientLeaves(t *testing.T) {
 	p.meters.await(t, 1, "event_collector_requests", "page", "0")
 	require.Equal(t, int64(1), p.meters.get("event_collector_in_flight"))
 
-	// Fill the pipeline until a request is left waiting at its door.
+	// Fill the pipeline until a request waits in front of it.
 	waiting := 0
 	for waiting == 0 {
 		before := p.meters.get("event_collector_in_flight")
@@ -596,9 +596,9 @@ func TestClientLeaves(t *testing.T) {
 	}
 	p.meters.await(t, 0, "event_collector_in_flight")
 	p.meters.await(t, inside, "event_collector_events_accepted", "web")
-	require.Len(t, p.taken(int(inside)), int(inside), "who left at the door left nothing behind")
+	require.Len(t, p.delivered(int(inside)), int(inside), "requests that did not enter the pipeline left nothing")
 
-	// The one that was stored may be sent again, under the same id.
+	// The stored event may be sent again with the same id.
 	go func() { release <- nil }()
 	require.Equal(t, 200, p.post("/v1/page", `{"messageId":"taken","userId":"u"}`).status)
 	events := p.events(int(inside) + 1)
@@ -629,13 +629,13 @@ func TestSlowClients(t *testing.T) {
 	text, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.Equal(t, 408, resp.StatusCode)
-	require.Equal(t, "slow_body", answer{body: string(text)}.code())
+	require.Equal(t, "slow_body", response{body: string(text)}.code())
 	_, err = body.ReadByte()
 	require.ErrorIs(t, err, io.EOF, "the connection is closed after it")
 
 	_, headers := p.dial(rawHeaders[:30])
 	_, err = io.ReadAll(headers)
-	require.NoError(t, err, "the server hangs up on slow headers")
+	require.NoError(t, err, "the server closes a connection with slow headers")
 
 	_, idle := p.dial(rawHeaders + "\r\n" + pageEvent)
 	resp, err = http.ReadResponse(idle, nil)
@@ -646,8 +646,8 @@ func TestSlowClients(t *testing.T) {
 	_, err = idle.ReadByte()
 	require.ErrorIs(t, err, io.EOF, "an idle connection is closed")
 
-	// An early answer does not let the client keep the connection by never
-	// sending its body.
+	// After an early response the connection is closed even if the client never
+	// sends the body.
 	_, refused := p.dial(strings.Replace(rawHeaders, "d2ViLWtleTo=", "d3Jvbmc6", 1) + "\r\n" + pageEvent[:20])
 	resp, err = http.ReadResponse(refused, nil)
 	require.NoError(t, err)
@@ -656,14 +656,14 @@ func TestSlowClients(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A request waits for the pipeline longer than bodies may take to arrive.
-func TestWaitingIsNotSlowness(t *testing.T) {
+// The wait for the pipeline may be longer than read_timeout.
+func TestReadTimeoutExcludesThePipeline(t *testing.T) {
 	proceed := make(chan error)
 	p := start(t, options{
 		input:   twoKeys + "timeout: 1m\nlimits: { read_timeout: 50ms }\n",
 		consume: func(service.MessageBatch) error { return <-proceed },
 	})
-	answers := make(chan answer, 1)
+	answers := make(chan response, 1)
 	go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
 	<-p.consumed
 	timer := time.NewTimer(200 * time.Millisecond) // four times the limit
@@ -686,8 +686,8 @@ func TestConnectionCutInTheBody(t *testing.T) {
 	text, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.Equal(t, 400, resp.StatusCode)
-	require.Equal(t, "truncated_body", answer{body: string(text)}.code())
-	require.Empty(t, p.taken(0))
+	require.Equal(t, "truncated_body", response{body: string(text)}.code())
+	require.Empty(t, p.delivered(0))
 }
 
 func TestLargeHeaders(t *testing.T) {
@@ -723,9 +723,9 @@ func TestPortInUse(t *testing.T) {
 	defer taken.Close()
 	in, _ := newTestInput(t, "address: "+taken.Addr().String()+"\nallow_anonymous_writes: true")
 	err = in.Connect(context.Background())
-	require.ErrorContains(t, err, "address "+taken.Addr().String()+" is in use by another process: stop that one, or set `address` to a free port")
+	require.ErrorContains(t, err, "address "+taken.Addr().String()+" is in use by another process: stop that process, or set `address` to a free port")
 	require.NoError(t, taken.Close())
-	require.NoError(t, in.Connect(context.Background()), "and it opens when the port is free")
+	require.NoError(t, in.Connect(context.Background()), "it opens when the port is free")
 	require.NoError(t, in.Close(context.Background()))
 }
 
@@ -738,7 +738,7 @@ func newTestInput(t testing.TB, conf string) (*collector, error) {
 	return newCollector(parsed, service.MockResources())
 }
 
-func TestListensOnlyWhenConnected(t *testing.T) {
+func TestListensOnlyBetweenConnectAndClose(t *testing.T) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	address := free.Addr().String()
@@ -761,7 +761,7 @@ func TestListensOnlyWhenConnected(t *testing.T) {
 	require.NoError(t, in.Close(context.Background()), "closing twice is closing once")
 }
 
-// A listener that fails is opened again.
+// A failed listener is opened again.
 func TestListenerFailure(t *testing.T) {
 	in, err := newTestInput(t, "address: 127.0.0.1:0\nallow_anonymous_writes: true")
 	require.NoError(t, err)
@@ -775,15 +775,15 @@ func TestListenerFailure(t *testing.T) {
 
 var stopping = regexp.MustCompile("Waiting for pending acks")
 
-// A stop closes the door at once and lets what is inside be stored and
-// answered.
+// A stop accepts no new connection; events in the pipeline are stored and their
+// requests get a response.
 func TestGracefulStop(t *testing.T) {
 	release := make(chan error)
 	p := start(t, options{
 		input:   twoKeys + "timeout: 1m\n",
 		consume: func(service.MessageBatch) error { return <-release },
 	})
-	answers := make(chan answer, 1)
+	answers := make(chan response, 1)
 	go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
 	<-p.consumed
 	stopped := make(chan error, 1)
@@ -794,7 +794,7 @@ func TestGracefulStop(t *testing.T) {
 			conn.Close()
 		}
 		return err != nil
-	}, patience, time.Millisecond, "nobody else is let in")
+	}, patience, time.Millisecond, "no new connection is accepted")
 	require.Empty(t, answers)
 	release <- nil
 	require.Equal(t, 200, (<-answers).status)
@@ -802,8 +802,7 @@ func TestGracefulStop(t *testing.T) {
 	p.meters.await(t, 1, "event_collector_events_accepted", "web")
 }
 
-// A stop under load answers everybody, and 200 to those alone whose events are
-// stored.
+// A stop under load responds to every request, with 200 only for stored events.
 func TestGracefulStopUnderLoad(t *testing.T) {
 	release := make(chan error)
 	p := start(t, options{
@@ -811,12 +810,12 @@ func TestGracefulStopUnderLoad(t *testing.T) {
 		consume: func(service.MessageBatch) error { return <-release },
 	})
 	const requests = 10
-	answers := make(chan answer, requests)
+	answers := make(chan response, requests)
 	for range requests {
 		go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
 	}
 	p.meters.await(t, requests, "event_collector_in_flight")
-	p.taken(1)
+	p.delivered(1)
 	stopped := make(chan error, 1)
 	go func() { stopped <- p.stream.StopWithin(patience) }()
 	p.log.await(t, stopping)
@@ -840,11 +839,10 @@ func TestGracefulStopUnderLoad(t *testing.T) {
 		}
 	}
 	require.Positive(t, ok)
-	require.Len(t, p.taken(ok), ok)
+	require.Len(t, p.delivered(ok), ok)
 }
 
-// A stop that cannot wait leaves no client without an answer for longer than
-// needed.
+// A stop that cannot wait for the pipeline still responds to waiting requests.
 func TestHardStop(t *testing.T) {
 	block := make(chan error)
 	defer close(block)
@@ -852,7 +850,7 @@ func TestHardStop(t *testing.T) {
 		input:   twoKeys + "timeout: 1m\n",
 		consume: func(service.MessageBatch) error { return <-block },
 	})
-	answers := make(chan answer, 1)
+	answers := make(chan response, 1)
 	go func() { a, _ := p.try(p.request("/v1/page", pageEvent)); answers <- a }()
 	<-p.consumed
 	_ = p.stream.StopWithin(200 * time.Millisecond)
@@ -878,7 +876,7 @@ func TestTLS(t *testing.T) {
 	require.Equal(t, 200, resp.StatusCode)
 	require.Equal(t, "HTTP/2.0", resp.Proto)
 
-	// A slow body is bounded here too, and the connection serves others.
+	// A slow body is bounded with HTTP/2 too, and the connection stays usable.
 	slow, _ := io.Pipe()
 	a := p.post("/v1/page", "", func(r *http.Request) { r.Body, r.ContentLength = slow, -1 })
 	require.Equal(t, 408, a.status)
@@ -927,7 +925,7 @@ func TestAnonymousWrites(t *testing.T) {
 	both := start(t, options{input: twoKeys + "allow_anonymous_writes: true\n"})
 	require.Equal(t, 200, both.post("/v1/page", pageEvent).status)
 	require.Equal(t, 200, both.post("/v1/page", pageEvent, without("Authorization")).status)
-	require.Equal(t, 401, both.post("/v1/page", pageEvent, key("mistyped")).status, "a wrong key is a mistake to notice")
+	require.Equal(t, 401, both.post("/v1/page", pageEvent, key("mistyped")).status, "a wrong key is rejected")
 	events := both.events(2)
 	require.Equal(t, "web", events[0]["source"])
 	require.Equal(t, "anonymous", events[1]["source"])
@@ -951,9 +949,9 @@ func TestMetrics(t *testing.T) {
 	p.meters.await(t, int64(bytes), "event_collector_bytes")
 }
 
-// Many clients at once, good and bad: everything answered 200 arrives once, and
-// nothing else does.
-func TestManyClients(t *testing.T) {
+// With many concurrent clients, exactly the events of requests with 200 arrive,
+// each once.
+func TestConcurrentClients(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	const clients, requests = 16, 20
 	type outcome struct {

@@ -18,10 +18,11 @@ import (
 
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
+
+	_ "github.com/connect-personalize/connect-personalize/plugins/deadletter"
 )
 
-// patience is how long a test waits for what must happen. Nothing waits for it
-// to pass.
+// patience bounds the wait for an expected effect. No test waits for it to pass.
 const patience = 20 * time.Second
 
 // pipeline is a running stream with the input under test.
@@ -42,7 +43,7 @@ type pipeline struct {
 type options struct {
 	// input is the config of event_collector; address is set to a free port.
 	input string
-	// consume is what the output does with a batch; by default it takes it.
+	// consume is the output; the default acknowledges every batch.
 	consume func(service.MessageBatch) error
 	// output replaces the consumer.
 	output     string
@@ -106,8 +107,8 @@ func start(t testing.TB, o options) *pipeline {
 	return p
 }
 
-// taken waits until n batches have reached the output, and returns them all.
-func (p *pipeline) taken(n int) []service.MessageBatch {
+// delivered waits until n batches have reached the output, and returns all.
+func (p *pipeline) delivered(n int) []service.MessageBatch {
 	p.t.Helper()
 	deadline := time.After(patience)
 	for {
@@ -125,10 +126,10 @@ func (p *pipeline) taken(n int) []service.MessageBatch {
 	}
 }
 
-// events are the messages that reached the output, decoded.
+// events returns the messages that reached the output, decoded.
 func (p *pipeline) events(batches int) (events []map[string]any) {
 	p.t.Helper()
-	for _, batch := range p.taken(batches) {
+	for _, batch := range p.delivered(batches) {
 		for _, msg := range batch {
 			data, err := msg.AsBytes()
 			require.NoError(p.t, err)
@@ -140,13 +141,13 @@ func (p *pipeline) events(batches int) (events []map[string]any) {
 	return events
 }
 
-type answer struct {
+type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func (a answer) code() string {
+func (a response) code() string {
 	var body struct {
 		Success bool `json:"success"`
 		Error   struct {
@@ -159,7 +160,7 @@ func (a answer) code() string {
 	return body.Error.Code
 }
 
-// request makes a POST with the web key; edits change it.
+// request returns a POST with the web key, changed by edits.
 func (p *pipeline) request(path, body string, edits ...func(*http.Request)) *http.Request {
 	p.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, p.url+path, strings.NewReader(body))
@@ -172,24 +173,24 @@ func (p *pipeline) request(path, body string, edits ...func(*http.Request)) *htt
 	return req
 }
 
-func (p *pipeline) try(req *http.Request) (answer, error) {
+func (p *pipeline) try(req *http.Request) (response, error) {
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return answer{resp.StatusCode, resp.Header, string(body)}, err
+	return response{resp.StatusCode, resp.Header, string(body)}, err
 }
 
-func (p *pipeline) do(req *http.Request) answer {
+func (p *pipeline) do(req *http.Request) response {
 	p.t.Helper()
 	a, err := p.try(req)
 	require.NoError(p.t, err)
 	return a
 }
 
-func (p *pipeline) post(path, body string, edits ...func(*http.Request)) answer {
+func (p *pipeline) post(path, body string, edits ...func(*http.Request)) response {
 	p.t.Helper()
 	return p.do(p.request(path, body, edits...))
 }
@@ -210,7 +211,7 @@ func key(k string) func(*http.Request) {
 	return func(r *http.Request) { r.SetBasicAuth(k, "") }
 }
 
-// logRecorder keeps what is logged and lets tests wait for a line.
+// logRecorder records log lines for tests to wait for.
 type logRecorder struct {
 	mu    sync.Mutex
 	lines []string
@@ -242,7 +243,7 @@ func (l *logRecorder) await(t testing.TB, line *regexp.Regexp) (match []string) 
 	return match
 }
 
-// meters is a metrics exporter that remembers values.
+// meters is a metrics exporter that records values.
 type meters struct {
 	mu     sync.Mutex
 	values map[string]int64
@@ -276,35 +277,35 @@ func (m *meters) await(t testing.TB, want int64, name string, labels ...string) 
 		"%s %v is not %d", name, labels, want)
 }
 
-// own gives a metric its name and the labels that are not the engine's, which
-// adds the component's path and the like.
-func (m *meters) own(name string, keys []string) func(labels ...string) meter {
+// metric returns the constructor of a metric. It drops the labels that the engine
+// adds, such as the path of the component.
+func (m *meters) metric(name string, keys []string) func(labels ...string) meter {
 	return func(labels ...string) meter {
-		own := []string{}
+		kept := []string{}
 		for i, key := range keys {
 			switch key {
 			case "label", "path", "stream":
 			default:
-				own = append(own, labels[i])
+				kept = append(kept, labels[i])
 			}
 		}
-		return meter{m, fmt.Sprint(name, own)}
+		return meter{m, fmt.Sprint(name, kept)}
 	}
 }
 
 func (m *meters) NewCounterCtor(name string, keys ...string) service.MetricsExporterCounterCtor {
-	of := m.own(name, keys)
-	return func(labels ...string) service.MetricsExporterCounter { return of(labels...) }
+	labelled := m.metric(name, keys)
+	return func(labels ...string) service.MetricsExporterCounter { return labelled(labels...) }
 }
 
 func (m *meters) NewTimerCtor(name string, keys ...string) service.MetricsExporterTimerCtor {
-	of := m.own(name, keys)
-	return func(labels ...string) service.MetricsExporterTimer { return of(labels...) }
+	labelled := m.metric(name, keys)
+	return func(labels ...string) service.MetricsExporterTimer { return labelled(labels...) }
 }
 
 func (m *meters) NewGaugeCtor(name string, keys ...string) service.MetricsExporterGaugeCtor {
-	of := m.own(name, keys)
-	return func(labels ...string) service.MetricsExporterGauge { return of(labels...) }
+	labelled := m.metric(name, keys)
+	return func(labels ...string) service.MetricsExporterGauge { return labelled(labels...) }
 }
 
 func (m *meters) Close(context.Context) error { return nil }

@@ -7,12 +7,12 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
-// slots counts the requests that wait for the pipeline.
+// slots limits the number of requests that wait for the pipeline.
 type slots struct {
 	limit int
 	gauge *service.MetricGauge
 
-	mu    sync.Mutex // also orders what the gauge is told
+	mu    sync.Mutex // also orders the updates of the gauge
 	taken int
 }
 
@@ -40,7 +40,7 @@ func (s *slots) free() {
 	s.gauge.Set(int64(s.taken))
 }
 
-// budget counts the bytes held for requests.
+// budget limits the bytes held for requests.
 type budget struct {
 	limit int64
 	taken atomic.Int64

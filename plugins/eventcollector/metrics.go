@@ -21,7 +21,8 @@ func newMetrics(m *service.Metrics) metrics {
 	}
 }
 
-// answered counts a request. Requests that never got an answer have status 0.
-func (m *metrics) answered(endpoint string, status int) {
+// countRequest counts a request by the status of its response, 0 for a client
+// that disconnected before it.
+func (m *metrics) countRequest(endpoint string, status int) {
 	m.requests.Incr(1, endpoint, strconv.Itoa(status))
 }

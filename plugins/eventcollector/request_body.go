@@ -13,7 +13,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// failure is an answer other than success.
+// failure is a response other than success.
 type failure struct {
 	status        int
 	code, message string
@@ -21,17 +21,17 @@ type failure struct {
 
 var (
 	failSlow = &failure{http.StatusRequestTimeout, "slow_body", "the body did not arrive in time: send it again, or in smaller batches"}
-	failCut  = &failure{http.StatusBadRequest, "truncated_body", "the connection delivered less of the body than was announced"}
-	failGzip = &failure{http.StatusBadRequest, "invalid_gzip", "the body is not the gzip data that its Content-Encoding says it is"}
+	failCut  = &failure{http.StatusBadRequest, "truncated_body", "the connection ended before the end of the body"}
+	failGzip = &failure{http.StatusBadRequest, "invalid_gzip", "the body is not valid gzip, although its Content-Encoding is gzip"}
 	failBusy = &failure{http.StatusServiceUnavailable, "busy", "too many requests are waiting: send the events again later"}
 )
 
 func tooLarge(limit int) *failure {
-	return &failure{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body has more than the %d bytes that this endpoint accepts: send fewer or smaller events at a time", limit)}
+	return &failure{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body exceeds the %d bytes that this endpoint accepts: send fewer or smaller events at a time", limit)}
 }
 
-// acceptsType tells whether a body of this content type is read. All of them
-// are read as JSON: the types are those that SDKs, browsers and curl put on it.
+// acceptsType reports whether bodies of this content type are accepted. All are
+// parsed as JSON: these are the types that SDKs, browsers and curl use for it.
 func acceptsType(contentType string) bool {
 	switch contentType {
 	case "", "application/json", "application/json; charset=utf-8", "text/plain;charset=UTF-8":
@@ -48,8 +48,8 @@ func acceptsType(contentType string) bool {
 	return false
 }
 
-// acceptsEncoding tells whether a body with this content encoding is read, and
-// whether it is gzip.
+// acceptsEncoding reports whether bodies with this content encoding are accepted,
+// and whether it is gzip.
 func acceptsEncoding(encoding string) (gzipped, ok bool) {
 	switch strings.ToLower(strings.TrimSpace(encoding)) {
 	case "", "identity":
@@ -65,8 +65,7 @@ var (
 	gzipReaders sync.Pool
 )
 
-// body is the body of a request, in a buffer that is used again once it is
-// released.
+// body is the body of a request, in a buffer that is reused after release.
 type body struct {
 	bytes    []byte
 	buffer   *[]byte
@@ -79,8 +78,8 @@ func (b *body) release() {
 	bodyBuffers.Put(b.buffer)
 }
 
-// readBody reads at most limit bytes, decompressed. Memory is taken as bytes
-// arrive, not as the request announces them.
+// readBody reads at most limit bytes after decompression. It reserves memory as
+// bytes arrive, not by the announced length.
 func (c *collector) readBody(r *http.Request, gzipped bool, limit int) (*body, *failure) {
 	if r.ContentLength > int64(limit) {
 		return nil, tooLarge(limit)
@@ -112,7 +111,7 @@ func (c *collector) fill(b *body, r *http.Request, gzipped bool, limit int) *fai
 		if len(b.bytes) == cap(b.bytes) {
 			b.bytes = append(make([]byte, 0, min(max(4<<10, 2*cap(b.bytes)), limit+1)), b.bytes...)
 		}
-		// One byte more than the limit tells that there is more.
+		// One byte above the limit shows that the body is too large.
 		n, err := from.Read(b.bytes[len(b.bytes):min(cap(b.bytes), limit+1)])
 		if !c.buffered.take(n) {
 			return failBusy
@@ -132,8 +131,8 @@ func (c *collector) fill(b *body, r *http.Request, gzipped bool, limit int) *fai
 
 var errTooLarge = errors.New("too large")
 
-// wireReader reads what arrives on the wire, up to a limit, and remembers its
-// own errors to tell them from those of decompression.
+// wireReader reads from the connection up to a limit. It keeps its own errors, to
+// distinguish them from errors of decompression.
 type wireReader struct {
 	from io.Reader
 	left int
@@ -141,7 +140,7 @@ type wireReader struct {
 }
 
 func (w *wireReader) Read(p []byte) (int, error) {
-	// A byte beyond the limit must be seen to be refused.
+	// Read one byte above the limit, to detect that there is more.
 	n, err := w.from.Read(p[:min(len(p), w.left+1)])
 	if n > w.left {
 		n, err = w.left, errTooLarge
@@ -153,7 +152,7 @@ func (w *wireReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// failure says what went wrong when reading ended with err.
+// failure returns the response for a body that ended with err.
 func (w *wireReader) failure(err error, limit int) *failure {
 	switch {
 	case errors.Is(w.err, errTooLarge):

@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// source is who sends events with a key.
+// source is the sender of events with one key.
 type source struct {
 	name       string
 	serverSide bool
 }
 
-// writeKeys knows which source a key belongs to. It holds digests, so that
-// every comparison takes the same time whatever the length of the keys.
+// writeKeys maps keys to sources. It stores digests, so that the time of a
+// comparison does not depend on the length of a key.
 type writeKeys struct {
 	keys            []keyDigest
 	anonymous       bool
@@ -26,7 +26,7 @@ type keyDigest struct {
 	from source
 }
 
-// add returns false if the key is there already.
+// add reports whether the key is new.
 func (k *writeKeys) add(key string, from source) bool {
 	if _, known := k.find([]byte(key)); known {
 		return false
@@ -35,7 +35,7 @@ func (k *writeKeys) add(key string, from source) bool {
 	return true
 }
 
-// find looks at every key, whichever it is.
+// find compares with every key, so that its time does not depend on the match.
 func (k *writeKeys) find(key []byte) (from source, known bool) {
 	sum := sha256.Sum256(key)
 	for i := range k.keys {
@@ -46,8 +46,8 @@ func (k *writeKeys) find(key []byte) (from source, known bool) {
 	return from, known
 }
 
-// source tells who sends, from the key in the request, which is empty if there
-// is none.
+// source returns the source of a request with this key, empty for a request
+// without a key.
 func (k *writeKeys) source(key []byte) (from source, known bool) {
 	if k.anonymous && (len(key) == 0 || len(k.keys) == 0) {
 		return k.anonymousSource, true
@@ -55,8 +55,8 @@ func (k *writeKeys) source(key []byte) (from source, known bool) {
 	return k.find(key)
 }
 
-// basicUser is the user of Basic authentication, which carries the key. SDKs
-// leave the password empty; old ones leave out even the colon.
+// basicUser returns the user name of Basic authentication, which is the key. SDKs
+// leave the password empty; old SDKs omit the colon too.
 func basicUser(header string) (user string, ok bool) {
 	scheme, encoded, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Basic") {
