@@ -112,18 +112,18 @@ oracle: ## compare features with the naive computation over CASES (10000) random
 	go test -count=1 -timeout 30m ./plugins/engine/customers -run 'Writers|Faults' -rapid.checks=$$(($(CASES) / 20))
 
 faults-short: ## kill, pause and restart everything while events flow, then compare every profile
-	go run ./tests/system/faults -events 50000
+	go run ./tests/system faults -events 50000
 
 faults: ## the same with a million events, a minute without Redis, and a cluster that fails over
-	go run ./tests/system/faults -events 1000000 -outage 60s
-	go run ./tests/system/faults -events 200000 -cluster
+	go run ./tests/system faults -events 1000000 -outage 60s
+	go run ./tests/system faults -events 200000 -cluster
 
 simulate: ## let DAYS (90) days of the synthetic shop go by, and check every trigger (needs java and mvn)
-	go run ./tests/system/simulate -days $(DAYS)
+	go run ./tests/system simulate -days $(DAYS)
 
 .PHONY: soak
 soak: ## load the API with reads, writes and erasures at 80% of the most it can do, for FOR (30m), and check every answer (needs java and mvn)
-	go run ./tests/system/soak -for $(FOR)
+	go run ./tests/system soak -for $(FOR)
 
 bench-triggers: ## how late triggers fire at 1,000 a second while a million wait (PENDING=, RATE=)
 	go run ./tests/bench/firing -pending $(PENDING) -rate $(RATE)

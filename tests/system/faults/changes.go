@@ -1,4 +1,4 @@
-package main
+package faults
 
 import (
 	"cmp"
@@ -97,7 +97,7 @@ func (s *suite) compareChanges(ctx context.Context) error {
 	var differences int
 	err := poll(ctx, 90*time.Second, "the changes to add up", func() (bool, error) {
 		c = &changes{content: map[string]string{}, moves: map[string][]change{}}
-		if err := s.broker.read(ctx, s.seeds, s.changed, c.take); err != nil {
+		if err := s.broker.Read(ctx, s.changed, c.take); err != nil {
 			return false, err
 		}
 		c.differ(s, c.listen(), time.Now())

@@ -1,4 +1,4 @@
-package main
+package faults
 
 import (
 	"context"
@@ -231,7 +231,7 @@ func (s *suite) redisAway(ctx context.Context) (bool, error) {
 			s.report.outageGrowth = max(s.report.outageGrowth, now-before[w])
 		}
 	}
-	s.report.outageLag, _ = s.broker.lag(ctx, s.group(), s.events)
+	s.report.outageLag, _ = s.broker.Lag(ctx, s.group(), s.events)
 	if _, err := process.Service(ctx, "redis.sh", "restart", s.id); err != nil {
 		return false, err
 	}

@@ -1,4 +1,4 @@
-package main
+package faults
 
 import (
 	"encoding/json"
@@ -7,13 +7,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/connect-personalize/connect-personalize/tests/system/kafka"
 )
 
 // history is everything that is sent, with what must come of it.
 type history struct {
 	asOf      time.Time
 	customers []*customer
-	sent      []message
+	sent      []kafka.Record
 	shuffled  int
 	repeated  int
 	journeys  int               // customers who were anonymous first
@@ -29,11 +31,6 @@ type customer struct {
 	events    [][]byte
 	traits    map[string]any
 	erased    bool
-}
-
-// message is a record of the topic.
-type message struct {
-	key, value []byte
 }
 
 const (
@@ -54,7 +51,7 @@ var (
 func makeHistory(n int, seed uint64, asOf time.Time) *history {
 	r := rand.New(rand.NewPCG(seed, 1))
 	h := &history{asOf: asOf, bad: map[string]string{}, badBy: map[string]int{}}
-	var perCustomer [][]message
+	var perCustomer [][]kafka.Record
 	for made, i := 0, 0; made < n; i++ {
 		c, records := makeCustomer(r, i, asOf)
 		if c.anonymous != "" {
@@ -71,7 +68,7 @@ func makeHistory(n int, seed uint64, asOf time.Time) *history {
 	return h
 }
 
-func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []message) {
+func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []kafka.Record) {
 	user, anonymous := fmt.Sprintf("u-%06d", i), ""
 	n := eventsEach/2 + r.IntN(eventsEach)
 	known := 0 // the event by which the customer is known
@@ -97,7 +94,7 @@ func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []message) {
 		at = append(at, t)
 	}
 	slices.Sort(at)
-	var records []message
+	var records []kafka.Record
 	for k, ms := range at {
 		e := map[string]any{
 			"messageId": fmt.Sprintf("%s%s-%d", user, anonymous, k),
@@ -142,7 +139,7 @@ func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []message) {
 		}
 		raw := encode(e)
 		c.events = append(c.events, raw)
-		records = append(records, message{[]byte(key), raw})
+		records = append(records, kafka.Record{Key: []byte(key), Value: raw})
 	}
 	return c, records
 }
@@ -185,7 +182,7 @@ func encode(e map[string]any) []byte {
 }
 
 // weave mixes the customers, each of whose events stay in order.
-func weave(r *rand.Rand, perCustomer [][]message) []message {
+func weave(r *rand.Rand, perCustomer [][]kafka.Record) []kafka.Record {
 	var order []int
 	for c, records := range perCustomer {
 		for range records {
@@ -193,7 +190,7 @@ func weave(r *rand.Rand, perCustomer [][]message) []message {
 		}
 	}
 	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	sent := make([]message, 0, len(order))
+	sent := make([]kafka.Record, 0, len(order))
 	next := make([]int, len(perCustomer))
 	for _, c := range order {
 		sent = append(sent, perCustomer[c][next[c]])
@@ -245,7 +242,7 @@ func (h *history) addBad(r *rand.Rand, n int) {
 		h.badBy[kind]++
 		at := r.IntN(len(h.sent))
 		h.sent = append(h.sent, h.sent[at])
-		h.sent[at] = message{[]byte(fmt.Sprintf("bad-%d", i)), raw}
+		h.sent[at] = kafka.Record{Key: fmt.Appendf(nil, "bad-%d", i), Value: raw}
 	}
 }
 
@@ -273,7 +270,7 @@ func (h *history) shuffle(r *rand.Rand, n int) {
 
 // erasures are events that erase one customer in so many, each with events from
 // before after it: some sent again, and one that comes late.
-func (h *history) erasures(oneIn int) (records []message) {
+func (h *history) erasures(oneIn int) (records []kafka.Record) {
 	at := stamp(time.Now().UnixMilli())
 	for i, c := range h.customers {
 		if i%oneIn != 0 || !strings.HasPrefix(c.id, "u-") {
@@ -282,14 +279,14 @@ func (h *history) erasures(oneIn int) (records []message) {
 		c.erased = true
 		h.erased++
 		key := []byte(c.id)
-		records = append(records, message{key, encode(map[string]any{
+		records = append(records, kafka.Record{Key: key, Value: encode(map[string]any{
 			"type": "erase", "messageId": "erase-" + c.id, "userId": c.id, "timestamp": at, "receivedAt": at, "source": "api",
 		})})
 		for _, again := range c.events[:5] {
-			records = append(records, message{key, again})
+			records = append(records, kafka.Record{Key: key, Value: again})
 		}
 		late := strings.Replace(string(c.events[len(c.events)/2]), `"messageId":"`, `"messageId":"late-`, 1)
-		records = append(records, message{key, []byte(late)})
+		records = append(records, kafka.Record{Key: key, Value: []byte(late)})
 	}
 	return records
 }

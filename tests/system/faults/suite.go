@@ -1,4 +1,4 @@
-package main
+package faults
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 	"github.com/connect-personalize/connect-personalize/tests/process"
+	"github.com/connect-personalize/connect-personalize/tests/system/kafka"
 )
 
 const (
@@ -34,7 +35,7 @@ type suite struct {
 	parked, redone     string
 	changed            string
 
-	broker    *broker
+	broker    *kafka.Client
 	plant     *plant
 	workers   []*process.Process
 	tellers   []*process.Process // of changes
@@ -46,7 +47,7 @@ type suite struct {
 
 	features []oracle.Feature
 	history  *history
-	rest     []message // of history.sent, what is to be produced
+	rest     []kafka.Record // of history.sent, what is to be produced
 	rand     *rand.Rand
 	report   *report
 }
@@ -76,15 +77,15 @@ func (s *suite) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.broker, err = newBroker(s.seeds); err != nil {
+	if s.broker, err = kafka.Connect(s.seeds); err != nil {
 		return err
 	}
 	s.events, s.dead, s.parked, s.redone = s.id+"-events", s.id+"-dead", s.id+"-parked", s.id+"-rebuild"
 	s.changed = s.id + "-changes"
-	if err := s.broker.create(ctx, int32(s.partitions), s.events); err != nil {
+	if err := s.broker.CreateTopics(ctx, int32(s.partitions), s.events); err != nil {
 		return err
 	}
-	if err := s.broker.create(ctx, 3, s.dead, s.parked, s.redone, s.changed); err != nil {
+	if err := s.broker.CreateTopics(ctx, 3, s.dead, s.parked, s.redone, s.changed); err != nil {
 		return err
 	}
 	// The shop's content blocks are about its own definition.
@@ -169,7 +170,7 @@ func (s *suite) stop() {
 		s.plant.stop()
 	}
 	if s.broker != nil {
-		s.broker.client.CloseAllowingRebalance()
+		s.broker.Close()
 	}
 	var errs []error
 	if s.ownKafka {
@@ -211,14 +212,14 @@ func (s *suite) suffer(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	if err := s.broker.produce(ctx, s.events, s.rest); err != nil {
+	if err := s.broker.Produce(ctx, s.events, s.rest); err != nil {
 		return err
 	}
 	s.rest = nil
 	if err := <-s.sending; err != nil {
 		return err
 	}
-	if err := s.broker.caughtUp(ctx, s.group(), s.events, 0, 10*time.Minute); err != nil {
+	if err := s.broker.CaughtUp(ctx, s.group(), s.events, 0, 10*time.Minute); err != nil {
 		return err
 	}
 	s.report.accepted, s.report.again = s.sender.accepted.Load(), s.sender.again.Load()
@@ -242,11 +243,11 @@ func (s *suite) eraseSome(ctx context.Context) error {
 			return fmt.Errorf("%s, during erasures: %w", f.name, err)
 		}
 	}
-	if err := s.broker.produce(ctx, s.events, s.rest); err != nil {
+	if err := s.broker.Produce(ctx, s.events, s.rest); err != nil {
 		return err
 	}
 	s.rest = nil
-	if err := s.broker.caughtUp(ctx, s.group(), s.events, 0, 10*time.Minute); err != nil {
+	if err := s.broker.CaughtUp(ctx, s.group(), s.events, 0, 10*time.Minute); err != nil {
 		return err
 	}
 	s.say("%d customers are erased", s.history.erased)
@@ -258,10 +259,10 @@ func (s *suite) eraseSome(ctx context.Context) error {
 func (s *suite) collect(ctx context.Context, plan []fault) {
 	bad := s.history.bad
 	var mine [][]byte
-	var rest []message
+	var rest []kafka.Record
 	for i, r := range s.rest {
-		if _, refused := bad[string(r.value)]; !refused && i%50 == 0 && len(mine) < 300*len(plan) {
-			mine = append(mine, r.value)
+		if _, refused := bad[string(r.Value)]; !refused && i%50 == 0 && len(mine) < 300*len(plan) {
+			mine = append(mine, r.Value)
 		} else {
 			rest = append(rest, r)
 		}
@@ -271,7 +272,7 @@ func (s *suite) collect(ctx context.Context, plan []fault) {
 	go func() { s.sending <- s.sender.send(ctx, mine) }()
 }
 
-func (s *suite) take(n int) []message {
+func (s *suite) take(n int) []kafka.Record {
 	n = min(n, len(s.rest))
 	some := s.rest[:n]
 	s.rest = s.rest[n:]
@@ -280,12 +281,12 @@ func (s *suite) take(n int) []message {
 
 // step injects a fault while records are being processed, and waits until the
 // workers are well again.
-func (s *suite) step(ctx context.Context, f fault, records []message) error {
+func (s *suite) step(ctx context.Context, f fault, records []kafka.Record) error {
 	produced := make(chan error, 1)
-	go func() { produced <- s.broker.produce(ctx, s.events, records) }()
+	go func() { produced <- s.broker.Produce(ctx, s.events, records) }()
 	var lag int64
 	_ = poll(ctx, 2*time.Second, "records in the works", func() (bool, error) {
-		lag, _ = s.broker.lag(ctx, s.group(), s.events)
+		lag, _ = s.broker.Lag(ctx, s.group(), s.events)
 		return lag >= int64(min(len(records)/4, 2000)), nil
 	})
 	s.pause(100 * time.Millisecond)
@@ -307,7 +308,7 @@ func (s *suite) step(ctx context.Context, f fault, records []message) error {
 			return err
 		}
 	}
-	if err := s.broker.caughtUp(ctx, s.group(), s.events, int64(len(records)/4), 3*time.Minute); err != nil {
+	if err := s.broker.CaughtUp(ctx, s.group(), s.events, int64(len(records)/4), 3*time.Minute); err != nil {
 		return err
 	}
 	s.say("%s, with %d records in the works; well again after %.1f s", f.name, lag, time.Since(began).Seconds())
@@ -316,7 +317,7 @@ func (s *suite) step(ctx context.Context, f fault, records []message) error {
 
 // compare replays the dead letters, reads everything back and judges it.
 func (s *suite) compare(ctx context.Context) error {
-	letters, err := s.broker.letters(ctx, s.seeds, s.dead)
+	letters, err := s.letters(ctx, s.dead)
 	if err != nil {
 		return err
 	}
@@ -365,21 +366,21 @@ func (s *suite) compare(ctx context.Context) error {
 // replayed waits until what was refused has been refused as often as it may.
 func (s *suite) replayed(ctx context.Context) error {
 	for {
-		if err := s.broker.caughtUp(ctx, s.group()+"-replay", s.dead, 0, 3*time.Minute); err != nil {
+		if err := s.broker.CaughtUp(ctx, s.group()+"-replay", s.dead, 0, 3*time.Minute); err != nil {
 			return err
 		}
-		if err := s.broker.caughtUp(ctx, s.group(), s.events, 0, 3*time.Minute); err != nil {
+		if err := s.broker.CaughtUp(ctx, s.group(), s.events, 0, 3*time.Minute); err != nil {
 			return err
 		}
 		// The workers may have written more dead letters since.
-		lag, err := s.broker.lag(ctx, s.group()+"-replay", s.dead)
+		lag, err := s.broker.Lag(ctx, s.group()+"-replay", s.dead)
 		if err != nil {
 			return err
 		}
 		if lag > 0 {
 			continue
 		}
-		letters, err := s.broker.letters(ctx, s.seeds, s.parked)
+		letters, err := s.letters(ctx, s.parked)
 		if err != nil {
 			return err
 		}
@@ -407,7 +408,7 @@ func (s *suite) compareRebuilt(ctx context.Context) error {
 	if err := rebuild.Ready(ctx); err != nil {
 		return err
 	}
-	if err := s.broker.caughtUp(ctx, "rebuild-"+prefix, s.events, 0, 10*time.Minute); err != nil {
+	if err := s.broker.CaughtUp(ctx, "rebuild-"+prefix, s.events, 0, 10*time.Minute); err != nil {
 		return err
 	}
 	s.report.rebuildTook = time.Since(began)
@@ -429,7 +430,7 @@ func (s *suite) compareRebuilt(ctx context.Context) error {
 		return err
 	}
 	s.report.judge("rebuilt profiles", s.report.rebuilt)
-	letters, err := s.broker.letters(ctx, s.seeds, s.redone)
+	letters, err := s.letters(ctx, s.redone)
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,12 @@
-package main
+package soak
 
 import (
 	"context"
-	"errors"
 	"regexp"
-	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
-	"github.com/connect-personalize/connect-personalize/tests/process"
+	"github.com/connect-personalize/connect-personalize/tests/system/kafka"
 )
 
 // The names the shipped configs go by.
@@ -20,86 +15,36 @@ const (
 	group       = "soak"
 )
 
-func makeTopics(ctx context.Context, seeds string) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(seeds, ",")...))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	made, err := kadm.NewClient(client).CreateTopics(ctx, 4, 1, nil, eventsTopic, "dead_letters", "dead_letters_parked", "dead_letters_rebuild", "changes")
-	return errors.Join(err, made.Error())
-}
-
-// caughtUp waits until a group has read all events there are.
-func caughtUp(ctx context.Context, seeds, group string) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(seeds, ",")...))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	admin := kadm.NewClient(client)
-	return process.Until(ctx, group+" to have read all events", 20*time.Minute, 100*time.Millisecond, func() (bool, error) {
-		ends, err := admin.ListEndOffsets(ctx, eventsTopic)
-		if err != nil {
-			return false, err
-		}
-		committed, err := admin.FetchOffsets(ctx, group)
-		if err != nil {
-			return false, err
-		}
-		var left int64
-		ends.Each(func(end kadm.ListedOffset) {
-			left += end.Offset
-			if c, ok := committed.Lookup(end.Topic, end.Partition); ok && c.At > 0 {
-				left -= c.At
-			}
-		})
-		return left == 0, nil
-	})
-}
-
 // feed is the synthetic shop, whose events go to the topic.
 type feed struct {
-	seeds  string
+	broker *kafka.Client
 	shop   *shop.Shop
-	client *kgo.Client
 }
 
 func newFeed(s *setup, o options) (*feed, error) {
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(strings.Split(s.seeds, ",")...),
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
-		kgo.DefaultProduceTopic(eventsTopic),
-	)
-	if err != nil {
-		return nil, err
-	}
 	const days = 30
 	source, err := shop.New(shop.Settings{
 		Seed: 1, Customers: o.customers, Start: time.Now().Add(-days * 24 * time.Hour),
 		Rate: float64(o.events) / (days * 24 * 60 * 60),
 	})
 	if err != nil {
-		client.Close()
 		return nil, err
 	}
-	return &feed{s.seeds, source, client}, nil
+	return &feed{s.broker, source}, nil
 }
-
-func (f *feed) close() { f.client.Close() }
 
 var customer = regexp.MustCompile(`"(?:userId|anonymousId)":"([^"]*)"`)
 
 func (f *feed) produce(ctx context.Context, events int) error {
-	records := make([]*kgo.Record, events)
+	records := make([]kafka.Record, events)
 	for i := range records {
 		event := append([]byte(nil), f.shop.Next().Data...)
-		records[i] = &kgo.Record{Value: event}
+		records[i].Value = event
 		if id := customer.FindSubmatch(event); id != nil {
 			records[i].Key = id[1]
 		}
 	}
-	return f.client.ProduceSync(ctx, records...).FirstErr()
+	return f.broker.Produce(ctx, eventsTopic, records)
 }
 
 // fill puts so many events into the profiles.
@@ -110,7 +55,7 @@ func (f *feed) fill(ctx context.Context, events int) error {
 			return err
 		}
 	}
-	return caughtUp(ctx, f.seeds, group)
+	return f.broker.CaughtUp(ctx, group, eventsTopic, 0, 20*time.Minute)
 }
 
 // flow produces so many events a second until its context ends.

@@ -1,4 +1,4 @@
-package main
+package faults
 
 import (
 	"encoding/json"
@@ -22,7 +22,7 @@ func TestTheHistoryIsTheSameForASeedAndHoldsEveryEvent(t *testing.T) {
 
 	times := map[string]int{}
 	for _, r := range h.sent {
-		times[string(r.value)]++
+		times[string(r.Value)]++
 	}
 	good, journeys := 0, 0
 	for _, c := range h.customers {

@@ -1,7 +1,7 @@
 // Command simulate lets days of the synthetic shop go by in minutes, and checks
 // that every trigger fired exactly when and for whom it should:
 //
-//	go run ./tests/system/simulate -days 90
+//	go run ./tests/system simulate -days 90
 //
 // Two processes take the shop's events from Kafka into profiles in Redis, two
 // more fire the triggers of configs/retail/profile.yaml, and those of
@@ -18,7 +18,7 @@
 //
 // It starts the services it needs and ends them. Run it in the root of the
 // repository.
-package main
+package simulate
 
 import (
 	"context"
@@ -30,15 +30,11 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"gopkg.in/yaml.v3"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
@@ -48,6 +44,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 	"github.com/connect-personalize/connect-personalize/tests/process"
+	"github.com/connect-personalize/connect-personalize/tests/system/kafka"
 )
 
 type options struct {
@@ -60,8 +57,10 @@ type options struct {
 	timeout         time.Duration
 }
 
-func main() {
+// Run runs the suite with the given flags.
+func Run(ctx context.Context, args []string) error {
 	var o options
+	flag := flag.NewFlagSet("simulate", flag.ContinueOnError)
 	flag.IntVar(&o.days, "days", 90, "how many days go by")
 	flag.IntVar(&o.customers, "customers", 1000, "of the shop")
 	flag.Float64Var(&o.daily, "daily", 1, "events a day of the average customer")
@@ -70,22 +69,21 @@ func main() {
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs of the processes")
 	flag.StringVar(&o.binary, "binary", "", "the program to test, built with the tag simulation; built if not named")
 	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "when to give up")
-	flag.Parse()
+	if err := flag.Parse(args); err != nil {
+		return err
+	}
 	if o.killing == 0 {
 		o.killing = 8 + float64(o.days)/2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	s := &simulation{options: o, began: time.Now(), id: fmt.Sprintf("simulate-%d", os.Getpid())}
 	err := s.run(ctx)
 	s.stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "simulate: FAILED:", err)
-		os.Exit(1)
+	if err == nil {
+		s.say("every expected firing happened exactly once, no other did, and all segments equal the recomputed ones")
 	}
-	s.say("ok: every expected firing happened exactly once, and no other, and all segments are as recomputed")
+	return err
 }
 
 type simulation struct {
@@ -97,8 +95,7 @@ type simulation struct {
 	eventsClock     string // the time for those who take events in
 	firingClock     string // the time for those who fire
 	workers, firers []*process.Process
-	client          *kgo.Client
-	admin           *kadm.Client
+	broker          *kafka.Client
 	store           store.Store
 	oracle          *shopOracle
 	expected        map[string]firing
@@ -116,8 +113,8 @@ func (s *simulation) stop() {
 	for _, p := range slices.Concat(s.workers, s.firers) {
 		p.Kill()
 	}
-	if s.client != nil {
-		s.client.Close()
+	if s.broker != nil {
+		s.broker.Close()
 	}
 	if s.store != nil {
 		_ = s.store.Close()
@@ -194,15 +191,10 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	s.events, s.changes = s.id+"-events", s.id+"-changes"
-	if s.client, err = kgo.NewClient(kgo.SeedBrokers(strings.Split(s.seeds, ",")...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(0)); err != nil {
+	if s.broker, err = kafka.Connect(s.seeds); err != nil {
 		return err
 	}
-	s.admin = kadm.NewClient(s.client)
-	topics, err := s.admin.CreateTopics(ctx, 8, 1, nil, s.events, s.changes, s.id+"-dead")
-	if err == nil {
-		err = topics.Error()
-	}
-	if err != nil {
+	if err := s.broker.CreateTopics(ctx, 8, s.events, s.changes, s.id+"-dead"); err != nil {
 		return err
 	}
 	if s.store, err = redis.Open(redis.Options{URL: s.redisURL, Prefix: s.id}); err != nil {
@@ -416,34 +408,26 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 
 // feed sends events, and waits until they are taken in.
 func (s *simulation) feed(ctx context.Context, batch [][]byte, v victim) error {
-	failed := make(chan error, 1)
-	for _, raw := range batch {
-		s.client.Produce(ctx, &kgo.Record{Topic: s.events, Key: keyOf(raw), Value: raw}, func(_ *kgo.Record, err error) {
-			if err != nil {
-				select {
-				case failed <- err:
-				default:
-				}
-			}
-		})
+	records := make([]kafka.Record, len(batch))
+	for i, raw := range batch {
+		records[i] = kafka.Record{Key: keyOf(raw), Value: raw}
 	}
+	flush := s.broker.Send(ctx, s.events, records)
 	if v.hit != nil && !v.firing {
 		if err := s.kill(ctx, v); err != nil {
 			return err
 		}
 	}
-	if err := s.client.Flush(ctx); err != nil {
+	if err := flush(); err != nil {
 		return err
-	}
-	select {
-	case err := <-failed:
-		return err
-	default:
 	}
 	if len(batch) == 0 {
 		return nil
 	}
-	return s.until(ctx, "events to be taken in", func() (bool, error) { return s.takenIn(ctx) })
+	return s.until(ctx, "events to be taken in", func() (bool, error) {
+		lag, err := s.broker.Lag(ctx, s.id, s.events)
+		return err == nil && lag <= 0, err
+	})
 }
 
 // sweepRecord is the record in which those who sweep agree.
@@ -488,29 +472,6 @@ func (s *simulation) until(ctx context.Context, what string, ask func() (bool, e
 		err = errors.Join(err, last)
 	}
 	return err
-}
-
-// takenIn tells whether all events are taken in: their offsets committed.
-func (s *simulation) takenIn(ctx context.Context) (bool, error) {
-	ctx, done := context.WithTimeout(ctx, 5*time.Second)
-	defer done()
-	ends, err := s.admin.ListEndOffsets(ctx, s.events)
-	if err != nil {
-		return false, err
-	}
-	committed, err := s.admin.FetchOffsets(ctx, s.id)
-	if err != nil {
-		return false, err
-	}
-	all := true
-	ends.Each(func(end kadm.ListedOffset) {
-		at := int64(0)
-		if c, ok := committed.Lookup(end.Topic, end.Partition); ok && c.At > 0 {
-			at = c.At
-		}
-		all = all && end.Err == nil && at >= end.Offset
-	})
-	return all, nil
 }
 
 // compare waits until everything is told, and compares it with the oracle.
@@ -645,49 +606,32 @@ func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02
 // told reads the topic of changes: what is in it by id, and how many messages
 // there are. Two with the same id must be the same.
 func (s *simulation) told(ctx context.Context) (map[string]firing, int, error) {
-	ends, err := s.admin.ListEndOffsets(ctx, s.changes)
-	if err != nil {
-		return nil, 0, err
-	}
-	left := int64(0)
-	ends.Each(func(o kadm.ListedOffset) { left += o.Offset })
-	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.seeds, ",")...), kgo.ConsumeTopics(s.changes))
-	if err != nil {
-		return nil, 0, err
-	}
-	defer client.Close()
 	texts, all, copies := map[string]string{}, map[string]firing{}, 0
-	for left > 0 {
-		fetches := client.PollFetches(ctx)
-		if err := errors.Join(ctx.Err(), fetches.Err()); err != nil {
-			return nil, 0, err
+	err := s.broker.Read(ctx, s.changes, func(value []byte) error {
+		var m struct {
+			Event, MessageID, UserID string
+			Timestamp                time.Time
+			Properties               struct {
+				Trigger string
+				Cause   time.Time `json:"cause_at"`
+				Due     time.Time `json:"due_at"`
+			}
 		}
-		for r := range fetches.RecordsAll() {
-			left--
-			var m struct {
-				Event, MessageID, UserID string
-				Timestamp                time.Time
-				Properties               struct {
-					Trigger string
-					Cause   time.Time `json:"cause_at"`
-					Due     time.Time `json:"due_at"`
-				}
-			}
-			if err := json.Unmarshal(r.Value, &m); err != nil {
-				return nil, 0, err
-			}
-			if !strings.HasPrefix(m.Event, "Trigger ") {
-				continue
-			}
-			copies++
-			if text, again := texts[m.MessageID]; again && text != string(r.Value) {
-				return nil, 0, fmt.Errorf("two messages of id %s are different", m.MessageID)
-			}
-			texts[m.MessageID] = string(r.Value)
-			all[m.MessageID] = firing{m.MessageID, m.UserID, m.Properties.Trigger, m.Event, m.Properties.Cause.UnixMilli(), m.Properties.Due.UnixMilli(), m.Timestamp.UnixMilli()}
+		if err := json.Unmarshal(value, &m); err != nil {
+			return err
 		}
-	}
-	return all, copies, nil
+		if !strings.HasPrefix(m.Event, "Trigger ") {
+			return nil
+		}
+		copies++
+		if text, again := texts[m.MessageID]; again && text != string(value) {
+			return fmt.Errorf("two messages of id %s are different", m.MessageID)
+		}
+		texts[m.MessageID] = string(value)
+		all[m.MessageID] = firing{m.MessageID, m.UserID, m.Properties.Trigger, m.Event, m.Properties.Cause.UnixMilli(), m.Properties.Due.UnixMilli(), m.Timestamp.UnixMilli()}
+		return nil
+	})
+	return all, copies, err
 }
 
 // keyOf keys an event as the collector does: by who it is about.

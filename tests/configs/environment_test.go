@@ -1,4 +1,4 @@
-package main
+package configs
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 
 // The pipelines that use Kafka and Redis are configured by environment alone.
 func TestEnvironmentConfiguresTheRetailPipelines(t *testing.T) {
-	t.Chdir("../../..")
+	t.Chdir("../..")
 	// What mappings import is named from here, not from where the test began.
 	env := service.GlobalEnvironment().Clone()
 	env.UseBloblangEnvironment(bloblang.GlobalEnvironment().WithCustomImporter(os.ReadFile))

@@ -1,6 +1,6 @@
 // Package registry tests configs/retail/plan_from_registry.yaml with a schema
 // registry that changes and fails, and a pipeline that validates by its plan.
-package registry
+package configs
 
 import (
 	"bytes"

@@ -1,7 +1,7 @@
 // Command soak loads the profile API for a long time with a mix of all it does,
 // as configs/retail sets it up on a real Redis and a real Kafka broker:
 //
-//	go run ./tests/system/soak -for 30m
+//	go run ./tests/system soak -for 30m
 //
 // First it finds the most that the mix can do, then it asks for 80% of that, at
 // an even rate, while a worker takes the events of the synthetic shop in. Every
@@ -9,7 +9,7 @@
 // was erased stays erased. At the end the profiles are rebuilt from the topic, and
 // compared. It fails on any wrong answer, and when the memory of a process grew.
 // Run it in the root of the repository; it needs java and mvn.
-package main
+package soak
 
 import (
 	"context"
@@ -17,13 +17,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 
 	"github.com/connect-personalize/connect-personalize/tests/process"
+	"github.com/connect-personalize/connect-personalize/tests/system/kafka"
 )
 
 type options struct {
@@ -33,8 +33,10 @@ type options struct {
 	customers, events, shopRate int
 }
 
-func main() {
+// Run runs the suite with the given flags.
+func Run(ctx context.Context, args []string) error {
 	var o options
+	flag := flag.NewFlagSet("soak", flag.ContinueOnError)
 	flag.DurationVar(&o.long, "for", 30*time.Minute, "how long")
 	flag.DurationVar(&o.peak, "peak", 20*time.Second, "how long the most it can do is looked for")
 	flag.Float64Var(&o.share, "share", 0.8, "of the most it can do")
@@ -43,13 +45,10 @@ func main() {
 	flag.IntVar(&o.customers, "customers", 20_000, "others, of the synthetic shop")
 	flag.IntVar(&o.events, "events", 200_000, "of the shop before the load begins")
 	flag.IntVar(&o.shopRate, "rate", 200, "events a second of the shop during the load")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		os.Exit(1)
+	if err := flag.Parse(args); err != nil {
+		return err
 	}
+	return run(ctx, o)
 }
 
 var began = time.Now()
@@ -79,7 +78,6 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer feed.close()
 	if err := feed.fill(ctx, o.events); err != nil {
 		return err
 	}
@@ -126,14 +124,14 @@ func run(ctx context.Context, o options) (err error) {
 	if total.wrong > 0 {
 		return fmt.Errorf("%d wrong answers", total.wrong)
 	}
-	fmt.Println("\nPASSED")
 	return nil
 }
 
 // setup is Redis, Kafka, the API and a worker.
 type setup struct {
 	dir, id, binary string
-	redisURL, seeds string
+	redisURL        string
+	broker          *kafka.Client
 	apiAddress      string
 	api, worker     *process.Process
 	processes       []*process.Process
@@ -154,11 +152,15 @@ func open(ctx context.Context, dir string) (s *setup, err error) {
 	if s.redisURL, err = process.Service(ctx, "redis.sh", "start", s.id); err != nil {
 		return s, err
 	}
-	if s.seeds, err = process.Service(ctx, "kafka.sh", "start", s.id); err != nil {
+	seeds, err := process.Service(ctx, "kafka.sh", "start", s.id)
+	if err != nil {
 		return s, err
 	}
-	s.env = []string{"KAFKA_SEEDS=" + s.seeds, "REDIS_URL=" + s.redisURL, "CONSUMER_GROUP=" + group}
-	if err := makeTopics(ctx, s.seeds); err != nil {
+	s.env = []string{"KAFKA_SEEDS=" + seeds, "REDIS_URL=" + s.redisURL, "CONSUMER_GROUP=" + group}
+	if s.broker, err = kafka.Connect(seeds); err != nil {
+		return s, err
+	}
+	if err := s.broker.CreateTopics(ctx, 4, eventsTopic, "dead_letters", "dead_letters_parked", "dead_letters_rebuild", "changes"); err != nil {
 		return s, err
 	}
 	if s.worker, _, err = s.start(ctx, "worker", "configs/retail/profiles.yaml"); err != nil {
@@ -175,6 +177,9 @@ func (s *setup) close() {
 	for _, p := range s.processes {
 		_ = p.Wait(20 * time.Second)
 		p.Kill()
+	}
+	if s.broker != nil {
+		s.broker.Close()
 	}
 	for _, service := range []string{"kafka.sh", "redis.sh"} {
 		if _, err := process.Service(context.Background(), service, "stop", s.id); err != nil {
@@ -214,7 +219,7 @@ func (s *setup) rebuild(ctx context.Context, l *load) error {
 	if _, _, err := s.start(ctx, "rebuild", "configs/retail/rebuild.yaml", "REDIS_PREFIX=again"); err != nil {
 		return err
 	}
-	if err := caughtUp(ctx, s.seeds, "rebuild-again"); err != nil {
+	if err := s.broker.CaughtUp(ctx, "rebuild-again", eventsTopic, 0, 20*time.Minute); err != nil {
 		return err
 	}
 	_, address, err := s.start(ctx, "api-rebuilt", "configs/retail/api.yaml", "REDIS_PREFIX=again")
