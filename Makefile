@@ -45,7 +45,7 @@ bench: ## measure against the budgets and print the table (installs what it need
 	go run ./tests/bench
 
 bench-quality: ## validating and cleaning next to the stock processors, in one run
-	go run ./tests/bench/quality
+	go run ./tests/bench quality
 
 bench-api: ## the profile API at 1, 64 and 1,024 connections
 	go run ./tests/bench -api
@@ -105,7 +105,7 @@ dirty-day: ## account for every fault of 22 kinds in a day of events
 	go run ./tests/dirtyday
 
 cdnow: ## fit the purchase models to the CDNOW sample (DATA=file), and plot the forecast
-	go run ./tests/cdnow/fit -plot docs/cdnow_forecast.svg $(DATA)
+	go run ./tests/cdnow fit -plot docs/cdnow_forecast.svg $(DATA)
 
 oracle: ## compare features with the naive computation over CASES (10000) random histories
 	CASES=$(CASES) go test -count=1 -timeout 30m ./plugins/engine/record -run 'Oracle|Order|Merge|Definitions|Heavy' -rapid.checks=$(CASES)
@@ -126,7 +126,7 @@ soak: ## load the API with reads, writes and erasures at 80% of the most it can 
 	go run ./tests/system soak -for $(FOR)
 
 bench-triggers: ## how late triggers fire at 1,000 a second while a million wait (PENDING=, RATE=)
-	go run ./tests/bench/firing -pending $(PENDING) -rate $(RATE)
+	go run ./tests/bench firing -pending $(PENDING) -rate $(RATE)
 
 clean: ## remove what the targets above wrote
 	rm -rf bin data/demo

@@ -25,7 +25,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-go build -o "$work/check" ./tests/cdnow/verify
+go build -o "$work/cdnow" ./tests/cdnow
 export PROFILE_DIR="$work/profiles"
 export PROFILE_API_ADDRESS="${api#http://}"
 export HTTP_ADDRESS="${HTTP_ADDRESS:-127.0.0.1:0}"
@@ -44,7 +44,7 @@ for round in 1 2; do
 
     "$binary" -c "$config" >"$work/api.log" 2>&1 &
     server=$!
-    if ! "$work/check" -log "$log" -api "$api" -customers "$customers" -save "$work/profiles.$round"; then
+    if ! "$work/cdnow" verify -log "$log" -api "$api" -customers "$customers" -save "$work/profiles.$round"; then
         tail -n 20 "$work/api.log" >&2
         exit 1
     fi

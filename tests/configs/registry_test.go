@@ -1,5 +1,5 @@
-// Package registry tests configs/retail/plan_from_registry.yaml with a schema
-// registry that changes and fails, and a pipeline that validates by its plan.
+// Package configs tests shipped configs within the test process: how the
+// environment configures them, and what they do against a schema registry.
 package configs
 
 import (

@@ -1,4 +1,4 @@
-package main
+package quality
 
 import (
 	_ "embed"

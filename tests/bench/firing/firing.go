@@ -1,7 +1,7 @@
 // Command firing measures how long after it is due a trigger is told, while very
 // many others wait:
 //
-//	go run ./tests/bench/firing -pending 1000000 -rate 1000 -seconds 60
+//	go run ./tests/bench firing -pending 1000000 -rate 1000 -seconds 60
 //
 // It fills a Redis of its own with customers for whom a trigger waits for weeks,
 // and with others for whom one is due soon, so many a second. Then it runs the
@@ -9,7 +9,7 @@
 // output. The delay of a firing is the time from when it was due until its line
 // is read; those of the first seconds, while the processes start, are not
 // counted. Run it in the root of the repository.
-package main
+package firing
 
 import (
 	"bufio"
@@ -21,7 +21,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -59,8 +58,10 @@ type options struct {
 	binary, profile                   string
 }
 
-func main() {
+// Run measures with the given flags.
+func Run(ctx context.Context, args []string) error {
 	var o options
+	flag := flag.NewFlagSet("firing", flag.ContinueOnError)
 	flag.IntVar(&o.pending, "pending", 1_000_000, "customers for whom a trigger waits for weeks")
 	flag.IntVar(&o.rate, "rate", 1000, "triggers that are due each second")
 	flag.IntVar(&o.seconds, "seconds", 60, "for how long it is measured")
@@ -71,13 +72,10 @@ func main() {
 	flag.DurationVar(&o.most, "p99", 2*time.Second, "fail above this")
 	flag.StringVar(&o.binary, "binary", "", "the program to measure; built if not named")
 	flag.StringVar(&o.profile, "profile", "", "a folder for CPU and allocation profiles of the first process")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "firing: FAILED:", err)
-		os.Exit(1)
+	if err := flag.Parse(args); err != nil {
+		return err
 	}
+	return run(ctx, o)
 }
 
 func run(ctx context.Context, o options) error {

@@ -1,4 +1,4 @@
-package main
+package fit
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
-// sample is the CDNOW sample, which is not part of this repository. CDNOW in
-// the environment tells where it is.
+// sample is the CDNOW sample, which is not part of this repository. The environment
+// variable CDNOW contains its path.
 func sample(t *testing.T) string {
 	t.Helper()
 	if path := os.Getenv("CDNOW"); path != "" {
@@ -29,7 +29,7 @@ func sample(t *testing.T) string {
 	return beside
 }
 
-func TestParametersAreThePublishedOnes(t *testing.T) {
+func TestParametersEqualThePublished(t *testing.T) {
 	path := sample(t)
 	dir := t.TempDir()
 	plot := filepath.Join(dir, "plot.svg")
@@ -83,14 +83,14 @@ func TestParametersAreThePublishedOnes(t *testing.T) {
 	require.InEpsilon(t, spend.Q, shippedSpend.Q, 1e-6)
 	require.InEpsilon(t, spend.Gamma, shippedSpend.Gamma, 1e-6)
 
-	// The plot in the documentation is this one, but for how the last digit of
-	// a place is rounded.
+	// The plot in the documentation equals this one, except for the rounding of
+	// the last digit of a coordinate.
 	number := regexp.MustCompile(`-?\d+\.\d`)
 	got, err := os.ReadFile(plot)
 	require.NoError(t, err)
 	want, err := os.ReadFile("../../../docs/cdnow_forecast.svg")
 	require.NoError(t, err)
-	require.Equal(t, number.ReplaceAllString(string(want), "#"), number.ReplaceAllString(string(got), "#"), "docs/cdnow_forecast.svg is out of date; run: go run ./tests/cdnow/fit -plot docs/cdnow_forecast.svg FILE")
+	require.Equal(t, number.ReplaceAllString(string(want), "#"), number.ReplaceAllString(string(got), "#"), "docs/cdnow_forecast.svg is out of date; run: go run ./tests/cdnow fit -plot docs/cdnow_forecast.svg FILE")
 	places := number.FindAllString(string(got), -1)
 	for i, place := range number.FindAllString(string(want), -1) {
 		w, err := strconv.ParseFloat(place, 64)
@@ -101,7 +101,7 @@ func TestParametersAreThePublishedOnes(t *testing.T) {
 	}
 }
 
-func TestAnotherLogIsNotTakenForTheSample(t *testing.T) {
+func TestOtherLogFails(t *testing.T) {
 	raw, err := os.ReadFile(sample(t))
 	require.NoError(t, err)
 	lines := strings.SplitAfter(string(raw), "\n")
@@ -112,7 +112,7 @@ func TestAnotherLogIsNotTakenForTheSample(t *testing.T) {
 	require.Contains(t, out.String(), "DIFFERS")
 }
 
-func TestLinesThatAreNone(t *testing.T) {
+func TestMalformedLineIsRejected(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.txt")
 	for text, want := range map[string]string{
 		"1 1 19970101 1":          path + ":1: 4 columns; write customer id",

@@ -1,8 +1,8 @@
-// Command cdnow checks the profiles that were imported from a log of
-// purchases. It reads the log itself, sharing no code with the import, asks
-// the profile API for every customer in it, and compares the number of
-// orders, the revenue to the cent, and the first and last date of an order.
-package main
+// Package verify checks profiles that were imported from a log of purchases. It
+// reads the log itself, sharing no code with the import, reads every customer of
+// the log from the profile API, and compares the number of orders, the revenue to
+// the cent, and the dates of the first and the last order.
+package verify
 
 import (
 	"bytes"
@@ -22,17 +22,18 @@ import (
 	"time"
 )
 
-func main() {
-	log := flag.String("log", "", "the log of purchases")
-	api := flag.String("api", "http://127.0.0.1:8081", "the address of the profile API")
-	customers := flag.Int("customers", 0, "how many customers there must be in the log, 0 for any number")
-	save := flag.String("save", "", "a file to write all profiles to, as they were answered but for as_of")
-	wait := flag.Duration("wait", 30*time.Second, "how long to wait until the API is ready")
-	flag.Parse()
-	if err := run(*log, strings.TrimSuffix(*api, "/"), *customers, *save, *wait); err != nil {
-		fmt.Fprintln(os.Stderr, "cdnow:", err)
-		os.Exit(1)
+// Run runs the comparison with the given flags.
+func Run(args []string) error {
+	flag := flag.NewFlagSet("verify", flag.ContinueOnError)
+	log := flag.String("log", "", "log of purchases")
+	api := flag.String("api", "http://127.0.0.1:8081", "URL of the profile API")
+	customers := flag.Int("customers", 0, "number of customers the log must have, 0 for any number")
+	save := flag.String("save", "", "file to write all profiles to, as answered without as_of")
+	wait := flag.Duration("wait", 30*time.Second, "maximum time until the API is ready")
+	if err := flag.Parse(args); err != nil {
+		return err
 	}
+	return run(*log, strings.TrimSuffix(*api, "/"), *customers, *save, *wait)
 }
 
 func run(log, api string, customers int, save string, wait time.Duration) error {
@@ -46,8 +47,8 @@ func run(log, api string, customers int, save string, wait time.Duration) error 
 	if err := ready(api, wait); err != nil {
 		return err
 	}
-	if status, _, err := get(api, "nobody-of-this-name"); err != nil || status != http.StatusNotFound {
-		return fmt.Errorf("a customer who is not there gives %d (%v), not 404", status, err)
+	if status, _, err := get(api, "unknown-customer"); err != nil || status != http.StatusNotFound {
+		return fmt.Errorf("an unknown customer gives %d (%v), not 404", status, err)
 	}
 
 	ids := make([]string, 0, len(want))

@@ -1,9 +1,7 @@
-// Command cdnow_fit fits the models of purchases and spend to the CDNOW sample,
-// a public log of purchases, and compares the parameters with the published
-// ones and the forecast with what happened. Run it as
-//
-//	go run ./tests/cdnow/fit [-plot docs/cdnow_forecast.svg] FILE
-package main
+// Package fit fits the models of purchases and spend to the CDNOW sample, a
+// public log of purchases, and compares the parameters with the published ones
+// and the forecast with the purchases that followed.
+package fit
 
 import (
 	"errors"
@@ -28,21 +26,21 @@ var (
 	holdoutEnd     = fit.DayOf(time.Date(1998, 6, 30, 0, 0, 0, 0, time.UTC))
 )
 
-func main() {
-	plot := flag.String("plot", "", "write the forecast and what happened to this SVG file")
-	models := flag.String("models", "", "write the parameter files to this folder")
-	flag.Parse()
+// Run runs the comparison with the given flags and file.
+func Run(args []string) error {
+	flag := flag.NewFlagSet("fit", flag.ContinueOnError)
+	plot := flag.String("plot", "", "SVG file to write the forecast and the actual purchases to")
+	models := flag.String("models", "", "folder to write the parameter files to")
+	if err := flag.Parse(args); err != nil {
+		return err
+	}
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "cdnow_fit: name the file with the CDNOW sample: lines of customer id, sample id, date as YYYYMMDD, quantity and dollars")
-		os.Exit(2)
+		return errors.New("name the file with the CDNOW sample: lines of customer id, sample id, date as YYYYMMDD, quantity and dollars")
 	}
-	if err := run(flag.Arg(0), *plot, *models, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "cdnow_fit:", err)
-		os.Exit(1)
-	}
+	return run(flag.Arg(0), *plot, *models, os.Stdout)
 }
 
-// errDiffers: everything was computed, and is not what was published.
+// errDiffers reports parameters that differ from the published ones.
 var errDiffers = errors.New("the parameters are not the published ones: is this the CDNOW sample?")
 
 func run(path, plot, models string, out io.Writer) error {
@@ -114,8 +112,8 @@ var published = map[string]string{
 	"gamma_gamma gamma":     "15.44",
 }
 
-// printParameters tells whether any differs from the published one, to the
-// published digits.
+// printParameters reports whether a parameter differs from the published one, to
+// the published digits.
 func printParameters(out io.Writer, bg *models.BGNBD, spend *models.GammaGamma) (differ bool) {
 	fmt.Fprintf(out, "\n%-28s %14s  %s\n", "", "fitted", "published")
 	line := func(name string, v float64, decimals int) {
