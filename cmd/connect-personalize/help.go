@@ -1,8 +1,7 @@
 package main
 
-// helpTemplate replaces the engine's general help: its name and description
-// are fixed there, and its examples are not ours. The inner templates are
-// those of urfave/cli.
+// helpTemplate replaces the engine's general help, whose name, description and examples
+// are those of Redpanda Connect. The inner templates are those of urfave/cli.
 const helpTemplate = `NAME:
    ` + name + ` - ` + summary + `
 
@@ -11,9 +10,9 @@ USAGE:
    ` + name + ` command [command options] [arguments...]
 
 DESCRIPTION:
-   A distribution of Redpanda Connect. A pipeline is a YAML file that says where
-   events come from, what a valid event is, how it is cleaned, what profiles are
-   made of, where they live, and how they are read:
+   A distribution of Redpanda Connect. A pipeline is a YAML file that configures
+   the source of events, their validation and cleaning, the profiles computed from
+   them, the profile store and the API that serves profiles:
 
      ` + name + ` -c ./configs/quickstart.yaml
      ` + name + ` lint ./configs/...
@@ -22,8 +21,8 @@ DESCRIPTION:
      ` + name + ` create event_collector/validate_event/stdout > ./config.yaml
      ` + name + ` list --format jsonschema > ./config.schema.json
 
-   The last one exports the JSON Schema of the configuration, by which editors
-   complete and check it. Documentation: ` + docsURL + `
+   The last command exports the JSON Schema of the configuration, which editors use
+   to complete and check it. Documentation: ` + docsURL + `
 
 COMMANDS:{{template "visibleCommandCategoryTemplate" .}}{{if .VisibleFlagCategories}}
 

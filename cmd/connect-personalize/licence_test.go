@@ -16,7 +16,7 @@ import (
 
 // Redpanda Connect mixes files under the Apache-2.0 license with files under
 // the Redpanda Community License, and packages of the first kind may import
-// those of the second. Only reading what is really linked tells.
+// those of the second. Only the headers of the linked files give certainty.
 func TestNothingUnderTheCommunityLicenseIsLinked(t *testing.T) {
 	list := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,Module", ".")
 	list.Stderr = os.Stderr

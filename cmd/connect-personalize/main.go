@@ -11,14 +11,15 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/urfave/cli/v2"
 
-	// Only what shipped configs use, and only what is under the Apache-2.0
-	// license or a freer one: licence_test.go reads the header of every file.
+	// Only components that shipped configs use, under the Apache-2.0 license or a more
+	// permissive one: licence_test.go reads the header of every file.
 	_ "github.com/redpanda-data/benthos/v4/public/components/io"
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	_ "github.com/redpanda-data/connect/v4/public/components/prometheus"
 
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
+	"github.com/connect-personalize/connect-personalize/plugins/command/plandiff"
 	"github.com/connect-personalize/connect-personalize/plugins/command/suggestsuite"
 	"github.com/connect-personalize/connect-personalize/plugins/command/whatif"
 	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
@@ -29,12 +30,12 @@ const (
 	name    = "connect-personalize"
 	summary = "turns raw customer events into live profiles for email personalization"
 	docsURL = "https://github.com/connect-personalize/connect-personalize/tree/main/docs"
-	// engineDocsURL is where the pages that the engine's own help texts name
-	// (unit testing, streams mode) really are.
+	// engineDocsURL has the pages to which the engine's help texts refer (unit
+	// testing, streams mode).
 	engineDocsURL = "https://docs.redpanda.com/redpanda-connect"
 )
 
-// configPaths are tried in this order when no config is named.
+// configPaths are tried in this order if no config is given.
 var configPaths = []string{
 	"connect-personalize.yaml",
 	"/connect-personalize.yaml",
@@ -50,7 +51,8 @@ func main() {
 	tuneMemory()
 	cli.AppHelpTemplate = helpTemplate
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
-		service.CLIOptAddCommand(lint.Command(name, stockLint, fileKinds()...)), service.CLIOptAddCommand(lint.PlanDiffCommand(name)),
+		service.CLIOptAddCommand(lint.Command(name, stockLint, lint.Kinds()...)),
+		service.CLIOptAddCommand(plandiff.Command(name)),
 		service.CLIOptAddCommand(suggestsuite.Command(name)),
 		service.CLIOptAddCommand(profileapi.SignCommand()),
 		service.CLIOptAddCommand(whatif.Command(name)))...)
@@ -61,10 +63,9 @@ func main() {
 	os.Exit(code)
 }
 
-// tuneMemory lets garbage grow to three times what is in use before it is
-// collected. What a stream leaves behind is many small and short-lived things: at
-// Go's own setting collecting them takes a good part of the processor, for a heap
-// of some tens of megabytes. Whoever sets GOGC or GOMEMLIMIT knows better.
+// tuneMemory sets GOGC to 300 unless GOGC or GOMEMLIMIT is set. A pipeline creates many
+// small, short-lived objects on a heap of some tens of megabytes; with Go's default of
+// 100 the garbage collector takes a large share of the CPU.
 func tuneMemory() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetGCPercent(300)
@@ -86,15 +87,23 @@ func options() []service.CLIOptFunc {
 			return schema
 		}),
 		service.CLIOptCustomRunFlags(nil, prepare),
-		// Streams mode parses the resources of its root config and leaves them
-		// at that.
+		// Streams mode parses the custom resources of its root config but does not
+		// create them.
 		service.CLIOptOnConfigParse(profiles.Provide),
 	}
 }
 
-// stockLint runs the engine's own lint command, the one that
-// configlint.Command replaces, and returns its exit code.
+// stockLint runs the engine's own lint command, which lint.Command replaces, and
+// returns its exit code.
 func stockLint(ctx context.Context, args []string) (int, error) {
 	args = append([]string{name, "lint"}, args...)
 	return service.RunCLIToCode(ctx, append(options(), service.CLIOptSetArgs(args...))...)
+}
+
+// prepare runs after the flags of a command are parsed and before its action.
+func prepare(c *cli.Context) error {
+	if c.Command.Name == "test" {
+		profiles.UseMemory()
+	}
+	return nil
 }

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// release is the version in CHANGELOG.md that this tree leads to.
+// release is the next version in CHANGELOG.md.
 const release = "0.1.0"
 
-// The commit and its date, set by the linker (see the Makefile). Without it
-// they are what the Go tool recorded, if it did.
+// The commit and its date. The linker sets them (see the Makefile); otherwise they are
+// those that the Go tool recorded, if any.
 var commit, date string
 
-// buildVersion returns the version, with the commit where it is known, and the
-// commit's date.
+// buildVersion returns the version, with the commit if it is known, and the date of
+// the commit.
 func buildVersion() (string, string) {
 	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
 		for _, s := range info.Settings {
@@ -32,7 +32,7 @@ func buildVersion() (string, string) {
 	return release + "+" + commit, date
 }
 
-// moduleVersion tells which version of a library was linked.
+// moduleVersion returns the linked version of a library.
 func moduleVersion(path string) string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {

@@ -4,7 +4,6 @@
 package configspec
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 // Spec says what fields a kind of file has.
@@ -43,14 +44,14 @@ type File struct {
 
 // Read parses a file. Without a File there is at least one lint; the error is
 // for a file that cannot be read.
-func (s *Spec) Read(path string) (*File, []service.Lint, error) {
+func (s *Spec) Read(path string) (*File, []finding.Finding, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s file: %w", s.what, err)
 	}
 	f := &File{}
 	if err := yaml.Unmarshal(text, &f.root); err != nil {
-		return nil, unread(err), nil
+		return nil, unreadable(path, err), nil
 	}
 	schema, err := s.schema()
 	if err != nil {
@@ -58,19 +59,23 @@ func (s *Spec) Read(path string) (*File, []service.Lint, error) {
 	}
 	lints, err := schema.NewStreamConfigLinter().SetSkipEnvVarCheck(true).LintYAML(text)
 	if err != nil {
-		return nil, unread(err), nil
+		return nil, unreadable(path, err), nil
 	}
 	if len(lints) > 0 {
-		return nil, lints, nil
+		findings := make([]finding.Finding, len(lints))
+		for i, l := range lints {
+			findings[i] = finding.Finding{File: path, Line: l.Line, Column: l.Column, Message: l.What}
+		}
+		return nil, findings, nil
 	}
 	if f.Conf, err = service.NewConfigSpec().Fields(s.fields()...).ParseYAML(string(text), nil); err != nil {
-		return nil, unread(err), nil
+		return nil, unreadable(path, err), nil
 	}
 	return f, nil, nil
 }
 
-func unread(err error) []service.Lint {
-	return []service.Lint{{Line: 1, Type: service.LintFailedRead, What: err.Error()}}
+func unreadable(path string, err error) []finding.Finding {
+	return []finding.Finding{{File: path, Line: 1, Message: err.Error()}}
 }
 
 // Items returns the items of a top-level list as they are written.
@@ -104,23 +109,14 @@ func Member(node *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// Lints makes lints of an error, one for each that it joins; line tells where
-// each stands.
-func Lints(err error, line func(error) int) []service.Lint {
-	var lints []service.Lint
+// Findings converts an error to findings in the file at path, one for each error that
+// it joins. line returns the line of an error.
+func Findings(path string, err error, line func(error) int) []finding.Finding {
+	var findings []finding.Finding
 	for _, e := range flatten(err) {
-		lints = append(lints, service.Lint{Line: line(e), Type: service.LintCustom, What: e.Error()})
+		findings = append(findings, finding.Finding{File: path, Line: line(e), Message: e.Error()})
 	}
-	return lints
-}
-
-// Error joins lints into an error, each as file:line: message; nil for none.
-func Error(path string, lints []service.Lint) error {
-	var errs []error
-	for _, l := range lints {
-		errs = append(errs, fmt.Errorf("%s:%d: %s", path, l.Line, l.What))
-	}
-	return errors.Join(errs...)
+	return findings
 }
 
 // flatten lists the errors that err joins.

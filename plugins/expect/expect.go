@@ -146,7 +146,7 @@ func lintForConfig(path string) []any {
 	}
 	out := []any{}
 	for _, l := range lints {
-		out = append(out, fmt.Sprintf("%s:%d: %s", path, l.Line, l.What))
+		out = append(out, l.String())
 	}
 	return out
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 // The fields of a suite file. Those of an expectation are named as the
@@ -156,7 +157,7 @@ var fileSpec = configspec.New("suite", Fields)
 func Read(path string) (*expectations.Suite, error) {
 	suite, lints, err := read(path)
 	if err == nil {
-		err = configspec.Error(path, lints)
+		err = finding.ToError(lints)
 	}
 	if err != nil {
 		return nil, err
@@ -166,19 +167,19 @@ func Read(path string) (*expectations.Suite, error) {
 
 // Lint returns what is wrong with a suite file, with the line of each. The
 // error is for a file that cannot be read.
-func Lint(path string) ([]service.Lint, error) {
+func Lint(path string) ([]finding.Finding, error) {
 	_, lints, err := read(path)
 	return lints, err
 }
 
-func read(path string) (*expectations.Suite, []service.Lint, error) {
+func read(path string) (*expectations.Suite, []finding.Finding, error) {
 	file, lints, err := fileSpec.Read(path)
 	if file == nil {
 		return nil, lints, err
 	}
 	written := file.Items(fieldExpectations)
 	suite, err := parse(file.Conf, written)
-	return suite, configspec.Lints(err, func(err error) int {
+	return suite, configspec.Findings(path, err, func(err error) int {
 		var spec *expectations.SpecError
 		if errors.As(err, &spec) {
 			return written[spec.Expectation].Line

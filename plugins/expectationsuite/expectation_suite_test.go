@@ -38,7 +38,7 @@ func TestLintReportsTheLineOfEachMistake(t *testing.T) {
 			lints, err := Lint(writeFile(t, "suite.yaml", test.suite))
 			require.NoError(t, err)
 			require.NotEmpty(t, lints)
-			require.Contains(t, lints[0].What, test.want)
+			require.Contains(t, lints[0].Message, test.want)
 			require.Equal(t, test.line, lints[0].Line)
 		})
 	}

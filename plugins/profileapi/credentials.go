@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/connect-personalize/connect-personalize/plugins/configspec"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
@@ -256,13 +257,13 @@ func (c *credentials) join(o *credentials) (*credentials, error) {
 var credentialsFile = configspec.New("token", credentialFields)
 
 // LintCredentials returns what is wrong with a file of tokens and signing keys.
-func LintCredentials(path string) ([]service.Lint, error) {
+func LintCredentials(path string) ([]finding.Finding, error) {
 	f, lints, err := credentialsFile.Read(path)
 	if err != nil || len(lints) > 0 {
 		return lints, err
 	}
 	_, err = parseCredentials(f.Conf)
-	return configspec.Lints(err, func(error) int { return 1 }), nil
+	return configspec.Findings(path, err, func(error) int { return 1 }), nil
 }
 
 func readCredentials(path string) (*credentials, error) {

@@ -125,7 +125,7 @@ func TestLintCredentials(t *testing.T) {
 			continue
 		}
 		require.NotEmpty(t, lints, text)
-		require.Contains(t, lints[0].What, want)
+		require.Contains(t, lints[0].Message, want)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/definition"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 )
@@ -246,7 +247,7 @@ var definitionFile = configspec.New("definition", Fields)
 func Read(path string) (*definition.Definition, error) {
 	def, lints, err := read(path)
 	if err == nil {
-		err = configspec.Error(path, lints)
+		err = finding.ToError(lints)
 	}
 	if err != nil {
 		return nil, err
@@ -256,19 +257,19 @@ func Read(path string) (*definition.Definition, error) {
 
 // Lint returns what is wrong with a definition file, with the line
 // of each. The error is for a file that cannot be read.
-func Lint(path string) ([]service.Lint, error) {
+func Lint(path string) ([]finding.Finding, error) {
 	_, lints, err := read(path)
 	return lints, err
 }
 
-func read(path string) (*definition.Definition, []service.Lint, error) {
+func read(path string) (*definition.Definition, []finding.Finding, error) {
 	file, lints, err := definitionFile.Read(path)
 	if file == nil {
 		return nil, lints, err
 	}
 	written, writtenTriggers := file.Items(fieldFeatures), file.Items(fieldTriggers)
 	def, err := parseDefinition(file.Conf, written)
-	return def, configspec.Lints(err, func(err error) int {
+	return def, configspec.Findings(path, err, func(err error) int {
 		var spec *features.SpecError
 		if errors.As(err, &spec) {
 			return written[spec.Feature].Line

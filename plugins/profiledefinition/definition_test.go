@@ -41,7 +41,7 @@ func TestLintDefinition(t *testing.T) {
 			require.NoError(t, err)
 			require.NotEmpty(t, lints)
 			require.Equal(t, c.line, lints[0].Line, "%v", lints)
-			require.Contains(t, lints[0].What, c.what)
+			require.Contains(t, lints[0].Message, c.what)
 		})
 	}
 	_, err := Lint("/nonexistent/profile.yaml")

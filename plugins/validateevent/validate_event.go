@@ -197,7 +197,7 @@ func registerLintFunction() error {
 				return []any{"plan must be the path of a tracking plan, such as ./configs/retail/plan.yaml"}, nil
 			}
 			messages := []any{}
-			for _, l := range trackingplan.LintFile(path) {
+			for _, l := range trackingplan.Lint(path) {
 				messages = append(messages, l.String())
 			}
 			return messages, nil

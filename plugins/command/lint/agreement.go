@@ -8,29 +8,33 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 )
 
-// A definition says what it wants of events, and a plan what events have. The
-// two meet in the pipeline that names both; what is in one and not in the other
-// is null for ever, and no event would ever show it.
+// Definitions and enrichments name the events, properties and traits they need; a
+// tracking plan lists those that exist. A name that only one side has gives null
+// forever, and no event would ever reveal it. For example
+//
+//	features: [ { name: revenue, sum: { events: [Order Completed], of: properties.totl } } ]
+//
+// beside a plan whose event Order Completed has properties.total is a finding.
 
-// agreement lints the profile definitions and the enrichments of pipelines
-// against the tracking plans of the same pipelines. A file that cannot be read
-// is left to the linters of its kind.
-func agreement(pipelines []string) []Lint {
-	var lints []Lint
-	seen := map[string]bool{}
+// agreement checks the profile definitions and enrichments of pipelines against the
+// tracking plans of the same pipelines. It skips unreadable files: the linters of
+// their kinds report those.
+func agreement(pipelines []string) []finding.Finding {
+	var findings []finding.Finding
+	seen := map[finding.Finding]bool{}
 	for _, path := range pipelines {
 		root, ok := readYAML(path)
 		if !ok {
 			continue
 		}
-		c := checker{open: false}
+		var c checker
 		var definitions []string
 		walkKeys(root, func(key string, value *yaml.Node) {
 			switch {
@@ -45,7 +49,7 @@ func agreement(pipelines []string) []Lint {
 					}
 				}
 			case strings.HasPrefix(key, "enrich"):
-				c.enriched(value)
+				c.enrichment(value)
 			}
 		})
 		if len(c.plans) == 0 {
@@ -63,26 +67,38 @@ func agreement(pipelines []string) []Lint {
 				c.definition(node)
 			}
 		}
-		for _, l := range c.lints {
-			if text := l.Path + l.Error(); !seen[text] {
-				seen[text] = true
-				lints = append(lints, l)
+		for _, f := range c.findings {
+			if !seen[f] {
+				seen[f] = true
+				findings = append(findings, f)
 			}
 		}
 	}
-	return lints
+	return findings
 }
 
-// checker holds parts of files against the plans of a pipeline.
+// CheckDefinition returns the events, properties and traits that the profile
+// definition at path needs and plan does not have.
+func CheckDefinition(path string, plan *trackingplan.Plan) ([]finding.Finding, error) {
+	root, ok := readYAML(path)
+	if !ok {
+		return nil, fmt.Errorf("%s: is no YAML file that can be read", path)
+	}
+	c := checker{plans: []*trackingplan.Plan{plan}, file: path}
+	c.definition(root)
+	return c.findings, nil
+}
+
+// checker checks files against the tracking plans of a pipeline.
 type checker struct {
 	plans []*trackingplan.Plan
-	// traits are those that enrichments write; open tells that it cannot be
-	// told which.
-	traits []string
-	open   bool
+	// enriched are the traits that enrichments set. It is incomplete if anyTrait is
+	// set, because a mapping then assigns its whole result.
+	enriched []string
+	anyTrait bool
 
-	file  string
-	lints []Lint
+	file     string // the file that is checked
+	findings []finding.Finding
 }
 
 func (c *checker) plan(path string) {
@@ -94,23 +110,23 @@ func (c *checker) plan(path string) {
 var assigned = regexp.MustCompile(`\broot\.([A-Za-z_][A-Za-z0-9_]*)`)
 var assignedWhole = regexp.MustCompile(`(?m)^\s*root\s*=`)
 
-// enriched notes the traits that an enrichment writes.
-func (c *checker) enriched(node *yaml.Node) {
+// enrichment records the traits that an enrichment sets.
+func (c *checker) enrichment(node *yaml.Node) {
 	mapping := child(child(node, "traits"), "mapping")
 	if mapping == nil {
 		return
 	}
-	c.open = c.open || assignedWhole.MatchString(mapping.Value)
+	c.anyTrait = c.anyTrait || assignedWhole.MatchString(mapping.Value)
 	for _, m := range assigned.FindAllStringSubmatch(mapping.Value, -1) {
-		c.traits = append(c.traits, m[1])
+		c.enriched = append(c.enriched, m[1])
 	}
 }
 
-func (c *checker) errorf(at *yaml.Node, format string, args ...any) {
-	c.lints = append(c.lints, Lint{c.file, service.Lint{Line: at.Line, Column: at.Column, Type: service.LintCustom, What: fmt.Sprintf(format, args...)}})
+func (c *checker) errorf(node *yaml.Node, format string, args ...any) {
+	c.findings = append(c.findings, finding.Finding{File: c.file, Line: node.Line, Column: node.Column, Message: fmt.Sprintf(format, args...)})
 }
 
-func (c *checker) named() string {
+func (c *checker) planNames() string {
 	names := make([]string, len(c.plans))
 	for i, p := range c.plans {
 		names[i] = strings.TrimSpace(p.Name + " " + p.Version)
@@ -119,23 +135,23 @@ func (c *checker) named() string {
 	return strings.Join(slices.Compact(names), " and ")
 }
 
-// definition checks the lists of features, segments and triggers by name.
+// definition checks the features, segments and triggers of a profile definition.
 func (c *checker) definition(root *yaml.Node) {
 	if root.Kind != yaml.MappingNode {
 		return
 	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
-		what, list := strings.TrimSuffix(root.Content[i].Value, "s"), follow(root.Content[i+1])
+		kind, list := strings.TrimSuffix(root.Content[i].Value, "s"), resolveAlias(root.Content[i+1])
 		if list.Kind != yaml.SequenceNode {
 			continue
 		}
 		for _, item := range list.Content {
-			item = follow(item)
-			about := what + ": "
+			item = resolveAlias(item)
+			subject := kind + ": "
 			if name := child(item, "name"); name != nil {
-				about = fmt.Sprintf("%s %q: ", what, name.Value)
+				subject = fmt.Sprintf("%s %q: ", kind, name.Value)
 			}
-			c.node(item, about, nil)
+			c.node(item, subject, nil)
 		}
 	}
 }
@@ -145,14 +161,14 @@ var (
 	traitName = regexp.MustCompile(`\btraits\.([A-Za-z_][A-Za-z0-9_]*)(\()?`)
 )
 
-// node checks a mapping and those inside of it. Paths are of the events that
-// the nearest list of events names, or of any event.
-func (c *checker) node(n *yaml.Node, about string, events []string) {
-	n = follow(n)
+// node checks a mapping and the mappings inside it. Paths refer to the events of the
+// nearest enclosing events list, or to any event without one.
+func (c *checker) node(n *yaml.Node, subject string, events []string) {
+	n = resolveAlias(n)
 	switch n.Kind {
 	case yaml.SequenceNode:
 		for _, item := range n.Content {
-			c.node(item, about, events)
+			c.node(item, subject, events)
 		}
 		return
 	case yaml.MappingNode:
@@ -162,73 +178,73 @@ func (c *checker) node(n *yaml.Node, about string, events []string) {
 	if list := child(n, "events"); list != nil && list.Kind == yaml.SequenceNode {
 		events = nil
 		for _, item := range list.Content {
-			if item = follow(item); item.Kind == yaml.ScalarNode && c.event(item, about) {
+			if item = resolveAlias(item); item.Kind == yaml.ScalarNode && c.event(item, subject) {
 				events = append(events, item.Value)
 			}
 		}
 		if len(events) == 0 && len(list.Content) > 0 {
-			return // nothing can be said of the properties of no event
+			return // properties of unknown events cannot be checked
 		}
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i].Value, follow(n.Content[i+1])
+		key, value := n.Content[i].Value, resolveAlias(n.Content[i+1])
 		switch {
 		case value.Kind != yaml.ScalarNode && key == "weights":
 			for j := 0; j+1 < len(value.Content); j += 2 {
-				c.event(value.Content[j], about)
+				c.event(value.Content[j], subject)
 			}
 		case value.Kind != yaml.ScalarNode:
-			c.node(value, about, events)
+			c.node(value, subject, events)
 		case value.Value == "":
 		case key == "of" || key == "by":
-			c.path(value, about, value.Value, events)
+			c.path(value, subject, value.Value, events)
 		case key == "where" || key == "key":
 			for _, m := range eventPath.FindAllStringSubmatch(value.Value, -1) {
-				c.path(value, about, beforeCall(m[1][1:], m[2] != ""), events)
+				c.path(value, subject, beforeCall(m[1][1:], m[2] != ""), events)
 			}
 		case key == "trait":
-			c.trait(value, about, value.Value)
+			c.trait(value, subject, value.Value)
 		case key == "when" || key == "data":
 			for _, m := range traitName.FindAllStringSubmatch(value.Value, -1) {
 				if m[2] == "" {
-					c.trait(value, about, m[1])
+					c.trait(value, subject, m[1])
 				}
 			}
 		}
 	}
 }
 
-// beforeCall is a path without the method that is called on it.
-func beforeCall(path string, called bool) string {
-	if !called {
+// beforeCall returns path without its last segment if that is a method call.
+func beforeCall(path string, isCall bool) string {
+	if !isCall {
 		return path
 	}
 	dot := strings.LastIndexByte(path, '.')
 	return path[:max(dot, 0)]
 }
 
-// event tells whether a plan has the event that a node names.
-func (c *checker) event(at *yaml.Node, about string) bool {
+// event reports whether a plan has the event that node names.
+func (c *checker) event(node *yaml.Node, subject string) bool {
 	var names []string
 	for _, p := range c.plans {
-		if p.HasEvent(at.Value) {
+		if p.HasEvent(node.Value) {
 			return true
 		}
 		names = append(names, p.EventNames()...)
 	}
-	c.errorf(at, "%sthe tracking plan %s has no event %q%s", about, c.named(), at.Value, spelling.Hint(at.Value, names))
+	c.errorf(node, "%sthe tracking plan %s has no event %q%s", subject, c.planNames(), node.Value, spelling.Hint(node.Value, names))
 	return false
 }
 
-// path tells whether one of the events at least has something there.
-func (c *checker) path(at *yaml.Node, about, path string, events []string) {
+// path checks that at least one of the events has a value at path.
+func (c *checker) path(node *yaml.Node, subject, path string, events []string) {
 	hint := ""
 	for _, p := range c.plans {
-		of := events
-		if len(of) == 0 {
-			of = p.EventNames()
+		candidates := events
+		if len(candidates) == 0 {
+			candidates = p.EventNames()
 		}
-		for _, event := range of {
+		for _, event := range candidates {
 			found, nearest := p.Find(event, path)
 			if found {
 				return
@@ -238,16 +254,16 @@ func (c *checker) path(at *yaml.Node, about, path string, events []string) {
 			}
 		}
 	}
-	whose := "any event"
+	owner := "any event"
 	if len(events) > 0 {
-		whose = strings.Join(events, ", ")
+		owner = strings.Join(events, ", ")
 	}
-	c.errorf(at, "%sthe tracking plan %s has no %s of %s%s", about, c.named(), path, whose, hint)
+	c.errorf(node, "%sthe tracking plan %s has no %s of %s%s", subject, c.planNames(), path, owner, hint)
 }
 
-// trait tells whether identify events, or an enrichment, state the trait.
-func (c *checker) trait(at *yaml.Node, about, name string) {
-	if c.open || slices.Contains(c.traits, name) {
+// trait checks that identify events or an enrichment set the trait.
+func (c *checker) trait(node *yaml.Node, subject, name string) {
+	if c.anyTrait || slices.Contains(c.enriched, name) {
 		return
 	}
 	hint := ""
@@ -263,10 +279,10 @@ func (c *checker) trait(at *yaml.Node, about, name string) {
 			hint = fmt.Sprintf("; did you mean %s?", nearest)
 		}
 	}
-	c.errorf(at, "%sthe tracking plan %s has no trait %q of identify events%s", about, c.named(), name, hint)
+	c.errorf(node, "%sthe tracking plan %s has no trait %q of identify events%s", subject, c.planNames(), name, hint)
 }
 
-// readYAML returns the top of a YAML file.
+// readYAML returns the root node of a YAML file.
 func readYAML(path string) (*yaml.Node, bool) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -279,35 +295,35 @@ func readYAML(path string) (*yaml.Node, bool) {
 	return doc.Content[0], true
 }
 
-func follow(n *yaml.Node) *yaml.Node {
+func resolveAlias(n *yaml.Node) *yaml.Node {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
 	return n
 }
 
-// child returns a member of a mapping, nil if there is none.
+// child returns the value of a key in a mapping, nil if there is none.
 func child(n *yaml.Node, key string) *yaml.Node {
 	if n == nil {
 		return nil
 	}
-	n = follow(n)
+	n = resolveAlias(n)
 	if n.Kind != yaml.MappingNode {
 		return nil
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == key {
-			return follow(n.Content[i+1])
+			return resolveAlias(n.Content[i+1])
 		}
 	}
 	return nil
 }
 
-// walkKeys visits the members of every mapping.
+// walkKeys visits the members of all mappings below n.
 func walkKeys(n *yaml.Node, visit func(key string, value *yaml.Node)) {
 	for i, item := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 1 {
-			visit(n.Content[i-1].Value, follow(item))
+			visit(n.Content[i-1].Value, resolveAlias(item))
 		}
 		walkKeys(item, visit)
 	}
@@ -315,7 +331,7 @@ func walkKeys(n *yaml.Node, visit func(key string, value *yaml.Node)) {
 
 var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}`)
 
-// resolve puts environment variables, or their defaults, into a text.
+// resolve replaces the environment variables in text by their values or defaults.
 func resolve(text string) string {
 	return variable.ReplaceAllStringFunc(text, func(ref string) string {
 		m := variable.FindStringSubmatch(ref)

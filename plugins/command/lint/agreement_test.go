@@ -68,7 +68,7 @@ triggers:
 	lints := agreement([]string{"pipeline.yaml", "other.yaml", "alone.yaml", "absent.yaml"})
 	var got []string
 	for _, l := range lints {
-		got = append(got, l.Path+l.Error())
+		got = append(got, line(l))
 	}
 	require.Equal(t, []string{
 		`profile.yaml(4,60) feature "revenue": the tracking plan shop 1.2.0 has no properties.totl of Order Completed; did you mean properties.total?`,

@@ -7,10 +7,9 @@ import (
 	"strings"
 )
 
-// expand turns what a user names into files, by the rules of the engine's
-// commands: a path that ends with ... is walked for YAML files, * ? [ and **
-// are patterns, and a name without any of these stays, whether the file exists
-// or not.
+// expand returns the files that arguments name, by the rules of the engine's commands:
+// a path that ends in ... stands for all YAML files below it, * ? [ and ** form
+// patterns, and any other name is returned even if the file does not exist.
 func expand(named []string) ([]string, error) {
 	var files []string
 	seen := map[string]bool{}
@@ -56,7 +55,7 @@ func walk(root string) (files []string, err error) {
 	return files, err
 }
 
-// glob is filepath.Glob in which ** stands for any number of folders.
+// glob is filepath.Glob with ** for any number of folders.
 func glob(pattern string) ([]string, error) {
 	before, after, deep := strings.Cut(pattern, "**")
 	if !deep {
@@ -95,7 +94,7 @@ func hasYAMLName(path string) bool {
 	return strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, ".yml")
 }
 
-// escapeGlob makes a file's name a pattern that matches that name alone.
+// escapeGlob returns a pattern that matches only the file named path.
 func escapeGlob(path string) string {
 	if os.PathSeparator == '\\' {
 		return path

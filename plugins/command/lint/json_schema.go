@@ -6,22 +6,14 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// JSONSchema is the kind of a JSON Schema written in YAML. It is recognised by
-// its $schema or $id.
-func JSONSchema() Kind {
-	return Kind{
-		Name:      "JSON Schema",
-		Recognise: func(keys Keys) bool { return keys.Any("$schema", "$id") },
-		Lint:      lintJSONSchema,
-	}
-}
-
-func lintJSONSchema(path string) ([]Lint, error) {
+// lintJSONSchema compiles a JSON Schema that is written in YAML.
+func lintJSONSchema(path string) ([]finding.Finding, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -33,15 +25,15 @@ func lintJSONSchema(path string) ([]Lint, error) {
 		return nil, nil
 	}
 	var broken *jsonschema.SchemaValidationError
-	what := err.Error()
+	message := err.Error()
 	if errors.As(err, &broken) {
-		what = fmt.Sprintf("not a valid JSON Schema: %v", broken.Err)
+		message = fmt.Sprintf("not a valid JSON Schema: %v", broken.Err)
 	}
-	return []Lint{{path, service.Lint{Line: 1, Column: 1, Type: service.LintCustom, What: what}}}, nil
+	return []finding.Finding{{File: path, Line: 1, Message: message}}, nil
 }
 
-// yamlLoader reads schemas from files, JSON being YAML as well. It never
-// fetches from the network.
+// yamlLoader reads schemas from files; JSON is a subset of YAML. It never reads from
+// the network.
 type yamlLoader struct{}
 
 func (yamlLoader) Load(url string) (any, error) {

@@ -23,6 +23,7 @@ import (
 	"gopkg.in/yaml.v2"
 	yamlv3 "gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
@@ -90,15 +91,6 @@ type Sample struct {
 	line        int
 }
 
-// Problem is something wrong with a block's file.
-type Problem struct {
-	File    string
-	Line    int
-	Message string
-}
-
-func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message) }
-
 // Requires lists what a profile needs to have, or else gets the fallback.
 func (b *Block) Requires() []string { return slices.Clone(b.requires) }
 
@@ -165,22 +157,22 @@ type file struct {
 	path     string
 	names    Names
 	block    *Block
-	problems []Problem
+	problems []finding.Finding
 }
 
 func (f *file) fail(line int, format string, args ...any) {
-	f.problems = append(f.problems, Problem{f.path, max(line, 1), fmt.Sprintf(format, args...)})
+	f.problems = append(f.problems, finding.Finding{File: f.path, Line: max(line, 1), Message: fmt.Sprintf(format, args...)})
 }
 
 // Load reads a block's file. names resolves the profile definition the file
 // names (empty if it names none) to what a profile has.
-func Load(path string, names func(definition string) (Names, error)) (*Block, []Problem, error) {
+func Load(path string, names func(definition string) (Names, error)) (*Block, []finding.Finding, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	if info.Size() > maxFileBytes {
-		return nil, []Problem{{path, 1, fmt.Sprintf("a block's file may have %s", humanize.IBytes(maxFileBytes))}}, nil
+		return nil, []finding.Finding{{File: path, Line: 1, Message: fmt.Sprintf("a block's file may have %s", humanize.IBytes(maxFileBytes))}}, nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -192,7 +184,7 @@ func Load(path string, names func(definition string) (Names, error)) (*Block, []
 
 // Parse reads the text of a block's file; the block is named for the file. It
 // returns the block only if nothing is wrong with it.
-func Parse(path string, text []byte, names func(definition string) (Names, error)) (*Block, []Problem) {
+func Parse(path string, text []byte, names func(definition string) (Names, error)) (*Block, []finding.Finding) {
 	f := &file{path: path, block: &Block{Budget: DefaultBudget}}
 	f.block.Name = strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".yaml"), ".yml")
 	if !nameForm.MatchString(f.block.Name) {
@@ -216,7 +208,7 @@ func Parse(path string, text []byte, names func(definition string) (Names, error
 		f.try()
 	}
 	if len(f.problems) > 0 {
-		slices.SortStableFunc(f.problems, func(a, b Problem) int { return a.Line - b.Line })
+		slices.SortStableFunc(f.problems, func(a, b finding.Finding) int { return a.Line - b.Line })
 		return nil, f.problems
 	}
 	return f.block, nil
@@ -412,16 +404,18 @@ func (f *file) template(n *yamlv3.Node) {
 	nodes, problems := compile(source, f.block.line, scope)
 	if nodes != nil && f.block.Type != Text {
 		end := &page{}
-		end.check(nodes, func(line int, message string) { problems = append(problems, problemAt{line, message}) })
+		end.check(nodes, func(line int, message string) {
+			problems = append(problems, finding.Finding{Line: line, Message: message})
+		})
 		if len(problems) == 0 && end.in != inText {
-			problems = append(problems, problemAt{f.block.line, "the template ends inside a tag, a quote or a comment: close it"})
+			problems = append(problems, finding.Finding{Line: f.block.line, Message: "the template ends inside a tag, a quote or a comment: close it"})
 		}
 	}
 	for _, p := range problems {
 		if !exact {
-			p.line = n.Line
+			p.Line = n.Line
 		}
-		f.fail(p.line, "%s", p.message)
+		f.fail(p.Line, "%s", p.Message)
 	}
 	f.block.nodes = nodes
 	for name := range scope.used {

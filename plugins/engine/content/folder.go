@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
@@ -132,12 +133,12 @@ func (f *Folder) take(files map[string]string) error {
 }
 
 // Lint returns what is wrong with the blocks of a folder.
-func Lint(dir string, names func(definition string) (Names, error)) ([]Problem, error) {
+func Lint(dir string, names func(definition string) (Names, error)) ([]finding.Finding, error) {
 	paths, err := files(dir)
 	if err != nil {
 		return nil, err
 	}
-	var all []Problem
+	var all []finding.Finding
 	for _, path := range paths {
 		_, problems, err := Load(path, names)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/osteele/liquid/expressions"
 	"github.com/osteele/liquid/parser"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
@@ -119,43 +120,37 @@ var tagNames = []string{"assign", "break", "capture", "case", "comment", "contin
 
 // compiler makes nodes of a parsed template and notes what is wrong with it.
 type compiler struct {
-	problems []problemAt
+	problems []finding.Finding
 	names    *scope
 	depth    int
 	loops    int
 }
 
-// problemAt is what is wrong at a line of a template.
-type problemAt struct {
-	line    int
-	message string
-}
-
 func (c *compiler) fail(line int, format string, args ...any) {
-	c.problems = append(c.problems, problemAt{line, fmt.Sprintf(format, args...)})
+	c.problems = append(c.problems, finding.Finding{Line: line, Message: fmt.Sprintf(format, args...)})
 }
 
 // compile makes a template of its source, whose first line has a number.
-func compile(source string, line int, names *scope) (nodes []node, problems []problemAt) {
+func compile(source string, line int, names *scope) (nodes []node, problems []finding.Finding) {
 	c := &compiler{names: names}
 	defer func() {
 		// The library panics on some malformed expressions.
 		if v := recover(); v != nil {
-			nodes, problems = nil, append(c.problems, problemAt{line, "the template cannot be parsed; look for a malformed number or expression"})
+			nodes, problems = nil, append(c.problems, finding.Finding{Line: line, Message: "the template cannot be parsed; look for a malformed number or expression"})
 		}
 	}()
 	loc := parser.SourceLoc{LineNo: line}
 	if at, what := unclosed(source, loc); what != "" {
-		return nil, []problemAt{{at, what}}
+		return nil, []finding.Finding{{Line: at, Message: what}}
 	}
 	conf := parser.NewConfig(blockTags)
 	root, err := conf.Parse(source, loc)
 	if err != nil {
-		return nil, []problemAt{{max(err.LineNumber(), line), plainError(err)}}
+		return nil, []finding.Finding{{Line: max(err.LineNumber(), line), Message: plainError(err)}}
 	}
 	seq, ok := root.(*parser.ASTSeq)
 	if !ok {
-		return nil, []problemAt{{line, "the template cannot be parsed"}}
+		return nil, []finding.Finding{{Line: line, Message: "the template cannot be parsed"}}
 	}
 	nodes = c.sequence(seq.Children)
 	return nodes, c.problems

@@ -86,5 +86,5 @@ features:
 	require.NoError(t, err)
 	require.NotEmpty(t, lints)
 	require.Equal(t, 6, lints[0].Line)
-	require.Contains(t, lints[0].What, "bg.yaml")
+	require.Contains(t, lints[0].Message, "bg.yaml")
 }

@@ -301,7 +301,7 @@ func TestWrongSegmentsAreRefused(t *testing.T) {
 		lints, err := profiledefinition.Lint(path)
 		require.NoError(t, err)
 		require.NotEmpty(t, lints, tt.segments)
-		require.Contains(t, lints[0].What, tt.want)
+		require.Contains(t, lints[0].Message, tt.want)
 	}
 	path := writeDefinition(t, shop+"segments:\n  - { name: a, when: 'true' }\n  - { name: b, when: 'features.x > 1' }\n")
 	lints, err := profiledefinition.Lint(path)
@@ -311,10 +311,10 @@ func TestWrongSegmentsAreRefused(t *testing.T) {
 
 	lints, err = profiledefinition.Lint(writeDefinition(t, shop+"parameters: { a: [1] }\n"))
 	require.NoError(t, err)
-	require.Contains(t, lints[0].What, `parameter "a" must be a number, a text or a boolean`)
+	require.Contains(t, lints[0].Message, `parameter "a" must be a number, a text or a boolean`)
 	lints, err = profiledefinition.Lint(writeDefinition(t, shop+"parameters_file: ./not-there.yaml\n"))
 	require.NoError(t, err)
-	require.Contains(t, lints[0].What, "parameters file")
+	require.Contains(t, lints[0].Message, "parameters file")
 }
 
 // naive are the rules of segmented, and its features, as the oracle has them.

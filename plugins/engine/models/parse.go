@@ -14,36 +14,12 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 // maxFile bounds the size of a parameter file.
 const maxFile = 1 << 20
-
-// Problem is one thing wrong with a parameter file.
-type Problem struct {
-	// File and Line tell where; Line counts from 1.
-	File string
-	Line int
-	// Message says what is wrong and what to write instead.
-	Message string
-}
-
-func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message) }
-
-// ParseError is what Parse returns for a file that is wrong.
-type ParseError struct {
-	// Problems are in the order of their lines; there is at least one.
-	Problems []Problem
-}
-
-// Error has a line for every problem.
-func (e *ParseError) Error() string {
-	lines := make([]string, len(e.Problems))
-	for i, p := range e.Problems {
-		lines[i] = p.String()
-	}
-	return strings.Join(lines, "\n")
-}
 
 // Load reads the parameter file at path, of any model.
 func Load(path string) (Model, error) {
@@ -54,14 +30,11 @@ func Load(path string) (Model, error) {
 	return Parse(path, data)
 }
 
-// Lint tells what is wrong with the parameter file at path. An error means that
-// it could not be read at all.
-func Lint(path string) ([]Problem, error) {
+// Lint returns the mistakes in the parameter file at path. The error is for a file
+// that cannot be read.
+func Lint(path string) ([]finding.Finding, error) {
 	_, err := Load(path)
-	if wrong, ok := errors.AsType[*ParseError](err); ok {
-		return wrong.Problems, nil
-	}
-	return nil, err
+	return finding.Of(err)
 }
 
 func read(path string) ([]byte, error) {
@@ -85,8 +58,8 @@ func Parse(path string, data []byte) (Model, error) {
 	if len(p.problems) == 0 {
 		return m, nil
 	}
-	slices.SortStableFunc(p.problems, func(a, b Problem) int { return a.Line - b.Line })
-	return nil, &ParseError{Problems: p.problems}
+	slices.SortStableFunc(p.problems, func(a, b finding.Finding) int { return a.Line - b.Line })
+	return nil, finding.ToError(p.problems)
 }
 
 // The keys of parameter files.
@@ -115,11 +88,11 @@ var kindNames = string(KindBGNBD) + ", " + string(KindGammaGamma) + " or " + str
 // parser collects what is wrong with one file.
 type parser struct {
 	path     string
-	problems []Problem
+	problems []finding.Finding
 }
 
 func (p *parser) add(line int, format string, args ...any) {
-	p.problems = append(p.problems, Problem{File: p.path, Line: max(line, 1), Message: fmt.Sprintf(format, args...)})
+	p.problems = append(p.problems, finding.Finding{File: p.path, Line: max(line, 1), Message: fmt.Sprintf(format, args...)})
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)

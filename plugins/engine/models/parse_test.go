@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 func TestLoad(t *testing.T) {
@@ -100,7 +102,7 @@ func TestLint(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("# a comment\nmodel: x\n"), 0o600))
 	problems, err = Lint(path)
 	require.NoError(t, err)
-	require.Equal(t, []Problem{{path, 2, "model must be bg_nbd, gamma_gamma or propensity"}}, problems)
+	require.Equal(t, []finding.Finding{{File: path, Line: 2, Message: "model must be bg_nbd, gamma_gamma or propensity"}}, problems)
 
 	_, err = Lint("testdata/none.yaml")
 	require.ErrorIs(t, err, os.ErrNotExist)

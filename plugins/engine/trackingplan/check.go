@@ -235,13 +235,13 @@ func (p *Plan) explain(event []byte, result Result, policy Policy, fault *Violat
 	return result
 }
 
-// finding is what the library has against a member of an event.
-type finding struct {
+// failure is an error of the JSON Schema library for a member of an event.
+type failure struct {
 	member string
 	err    *jsonschema.ValidationError
 }
 
-func (f finding) pointer() string {
+func (f failure) pointer() string {
 	if f.member == "" {
 		return ""
 	}
@@ -249,8 +249,8 @@ func (f finding) pointer() string {
 }
 
 // validate has the library check an event.
-func validate(root map[string]any, checks []check) []finding {
-	var findings []finding
+func validate(root map[string]any, checks []check) []failure {
+	var failures []failure
 	for _, c := range checks {
 		var target any = root
 		if c.member != "" {
@@ -262,8 +262,8 @@ func validate(root map[string]any, checks []check) []finding {
 		}
 		// The library returns no other type of error.
 		if err, ok := c.schema.lib.Validate(target).(*jsonschema.ValidationError); ok {
-			findings = append(findings, finding{c.member, err})
+			failures = append(failures, failure{c.member, err})
 		}
 	}
-	return findings
+	return failures
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 // document is a file of the plan: its value as JSON has it, numbers exact, and
@@ -64,7 +66,7 @@ func escapePointer(token string) string {
 }
 
 // readDocument reads YAML, or JSON if the name ends in .json.
-func readDocument(path string, data []byte) (*document, []Lint) {
+func readDocument(path string, data []byte) (*document, []finding.Finding) {
 	d := &document{path: path, lines: map[string]int{}, keys: map[string]int{}}
 	if strings.EqualFold(filepath.Ext(path), ".json") {
 		return d, d.readJSON(data)
@@ -72,13 +74,13 @@ func readDocument(path string, data []byte) (*document, []Lint) {
 	return d, d.readYAML(data)
 }
 
-func (d *document) lint(line int, format string, args ...any) Lint {
-	return Lint{File: d.path, Line: line, Message: fmt.Sprintf(format, args...)}
+func (d *document) lint(line int, format string, args ...any) finding.Finding {
+	return finding.Finding{File: d.path, Line: line, Message: fmt.Sprintf(format, args...)}
 }
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
 
-func (d *document) readYAML(data []byte) []Lint {
+func (d *document) readYAML(data []byte) []finding.Finding {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var root yaml.Node
 	if err := dec.Decode(&root); err != nil {
@@ -88,16 +90,16 @@ func (d *document) readYAML(data []byte) []Lint {
 			message = err.Error()[len(m[0]):]
 		}
 		if message == "EOF" {
-			return []Lint{d.lint(1, "the file is empty")}
+			return []finding.Finding{d.lint(1, "the file is empty")}
 		}
-		return []Lint{d.lint(line, "is not valid YAML: %s", message)}
+		return []finding.Finding{d.lint(line, "is not valid YAML: %s", message)}
 	}
 	if len(root.Content) != 1 {
-		return []Lint{d.lint(1, "the file is empty")}
+		return []finding.Finding{d.lint(1, "the file is empty")}
 	}
 	var second yaml.Node
 	if dec.Decode(&second) == nil {
-		return []Lint{d.lint(second.Line, "holds a second YAML document; write one document a file")}
+		return []finding.Finding{d.lint(second.Line, "holds a second YAML document; write one document a file")}
 	}
 	b := yamlBuilder{doc: d}
 	d.value = b.build(root.Content[0], "", 0)
@@ -107,7 +109,7 @@ func (d *document) readYAML(data []byte) []Lint {
 type yamlBuilder struct {
 	doc   *document
 	nodes int
-	lints []Lint
+	lints []finding.Finding
 }
 
 func (b *yamlBuilder) fail(n *yaml.Node, format string, args ...any) any {
@@ -232,7 +234,7 @@ func (b *yamlBuilder) scalar(n *yaml.Node) any {
 	return n.Value
 }
 
-func (d *document) readJSON(data []byte) []Lint {
+func (d *document) readJSON(data []byte) []finding.Finding {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	b := jsonBuilder{doc: d, dec: dec, data: data, line: 1}
@@ -254,7 +256,7 @@ type jsonBuilder struct {
 	doc   *document
 	dec   *json.Decoder
 	data  []byte
-	lints []Lint
+	lints []finding.Finding
 
 	offset int64
 	line   int

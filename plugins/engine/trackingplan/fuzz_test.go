@@ -12,6 +12,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 // everyKeyword is a plan whose event uses whatever our evaluator knows.
@@ -210,7 +212,7 @@ func FuzzPlan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		path := filepath.Join(dir, "plan.yaml")
 		plan, lints := build(path, text, sources{})
-		require.Equal(t, lintError(lints) == nil, plan != nil)
+		require.Equal(t, finding.ToError(lints) == nil, plan != nil)
 		for _, l := range lints {
 			require.NotZero(t, l.Line)
 			require.LessOrEqual(t, l.Line, bytes.Count(text, []byte("\n"))+bytes.Count(text, []byte("\r"))+2)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 // lintText lints a plan and returns the lints without the folder, those that
@@ -16,7 +18,7 @@ func lintText(t *testing.T, plan string, files ...string) string {
 	path := writePlan(t, plan, files...)
 	var lines []string
 	hard := false
-	for _, l := range LintFile(path) {
+	for _, l := range Lint(path) {
 		rel, err := filepath.Rel(filepath.Dir(path), l.File)
 		require.NoError(t, err)
 		l.File = filepath.ToSlash(rel)
@@ -202,10 +204,10 @@ c.yaml:3: minLength must be at least 0`,
 
 func TestLintNoFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.yaml")
-	require.Equal(t, []Lint{{
+	require.Equal(t, []finding.Finding{{
 		File: path, Line: 1,
 		Message: "there is no such file; write the path of the plan, relative to the folder that connect-personalize runs in",
-	}}, LintFile(path))
+	}}, Lint(path))
 	_, err := Load(path)
 	require.ErrorContains(t, err, path+":1: there is no such file")
 }
@@ -225,7 +227,7 @@ plan.yaml:8: event "C": minimum must be a number, not a string`, lintText(t, hea
 func TestUnreadableFile(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plan.yaml"), 0o700))
-	lints := LintFile(filepath.Join(dir, "plan.yaml"))
+	lints := Lint(filepath.Join(dir, "plan.yaml"))
 	require.Len(t, lints, 1)
 	require.Contains(t, lints[0].Message, "is a directory")
 }

@@ -34,6 +34,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
@@ -92,10 +93,10 @@ type check struct {
 }
 
 // Load reads the plan at path, and the schema files in its folder that it
-// refers to. The error is a *LintError where the plan is wrong.
+// refers to. The error is a *finding.Error where the plan is wrong.
 func Load(path string) (*Plan, error) {
 	plan, _, lints := load(path)
-	if err := lintError(lints); err != nil {
+	if err := finding.ToError(lints); err != nil {
 		return nil, err
 	}
 	return plan, nil
@@ -151,7 +152,7 @@ var defaultEventVersion = []string{"context", "protocols", "event_version"}
 type definition struct {
 	doc   *document
 	plan  *Plan
-	lints []Lint
+	lints []finding.Finding
 }
 
 func (d *definition) errorf(pointer, format string, args ...any) {
@@ -164,7 +165,7 @@ func (d *definition) keyErrorf(pointer, format string, args ...any) {
 
 // load reads a plan. The sources are every file that was looked at, whether it
 // could be read or not; the plan is nil if it cannot be used.
-func load(path string) (*Plan, sources, []Lint) {
+func load(path string) (*Plan, sources, []finding.Finding) {
 	files := sources{}
 	data, err := files.read(path)
 	if err != nil {
@@ -172,22 +173,22 @@ func load(path string) (*Plan, sources, []Lint) {
 		if errors.Is(err, fs.ErrNotExist) {
 			message = "there is no such file; write the path of the plan, relative to the folder that connect-personalize runs in"
 		}
-		return nil, files, []Lint{{File: path, Line: 1, Message: message}}
+		return nil, files, []finding.Finding{{File: path, Line: 1, Message: message}}
 	}
 	plan, lints := build(path, data, files)
 	return plan, files, lints
 }
 
 // build makes a plan of the text that stands at path.
-func build(path string, data []byte, files sources) (*Plan, []Lint) {
+func build(path string, data []byte, files sources) (*Plan, []finding.Finding) {
 	doc, lints := readDocument(path, data)
 	if len(lints) > 0 {
-		return nil, sortLints(lints)
+		return nil, finding.Sort(lints)
 	}
 	d := &definition{doc: doc, plan: &Plan{maxDepth: DefaultMaxDepth, events: map[string]*plannedEvent{}}}
 	d.read(files)
-	lints = sortLints(d.lints)
-	if lintError(lints) != nil {
+	lints = finding.Sort(d.lints)
+	if finding.ToError(lints) != nil {
 		return nil, lints
 	}
 	return d.plan, lints

@@ -34,10 +34,10 @@ type repair struct {
 // have to mend, but not for ever.
 const maxRepairs = 8
 
-func (r *repair) run(checks []check, findings []finding) bool {
+func (r *repair) run(checks []check, failures []failure) bool {
 	for range maxRepairs {
 		changed := false
-		for _, f := range findings {
+		for _, f := range failures {
 			for _, leaf := range leaves(f.err, nil) {
 				path := leaf.InstanceLocation
 				if f.member != "" {
@@ -49,7 +49,7 @@ func (r *repair) run(checks []check, findings []finding) bool {
 		if !changed {
 			return false
 		}
-		if findings = validate(r.root, checks); len(findings) == 0 {
+		if failures = validate(r.root, checks); len(failures) == 0 {
 			slices.SortFunc(r.changes, func(a, b Change) int { return cmp.Compare(a.Pointer, b.Pointer) })
 			return true
 		}
@@ -57,7 +57,7 @@ func (r *repair) run(checks []check, findings []finding) bool {
 	return false
 }
 
-// mend does what it may about one finding, and tells whether it did anything.
+// mend does what it may about one failure, and tells whether it did anything.
 func (r *repair) mend(leaf *jsonschema.ValidationError, path []string) bool {
 	switch k := leaf.ErrorKind.(type) {
 	case *kind.Type:

@@ -11,7 +11,7 @@ import (
 
 // TestShopPlanLintsClean is about the plan that is shipped.
 func TestShopPlanLintsClean(t *testing.T) {
-	require.Empty(t, LintFile(shopPlan))
+	require.Empty(t, Lint(shopPlan))
 	plan, err := Load(shopPlan)
 	require.NoError(t, err)
 	for _, name := range plan.EventNames() {

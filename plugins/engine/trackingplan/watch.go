@@ -3,6 +3,7 @@ package trackingplan
 import (
 	"sync/atomic"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
@@ -38,7 +39,7 @@ func (w *Watcher) Plan() *Plan { return w.plan.Load() }
 // refers to are known only now.
 func (w *Watcher) load() (sources, error) {
 	plan, files, lints := load(w.path)
-	if err := lintError(lints); err != nil {
+	if err := finding.ToError(lints); err != nil {
 		return files, err
 	}
 	plan.SetMaxDepth(w.maxDepth)

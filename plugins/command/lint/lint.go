@@ -1,7 +1,7 @@
-// Package lint is the lint command of the distribution. It lints every
-// YAML file of a configuration by what the file is: pipelines by the engine's
-// own linter, and the files that pipelines refer to (profile definitions,
-// tracking plans, JSON Schemas) each by the linter of its kind.
+// Package lint implements the lint command of the distribution. The engine's linter
+// checks pipelines. The files that pipelines refer to (profile definitions, tracking
+// plans, JSON Schemas, ...) are recognised by their top-level keys and checked by the
+// linter of their kind. A last step checks that the files of a pipeline agree.
 package lint
 
 import (
@@ -13,46 +13,29 @@ import (
 	"strings"
 
 	"github.com/fatih/color"
-	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// Kind is a sort of YAML file that is not a pipeline.
+// Kind is a kind of YAML file other than a pipeline.
 type Kind struct {
-	// Name is what messages call such a file.
+	// Name names the kind in messages.
 	Name string
-	// Recognise tells by its top-level keys whether a file is of this kind.
-	Recognise func(keys Keys) bool
-	// Lint returns what is wrong with the file and with those it refers to. An
-	// error means that it could not be read at all.
-	Lint func(path string) ([]Lint, error)
+	// Keys identify the kind: a file is of this kind if it has one of these keys at
+	// the top level.
+	Keys []string
+	// Lint returns the mistakes in the file and in the files it refers to. The error
+	// is for a file that cannot be read.
+	Lint func(path string) ([]finding.Finding, error)
 }
 
-// Lint is one thing wrong with a file.
-type Lint struct {
-	Path string
-	service.Lint
-}
-
-// Keys are the top-level keys of a YAML file.
-type Keys map[string]struct{}
-
-// Any tells whether at least one of names is there.
-func (k Keys) Any(names ...string) bool {
-	for _, name := range names {
-		if _, ok := k[name]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// StockLint runs the engine's own lint command with the given flags and
-// targets and returns its exit code.
+// StockLint runs the engine's own lint command with flags and targets and returns its
+// exit code.
 type StockLint func(ctx context.Context, args []string) (exitCode int, err error)
 
-// The flags are those of the command it replaces. TestFlags compares them.
+// The flags are those of the engine's lint command; TestFlags compares them.
 const (
 	flagDeprecated = "deprecated"
 	flagLabels     = "labels"
@@ -64,8 +47,8 @@ const (
 	flagConfig     = "config" // of the root command
 )
 
-// Command returns the lint command of the program called binary. Files that
-// are of none of the kinds are pipelines, and left to stock.
+// Command returns the lint command of the program named binary. stock lints the files
+// that are of none of the kinds: the pipelines.
 func Command(binary string, stock StockLint, kinds ...Kind) *cli.Command {
 	return &cli.Command{
 		Name:  "lint",
@@ -176,8 +159,8 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 		}
 	}
 
-	// First the engine, whatever is left for it: it reads the files named by
-	// --env-file into the environment, which ours may refer to.
+	// The engine's linter runs first, even without a pipeline: it loads the files of
+	// --env-file into the environment, which other files may refer to.
 	code, err := stock(c.Context, args)
 	if err != nil {
 		return false, err
@@ -186,39 +169,37 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 
 	red, green := color.New(color.FgRed), color.New(color.FgGreen)
 	for _, target := range own {
-		lints, err := target.kind.Lint(target.path)
+		findings, err := target.kind.Lint(target.path)
 		if err != nil {
-			lints = append(lints, Lint{target.path, service.Lint{Line: 1, Type: service.LintFailedRead, What: err.Error()}})
+			findings = append(findings, finding.Finding{File: target.path, Line: 1, Message: err.Error()})
 		}
 		if c.Bool(flagVerbose) {
 			result := green.Sprint("OK")
-			if len(lints) > 0 {
+			if len(findings) > 0 {
 				result = red.Sprint("FAILED")
 			}
 			fmt.Fprintf(stdout, "%v: %v\n", target.path, result)
 		}
-		ok = report(stderr, lints) && ok
+		ok = report(stderr, findings) && ok
 	}
 	return report(stderr, agreement(pipelines)) && ok, nil
 }
 
-// report writes lints, and tells whether there are none.
-func report(stderr io.Writer, lints []Lint) bool {
-	red, yellow := color.New(color.FgRed), color.New(color.FgYellow)
-	for _, l := range lints {
-		text := fmt.Sprintf("%v%v\n", l.Path, l.Error())
-		if l.Type == service.LintFailedRead || l.Type == service.LintComponentMissing {
-			text = red.Sprint(text)
-		} else {
-			text = yellow.Sprint(text)
-		}
-		fmt.Fprint(stderr, text)
+// report prints findings in the form of the engine's linter and reports whether there
+// are none.
+func report(stderr io.Writer, findings []finding.Finding) bool {
+	for _, f := range findings {
+		fmt.Fprint(stderr, color.YellowString("%s\n", line(f)))
 	}
-	return len(lints) == 0
+	return len(findings) == 0
 }
 
-// kindOf reads as much of a file as tells what it is. A file that cannot be
-// read or parsed is of no kind: the engine's linter says why.
+func line(f finding.Finding) string {
+	return fmt.Sprintf("%s(%d,%d) %s", f.File, f.Line, max(f.Column, 1), f.Message)
+}
+
+// kindOf returns the kind of a file by its top-level keys. A file that cannot be read
+// or parsed has no kind: the engine's linter reports the cause.
 func kindOf(path string, kinds []Kind) (Kind, bool) {
 	if !hasYAMLName(path) {
 		return Kind{}, false
@@ -231,15 +212,11 @@ func kindOf(path string, kinds []Kind) (Kind, bool) {
 	if err := yaml.NewDecoder(bytes.NewReader(raw)).Decode(&doc); err != nil || len(doc.Content) == 0 {
 		return Kind{}, false
 	}
-	keys := Keys{}
-	if root := doc.Content[0]; root.Kind == yaml.MappingNode {
-		for i := 0; i < len(root.Content); i += 2 {
-			keys[root.Content[i].Value] = struct{}{}
-		}
-	}
 	for _, kind := range kinds {
-		if kind.Recognise(keys) {
-			return kind, true
+		for _, key := range kind.Keys {
+			if child(doc.Content[0], key) != nil {
+				return kind, true
+			}
 		}
 	}
 	return Kind{}, false

@@ -14,6 +14,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 	"github.com/urfave/cli/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
 // write makes a folder with the given files and moves there.
@@ -92,16 +94,16 @@ func run(t *testing.T, args []string, stockCode int, kinds ...Kind) (ok bool, st
 }
 
 var shoes = Kind{
-	Name:      "shoe",
-	Recognise: func(keys Keys) bool { return keys.Any("laces") },
-	Lint: func(path string) ([]Lint, error) {
+	Name: "shoe",
+	Keys: []string{"laces"},
+	Lint: func(path string) ([]finding.Finding, error) {
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
 		switch {
 		case bytes.Contains(raw, []byte("untied")):
-			return []Lint{{path, service.Lint{Line: 3, Column: 5, What: "tie them"}}}, nil
+			return []finding.Finding{{File: path, Line: 3, Column: 5, Message: "tie them"}}, nil
 		case bytes.Contains(raw, []byte("gone")):
 			return nil, errors.New("no shoe here")
 		}
@@ -124,7 +126,7 @@ func TestEachFileGoesToTheLinterOfItsKind(t *testing.T) {
 	require.False(t, ok)
 	require.Equal(t, []string{"--verbose", "--",
 		"configs/broken.yaml", "configs/empty.yaml", "configs/list.yaml", "configs/pipeline.yaml"}, stockArgs)
-	require.Equal(t, "configs/bad.yaml(3,5) tie them\nconfigs/unread.yaml(1,0) no shoe here\n", stderr)
+	require.Equal(t, "configs/bad.yaml(3,5) tie them\nconfigs/unread.yaml(1,1) no shoe here\n", stderr)
 	require.Equal(t, "configs/bad.yaml: FAILED\nconfigs/good.yaml: OK\nconfigs/unread.yaml: FAILED\n", stdout)
 
 	ok, _, stdout, stderr = run(t, []string{"lint", "configs/good.yaml"}, 0, shoes)
@@ -191,7 +193,7 @@ func TestJSONSchema(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			write(t, map[string]string{"schema.yaml": test.schema, "other.yaml": "type: string\n"})
-			ok, stockArgs, _, stderr := run(t, []string{"lint", "schema.yaml"}, 0, JSONSchema())
+			ok, stockArgs, _, stderr := run(t, []string{"lint", "schema.yaml"}, 0, Kind{Keys: []string{"$schema", "$id"}, Lint: lintJSONSchema})
 			require.Equal(t, []string{"--"}, stockArgs)
 			require.Equal(t, test.want == "", ok, stderr)
 			if test.want != "" {

@@ -1,8 +1,9 @@
-package lint
+package plandiff
 
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -10,11 +11,27 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// planDiffs runs the command and returns what it prints and its exit code.
+const planText = `
+name: shop
+version: 1.2.0
+events:
+  Order Completed:
+    properties:
+      properties:
+        total: { type: number }
+        products: { type: array, items: { properties: { category: { type: string } } } }
+  Product Viewed:
+    properties: { properties: { product_id: { type: string } } }
+  page:
+  identify:
+    traits: { properties: { email: { type: string }, country: { type: string } } }
+`
+
+// planDiffs runs the command and returns its output and exit code.
 func planDiffs(t *testing.T, args ...string) (stdout string, code int) {
 	t.Helper()
 	var out bytes.Buffer
-	app := &cli.App{Writer: &out, ErrWriter: &out, ExitErrHandler: func(*cli.Context, error) {}, Commands: []*cli.Command{PlanDiffCommand("program")}}
+	app := &cli.App{Writer: &out, ErrWriter: &out, ExitErrHandler: func(*cli.Context, error) {}, Commands: []*cli.Command{Command("program")}}
 	err := app.Run(append([]string{"program", "plan-diff"}, args...))
 	if coder, ok := err.(cli.ExitCoder); ok {
 		return out.String() + coder.Error(), coder.ExitCode()
@@ -24,14 +41,17 @@ func planDiffs(t *testing.T, args ...string) (stdout string, code int) {
 }
 
 func TestPlanDiff(t *testing.T) {
-	write(t, map[string]string{
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{
 		"old.yaml":       planText,
 		"new.yaml":       strings.NewReplacer("1.2.0", "2.0.0", "total: { type: number }", "amount: { type: number }", "Product Viewed", "Product Seen").Replace(planText),
 		"more.yaml":      strings.Replace(planText, "  page:\n", "  page:\n  screen:\n", 1),
 		"broken.yaml":    "name: shop\n",
 		"profile.yaml":   "features:\n  - { name: revenue, sum: { events: [Order Completed], of: properties.total } }\n",
 		"untouched.yaml": "features:\n  - { name: orders, count: { events: [Order Completed] } }\n",
-	})
+	} {
+		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
+	}
 	out, code := planDiffs(t, "old.yaml", "new.yaml")
 	require.Equal(t, 1, code)
 	require.Equal(t, `breaks readers  event "Order Completed": properties.total: is gone
@@ -48,14 +68,14 @@ From shop 1.2.0 to shop 2.0.0: 2 for readers, 0 for senders, 2 compatible.
 
 	out, code = planDiffs(t, "--format", "json", "old.yaml", "new.yaml")
 	require.Equal(t, 1, code)
-	var report planDiff
-	require.NoError(t, json.Unmarshal([]byte(out), &report))
-	require.True(t, report.Breaking)
-	require.Len(t, report.Differences, 4)
-	require.Equal(t, "property_removed", report.Differences[0].Rule)
+	var r report
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.True(t, r.Breaking)
+	require.Len(t, r.Differences, 4)
+	require.Equal(t, "property_removed", r.Differences[0].Rule)
 
 	out, code = planDiffs(t, "old.yaml", "more.yaml")
-	require.Zero(t, code, "what is new breaks nobody")
+	require.Zero(t, code, "an addition breaks nothing")
 	require.Contains(t, out, `compatible      event "screen": is new`)
 	out, code = planDiffs(t, "--format", "json", "old.yaml", "old.yaml")
 	require.Zero(t, code)
