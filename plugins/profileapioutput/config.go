@@ -3,6 +3,7 @@ package profileapioutput
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,12 +13,13 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/delivery"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
-// profileReader is what the output needs of a profiles resource.
+// profileReader reads profiles; a profiles resource implements it.
 type profileReader interface {
 	Read(ctx context.Context, ids []string, q customers.Query) ([]customers.Result, error)
 }
@@ -33,12 +35,12 @@ func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, err
 			return nil, err
 		}
 	}
-	return newOutputOf(r, conf, res)
+	return newOutputWith(r, conf, res)
 }
 
-// newOutputOf makes an output with r for its profiles, which may be nil.
-func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resources) (*output, error) {
-	o := &output{profiles: r, log: res.Logger(), reading: delivery.Backoff{Initial: 100 * time.Millisecond, Max: 5 * time.Second}}
+// newOutputWith returns an output that reads profiles from r, which may be nil.
+func newOutputWith(r profileReader, conf *service.ParsedConfig, res *service.Resources) (*output, error) {
+	o := &output{profiles: r, log: res.Logger(), readRetry: backoff.Exponential{Initial: 100 * time.Millisecond, Max: 5 * time.Second}}
 	if err := o.parse(conf); err != nil {
 		return nil, err
 	}
@@ -46,13 +48,13 @@ func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resou
 		return nil, err
 	}
 	if o.profiles != nil && len(o.query.Fields) > 0 {
-		// Whether there are such fields needs no customer, and no store.
+		// A read of no customers validates the fields without the store.
 		var unknown *customers.UnknownFieldError
 		if _, err := o.profiles.Read(context.Background(), nil, o.query); errors.As(err, &unknown) {
 			return nil, err
 		}
 	}
-	pushing, err := o.pushConfig(conf, res)
+	pushing, err := o.deliveryConfig(conf, res)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +72,7 @@ func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resou
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	o.transport = transport
-	o.sender = delivery.New(*pushing, transport)
+	o.sender = delivery.New(*pushing, newTransport(transport))
 	o.elements = res.Metrics().NewCounter("profile_api_elements", "outcome")
 	if o.content != nil {
 		ctx, stop := context.WithCancel(context.Background())
@@ -80,7 +82,7 @@ func newOutputOf(r profileReader, conf *service.ParsedConfig, res *service.Resou
 	return o, nil
 }
 
-// parseContent reads which blocks are rendered, and the blocks.
+// parseContent parses the field content and opens the folder of blocks.
 func (o *output) parseContent(conf *service.ParsedConfig, res *service.Resources) error {
 	folder, err := conf.FieldString(outContent, outFolder)
 	if err != nil || folder == "" {
@@ -98,14 +100,14 @@ func (o *output) parseContent(conf *service.ParsedConfig, res *service.Resources
 	for _, name := range o.blocks {
 		if text, static := name.Static(); static {
 			if _, ok := o.content.Block(text); !ok && text != "" {
-				return fmt.Errorf("content.blocks: there is no block %q in %s", text, folder)
+				return fmt.Errorf("content.blocks: %s has no block %q", folder, text)
 			}
 		}
 	}
 	return nil
 }
 
-// parse reads the fields that make requests of messages.
+// parse parses the fields that turn messages into requests.
 func (o *output) parse(conf *service.ParsedConfig) error {
 	for _, f := range []struct {
 		name string
@@ -151,11 +153,11 @@ func (o *output) parse(conf *service.ParsedConfig) error {
 	return err
 }
 
-// pushConfig reads the fields that say how requests are sent.
-func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) (*delivery.Config, error) {
-	c := &delivery.Config{MaxAnswerBytes: 4 << 20, Compose: o.compose}
+// deliveryConfig parses the fields that configure how requests are sent.
+func (o *output) deliveryConfig(conf *service.ParsedConfig, res *service.Resources) (*delivery.Config, error) {
+	c := &delivery.Config{Compose: o.compose}
 	if o.failures != nil {
-		c.Judge = o.judge
+		c.FindFailures = o.findFailures
 	}
 	var errs []error
 	number := func(path ...string) int {
@@ -192,34 +194,34 @@ func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) 
 		return set
 	}
 	c.MaxElements, c.MaxBytes, c.Parallel = number(outMaxElements), number(outMaxBytes), number(outParallel)
-	o.single = c.MaxElements == 1
+	o.isSingle = c.MaxElements == 1
 	c.Timeout, c.GiveUpAfter = duration(outTimeout), duration(outGiveUpAfter)
 	o.giveUpAfter = c.GiveUpAfter
-	c.Retry = delivery.Backoff{Initial: duration(outRetries, outInitial), Max: duration(outRetries, outMax)}
-	c.MaxRetryAfter, c.ResetHeader = duration(outRetries, outMaxRetryAfter), text(outRetries, outResetHeader)
+	c.Retry = backoff.Exponential{Initial: duration(outRetries, outInitial), Max: duration(outRetries, outMax)}
+	c.MaxRetryAfter, c.ResetHeader = duration(outRetries, outMaxRetryAfter), http.CanonicalHeaderKey(text(outRetries, outResetHeader))
 	c.Circuit = delivery.Circuit{
 		Failures: number(outCircuit, outCircuitFailures),
-		Probe:    delivery.Backoff{Initial: duration(outCircuit, outCircuitProbe), Max: duration(outCircuit, outCircuitMaxProbe)},
+		Probe:    backoff.Exponential{Initial: duration(outCircuit, outCircuitProbe), Max: duration(outCircuit, outCircuitMaxProbe)},
 		FailFast: text(outCircuit, outCircuitOpen) == circuitGiveUp,
 	}
 	c.Delivered, c.Retried, c.Split = statuses(outDelivered), statuses(outRetried), statuses(outSplit)
-	c.IdempotencyHeader = text(outIdempotency)
+	c.IdempotencyHeader = http.CanonicalHeaderKey(text(outIdempotency))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	var err error
-	if c.Authorize, err = authorize(conf); err != nil {
+	if c.Authorize, err = parseAuthorize(conf); err != nil {
 		return nil, err
 	}
 	if label := text(outRateLimit); label != "" {
 		if !res.HasRateLimit(label) {
 			return nil, fmt.Errorf("rate_limit %q does not exist; add an item with this label to rate_limit_resources", label)
 		}
-		c.Limit = func(r *http.Request) error { return waitTurn(r.Context(), res, label) }
+		c.Limit = func(ctx context.Context) error { return waitForRateLimit(ctx, res, label) }
 	}
 	requests := res.Metrics().NewCounter("profile_api_pushes", "status")
 	latency := res.Metrics().NewTimer("profile_api_push_latency_ns")
-	c.OnAnswer = func(status int, took time.Duration) {
+	c.OnResponse = func(status int, took time.Duration) {
 		requests.Incr(1, fmt.Sprint(status))
 		latency.Timing(took.Nanoseconds())
 	}
@@ -227,38 +229,36 @@ func (o *output) pushConfig(conf *service.ParsedConfig, res *service.Resources) 
 	c.OnCircuit = func(reason error) {
 		if reason != nil {
 			open.Set(1)
-			res.Logger().Errorf("The platform is taken to be down: %v", reason)
+			res.Logger().Errorf("The circuit to the platform is open, because requests keep failing: %v", reason)
 			return
 		}
 		open.Set(0)
-		res.Logger().Info("The platform is back")
+		res.Logger().Info("The circuit to the platform is closed again")
 	}
 	return c, nil
 }
 
-// waitTurn waits until a rate limit allows for a request.
-func waitTurn(ctx context.Context, res *service.Resources, label string) error {
+// waitForRateLimit blocks until a rate limit allows a request.
+func waitForRateLimit(ctx context.Context, res *service.Resources, label string) error {
 	for {
 		var wait time.Duration
 		var limitErr error
 		err := res.AccessRateLimit(ctx, label, func(r service.RateLimit) { wait, limitErr = r.Access(ctx) })
 		if err = errors.Join(err, limitErr); err != nil {
-			// A limit that cannot tell, as one kept elsewhere, is asked again.
+			// A rate limit that is kept elsewhere may fail for a time.
 			wait = time.Second
 		}
 		if wait <= 0 {
 			return nil
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := backoff.Sleep(ctx, wait); err != nil {
+			return err
 		}
 	}
 }
 
-// authorize returns what adds the secrets to a request.
-func authorize(conf *service.ParsedConfig) (func(*http.Request, []byte, string, time.Time) error, error) {
+// parseAuthorize returns a function that adds credentials to a request.
+func parseAuthorize(conf *service.ParsedConfig) (func(*delivery.Request, time.Time) error, error) {
 	value, err := conf.FieldString(outAuthorization)
 	if err != nil {
 		return nil, err
@@ -267,9 +267,9 @@ func authorize(conf *service.ParsedConfig) (func(*http.Request, []byte, string, 
 	if err != nil {
 		return nil, err
 	}
-	// A variable that is not set leaves a scheme without a credential.
+	// An environment variable that is not set leaves a scheme without a credential.
 	if scheme := strings.TrimSpace(value); value != "" && (scheme == "" || scheme == "Bearer" || strings.HasSuffix(value, " ")) {
-		return nil, errors.New("authorization has no credential in it: set the variable that it is to come from")
+		return nil, errors.New("authorization contains no credential: set the environment variable that it refers to")
 	}
 	username, err := conf.FieldString(outBasicAuth, outUsername)
 	if err != nil {
@@ -280,21 +280,22 @@ func authorize(conf *service.ParsedConfig) (func(*http.Request, []byte, string, 
 		return nil, err
 	}
 	if username != "" && password == "" {
-		return nil, errors.New("basic_auth has a username and no password: set the variable that it is to come from")
+		return nil, errors.New("basic_auth has a username and no password: set the environment variable that password refers to")
 	}
 	signer, err := parseSigner(conf)
 	if err != nil {
 		return nil, err
 	}
-	return func(r *http.Request, body []byte, key string, now time.Time) error {
+	header = http.CanonicalHeaderKey(header)
+	return func(r *delivery.Request, now time.Time) error {
 		if value != "" {
 			r.Header.Set(header, value)
 		}
 		if password != "" {
-			r.SetBasicAuth(username, password)
+			r.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(username+":"+password)))
 		}
 		if signer != nil {
-			signer.Sign(r.Header, body, key, now)
+			signer.Sign(r.Header, r.Body, r.Key, now)
 		}
 		return nil
 	}, nil
@@ -314,9 +315,9 @@ func parseSigner(conf *service.ParsedConfig) (*delivery.Signer, error) {
 	case header == "":
 		signer, err = delivery.NewWebhookSigner(secrets...)
 	case len(secrets) > 1:
-		err = errors.New("a signature of the body alone has one secret")
+		err = errors.New("a signature of the body alone takes one secret")
 	default:
-		signer, err = delivery.NewBodySigner(header, secrets[0])
+		signer, err = delivery.NewBodySigner(http.CanonicalHeaderKey(header), secrets[0])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", outSignature, err)

@@ -21,7 +21,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
-// patience is the time after which a test fails that waits for something.
+// patience is the maximum wait of a test.
 const patience = 30 * time.Second
 
 // fakeProfiles is an in-process profiles resource.

@@ -20,7 +20,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
-// target takes note of requests, and answers as it is told.
+// target records requests and responds to them with respond.
 type target struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -54,13 +54,13 @@ func (g *target) seen() []string {
 	return append([]string(nil), g.requests...)
 }
 
-// quick makes waits of a config short.
+// quick shortens the delays of a config.
 const quick = `
 retries: { initial_interval: 1ms, max_interval: 5ms }
 circuit: { probe_interval: 1ms, max_probe_interval: 5ms }
 `
 
-// newTestOutput makes an output of a config, with r for its profiles.
+// newTestOutput returns an output with a config that reads profiles from r.
 func newTestOutput(t testing.TB, r profileReader, yaml string, log *syncBuffer, opts ...service.MockResourcesOptFn) (*output, error) {
 	t.Helper()
 	parsed, err := outputSpec().ParseYAML(yaml, nil)
@@ -71,7 +71,7 @@ func newTestOutput(t testing.TB, r profileReader, yaml string, log *syncBuffer, 
 		if r == nil {
 			return newOutput(parsed, res)
 		}
-		return newOutputOf(r, parsed, res)
+		return newOutputWith(r, parsed, res)
 	}()
 	if err == nil {
 		t.Cleanup(func() { require.NoError(t, o.Close(context.Background())) })
@@ -94,7 +94,7 @@ func messages(texts ...string) service.MessageBatch {
 	return batch
 }
 
-// rules returns by message the rule it was refused by, "" if it was not.
+// rules returns the rule by which each message was rejected, "" if it was not.
 func rules(t testing.TB, batch service.MessageBatch, err error) []string {
 	t.Helper()
 	got := make([]string, len(batch))
@@ -117,7 +117,7 @@ func rules(t testing.TB, batch service.MessageBatch, err error) []string {
 	return got
 }
 
-// deliver writes a batch, and returns what was refused.
+// deliver writes a batch and returns its rules.
 func deliver(t testing.TB, o *output, batch service.MessageBatch) []string {
 	t.Helper()
 	return rules(t, batch, o.WriteBatch(t.Context(), batch))
@@ -132,7 +132,7 @@ func TestOutputSendsMessages(t *testing.T) {
 	require.Len(t, g.headers[0].Get("Idempotency-Key"), 32)
 }
 
-func TestOutputPutsElementsTogether(t *testing.T) {
+func TestOutputBatchesElements(t *testing.T) {
 	g := newTarget(t, nil)
 	o := mustOutput(t, nil, "url: "+g.URL+"\nmax_elements: 2\nparallel: 1\n"+quick)
 	require.Equal(t, []string{"", "", ""}, deliver(t, o, messages(`{"userId":"u1"}`, `{"userId":"u2"}`, `{"userId":"u3"}`)))
@@ -170,11 +170,11 @@ func TestOutputReadsProfiles(t *testing.T) {
 		`PUT /u1 {"by":1,"meta":"topic","plan":"gold"}`, `PUT /u2 {"by":2,"meta":"topic","plan":"gold"}`, `PUT /u1 {"by":3,"meta":"topic","plan":"gold"}`,
 	}, g.seen())
 	require.Equal(t, "gold", g.headers[0].Get("X-Plan"))
-	require.Len(t, r.seen(), 1, "all are read together")
-	require.Equal(t, []string{"u1", "nobody", "u3", "u2"}, r.seen()[0], "each once")
+	require.Len(t, r.seen(), 1, "one read for all customers")
+	require.Equal(t, []string{"u1", "nobody", "u3", "u2"}, r.seen()[0], "each customer once")
 }
 
-func TestOutputSendsProfilesAsTheyAre(t *testing.T) {
+func TestOutputWithoutElementSendsProfiles(t *testing.T) {
 	g := newTarget(t, nil)
 	o := mustOutput(t, withProfiles("u1"), "url: "+g.URL+"\ncustomer: ${! content() }\nlatest_only: true\n"+quick)
 	require.Equal(t, []string{"", "", ""}, deliver(t, o, messages(`u1`, `nobody`, `u1`)))
@@ -193,11 +193,10 @@ func TestOutputSendsTheLatestOnly(t *testing.T) {
 	require.Equal(t, []string{`POST / {"userId":"u1","n":2}`, `POST / {"userId":"u2","n":2}`, `POST / {"n":3}`}, g.seen())
 }
 
-// While profiles cannot be read the output waits, as long as there is time.
-func TestOutputWaitsForProfiles(t *testing.T) {
+func TestOutputRetriesReadsUntilGiveUpAfter(t *testing.T) {
 	g := newTarget(t, nil)
 	r := withProfiles("u1")
-	r.readErr = errors.New("the store is away")
+	r.readErr = errors.New("the store is down")
 	log := newSyncBuffer()
 	o, err := newTestOutput(t, r, "url: "+g.URL+quick, log)
 	require.NoError(t, err)
@@ -208,25 +207,25 @@ func TestOutputWaitsForProfiles(t *testing.T) {
 	require.NoError(t, <-done)
 	require.Len(t, g.seen(), 1)
 
-	r.set(func() { r.readErr = errors.New("the store is away") })
+	r.set(func() { r.readErr = errors.New("the store is down") })
 	o, err = newTestOutput(t, r, "url: "+g.URL+"\ngive_up_after: 60ms\n"+quick, newSyncBuffer())
 	require.NoError(t, err)
 	require.Equal(t, []string{"gave_up"}, deliver(t, o, messages(`{"userId":"u1"}`)))
 }
 
-func TestOutputRefusesWhatNoRequestCanBeMadeOf(t *testing.T) {
+func TestOutputRejectsMessagesWithoutAValidRequest(t *testing.T) {
 	for name, c := range map[string]struct{ config, message, rule string }{
-		"a mapping that fails":     {"element: { mapping: 'root = this.message.n + 1' }", `{"n":"jo@example.com"}`, "element"},
-		"several elements":         {"element: { unarchive: { format: json_array } }", `[1,2]`, "element"},
-		"an element that is none":  {"element: { mapping: 'root = \"text\".bytes()' }", `{}`, "element"},
-		"a message that is none":   {"", `no JSON`, "element"},
-		"no customer":              {"customer: '${! this.userId.not_empty() }'", `{}`, "customer"},
-		"no id":                    {"message_id: '${! this.id.not_empty() }'", `{}`, "element"},
-		"no address":               {"url: 'http://${! this.message.host }/'", `{"host":"exa mple"}`, "element"},
-		"a scheme of no platform":  {"url: 'file://${! this.message.host }/'", `{"host":"h"}`, "element"},
-		"a header of two":          {"headers: { A: '${! this.message.a }' }", `{"a":"b\r\nC: d"}`, "element"},
-		"a body that none is made": {"request: { mapping: 'root = throw(\"jo@example.com\")' }", `{}`, "request"},
-		"too much":                 {"max_bytes: 10", `{"a":"0123456789"}`, "too_large"},
+		"a mapping that fails":        {"element: { mapping: 'root = this.message.n + 1' }", `{"n":"jo@example.com"}`, "element"},
+		"several elements":            {"element: { unarchive: { format: json_array } }", `[1,2]`, "element"},
+		"an element that is not JSON": {"element: { mapping: 'root = \"text\".bytes()' }", `{}`, "element"},
+		"a message that is not JSON":  {"", `no JSON`, "element"},
+		"no customer":                 {"customer: '${! this.userId.not_empty() }'", `{}`, "customer"},
+		"no id":                       {"message_id: '${! this.id.not_empty() }'", `{}`, "element"},
+		"an invalid URL":              {"url: 'http://${! this.message.host }/'", `{"host":"exa mple"}`, "element"},
+		"a scheme other than HTTP":    {"url: 'file://${! this.message.host }/'", `{"host":"h"}`, "element"},
+		"a line break in a header":    {"headers: { A: '${! this.message.a }' }", `{"a":"b\r\nC: d"}`, "element"},
+		"a body that fails":           {"request: { mapping: 'root = throw(\"jo@example.com\")' }", `{}`, "request"},
+		"too large":                   {"max_bytes: 10", `{"a":"0123456789"}`, "too_large"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newTarget(t, nil)
@@ -244,7 +243,7 @@ func TestOutputRefusesWhatNoRequestCanBeMadeOf(t *testing.T) {
 	}
 }
 
-func TestOutputDoesNotSendWhatFailedBefore(t *testing.T) {
+func TestOutputDoesNotSendFailedMessages(t *testing.T) {
 	g := newTarget(t, nil)
 	o := mustOutput(t, nil, "url: "+g.URL+quick)
 	batch := messages(`{"userId":"u1"}`, `{"userId":"u2"}`)
@@ -253,8 +252,8 @@ func TestOutputDoesNotSendWhatFailedBefore(t *testing.T) {
 	require.Equal(t, []string{`POST / {"userId":"u2"}`}, g.seen())
 }
 
-// What failures says decides, and codes that are none are left out.
-func TestOutputReadsFailures(t *testing.T) {
+// Text of a platform that is not a code is left out: it may be personal data.
+func TestOutputAppliesFailures(t *testing.T) {
 	g := newTarget(t, func(n int, w http.ResponseWriter, _ string) {
 		if n == 1 {
 			fmt.Fprint(w, `{"errors":[{"i":0,"code":"bad_email"},{"c":"u2","code":"jo@example.com is bad"},{"i":2,"retry":true}]}`)
@@ -268,8 +267,7 @@ func TestOutputReadsFailures(t *testing.T) {
 	require.Equal(t, []string{`POST / [{"userId":"u1"},{"userId":"u2"},{"userId":"u3"},{"userId":"u4"}]`, `POST / [{"userId":"u3"}]`}, g.seen())
 }
 
-// An answer that makes no sense is none, and its request is sent again.
-func TestOutputDoubtsAnswers(t *testing.T) {
+func TestOutputRetriesAfterAResponseThatCannotBeParsed(t *testing.T) {
 	for _, body := range []string{
 		`<html>`, `{"errors":[{"i":7}]}`, `{"errors":[{"i":-1}]}`, `{"errors":[{"c":"somebody"}]}`, `{"errors":"all"}`, `{"errors":[{"i":0.5}]}`, `{"errors":[{"c":""}]}`,
 	} {
@@ -286,9 +284,8 @@ func TestOutputDoubtsAnswers(t *testing.T) {
 	}
 }
 
-// An element that is refused takes no other with it, though nobody says which
-// one it is.
-func TestOutputFindsWhoIsToBlame(t *testing.T) {
+// The response does not say which element is at fault: requests are halved.
+func TestOutputSplitsRequestsToIsolateARejectedElement(t *testing.T) {
 	g := newTarget(t, func(_ int, w http.ResponseWriter, body string) {
 		if strings.Contains(body, `"bad"`) {
 			w.WriteHeader(422)
@@ -325,7 +322,7 @@ func TestOutputAuthorizes(t *testing.T) {
 	}
 }
 
-// A redirect is not followed: who it leads to would be told the token.
+// Following a redirect would send the token to another address.
 func TestOutputFollowsNoRedirect(t *testing.T) {
 	thief := newTarget(t, nil)
 	g := newTarget(t, func(n int, w http.ResponseWriter, _ string) {
@@ -340,21 +337,21 @@ func TestOutputFollowsNoRedirect(t *testing.T) {
 	require.Empty(t, thief.seen())
 }
 
-func TestOutputWaitsItsTurn(t *testing.T) {
+func TestOutputWaitsForTheRateLimit(t *testing.T) {
 	g := newTarget(t, nil)
-	turns := 0
-	limit := service.MockResourcesOptAddRateLimit("turns", func(context.Context) (time.Duration, error) {
-		turns++
-		switch turns {
+	accesses := 0
+	limit := service.MockResourcesOptAddRateLimit("limit", func(context.Context) (time.Duration, error) {
+		accesses++
+		switch accesses {
 		case 1:
 			return time.Millisecond, nil
 		default:
 			return 0, nil
 		}
 	})
-	o := mustOutput(t, nil, "url: "+g.URL+"\nparallel: 1\nrate_limit: turns"+quick, limit)
+	o := mustOutput(t, nil, "url: "+g.URL+"\nparallel: 1\nrate_limit: limit"+quick, limit)
 	require.Equal(t, []string{"", ""}, deliver(t, o, messages(`{"userId":"a"}`, `{"userId":"b"}`)))
-	require.Equal(t, 3, turns, "one turn was waited for")
+	require.Equal(t, 3, accesses, "one access was delayed")
 }
 
 func TestOutputConfigErrors(t *testing.T) {
@@ -407,8 +404,7 @@ func TestOutputLints(t *testing.T) {
 	}
 }
 
-// An output that nothing was sent to ends as well.
-func TestOutputEndsUnused(t *testing.T) {
+func TestOutputClosesUnused(t *testing.T) {
 	o := mustOutput(t, nil, "url: http://127.0.0.1/\ndead_letters: { drop: {} }")
 	ended := make(chan error, 1)
 	go func() { ended <- o.Close(context.Background()) }()
@@ -416,12 +412,11 @@ func TestOutputEndsUnused(t *testing.T) {
 	case err := <-ended:
 		require.NoError(t, err)
 	case <-time.After(patience):
-		t.Fatal("it does not end")
+		t.Fatal("Close does not return")
 	}
 }
 
-// With fallback, only what failed goes on to the next output.
-func TestOutputFallsBack(t *testing.T) {
+func TestFallbackReceivesOnlyFailedMessages(t *testing.T) {
 	g := newTarget(t, func(_ int, w http.ResponseWriter, body string) {
 		if strings.Contains(body, `"bad"`) {
 			w.WriteHeader(404)
@@ -451,7 +446,7 @@ generate:
 	require.NoError(t, err)
 	require.NoError(t, stream.Run(t.Context()))
 	require.Len(t, g.seen(), 3)
-	require.Equal(t, []string{`{"userId":"bad"} profile_api: refused with status 404`}, fallen)
+	require.Equal(t, []string{`{"userId":"bad"} profile_api: rejected with status 404`}, fallen)
 }
 
 type keepOutput func(*service.Message)
@@ -463,20 +458,19 @@ func (k keepOutput) Write(_ context.Context, msg *service.Message) error {
 }
 func (keepOutput) Close(context.Context) error { return nil }
 
-// Secrets and customers are in no log and no error.
-func TestOutputIsDiscreet(t *testing.T) {
+func TestOutputLogsNoSecretsAndNoPersonalData(t *testing.T) {
 	log := newSyncBuffer()
 	o, err := newTestOutput(t, withProfiles("jo"), "url: http://jo:s3cret@127.0.0.1:1/hook?token=s3cret\nauthorization: Bearer s3cret\ngive_up_after: 3s"+quick, log)
 	require.NoError(t, err)
 	batch := messages(`{"userId":"jo"}`)
 	err = o.WriteBatch(t.Context(), batch)
-	// By which of the two depends on whether the time is over between two probes
-	// or during one.
+	// The rule depends on whether the time limit ends between two probes or during
+	// one.
 	got := rules(t, batch, err)
 	require.Len(t, got, 1)
 	require.Contains(t, []string{"gave_up", "unreachable"}, got[0])
 	require.NotRegexp(t, `s3cret|hook|jo\b|127\.0`, err.Error()+log.String())
-	require.Contains(t, log.String(), "taken to be down")
+	require.Contains(t, log.String(), "The circuit to the platform is open")
 }
 
 var _ profileReader = (*customers.Service)(nil)
@@ -493,14 +487,14 @@ func TestOutputRendersContent(t *testing.T) {
 	got := deliver(t, o, messages(`{"userId":"c1","block":"hello"}`, `{"userId":"nobody","block":"hello"}`, `{"userId":"c1"}`,
 		`{"userId":"c1","block":"none"}`, `{"userId":"broken"}`))
 	require.Equal(t, []string{"", "", "", ruleElement, ruleElement}, got)
-	line, nobody := `"line":{"content":"GOLD","type":"text"}`, `"line":{"content":"nothing","fallback":"no_customer","type":"text"}`
+	line, absent := `"line":{"content":"GOLD","type":"text"}`, `"line":{"content":"nothing","fallback":"no_customer","type":"text"}`
 	all := strings.Join(g.seen(), "\n")
 	require.Contains(t, all, `{"hello":{"content":"\u003cp title=\"gold\"\u003ec1 has 2\u003c/p\u003e\n","type":"html"},`+line+`}`)
-	require.Contains(t, all, `{"hello":{"content":"\u003cp\u003eHello\u003c/p\u003e","fallback":"no_customer","type":"html"},`+nobody+`}`)
+	require.Contains(t, all, `{"hello":{"content":"\u003cp\u003eHello\u003c/p\u003e","fallback":"no_customer","type":"html"},`+absent+`}`)
 	require.Contains(t, all, `{`+line+`}`)
 }
 
-func TestOutputContentIsChecked(t *testing.T) {
+func TestOutputValidatesContent(t *testing.T) {
 	dir := withBlocks(t, map[string]string{"hello": helloBlock})
 	content := "url: http://127.0.0.1:1\ncontent: { folder: " + dir + ", blocks: [ %s ] }\n"
 	for _, c := range []struct {
@@ -510,7 +504,7 @@ func TestOutputContentIsChecked(t *testing.T) {
 	}{
 		{fmt.Sprintf(content, "hello"), nil, "content is rendered from whole profiles"},
 		{fmt.Sprintf(content, "hello") + "fields: [ traits ]\n", withProfiles(), "leave fields out"},
-		{fmt.Sprintf(content, "helo"), withProfiles(), `there is no block "helo"`},
+		{fmt.Sprintf(content, "helo"), withProfiles(), `has no block "helo"`},
 		{"url: http://127.0.0.1:1\ncontent: { folder: " + dir + "/away, blocks: [ hello ] }\n", withProfiles(), "away"},
 	} {
 		_, err := newTestOutput(t, c.r, c.yaml, newSyncBuffer())
@@ -518,8 +512,7 @@ func TestOutputContentIsChecked(t *testing.T) {
 	}
 }
 
-// TestMappingIn: a mapping is told from whatever else a processor may be.
-func TestMappingIn(t *testing.T) {
+func TestMappingInRecognisesPlainMappings(t *testing.T) {
 	for written, want := range map[string]string{
 		"mapping: root = this":                   "root = this",
 		"{ label: a, mapping: root.x = 1 }":      "root.x = 1",

@@ -18,19 +18,20 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/delivery"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
-// Rules of dead letters, beside the codes of package delivery.
+// Rules of dead letters, in addition to the codes of package delivery.
 const (
-	ruleCustomer = "customer" // who a message is about cannot be told
-	ruleElement  = "element"  // no element can be made of it
+	ruleCustomer = "customer" // customer cannot be evaluated for the message
+	ruleElement  = "element"  // element fails for the message
 )
 
-// output pushes what messages tell to a platform.
+// output is the profile_api output.
 type output struct {
 	url, verb           *service.InterpolatedString
 	customer, messageID *service.InterpolatedString
@@ -39,36 +40,36 @@ type output struct {
 	request             *processor // or nil
 	failures            *processor // or nil
 	latestOnly          bool
-	single              bool // a request has one element
+	isSingle            bool // a request has one element
 	giveUpAfter         time.Duration
 
-	profiles profileReader // or nil
-	query    customers.Query
-	reading  delivery.Backoff
+	profiles  profileReader // or nil
+	query     customers.Query
+	readRetry backoff.Exponential
 
 	content       *contentblocks.Blocks // or nil
 	blocks        []*service.InterpolatedString
-	stopFollowing context.CancelFunc // of the files of content
+	stopFollowing context.CancelFunc // stops reloading content
 	following     sync.WaitGroup
 
 	deadLetters *service.OwnedOutput // or nil
 	priming     sync.Once
-	primed      error // of priming
+	primeErr    error
 	sender      *delivery.Sender
 	transport   *http.Transport
 	elements    *service.MetricCounter
 	log         *service.Logger
 }
 
-// processor is one of the config, used by many at a time.
+// processor runs a processor of the config. It is safe for concurrent use.
 type processor struct {
-	// mapping is what the processor does if it is a mapping and nothing else.
-	// The engine's own says in the log what value it failed on, which is a
-	// customer's or of what a platform answered.
+	// mapping is set if the processor is a mapping and nothing else. It is run
+	// here, because Connect's mapping processor logs the value that it failed on,
+	// which may be personal data.
 	mapping *bloblang.Executor
 
 	mu    sync.Mutex
-	owned *service.OwnedProcessor // if it is another
+	owned *service.OwnedProcessor // set for any other processor
 }
 
 func newProcessor(conf *service.ParsedConfig, field string) (*processor, error) {
@@ -86,27 +87,27 @@ func newProcessor(conf *service.ParsedConfig, field string) (*processor, error) 
 	return &processor{owned: owned}, nil
 }
 
-// mappingIn returns the mapping that a processor is, as it is written.
+// mappingIn returns the text of a processor that is a mapping and nothing else.
 func mappingIn(written any) (string, bool) {
 	if node, ok := written.(*yaml.Node); ok {
 		if node.Decode(&written) != nil {
 			return "", false
 		}
 	}
-	of, _ := written.(map[string]any)
-	for name := range of {
+	members, _ := written.(map[string]any)
+	for name := range members {
 		if name != "mapping" && name != "label" {
 			return "", false
 		}
 	}
-	text, ok := of["mapping"].(string)
+	text, ok := members["mapping"].(string)
 	return text, ok
 }
 
 // errDeleted is returned for a message that a processor deletes.
 var errDeleted = errors.New("deleted")
 
-// run returns the one message that the processor makes of a message.
+// run returns the one message that the processor makes from msg.
 func (p *processor) run(ctx context.Context, msg *service.Message) (*service.Message, error) {
 	if p.mapping != nil {
 		made, err := msg.BloblangQuery(p.mapping)
@@ -124,24 +125,24 @@ func (p *processor) run(ctx context.Context, msg *service.Message) (*service.Mes
 	case len(made) == 0:
 		return nil, errDeleted
 	case len(made) > 1:
-		return nil, errors.New("it makes several of one")
+		return nil, errors.New("it makes several messages from one")
 	}
 	return made[0], made[0].GetError()
 }
 
-// Connect implements service.BatchOutput. Platforms are connected to by
-// requests; one that is away is no reason not to start.
+// Connect implements service.BatchOutput. It does not connect to the platform:
+// a platform that is down must not prevent the start.
 func (o *output) Connect(context.Context) error { return o.primeLetters() }
 
-// primeLetters starts the output of dead letters. One that was never started
-// cannot be closed either.
+// primeLetters starts the output of dead letters, once. An output that was never
+// started cannot be closed.
 func (o *output) primeLetters() error {
 	o.priming.Do(func() {
 		if o.deadLetters != nil {
-			o.primed = o.deadLetters.Prime()
+			o.primeErr = o.deadLetters.Prime()
 		}
 	})
-	return o.primed
+	return o.primeErr
 }
 
 // WriteBatch implements service.BatchOutput.
@@ -155,7 +156,7 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		}
 		var err error
 		if customerIDs[i], err = batch.TryInterpolatedString(i, o.customer); err != nil {
-			failed[i] = reject(ruleCustomer, "customer cannot be told from the message"+atLine(err))
+			failed[i] = reject(ruleCustomer, "customer cannot be evaluated for the message"+atLine(err))
 		}
 	}
 	found, err := o.read(ctx, began, customerIDs, failed)
@@ -164,7 +165,7 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 	}
 
 	var items []delivery.Item
-	var members [][]int // the messages that an item is for
+	var members [][]int // the indexes of the messages of each item
 	last := map[string]int{}
 	for i := range batch {
 		if failed[i] != nil {
@@ -194,25 +195,25 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 			return err
 		}
 		for _, i := range members[n] {
-			failed[i] = o.outcome(err)
+			failed[i] = o.recordOutcome(err)
 		}
 	}
-	return o.conclude(ctx, batch, failed)
+	return o.handleFailures(ctx, batch, failed)
 }
 
-// outcome counts what became of an element, and says why it was not delivered.
-func (o *output) outcome(err error) error {
+// recordOutcome counts the outcome of an element, and returns its failure as a
+func (o *output) recordOutcome(err error) error {
 	if err == nil {
 		o.elements.Incr(1, "delivered")
 		return nil
 	}
-	if refused, ok := errors.AsType[*delivery.Refused](err); ok {
+	if rejected, ok := errors.AsType[*delivery.RejectedError](err); ok {
 		o.elements.Incr(1, "refused")
-		return reject(refused.Code, refused.Error())
+		return reject(rejected.Code, rejected.Error())
 	}
 	o.elements.Incr(1, "gave_up")
-	if gaveUp, ok := errors.AsType[*delivery.GaveUp](err); ok {
-		return reject(gaveUp.Code, gaveUp.Error())
+	if undelivered, ok := errors.AsType[*delivery.UndeliveredError](err); ok {
+		return reject(undelivered.Code, undelivered.Error())
 	}
 	return err
 }
@@ -221,15 +222,15 @@ func reject(rule, message string) *rejection.Error {
 	return &rejection.Error{Stage: "profile_api", Reasons: []rejection.Reason{{Rule: rule, Message: message}}}
 }
 
-// conclude puts what failed into the dead letters, or returns it.
-func (o *output) conclude(ctx context.Context, batch service.MessageBatch, failed []error) error {
+// handleFailures writes the failed messages to dead_letters. Without this output,
+func (o *output) handleFailures(ctx context.Context, batch service.MessageBatch, failed []error) error {
 	var letters service.MessageBatch
-	var of []int
+	var indexes []int
 	for i, err := range failed {
 		if err != nil {
 			letter := batch[i].Copy()
 			letter.SetError(err)
-			letters, of = append(letters, letter), append(of, i)
+			letters, indexes = append(letters, letter), append(indexes, i)
 		}
 	}
 	if len(letters) == 0 {
@@ -240,26 +241,26 @@ func (o *output) conclude(ctx context.Context, batch service.MessageBatch, faile
 		if err == nil {
 			return nil
 		}
-		// Messages whose letters were written are written once more.
-		for _, i := range of {
+		// Letters that were written will be written again.
+		for _, i := range indexes {
 			failed[i] = fmt.Errorf("dead_letters: %w", err)
 		}
 	}
-	all := service.NewBatchError(batch, failed[of[0]])
-	for _, i := range of {
+	all := service.NewBatchError(batch, failed[indexes[0]])
+	for _, i := range indexes {
 		all = all.Failed(i, failed[i])
 	}
 	return all
 }
 
-// readProfile is what was found of a customer.
+// readProfile is the result of a read.
 type readProfile struct {
-	json []byte // nil if there is none
+	json []byte // nil if the customer has no profile
 	err  error
 }
 
-// read returns the profiles of the customers, in one read. While the store is
-// away it waits, as long as there is time.
+// read returns the profiles of the customers, in one read. It retries while the
+// store is unavailable, for give_up_after at most.
 func (o *output) read(ctx context.Context, began time.Time, customerIDs []string, failed []error) (map[string]readProfile, error) {
 	if o.profiles == nil {
 		return nil, nil
@@ -292,31 +293,29 @@ func (o *output) read(ctx context.Context, began time.Time, customerIDs []string
 			return nil, err
 		}
 		if failures == 1 {
-			o.log.Errorf("Profiles cannot be read, waiting: %v", err)
+			o.log.Errorf("Profiles cannot be read, retrying: %v", err)
 		}
-		wait := o.reading.After(failures)
+		wait := o.readRetry.Delay(failures)
 		if o.giveUpAfter > 0 && time.Since(began)+wait > o.giveUpAfter {
 			for i := range failed {
 				if failed[i] == nil {
 					o.elements.Incr(1, "gave_up")
-					failed[i] = reject(delivery.CodeGaveUp, "the profile could not be read in the time for it")
+					failed[i] = reject(delivery.CodeTimedOut, "the profile could not be read within the time limit")
 				}
 			}
 			return found, nil
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := backoff.Sleep(ctx, wait); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// item makes the element of a message, and finds where it goes.
+// item makes the element of a message and evaluates its target.
 func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, customer string, found readProfile) (*delivery.Item, error) {
 	msg := batch[i]
 	if found.err != nil {
-		return nil, reject(ruleElement, "the profile cannot be read: its record is damaged")
+		return nil, reject(ruleElement, "the profile cannot be read: its record is corrupt")
 	}
 	raw, err := msg.AsBytes()
 	if err != nil {
@@ -324,7 +323,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	}
 	item := &delivery.Item{Customer: customer}
 	if item.ID, err = batch.TryInterpolatedString(i, o.messageID); err != nil {
-		return nil, reject(ruleElement, "message_id cannot be told from the message"+atLine(err))
+		return nil, reject(ruleElement, "message_id cannot be evaluated for the message"+atLine(err))
 	}
 	if item.ID == "" {
 		sum := sha256.Sum256(raw)
@@ -337,7 +336,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	}
 	if found.json != nil {
 		if doc["profile"], err = service.NewMessage(found.json).AsStructured(); err != nil {
-			return nil, reject(ruleElement, "the profile is no JSON")
+			return nil, reject(ruleElement, "the profile is not valid JSON")
 		}
 	}
 	given := msg.Copy()
@@ -356,14 +355,14 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 			return nil, err
 		}
 		if err != nil {
-			return nil, reject(ruleElement, "no element can be made of the message"+atLine(err))
+			return nil, reject(ruleElement, "element fails for the message"+atLine(err))
 		}
 		if item.Element, err = made.AsBytes(); err != nil || !json.Valid(item.Element) {
-			return nil, reject(ruleElement, "the element is no JSON")
+			return nil, reject(ruleElement, "the element is not valid JSON")
 		}
 		element, err = made.AsStructured()
 		if err != nil {
-			return nil, reject(ruleElement, "the element is no JSON")
+			return nil, reject(ruleElement, "the element is not valid JSON")
 		}
 	case o.profiles != nil:
 		if found.json == nil {
@@ -372,7 +371,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 		item.Element, element = found.json, doc["profile"]
 	default:
 		if !json.Valid(raw) {
-			return nil, reject(ruleElement, "the message is no JSON: make an element of it")
+			return nil, reject(ruleElement, "the message is not valid JSON: set element to make an element of it")
 		}
 		item.Element, element = raw, doc["message"]
 	}
@@ -380,27 +379,27 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	return item, err
 }
 
-// render puts the content blocks that a message asks for into its document.
+// render renders the content blocks of a message into its document.
 func (o *output) render(given *service.Message, doc map[string]any, found []byte) error {
-	var p *content.Profile // nil for a customer there is none of
+	var p *content.Profile // nil if the customer has no profile
 	if found != nil {
 		var err error
 		if p, err = content.ReadProfile(found, time.Now()); err != nil {
-			return reject(ruleElement, "the profile cannot be read: its record is damaged")
+			return reject(ruleElement, "the profile cannot be read: its record is corrupt")
 		}
 	}
 	rendered := map[string]any{}
 	for _, block := range o.blocks {
 		name, err := block.TryString(given)
 		if err != nil {
-			return reject(ruleElement, "content.blocks cannot be told from the message"+atLine(err))
+			return reject(ruleElement, "content.blocks cannot be evaluated for the message"+atLine(err))
 		}
 		if name == "" {
 			continue
 		}
 		b, ok := o.content.Block(name)
 		if !ok {
-			return reject(ruleElement, "content.blocks names a block that there is none of")
+			return reject(ruleElement, "content.blocks names a block that does not exist")
 		}
 		result := o.content.Render(b, p)
 		made := map[string]any{"type": string(b.Type), "content": string(result.Content)}
@@ -413,7 +412,7 @@ func (o *output) render(given *service.Message, doc map[string]any, found []byte
 	return nil
 }
 
-// target finds where an element goes.
+// target evaluates url, verb and headers for an element.
 func (o *output) target(given *service.Message, doc map[string]any, element any) (t delivery.Target, err error) {
 	with := map[string]any{"element": element}
 	for name, value := range doc {
@@ -421,27 +420,27 @@ func (o *output) target(given *service.Message, doc map[string]any, element any)
 	}
 	given.SetStructured(with)
 	if t.URL, err = o.url.TryString(given); err != nil {
-		return t, reject(ruleElement, "url cannot be told from the message"+atLine(err))
+		return t, reject(ruleElement, "url cannot be evaluated for the message"+atLine(err))
 	}
 	if u, err := url.Parse(t.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return t, reject(ruleElement, "url is none: escape what is put into it, such as by escape_url_path()")
+		return t, reject(ruleElement, "url is not valid: escape the values in it, such as by escape_url_path()")
 	}
-	if t.Verb, err = o.verb.TryString(given); err != nil {
-		return t, reject(ruleElement, "verb cannot be told from the message"+atLine(err))
+	if t.Method, err = o.verb.TryString(given); err != nil {
+		return t, reject(ruleElement, "verb cannot be evaluated for the message"+atLine(err))
 	}
-	t.Header = http.Header{"Content-Type": {"application/json"}}
+	t.Header = delivery.Header{"Content-Type": {"application/json"}}
 	for name, text := range o.headers {
 		value, err := text.TryString(given)
 		if err != nil || strings.ContainsAny(value, "\r\n\x00") {
-			return t, reject(ruleElement, "header "+name+" cannot be told from the message"+atLine(err))
+			return t, reject(ruleElement, "header "+name+" cannot be evaluated for the message"+atLine(err))
 		}
 		t.Header[name] = []string{value}
 	}
 	return t, nil
 }
 
-// atLine returns where a mapping failed. The rest of its error may show what it
-// was working on.
+// atLine returns the line at which a mapping failed, and nothing else of its error,
+// which may contain values of the customer.
 func atLine(err error) string {
 	if err == nil {
 		return ""
@@ -454,10 +453,10 @@ func atLine(err error) string {
 
 var lineOf = regexp.MustCompile(`line \d+`)
 
-// compose makes the body of a request.
+// compose composes the body of a request.
 func (o *output) compose(elements []json.RawMessage) ([]byte, error) {
 	switch {
-	case o.request == nil && o.single:
+	case o.request == nil && o.isSingle:
 		return elements[0], nil
 	case o.request == nil:
 		return json.Marshal(elements)
@@ -474,10 +473,10 @@ func (o *output) compose(elements []json.RawMessage) ([]byte, error) {
 	return made.AsBytes()
 }
 
-var errNoList = errors.New("failures has no list of failures for it")
+var errNoList = errors.New("failures does not return a list of failures")
 
-// judge asks what of a request failed.
-func (o *output) judge(answer *delivery.Answer, elements []json.RawMessage) ([]delivery.Failure, error) {
+// findFailures runs the processor failures on a response.
+func (o *output) findFailures(response *delivery.Response, elements []json.RawMessage) ([]delivery.Failure, error) {
 	list, err := json.Marshal(elements)
 	if err != nil {
 		return nil, err
@@ -486,11 +485,11 @@ func (o *output) judge(answer *delivery.Answer, elements []json.RawMessage) ([]d
 	if err != nil {
 		return nil, err
 	}
-	doc := map[string]any{"status": answer.Status, "elements": sent, "body": nil}
-	if len(answer.Body) > 0 {
-		body, err := service.NewMessage(answer.Body).AsStructured()
+	doc := map[string]any{"status": response.Status, "elements": sent, "body": nil}
+	if len(response.Body) > 0 {
+		body, err := service.NewMessage(response.Body).AsStructured()
 		if err != nil {
-			return nil, errors.New("it is no JSON")
+			return nil, errors.New("it is not valid JSON")
 		}
 		doc["body"] = body
 	}
@@ -501,7 +500,7 @@ func (o *output) judge(answer *delivery.Answer, elements []json.RawMessage) ([]d
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("failures does not succeed%s", atLine(err))
+		return nil, fmt.Errorf("the processor failures fails%s", atLine(err))
 	}
 	raw, err := made.AsBytes()
 	if err != nil {
@@ -535,7 +534,7 @@ func (o *output) judge(answer *delivery.Answer, elements []json.RawMessage) ([]d
 
 var code = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 
-// codeOf returns a code if it is one: what else platforms say may be personal.
+// codeOf returns v if it is a code, else nothing: other texts of a platform may
 func codeOf(v any) string {
 	switch v := v.(type) {
 	case string:

@@ -92,10 +92,10 @@ func TestNothingLeaks(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, leaks(string(letters)))
 	require.Contains(t, log, "The profile store cannot be used")
-	require.Contains(t, log, "The platform is taken to be down")
+	require.Contains(t, log, "The circuit to the platform is open")
 	require.Contains(t, log, "The content block broken gives its fallback")
 	require.Contains(t, log, "The tokens have changed")
-	require.Contains(t, log, "refused with status 400")
+	require.Contains(t, log, "rejected with status 400")
 	require.Greater(t, len(p.refusals), 100)
 
 	require.Empty(t, leaks(log), "in the log")

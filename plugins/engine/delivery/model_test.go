@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -17,28 +15,30 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 )
 
-// platform is a model of one: it breaks in every way it knows until it is
-// healed, never takes a poison element, and takes note of whatever it is sent
-// that no sender should send.
+// platform is a model of an email platform. Until healed it fails in every way that
+// a platform can fail. It never accepts a poison element, and records every
+// violation of the sender's contract.
 type platform struct {
 	random     *rand.Rand
 	healed     time.Time
-	unnamed    bool // refusals do not name what is to blame
+	unnamed    bool // rejections do not name the element at fault
 	conf       *Config
 	elements   map[string]*sent // by id
 	byCustomer map[string][]string
 	bodies     map[string]string // by idempotency key
 
-	mu       sync.Mutex
-	underWay int
-	pausing  time.Time // when it last asked for a pause
-	paused   time.Time // until when
-	wrong    []string
+	mu         sync.Mutex
+	inFlight   int
+	pausedAt   time.Time // when it last requested a pause
+	paused     time.Time // the end of the pause
+	violations []string
 }
 
-// element is what the model is sent.
+// element is an element that the model receives.
 type element struct {
 	ID       string `json:"id"`
 	Customer string `json:"customer,omitempty"`
@@ -46,53 +46,49 @@ type element struct {
 	Pad      string `json:"pad,omitempty"`
 }
 
-// sent is what became of an element.
+// sent is the state of an element.
 type sent struct {
 	element
 	applied   int
-	settled   bool   // the sender knows what became of it
-	ambiguous string // key of a request the sender cannot know the fate of
+	settled   bool   // the sender knows its outcome
+	ambiguous string // key of a request with an outcome that the sender cannot know
 }
 
-func (p *platform) complain(format string, args ...any) {
-	p.wrong = append(p.wrong, fmt.Sprintf(format, args...))
+func (p *platform) violation(format string, args ...any) {
+	p.violations = append(p.violations, fmt.Sprintf(format, args...))
 }
 
-func answer(r *http.Request, status int, body string, header ...string) *http.Response {
-	h := http.Header{}
+func respond(status int, body string, header ...string) *Response {
+	h := Header{}
 	for i := 0; i < len(header); i += 2 {
 		h.Set(header[i], header[i+1])
 	}
-	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body)), Request: r}
+	return &Response{Status: status, Header: h, Body: []byte(body)}
 }
 
-// RoundTrip takes a request.
-func (p *platform) RoundTrip(r *http.Request) (*http.Response, error) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
-	}
+// receive is the Transport to the model.
+func (p *platform) receive(ctx context.Context, r *Request) (*Response, error) {
 	var elements []element
-	if err := json.Unmarshal(body, &elements); err != nil {
+	if err := json.Unmarshal(r.Body, &elements); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
-	p.arrived(r, body, elements)
+	p.check(r, elements)
 	work := time.Duration(p.random.IntN(3)) * time.Second
 	p.mu.Unlock()
 
 	select {
 	case <-time.After(work):
-	case <-r.Context().Done():
+	case <-ctx.Done():
 	}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.underWay--
+	p.inFlight--
 	key := r.Header.Get("Idempotency-Key")
-	fate := 0
+	failure := 0
 	if time.Now().Before(p.healed) {
-		fate = p.random.IntN(12)
+		failure = p.random.IntN(12)
 	}
 	ambiguous := func(applied bool) {
 		for i := range elements {
@@ -103,88 +99,90 @@ func (p *platform) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-	if r.Context().Err() != nil {
+	if ctx.Err() != nil {
 		ambiguous(p.random.IntN(2) == 0)
-		return nil, r.Context().Err()
+		return nil, ctx.Err()
 	}
-	switch fate {
+	switch failure {
 	case 1:
 		ambiguous(p.random.IntN(2) == 0)
-		return answer(r, 500, ""), nil
+		return respond(500, ""), nil
 	case 2:
 		ambiguous(false)
 		seconds := p.random.IntN(30)
 		p.pause(time.Duration(seconds) * time.Second)
-		return answer(r, 429, "", "Retry-After", fmt.Sprint(seconds)), nil
+		return respond(429, "", "Retry-After", fmt.Sprint(seconds)), nil
 	case 3:
 		ambiguous(false)
 		wait := time.Duration(p.random.IntN(30)) * time.Second
 		p.pause(wait)
-		// Its clock is wrong by a year, but it says so.
+		// Its clock is wrong by a year, as its Date shows.
 		theirs := time.Now().AddDate(-1, 0, 0)
-		return answer(r, 503, "", "Date", theirs.UTC().Format(http.TimeFormat),
-			"Retry-After", theirs.Add(wait).UTC().Format(http.TimeFormat)), nil
+		return respond(503, "", "Date", httpTime(theirs),
+			"Retry-After", httpTime(theirs.Add(wait))), nil
 	case 4:
 		ambiguous(true)
 		p.mu.Unlock()
-		<-r.Context().Done() // it hangs
+		<-ctx.Done() // no response
 		p.mu.Lock()
-		return nil, r.Context().Err()
+		return nil, ctx.Err()
 	case 5:
 		ambiguous(p.random.IntN(2) == 0)
 		return nil, errors.New("connection reset by peer")
 	case 6:
 		ambiguous(true)
-		return answer(r, 200, "<html>all is well</html>"), nil
+		return respond(200, "<html>ok</html>"), nil
 	case 7:
 		ambiguous(false)
-		return answer(r, 429, ""), nil
+		return respond(429, ""), nil
 	case 8:
 		ambiguous(false)
-		return answer(r, 401, ""), nil
+		return respond(401, ""), nil
 	}
-	return p.judged(r, elements, fate == 9)
+	return p.apply(elements, failure == 9), nil
 }
 
 func (p *platform) pause(wait time.Duration) {
-	p.pausing = time.Now()
+	p.pausedAt = time.Now()
 	if until := time.Now().Add(wait); until.After(p.paused) {
 		p.paused = until
 	}
 }
 
-// arrived checks a request.
-func (p *platform) arrived(r *http.Request, body []byte, elements []element) {
-	if p.underWay++; p.underWay > p.conf.Parallel {
-		p.complain("%d requests at once", p.underWay)
+func httpTime(t time.Time) string { return t.UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT") }
+
+// check records the violations in a request.
+func (p *platform) check(r *Request, elements []element) {
+	if p.inFlight++; p.inFlight > p.conf.Parallel {
+		p.violation("%d requests at once", p.inFlight)
 	}
-	if len(elements) == 0 || len(elements) > p.conf.MaxElements || len(body) > p.conf.MaxBytes {
-		p.complain("a request of %d elements and %d bytes", len(elements), len(body))
+	if len(elements) == 0 || len(elements) > p.conf.MaxElements || len(r.Body) > p.conf.MaxBytes {
+		p.violation("a request of %d elements and %d bytes", len(elements), len(r.Body))
 	}
-	// What was sent at the moment it asked crossed its answer.
-	if now := time.Now(); now.Before(p.paused) && now.After(p.pausing) {
-		p.complain("a request %v before the end of the pause", time.Until(p.paused))
+	// A request sent at the same moment as the response is no violation.
+	if now := time.Now(); now.Before(p.paused) && now.After(p.pausedAt) {
+		p.violation("a request %v before the end of the pause", time.Until(p.paused))
 	}
 	key := r.Header.Get("Idempotency-Key")
-	if before, ok := p.bodies[key]; ok && before != string(body) {
-		p.complain("two requests of one key")
+	if before, ok := p.bodies[key]; ok && before != string(r.Body) {
+		p.violation("two requests of one key")
 	}
-	p.bodies[key] = string(body)
+	p.bodies[key] = string(r.Body)
 	customers := map[string]bool{}
 	for _, sentElement := range elements {
 		e := p.elements[sentElement.ID]
 		if e.settled {
-			p.complain("%s is sent after it was settled", e.ID)
+			p.violation("%s is sent after it was settled", e.ID)
 		}
 		if e.ambiguous != "" && e.ambiguous != key {
-			p.complain("%s is sent with another key while its fate is not known", e.ID)
+			p.violation("%s is sent with another key while its outcome is not known", e.ID)
 		}
 		e.ambiguous = ""
 		if e.Customer == "" {
 			continue
 		}
 		if customers[e.Customer] {
-			p.complain("%s is in a request twice", e.Customer)
+			p.violation("%s is in a request twice", e.Customer)
 		}
 		customers[e.Customer] = true
 		for _, earlier := range p.byCustomer[e.Customer] {
@@ -192,22 +190,22 @@ func (p *platform) arrived(r *http.Request, body []byte, elements []element) {
 				break
 			}
 			if !p.elements[earlier].settled {
-				p.complain("%s is sent before %s is settled", e.ID, earlier)
+				p.violation("%s is sent before %s is settled", e.ID, earlier)
 			}
 		}
 	}
 }
 
-// judged takes a request that nothing is wrong with but its elements.
-func (p *platform) judged(r *http.Request, elements []element, busy bool) (*http.Response, error) {
+// apply applies the elements of a request.
+func (p *platform) apply(elements []element, busy bool) *Response {
 	poison := slices.ContainsFunc(elements, func(e element) bool { return e.Poison })
 	if poison && p.unnamed {
 		if len(elements) == 1 {
 			p.elements[elements[0].ID].settled = true
 		}
-		return answer(r, 422, `{"message":"bad"}`), nil
+		return respond(422, `{"message":"bad"}`)
 	}
-	refusesAll := poison && p.random.IntN(2) == 0
+	rejectsAll := poison && p.random.IntN(2) == 0
 	var failures []string
 	for i, sentElement := range elements {
 		e := p.elements[sentElement.ID]
@@ -217,19 +215,19 @@ func (p *platform) judged(r *http.Request, elements []element, busy bool) (*http
 			failures = append(failures, fmt.Sprintf(`{"index":%d}`, i))
 		case busy && p.random.IntN(3) == 0:
 			failures = append(failures, fmt.Sprintf(`{"index":%d,"retry":true}`, i))
-		case !refusesAll:
+		case !rejectsAll:
 			e.applied++
 			e.settled = true
 		}
 	}
 	status := 202
-	if refusesAll {
+	if rejectsAll {
 		status = 400
 	}
-	return answer(r, status, `{"failures":[`+strings.Join(failures, ",")+`]}`), nil
+	return respond(status, `{"failures":[`+strings.Join(failures, ",")+`]}`)
 }
 
-func judge(a *Answer, _ []json.RawMessage) ([]Failure, error) {
+func findFailures(a *Response, _ []json.RawMessage) ([]Failure, error) {
 	var body struct {
 		Failures []struct {
 			Index int
@@ -268,36 +266,34 @@ func statuses(texts ...string) Statuses {
 
 func testConfig() Config {
 	return Config{
-		MaxElements: 10, MaxBytes: 1 << 20, MaxAnswerBytes: 1 << 20, Parallel: 2,
-		Timeout: 10 * time.Second, Retry: Backoff{500 * time.Millisecond, time.Minute}, MaxRetryAfter: 5 * time.Minute,
-		Circuit:   Circuit{Failures: 5, Probe: Backoff{time.Second, time.Minute}},
+		MaxElements: 10, MaxBytes: 1 << 20, Parallel: 2,
+		Timeout: 10 * time.Second, Retry: backoff.Exponential{Initial: 500 * time.Millisecond, Max: time.Minute}, MaxRetryAfter: 5 * time.Minute,
+		Circuit:   Circuit{Failures: 5, Probe: backoff.Exponential{Initial: time.Second, Max: time.Minute}},
 		Delivered: statuses("2xx"), Retried: statuses("3xx", "401", "403", "408", "425", "429", "5xx"), Split: statuses("400", "413", "422"),
 		IdempotencyHeader: "Idempotency-Key",
 		Compose:           composeArray,
 	}
 }
 
-// case of a delivery.
+// scenario is a random case of a delivery.
 type scenario struct {
-	elements   []element
-	conf       Config
-	seed       uint64
-	sick       time.Duration // how long the platform breaks
-	unnamed    bool
-	deliveries int
+	elements []element
+	conf     Config
+	seed     uint64
+	outage   time.Duration // how long the platform fails
+	unnamed  bool
 }
 
 func drawScenario(t *rapid.T) scenario {
 	s := scenario{
 		conf: testConfig(), seed: rapid.Uint64().Draw(t, "seed"),
-		sick:       time.Duration(rapid.IntRange(0, 600).Draw(t, "sick")) * time.Second,
-		unnamed:    rapid.Bool().Draw(t, "unnamed"),
-		deliveries: 1,
+		outage:  time.Duration(rapid.IntRange(0, 600).Draw(t, "outage")) * time.Second,
+		unnamed: rapid.Bool().Draw(t, "unnamed"),
 	}
 	s.conf.MaxElements = rapid.IntRange(1, 12).Draw(t, "max elements")
 	s.conf.MaxBytes = rapid.IntRange(100, 1000).Draw(t, "max bytes")
 	s.conf.Parallel = rapid.IntRange(1, 4).Draw(t, "parallel")
-	s.conf.Judge = judge
+	s.conf.FindFailures = findFailures
 	n := rapid.IntRange(0, 60).Draw(t, "elements")
 	for i := range n {
 		e := element{ID: fmt.Sprintf("m%d", i)}
@@ -311,12 +307,12 @@ func drawScenario(t *rapid.T) scenario {
 	return s
 }
 
-// deliver runs a scenario in time of its own, and returns the results and how
-// long it took.
+// deliver runs a scenario with a fake clock, and returns the results and the
+// duration.
 func (s *scenario) deliver(t *testing.T, ctx context.Context) (results []error, p *platform, took time.Duration) {
 	synctest.Test(t, func(*testing.T) {
 		p = &platform{
-			random: rand.New(rand.NewPCG(s.seed, 0)), healed: time.Now().Add(s.sick), unnamed: s.unnamed, conf: &s.conf,
+			random: rand.New(rand.NewPCG(s.seed, 0)), healed: time.Now().Add(s.outage), unnamed: s.unnamed, conf: &s.conf,
 			elements: map[string]*sent{}, byCustomer: map[string][]string{}, bodies: map[string]string{},
 		}
 		var items []Item
@@ -325,12 +321,12 @@ func (s *scenario) deliver(t *testing.T, ctx context.Context) (results []error, 
 			if err != nil {
 				panic(err)
 			}
-			items = append(items, Item{ID: e.ID, Customer: e.Customer, Element: raw, Target: Target{Verb: "POST", URL: "http://platform.test/"}})
+			items = append(items, Item{ID: e.ID, Customer: e.Customer, Element: raw, Target: Target{Method: "POST", URL: "http://platform.test/"}})
 			p.elements[e.ID] = &sent{element: e, settled: len(raw)+2 > s.conf.MaxBytes}
 			p.byCustomer[e.Customer] = append(p.byCustomer[e.Customer], e.ID)
 		}
 		began := time.Now()
-		results = New(s.conf, p).Deliver(ctx, time.Now(), items)
+		results = New(s.conf, p.receive).Deliver(ctx, time.Now(), items)
 		took = time.Since(began)
 	})
 	return results, p, took
@@ -341,24 +337,24 @@ func (s *scenario) tooLarge(e element) bool {
 	return err != nil || len(raw)+2 > s.conf.MaxBytes
 }
 
-// Whatever a platform does, in the end it has everything that it can be given,
-// in the order of each customer, and nothing twice that it is known to have.
-func TestEverythingArrives(t *testing.T) {
+// Without a time limit, every element that can be accepted is accepted, in the order
+// of its customer, and none is sent again after it was settled.
+func TestDeliverEventuallyDeliversEveryElementInOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := drawScenario(rt)
 		results, p, _ := s.deliver(t, context.Background())
-		for _, wrong := range p.wrong {
-			rt.Errorf("%s", wrong)
+		for _, violation := range p.violations {
+			rt.Errorf("%s", violation)
 		}
 		for i, e := range s.elements {
-			refused, isRefused := errors.AsType[*Refused](results[i])
+			rejected, isRejected := errors.AsType[*RejectedError](results[i])
 			switch {
 			case s.tooLarge(e):
-				if !isRefused || refused.Code != CodeTooLarge {
+				if !isRejected || rejected.Code != CodeTooLarge {
 					rt.Errorf("%s is too large: %v", e.ID, results[i])
 				}
 			case e.Poison:
-				if !isRefused || refused.Status == 0 {
+				if !isRejected || rejected.Status == 0 {
 					rt.Errorf("%s is poison: %v", e.ID, results[i])
 				}
 			case results[i] != nil || p.elements[e.ID].applied == 0:
@@ -368,29 +364,28 @@ func TestEverythingArrives(t *testing.T) {
 	})
 }
 
-// With a time limit a delivery ends by it, and says of each element whether it
-// arrived.
-func TestTimeLimit(t *testing.T) {
+// With a time limit Deliver returns within it, with the outcome of every element.
+func TestDeliverReturnsWithinTheTimeLimit(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := drawScenario(rt)
 		s.conf.GiveUpAfter = time.Duration(rapid.IntRange(1, 120).Draw(rt, "limit")) * time.Second
 		s.conf.Circuit.FailFast = rapid.Bool().Draw(rt, "fail fast")
 		results, p, took := s.deliver(t, context.Background())
-		for _, wrong := range p.wrong {
-			rt.Errorf("%s", wrong)
+		for _, violation := range p.violations {
+			rt.Errorf("%s", violation)
 		}
 		if took > s.conf.GiveUpAfter {
 			rt.Errorf("it took %v", took)
 		}
 		for i, e := range s.elements {
-			_, gaveUp := errors.AsType[*GaveUp](results[i])
-			_, refused := errors.AsType[*Refused](results[i])
+			_, undelivered := errors.AsType[*UndeliveredError](results[i])
+			_, rejected := errors.AsType[*RejectedError](results[i])
 			switch {
 			case results[i] == nil && p.elements[e.ID].applied == 0:
 				rt.Errorf("%s did not arrive", e.ID)
-			case refused && !e.Poison && !s.tooLarge(e):
-				rt.Errorf("%s was refused: %v", e.ID, results[i])
-			case results[i] != nil && !gaveUp && !refused:
+			case rejected && !e.Poison && !s.tooLarge(e):
+				rt.Errorf("%s was rejected: %v", e.ID, results[i])
+			case results[i] != nil && !undelivered && !rejected:
 				rt.Errorf("%s: %v", e.ID, results[i])
 			}
 		}

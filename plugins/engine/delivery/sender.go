@@ -1,82 +1,105 @@
+// Package delivery sends elements to an HTTP API that accepts several of them in a
+// request, such as an email platform's or another profile API's. It does not know
+// the content of elements, nor HTTP: a Transport sends the requests.
+//
+// Deliver keeps a queue of its items. As long as fewer than Parallel requests are
+// in flight, it composes the next request of the first items that may be sent
+// together: equal targets, at most one per customer, no customer with an item in
+// flight. Example, with MaxElements 2, items of customers A and B:
+//
+//	queue          A1 A2 B1 A3
+//	request 1      A1 B1         A2 must wait for A1
+//	response       A1 delivered, B1 "retry later"
+//	queue          A2 A3 B1(in 1 s)
+//	request 2      A2            A3 must wait for A2, B1 is not due
+//
+// The outcome of a request is one of three:
+//
+//   - delivered or rejected: every item is settled, except those that the response
+//     marks to be retried;
+//   - rejected as a whole with a status in Split: the items return to the queue and
+//     may form requests of half the size only, so that the items that are at fault
+//     end up alone;
+//   - unknown (no response, or a status in Retried): the platform may have applied
+//     the request, so exactly the same bytes are sent again with the same
+//     idempotency key, and its items stay together until its outcome is known.
+//
+// All Delivers of a Sender share a circuit breaker, see package circuit.
 package delivery
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"syscall"
+	"maps"
 	"time"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/circuit"
 )
 
 // Sender delivers to one platform. It is safe for concurrent use.
 type Sender struct {
-	conf    Config
-	client  *http.Client
-	circuit *circuit
+	conf      Config
+	transport Transport
+	breaker   *circuit.Breaker
 }
 
-// New returns a sender that makes its requests by a transport.
-func New(conf Config, transport http.RoundTripper) *Sender {
-	return &Sender{
-		conf: conf,
-		client: &http.Client{
-			Transport: transport,
-			// What is secret goes to the address in the config and no other.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// New returns a Sender that sends its requests with a transport.
+func New(conf Config, transport Transport) *Sender {
+	return &Sender{conf: conf, transport: transport, breaker: circuit.New(circuit.Config{
+		Failures: conf.Circuit.Failures, ProbeDelay: conf.Circuit.Probe.Delay, FailFast: conf.Circuit.FailFast,
+		OnChange: func(from, to circuit.State, reason error) {
+			// A probe that fails changes nothing for the operator.
+			if conf.OnCircuit != nil && (from == circuit.Closed || to == circuit.Closed) {
+				conf.OnCircuit(reason)
+			}
 		},
-		circuit: newCircuit(conf.Circuit, conf.OnCircuit),
-	}
+	})}
 }
 
-// parcel is an item on its way.
-type parcel struct {
+// queuedItem is an item that is not settled.
+type queuedItem struct {
 	Item
-	target   string // Target.key
-	at       int    // its position in the delivery
-	attempts int
-	due      time.Time
-	// share is how many items its next request may have.
-	share int
+	target    string // Target.key
+	index     int    // in the items of Deliver
+	attempts  int
+	notBefore time.Time
+	// maxItems bounds the number of items in its next request.
+	maxItems int
 }
 
-// request is what is sent, again and again if need be: a request that is
-// repeated is the same to the byte, with the same idempotency key.
+// request is a composed request. Every attempt sends the same bytes and the same
+// idempotency key.
 type request struct {
-	parcels  []*parcel
-	body     []byte
-	key      string
-	attempts int
-	due      time.Time
+	items     []*queuedItem
+	body      []byte
+	key       string
+	attempts  int
+	notBefore time.Time
 }
 
-// outcome is what came of a request.
+// outcome is the outcome of one attempt.
 type outcome struct {
 	*request
-	answer *Answer
-	// failures are those that the answer names, by position in the request.
+	response *Response
+	// failures are those in the response, by position in the request.
 	failures []*Failure
-	// err tells that there is no answer that says anything about the items.
+	// err is set if no response says anything about the items.
 	err   error
 	fatal bool // err ends the delivery
 }
 
-// Deliver sends the items and returns, when all are settled, an error for each
-// that was not delivered: *Refused, *GaveUp, or that of the context. The time
-// for it is counted from when it began, which may be before.
+// Deliver sends the items and returns, when all of them are settled, an error for
+// each item that was not delivered: *RejectedError, *UndeliveredError, or the error
+// of ctx. GiveUpAfter is counted from began, which may be in the past.
 func (s *Sender) Deliver(ctx context.Context, began time.Time, items []Item) []error {
 	d := delivery{
-		Sender: s, results: make([]error, len(items)), busy: map[string]bool{},
+		Sender: s, results: make([]error, len(items)), busyCustomers: map[string]bool{},
 		outcomes: make(chan outcome),
 	}
 	for i := range items {
-		d.waiting = append(d.waiting, &parcel{Item: items[i], target: items[i].Target.key(), at: i, share: s.conf.MaxElements})
+		d.queue = append(d.queue, &queuedItem{Item: items[i], target: items[i].Target.key(), index: i, maxItems: s.conf.MaxElements})
 	}
 	limited, cancel := ctx, context.CancelFunc(func() {})
 	if s.conf.GiveUpAfter > 0 {
@@ -87,49 +110,50 @@ func (s *Sender) Deliver(ctx context.Context, began time.Time, items []Item) []e
 	return d.results
 }
 
-// delivery is one call of Deliver. Its fields belong to the goroutine of run.
+// delivery is the state of one Deliver, owned by the goroutine of run.
 type delivery struct {
 	*Sender
-	results  []error
-	waiting  []*parcel       // in no request, in order
-	repeats  []*request      // to be sent again
-	busy     map[string]bool // customers with an item in a request
-	underWay int
-	outcomes chan outcome
-	last     error // that kept something from being delivered
+	results       []error
+	queue         []*queuedItem   // in no request, in order
+	retries       []*request      // to be sent again
+	busyCustomers map[string]bool // with an item in a request
+	inFlight      int
+	outcomes      chan outcome
+	lastFailure   error
 }
 
 func (d *delivery) run(ctx, limited context.Context) {
 	for {
 		parallel := d.conf.Parallel
-		if d.circuit.isOpen() {
-			// Only one could go through, and the others would be given up.
+		if d.breaker.State() != circuit.Closed {
+			// The breaker admits one probe at a time; with FailFast it would end
+			// the other requests.
 			parallel = 1
 		}
-		for d.underWay < parallel {
+		for d.inFlight < parallel {
 			r := d.next()
 			if r == nil {
 				break
 			}
-			d.underWay++
+			d.inFlight++
 			go func() { d.outcomes <- d.send(ctx, limited, r) }()
 		}
-		if d.underWay == 0 && len(d.waiting) == 0 && len(d.repeats) == 0 {
+		if d.inFlight == 0 && len(d.queue) == 0 && len(d.retries) == 0 {
 			return
 		}
-		var alarm <-chan time.Time
-		if due, ok := d.nextDue(); ok && d.underWay < parallel {
-			alarm = time.After(time.Until(due))
+		var timer <-chan time.Time
+		if notBefore, ok := d.nextTime(); ok && d.inFlight < parallel {
+			timer = time.After(time.Until(notBefore))
 		}
 		select {
 		case o := <-d.outcomes:
-			d.underWay--
+			d.inFlight--
 			d.settle(o)
 			if o.fatal {
 				d.abandon(ctx, o.err)
 				return
 			}
-		case <-alarm:
+		case <-timer:
 		case <-limited.Done():
 			d.abandon(ctx, limited.Err())
 			return
@@ -137,44 +161,44 @@ func (d *delivery) run(ctx, limited context.Context) {
 	}
 }
 
-// abandon waits for what is under way, and ends all that is not settled.
+// abandon waits for the requests in flight, and ends all items that are not settled.
 func (d *delivery) abandon(ctx context.Context, cause error) {
-	for ; d.underWay > 0; d.underWay-- {
+	for ; d.inFlight > 0; d.inFlight-- {
 		d.settle(<-d.outcomes)
 	}
-	for _, r := range d.repeats {
-		d.waiting = append(d.waiting, r.parcels...)
+	for _, r := range d.retries {
+		d.queue = append(d.queue, r.items...)
 	}
-	for _, p := range d.waiting {
+	for _, p := range d.queue {
 		switch {
 		case ctx.Err() != nil:
-			d.results[p.at] = ctx.Err()
-		case errors.Is(cause, errOpen):
-			d.results[p.at] = &GaveUp{Code: CodeCircuitOpen, Last: d.circuitError(cause)}
+			d.results[p.index] = ctx.Err()
+		case errors.Is(cause, circuit.ErrOpen):
+			d.results[p.index] = &UndeliveredError{Code: CodeCircuitOpen, Last: d.circuitError(cause)}
 		default:
-			d.results[p.at] = &GaveUp{Code: CodeGaveUp, Last: d.last}
+			d.results[p.index] = &UndeliveredError{Code: CodeTimedOut, Last: d.lastFailure}
 		}
 	}
 }
 
-// circuitError is what opened the circuit.
+// circuitError returns the failure that opened the circuit.
 func (d *delivery) circuitError(cause error) error {
 	if joined, ok := cause.(interface{ Unwrap() []error }); ok {
 		for _, err := range joined.Unwrap() {
-			if err != errOpen {
+			if err != circuit.ErrOpen {
 				return err
 			}
 		}
 	}
-	return d.last
+	return d.lastFailure
 }
 
-// next returns a request that can be sent now, or nil.
+// next returns a request that can be sent now, nil if there is none.
 func (d *delivery) next() *request {
 	now := time.Now()
-	for i, r := range d.repeats {
-		if !r.due.After(now) {
-			d.repeats = append(d.repeats[:i], d.repeats[i+1:]...)
+	for i, r := range d.retries {
+		if !r.notBefore.After(now) {
+			d.retries = append(d.retries[:i], d.retries[i+1:]...)
 			return r
 		}
 	}
@@ -189,60 +213,61 @@ func (d *delivery) next() *request {
 	}
 }
 
-// nextDue is when there may be something to send without anything happening.
-func (d *delivery) nextDue() (time.Time, bool) {
-	var due time.Time
-	for _, r := range d.repeats {
-		if due.IsZero() || r.due.Before(due) {
-			due = r.due
+// nextTime returns when the delay of a retry or of a queued item ends. It reports
+// false if there is no such delay.
+func (d *delivery) nextTime() (time.Time, bool) {
+	var notBefore time.Time
+	for _, r := range d.retries {
+		if notBefore.IsZero() || r.notBefore.Before(notBefore) {
+			notBefore = r.notBefore
 		}
 	}
 	now := time.Now()
-	for _, p := range d.waiting {
-		// One that is due already waits for its customer, not for its time.
-		if p.due.After(now) && (due.IsZero() || p.due.Before(due)) {
-			due = p.due
+	for _, p := range d.queue {
+		// An item whose delay is over waits for its customer.
+		if p.notBefore.After(now) && (notBefore.IsZero() || p.notBefore.Before(notBefore)) {
+			notBefore = p.notBefore
 		}
 	}
-	return due, !due.IsZero()
+	return notBefore, !notBefore.IsZero()
 }
 
-// choose returns the items of the next request: the first that can be sent, and
-// what can go with it. No item goes before an earlier one of its customer.
-func (d *delivery) choose(now time.Time) []*parcel {
-	var chosen []*parcel
-	size, share := 0, d.conf.MaxElements
-	passed := map[string]bool{} // customers with an item that stays
-	for _, p := range d.waiting {
-		if len(chosen) == share {
+// choose returns the items of the next request: the first item that can be sent
+// and those that can share its request. It keeps the order of each customer.
+func (d *delivery) choose(now time.Time) []*queuedItem {
+	var chosen []*queuedItem
+	size, limit := 0, d.conf.MaxElements
+	passed := map[string]bool{} // customers with an item before this one in the queue
+	for _, p := range d.queue {
+		if len(chosen) == limit {
 			break
 		}
-		free := p.Customer == "" || !d.busy[p.Customer] && !passed[p.Customer]
-		fits := len(chosen) == 0 || p.target == chosen[0].target && len(chosen) < p.share && size+len(p.Element) <= d.conf.MaxBytes
-		if p.due.After(now) || !free || !fits {
+		free := p.Customer == "" || !d.busyCustomers[p.Customer] && !passed[p.Customer]
+		fits := len(chosen) == 0 || p.target == chosen[0].target && len(chosen) < p.maxItems && size+len(p.Element) <= d.conf.MaxBytes
+		if p.notBefore.After(now) || !free || !fits {
 			passed[p.Customer] = true
 			continue
 		}
-		// A request has no two items of a customer.
 		passed[p.Customer] = true
 		chosen = append(chosen, p)
 		size += len(p.Element) + 1
-		share = min(share, p.share)
+		limit = min(limit, p.maxItems)
 	}
 	return chosen
 }
 
-// compose makes a request of as many of the chosen items as it may have, and
-// takes them out of those that wait. It returns nil if it had to refuse one.
-func (d *delivery) compose(chosen []*parcel) *request {
+// compose composes a request of the chosen items and removes them from the queue.
+// While the body is too large it halves the items. It returns nil if it had to
+// reject the first item.
+func (d *delivery) compose(chosen []*queuedItem) *request {
 	for n := len(chosen); ; n /= 2 {
 		body, err := d.conf.Compose(elementsOf(chosen[:n]))
 		if err == nil && len(body) <= d.conf.MaxBytes {
-			r := &request{parcels: chosen[:n:n], body: body, key: key(chosen[:n])}
-			d.take(r.parcels)
-			for _, p := range r.parcels {
+			r := &request{items: chosen[:n:n], body: body, key: idempotencyKey(chosen[:n])}
+			d.dequeue(r.items)
+			for _, p := range r.items {
 				if p.Customer != "" {
-					d.busy[p.Customer] = true
+					d.busyCustomers[p.Customer] = true
 				}
 			}
 			return r
@@ -250,177 +275,177 @@ func (d *delivery) compose(chosen []*parcel) *request {
 		if n == 1 {
 			code := CodeTooLarge
 			if err != nil {
-				code = CodeUncomposed
+				code = CodeInvalidRequest
 			}
-			d.take(chosen[:1])
-			d.results[chosen[0].at] = &Refused{Code: code}
+			d.dequeue(chosen[:1])
+			d.results[chosen[0].index] = &RejectedError{Code: code}
 			return nil
 		}
 	}
 }
 
-func elementsOf(parcels []*parcel) []json.RawMessage {
-	elements := make([]json.RawMessage, len(parcels))
-	for i, p := range parcels {
+func elementsOf(items []*queuedItem) []json.RawMessage {
+	elements := make([]json.RawMessage, len(items))
+	for i, p := range items {
 		elements[i] = p.Element
 	}
 	return elements
 }
 
-// take removes items from those that wait.
-func (d *delivery) take(parcels []*parcel) {
-	kept, i := d.waiting[:0], 0
-	for _, p := range d.waiting {
-		if i < len(parcels) && p == parcels[i] {
+// dequeue removes items from the queue.
+func (d *delivery) dequeue(items []*queuedItem) {
+	kept, i := d.queue[:0], 0
+	for _, p := range d.queue {
+		if i < len(items) && p == items[i] {
 			i++
 			continue
 		}
 		kept = append(kept, p)
 	}
-	d.waiting = kept
+	d.queue = kept
 }
 
-// putBack makes items wait again, in their old order.
-func (d *delivery) putBack(parcels []*parcel) {
-	if len(parcels) == 0 {
+// requeue returns items to their old places in the queue.
+func (d *delivery) requeue(items []*queuedItem) {
+	if len(items) == 0 {
 		return
 	}
-	merged := make([]*parcel, 0, len(d.waiting)+len(parcels))
-	a, b := d.waiting, parcels
+	merged := make([]*queuedItem, 0, len(d.queue)+len(items))
+	a, b := d.queue, items
 	for len(a) > 0 && len(b) > 0 {
-		if a[0].at < b[0].at {
+		if a[0].index < b[0].index {
 			merged, a = append(merged, a[0]), a[1:]
 		} else {
 			merged, b = append(merged, b[0]), b[1:]
 		}
 	}
-	d.waiting = append(append(merged, a...), b...)
+	d.queue = append(append(merged, a...), b...)
 }
 
-// settle takes note of what came of a request.
+// settle applies the outcome of a request to its items.
 func (d *delivery) settle(o outcome) {
 	if o.err != nil {
 		if !o.fatal {
-			d.last = o.err
+			d.lastFailure = o.err
 		}
 		o.attempts++
-		o.due = time.Now().Add(d.conf.Retry.After(o.attempts))
-		d.repeats = append(d.repeats, o.request)
+		o.notBefore = time.Now().Add(d.conf.Retry.Delay(o.attempts))
+		d.retries = append(d.retries, o.request)
 		return
 	}
-	for _, p := range o.parcels {
-		delete(d.busy, p.Customer)
+	for _, p := range o.items {
+		delete(d.busyCustomers, p.Customer)
 	}
-	delivered := d.conf.Delivered.Has(o.answer.Status)
+	delivered := d.conf.Delivered.Contains(o.response.Status)
 
-	var again []*parcel
+	var unsettled []*queuedItem
 	named := false
-	for i, p := range o.parcels {
+	for i, p := range o.items {
 		switch f := o.failures[i]; {
 		case f == nil:
 			if !delivered {
-				again = append(again, p)
+				unsettled = append(unsettled, p)
 			}
 		case f.Retry:
 			named = true
-			d.last = fmt.Errorf("status %d: %s", o.answer.Status, f.code())
+			d.lastFailure = fmt.Errorf("status %d: %s", o.response.Status, f.code())
 			p.attempts++
-			p.due = time.Now().Add(d.conf.Retry.After(p.attempts))
-			again = append(again, p)
+			p.notBefore = time.Now().Add(d.conf.Retry.Delay(p.attempts))
+			unsettled = append(unsettled, p)
 		default:
 			named = true
-			d.results[p.at] = &Refused{Status: o.answer.Status, Code: f.code()}
+			d.results[p.index] = &RejectedError{Status: o.response.Status, Code: f.code()}
 		}
 	}
 	if !delivered && !named {
-		// Nobody knows which of the items is to blame.
-		if half := (len(o.parcels) + 1) / 2; half < len(o.parcels) && d.conf.Split.Has(o.answer.Status) {
-			for _, p := range again {
-				p.share = half
+		// The response does not say which of the items is at fault.
+		if half := (len(o.items) + 1) / 2; half < len(o.items) && d.conf.Split.Contains(o.response.Status) {
+			for _, p := range unsettled {
+				p.maxItems = half
 			}
 		} else {
-			for _, p := range again {
-				d.results[p.at] = &Refused{Status: o.answer.Status, Code: CodeRefused}
+			for _, p := range unsettled {
+				d.results[p.index] = &RejectedError{Status: o.response.Status, Code: CodeRejected}
 			}
-			again = nil
+			unsettled = nil
 		}
 	}
-	d.putBack(again)
+	d.requeue(unsettled)
 }
 
 func (f *Failure) code() string {
 	if f.Code == "" {
-		return CodeRefused
+		return CodeRejected
 	}
 	return f.Code
 }
 
-// send makes a request, and says what came of it. limited is ctx with the time
+// send makes one attempt and returns its outcome. limited is ctx with the time
 // limit of the delivery.
 func (s *Sender) send(ctx, limited context.Context, r *request) outcome {
 	o := outcome{request: r}
-	var probe bool
-	if probe, o.err = s.circuit.enter(limited); o.err != nil {
+	var call *circuit.Call
+	if call, o.err = s.breaker.Wait(limited); o.err != nil {
 		o.fatal = true
 		return o
 	}
 	began := time.Now()
-	o.answer, o.err = s.try(limited, r)
+	o.response, o.err = s.attempt(limited, r)
 	switch {
 	case o.err != nil && ctx.Err() != nil, errors.Is(o.err, errLimit):
-		s.circuit.left(probe)
+		call.Canceled()
 		o.fatal = true
 		return o
 	case o.err != nil:
 		s.observe(0, began)
-		s.circuit.failed(probe, o.err)
-		// What is cut off by the time limit is a failure of the platform too.
+		call.Failed(o.err)
+		// A request that the time limit ends is a failure of the platform too.
 		o.fatal = limited.Err() != nil
 		return o
 	}
-	status := o.answer.Status
+	status := o.response.Status
 	s.observe(status, began)
-	if s.conf.Retried.Has(status) {
+	if s.conf.Retried.Contains(status) {
 		o.err = fmt.Errorf("status %d", status)
-		wait, asked := askedFor(o.answer.Header, s.conf.ResetHeader, time.Now(), s.conf.MaxRetryAfter)
-		overloaded := status == http.StatusTooManyRequests
-		if !overloaded {
-			s.circuit.failed(probe, o.err)
-		}
-		if overloaded && !asked {
-			wait = s.conf.Retry.After(r.attempts + 1)
-		}
-		if overloaded || asked {
-			s.circuit.asked(probe, wait)
+		wait, requested := requestedPause(o.response.Header, s.conf.ResetHeader, time.Now(), s.conf.MaxRetryAfter)
+		switch {
+		case status == statusTooManyRequests && !requested:
+			call.Paused(s.conf.Retry.Delay(r.attempts + 1))
+		case status == statusTooManyRequests:
+			call.Paused(wait)
+		case requested:
+			call.FailedAndPaused(o.err, wait)
+		default:
+			call.Failed(o.err)
 		}
 		return o
 	}
-	if o.failures, o.err = s.judge(o.answer, r); o.err != nil {
-		s.circuit.failed(probe, o.err)
+	if o.failures, o.err = s.findFailures(o.response, r); o.err != nil {
+		call.Failed(o.err)
 		return o
 	}
-	s.circuit.succeeded()
+	call.Succeeded()
 	return o
 }
 
 func (s *Sender) observe(status int, began time.Time) {
-	if s.conf.OnAnswer != nil {
-		s.conf.OnAnswer(status, time.Since(began))
+	if s.conf.OnResponse != nil {
+		s.conf.OnResponse(status, time.Since(began))
 	}
 }
 
-// judge returns the failures that an answer names, by position.
-func (s *Sender) judge(answer *Answer, r *request) ([]*Failure, error) {
-	failures := make([]*Failure, len(r.parcels))
-	if s.conf.Judge == nil {
+// findFailures returns the failures in a response, by position in the request.
+func (s *Sender) findFailures(response *Response, r *request) ([]*Failure, error) {
+	failures := make([]*Failure, len(r.items))
+	if s.conf.FindFailures == nil {
 		return failures, nil
 	}
-	named, err := s.conf.Judge(answer, elementsOf(r.parcels))
+	named, err := s.conf.FindFailures(response, elementsOf(r.items))
 	if err != nil {
-		return nil, fmt.Errorf("the answer with status %d cannot be understood: %w", answer.Status, err)
+		return nil, fmt.Errorf("the response with status %d cannot be parsed: %w", response.Status, err)
 	}
-	// An element that is named more than once is refused if any says so.
-	note := func(i int, f *Failure) {
+	// A rejection takes precedence over a retry of the same element.
+	set := func(i int, f *Failure) {
 		if failures[i] == nil || failures[i].Retry {
 			failures[i] = f
 		}
@@ -428,92 +453,51 @@ func (s *Sender) judge(answer *Answer, r *request) ([]*Failure, error) {
 	for n := range named {
 		f := &named[n]
 		switch {
-		case f.Index >= len(r.parcels):
-			return nil, fmt.Errorf("the answer with status %d names an element that the request does not have", answer.Status)
+		case f.Index >= len(r.items):
+			return nil, fmt.Errorf("the response with status %d names an element that the request does not have", response.Status)
 		case f.Index >= 0:
-			note(f.Index, f)
+			set(f.Index, f)
 		default:
 			known := f.Customer == ""
-			for i, p := range r.parcels {
-				if f.Customer == "" || p.Customer == f.Customer {
-					note(i, f)
+			for i, item := range r.items {
+				if f.Customer == "" || item.Customer == f.Customer {
+					set(i, f)
 					known = true
 				}
 			}
 			if !known {
-				return nil, fmt.Errorf("the answer with status %d names a customer that the request does not have", answer.Status)
+				return nil, fmt.Errorf("the response with status %d names a customer that the request does not have", response.Status)
 			}
 		}
 	}
 	return failures, nil
 }
 
-// errLimit is why a request was not made that waited for its rate limit.
-var errLimit = errors.New("no turn by the rate limit")
+// errLimit is the error of a request that waited for the rate limit until the end
+// of its context.
+var errLimit = errors.New("the rate limit did not allow the request in time")
 
-// try makes one attempt.
-func (s *Sender) try(ctx context.Context, r *request) (*Answer, error) {
-	target := &r.parcels[0].Target
-	req, err := http.NewRequestWithContext(ctx, target.Verb, target.URL, bytes.NewReader(r.body))
-	if err != nil {
-		return nil, errors.New("no request can be made of url and verb")
-	}
-	for name, values := range target.Header {
-		req.Header[name] = values
+// attempt sends a request once.
+func (s *Sender) attempt(ctx context.Context, r *request) (*Response, error) {
+	sent := &Request{Target: r.items[0].Target, Body: r.body, Key: r.key}
+	sent.Header = maps.Clone(sent.Header)
+	if sent.Header == nil {
+		sent.Header = Header{}
 	}
 	if s.conf.IdempotencyHeader != "" {
-		req.Header.Set(s.conf.IdempotencyHeader, r.key)
+		sent.Header.Set(s.conf.IdempotencyHeader, r.key)
 	}
 	if s.conf.Limit != nil {
-		if err := s.conf.Limit(req); err != nil {
+		if err := s.conf.Limit(ctx); err != nil {
 			return nil, errors.Join(errLimit, err)
 		}
 	}
 	if s.conf.Authorize != nil {
-		if err := s.conf.Authorize(req, r.body, r.key, time.Now()); err != nil {
+		if err := s.conf.Authorize(sent, time.Now()); err != nil {
 			return nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Timeout)
 	defer cancel()
-	response, err := s.client.Do(req.WithContext(ctx))
-	if err != nil {
-		return nil, s.plain(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, int64(s.conf.MaxAnswerBytes)+1))
-	if err != nil {
-		return nil, s.plain(err)
-	}
-	if len(body) > s.conf.MaxAnswerBytes {
-		return nil, errors.New("the answer is longer than it may be")
-	}
-	return &Answer{Status: response.StatusCode, Header: response.Header, Body: body}, nil
-}
-
-// plain says what went wrong on the wire, and nothing of what was on it: neither
-// the address, which may hold a token, nor what came back.
-func (s *Sender) plain(err error) error {
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err
-	}
-	var timeout interface{ Timeout() bool }
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return errors.New("no answer in time")
-	case errors.Is(err, context.Canceled):
-		return err
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("the connection was closed before the end of the answer")
-	}
-	if cause, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return cause
-	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return errors.New("the host is not known")
-	}
-	if cause, ok := errors.AsType[syscall.Errno](err); ok {
-		return cause
-	}
-	return errors.New("the connection broke, or the answer is not HTTP")
+	return s.transport(ctx, sent)
 }

@@ -6,22 +6,21 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Signer signs requests, so that whoever gets them knows who sent them.
+// Signer signs requests, so that the receiver can verify their sender.
 type Signer struct {
 	secrets [][]byte
-	// header is of the signature of the body alone; without it the three
-	// headers of Standard Webhooks are set.
+	// header is the name of the header for a signature of the body alone. If it
+	// is empty, the three headers of Standard Webhooks are set.
 	header string
 }
 
-// NewBodySigner returns a signer that puts the HMAC-SHA256 of the body into a
-// header, as sha256= and hexadecimal digits.
+// NewBodySigner returns a Signer that sets a header, whose name is in canonical
+// form, to "sha256=" and the HMAC-SHA256 of the body in hexadecimal digits.
 func NewBodySigner(header, secret string) (*Signer, error) {
 	if secret == "" {
 		return nil, errors.New("the secret is empty")
@@ -29,10 +28,10 @@ func NewBodySigner(header, secret string) (*Signer, error) {
 	return &Signer{secrets: [][]byte{[]byte(secret)}, header: header}, nil
 }
 
-// NewWebhookSigner returns a signer by the Standard Webhooks specification, of
-// https://www.standardwebhooks.com. Secrets are whsec_ and base64. With more
-// than one, all sign: the receiver accepts any, so that a secret can be replaced
-// by another while both are known.
+// NewWebhookSigner returns a Signer that implements the Standard Webhooks
+// specification (https://www.standardwebhooks.com). A secret is "whsec_" and
+// base64. Each secret makes a signature, of which the receiver accepts any, so that
+// secrets can be rotated.
 func NewWebhookSigner(secrets ...string) (*Signer, error) {
 	s := &Signer{}
 	for _, text := range secrets {
@@ -49,7 +48,7 @@ func NewWebhookSigner(secrets ...string) (*Signer, error) {
 }
 
 // Sign sets the headers of a request.
-func (s *Signer) Sign(h http.Header, body []byte, key string, now time.Time) {
+func (s *Signer) Sign(h Header, body []byte, key string, now time.Time) {
 	if s.header != "" {
 		h.Set(s.header, "sha256="+hex.EncodeToString(mac(s.secrets[0], body)))
 		return
