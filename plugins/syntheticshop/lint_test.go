@@ -17,7 +17,7 @@ func TestLint(t *testing.T) {
 		{"start: 2026-01-01", "RFC 3339"},
 		{"start: now", "RFC 3339"},
 		{"{rate: 2.5, invalid: 0, late: 1}", ""},
-		{"rate: -1", "events a second"},
+		{"rate: -1", "events per second"},
 		{"count: -1", "no end"},
 		{"customers: 0", "from 1 to"},
 		{"daily_events: 0", "more than 0"},

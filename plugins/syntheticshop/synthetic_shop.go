@@ -1,5 +1,5 @@
-// Package syntheticshop is the synthetic_shop input: a made-up shop's events,
-// for trying pipelines out, testing and measuring them.
+// Package syntheticshop is the synthetic_shop input: events of a simulated shop, to
+// try out, test and measure pipelines.
 package syntheticshop
 
 import (
@@ -25,8 +25,8 @@ const (
 	fieldDuplicated  = "duplicated"
 	fieldBatchSize   = "batch_size"
 
-	// FaultMetadata is the metadata key that labels events with something
-	// wrong. Events without a fault do not have it.
+	// FaultMetadata is the metadata key with the fault of an event. Events
+	// without a fault do not have it.
 	FaultMetadata = "synthetic_fault"
 )
 
@@ -39,69 +39,69 @@ func spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Utility").
-		Summary("Makes up a shop and sends the events of its customers, the same ones whenever it is asked the same way.").
+		Summary("Generates the events of a simulated shop, the same events for the same settings.").
 		Description(`
-The events are in Segment's e-commerce and email vocabulary, complete as the `+"`event_collector`"+` makes them: `+"`page`, `identify`"+`, Products Searched, Product Viewed, Product Added, Product Removed, Cart Viewed, Checkout Started, Order Completed, Email Delivered, Email Opened, Email Link Clicked and Unsubscribed, from the sources `+"`web`, `mobile`, `pos` and `crm`"+`.
+The events use Segment's e-commerce and email vocabulary, completed as the `+"`event_collector`"+` does: `+"`page`, `identify`"+`, Products Searched, Product Viewed, Product Added, Product Removed, Cart Viewed, Checkout Started, Order Completed, Email Delivered, Email Opened, Email Link Clicked and Unsubscribed, from the sources `+"`web`, `mobile`, `pos` and `crm`"+`.
 
-Visitors arrive with an `+"`anonymousId`"+` only; some sign in, buy, get mail and come back by its links. A few customers cause most events: the lower the number of a `+"`userId`, from `u-000001`"+` on, the more active its customer. People are awake in their own time zones. The catalogue has 204 products in 12 categories, sold in US dollars. Nobody in it exists.
+Visitors arrive with an `+"`anonymousId`"+` only; some sign in, buy, receive mail and return through its links. A few customers cause most events: the lower the number of a `+"`userId`, from `u-000001`"+` on, the more active the customer. Activity follows the time of day in the customer's time zone. The catalogue has 204 products in 12 categories, priced in US dollars. All persons are fictional.
 
-The same settings give the same events to the byte, on every machine. Only the default of `+"`start`"+` depends on the clock: set it where events must be the same again. Another `+"`start`"+` gives the same customers, but new message and order ids, so that a shop which is opened again is not taken for a replay.
+The same settings give the same events to the byte, on every machine. Only the default of `+"`start`"+` depends on the clock: set it for repeatable events. Another `+"`start`"+` gives the same customers with new message and order ids, so that events of a second run are not deduplicated as a replay.
 
-Events with something wrong carry what it is in the metadata `+"`"+FaultMetadata+"`"+`: `+"`late`, `duplicate`"+`, `+"`unknown_event`"+`, or the kind of invalid event, such as `+"`broken_json` or `negative_total`"+`. Late and duplicate events are valid; whether unknown ones are is for the tracking plan to say. The other events do not have that metadata.
+Events with a fault have its name in the metadata `+"`"+FaultMetadata+"`"+`: `+"`late`, `duplicate`"+`, `+"`unknown_event`"+`, or the kind of invalid event, such as `+"`broken_json` or `negative_total`"+`. Late and duplicate events are valid; the tracking plan decides on unknown events. Events without a fault do not have this metadata.
 
-When events are not accepted they are sent again.`).
+Events that were not acknowledged are sent again.`).
 		Fields(
 			service.NewIntField(fieldSeed).
-				Description("Chooses the shop: its customers and what they do.").
+				Description("Selects the shop: its customers and their actions.").
 				Default(1).
 				Example(42),
 			service.NewStringField(fieldStart).
-				Description("When the first event is received, in RFC 3339. Empty means the present, cut to the whole second. The events go on from there; with a `rate` and a start in the past they are sent at that rate, with their times in the past.").
+				Description("Time of receipt of the first event, in RFC 3339. Empty means now, cut to whole seconds. With a `rate` and a start in the past, events are sent at that rate with times in the past.").
 				Default("").
 				Example("2026-01-01T00:00:00Z").
-				LintRule(`root = if this != "" && !this.string().re_match("^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$") { "start must be a time in RFC 3339, such as 2026-01-01T00:00:00Z, or empty for the present" }`),
+				LintRule(`root = if this != "" && !this.string().re_match("^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$") { "start must be a time in RFC 3339, such as 2026-01-01T00:00:00Z, or empty for now" }`),
 			service.NewFloatField(fieldRate).
-				Description("Events a second. Zero sends as fast as the pipeline takes them, at times that follow from `customers`, `daily_events` and the time of day.").
+				Description("Events per second. 0 sends as fast as the pipeline accepts them, with times that follow from `customers`, `daily_events` and the time of day.").
 				Default(0).
 				Example(5).Example(2000).
-				LintRule(`root = if this < 0 || this > 1000000000 { "rate is in events a second: write 0 for as fast as possible, or a number up to 1000000000" }`),
+				LintRule(`root = if this < 0 || this > 1000000000 { "rate is in events per second: write 0 for as fast as possible, or a number up to 1000000000" }`),
 			service.NewIntField(fieldCount).
-				Description("How many events there are, those with something wrong included. Zero never ends.").
+				Description("Number of events, including those with a fault. 0 means no end.").
 				Default(0).
 				Example(100000).
 				LintRule(`root = if this < 0 { "count is a number of events: write 0 for no end" }`),
 			service.NewIntField(fieldCustomers).
-				Description("How many customers the shop has. Each takes four bytes of memory.").
+				Description("Number of customers. Each uses four bytes of memory.").
 				Default(10_000).
 				Example(1_000_000).
 				LintRule(`root = if this < 1 || this > 100000000 { "customers must be from 1 to 100000000" }`),
 			service.NewFloatField(fieldDailyEvents).
-				Description("How many events the average customer causes in a day, when `rate` is zero. It decides how far apart the events are in time, not how fast they are sent.").
+				Description("Number of events of the average customer in a day, if `rate` is 0. It sets the interval between the events' times, not the speed of sending.").
 				Default(20).
 				Example(5).
 				Advanced().
 				LintRule(`root = if this <= 0 || this > 100000 { "daily_events must be more than 0 and at most 100000" }`),
 			service.NewFloatField(fieldInvalid).
-				Description("The share of events that a tracking plan should reject, of fourteen kinds: broken JSON, missing members, wrong types, unknown events and so on.").
+				Description("Share of events that a tracking plan should reject, of fourteen kinds: broken JSON, missing members, wrong types, unknown events and so on.").
 				Default(0).
 				Example(0.01).
 				LintRule(shareLint(fieldInvalid)),
 			service.NewFloatField(fieldLate).
-				Description("The share of events that are received late, after others that happened later.").
+				Description("Share of events that arrive late, after events that happened later.").
 				Default(0).
 				Example(0.02).
 				LintRule(shareLint(fieldLate)),
 			service.NewDurationField(fieldMaxLateness).
-				Description("How late a late event is, at most.").
+				Description("Maximum delay of a late event.").
 				Default("1h").
 				Example("24h"),
 			service.NewFloatField(fieldDuplicated).
-				Description("The share of events that were sent shortly before already, the same to the byte.").
+				Description("Share of events that repeat one of the last events to the byte.").
 				Default(0).
 				Example(0.01).
 				LintRule(shareLint(fieldDuplicated)),
 			service.NewIntField(fieldBatchSize).
-				Description("The most events in a batch. With a `rate`, a batch has what is due in a tenth of a second, if that is less.").
+				Description("Maximum number of events in a batch. With a `rate`, a batch contains at most the events of a tenth of a second.").
 				Default(100).
 				Example(1000).
 				LintRule(`root = if this < 1 || this > 100000 { "batch_size must be from 1 to 100000" }`),
@@ -109,7 +109,7 @@ When events are not accepted they are sent again.`).
 		LintRule(`
 let shares = [ this.invalid.or(0), this.late.or(0), this.duplicated.or(0) ]
 root = if $shares.all(s -> s >= 0 && s <= 1) && $shares.sum() > 1 { "invalid, late and duplicated are shares of the same events: together they must not be more than 1" }`).
-		Example("A live demonstration", "Five events a second, now, with some trouble in them, for as long as it runs.", `
+		Example("A live demonstration", "Five events per second, with some faults, without end.", `
 input:
   synthetic_shop:
     rate: 5
@@ -118,7 +118,7 @@ input:
     late: 0.02
     duplicated: 0.02
 `).
-		Example("The same million events every time", "As fast as the pipeline takes them, for tests and measurements.", `
+		Example("The same million events every time", "As fast as the pipeline accepts them, for tests and measurements.", `
 input:
   synthetic_shop:
     seed: 7
@@ -142,15 +142,14 @@ func init() {
 
 type input struct {
 	settings shop.Settings
-	// anchored: the start was set, and is not the time of connecting.
-	anchored  bool
-	count     int64
-	batchSize int
+	// fixedStart: the start is set in the config, not the time of connecting.
+	fixedStart bool
+	count      int64
+	batchSize  int
 
 	now func() time.Time
 
-	// Of the running shop; used by ReadBatch, which is called by one
-	// goroutine at a time.
+	// State of ReadBatch, which one goroutine calls at a time.
 	shop   *shop.Shop
 	opened time.Time
 	sent   int64
@@ -169,9 +168,9 @@ func newInput(conf *service.ParsedConfig, now func() time.Time) (*input, error) 
 	}
 	if start != "" {
 		if in.settings.Start, err = time.Parse(time.RFC3339Nano, start); err != nil {
-			return nil, fmt.Errorf("%s must be a time in RFC 3339, such as 2026-01-01T00:00:00Z, or empty for the present", fieldStart)
+			return nil, fmt.Errorf("%s must be a time in RFC 3339, such as 2026-01-01T00:00:00Z, or empty for now", fieldStart)
 		}
-		in.anchored = true
+		in.fixedStart = true
 	}
 	count, err := conf.FieldInt(fieldCount)
 	if err != nil {
@@ -204,17 +203,17 @@ func newInput(conf *service.ParsedConfig, now func() time.Time) (*input, error) 
 	if in.batchSize < 1 {
 		return nil, fmt.Errorf("%s is %d: it must be 1 or more", fieldBatchSize, in.batchSize)
 	}
-	// Wrong settings are told of before anything runs.
-	if err := in.present().Check(); err != nil {
+	// Invalid settings are an error before the pipeline runs.
+	if err := in.effectiveSettings().Validate(); err != nil {
 		return nil, err
 	}
 	return in, nil
 }
 
-// present is the settings with the start there is now.
-func (in *input) present() shop.Settings {
+// effectiveSettings returns the settings with the default of start filled in.
+func (in *input) effectiveSettings() shop.Settings {
 	settings := in.settings
-	if !in.anchored {
+	if !in.fixedStart {
 		settings.Start = in.now().Truncate(time.Second)
 	}
 	return settings
@@ -223,7 +222,7 @@ func (in *input) present() shop.Settings {
 func (in *input) Connect(context.Context) (err error) {
 	if in.shop == nil {
 		in.opened = in.now()
-		in.shop, err = shop.New(in.present())
+		in.shop, err = shop.New(in.effectiveSettings())
 	}
 	return err
 }
@@ -259,7 +258,7 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	return batch, func(context.Context, error) error { return nil }, nil
 }
 
-// waitFor returns when the event of this number, from zero, is due.
+// waitFor returns when event number n, counted from 0, is due.
 func (in *input) waitFor(ctx context.Context, number int64) error {
 	due := in.opened.Add(time.Duration(float64(number) / in.settings.Rate * float64(time.Second)))
 	wait := due.Sub(in.now())

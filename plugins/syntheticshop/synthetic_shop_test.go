@@ -16,7 +16,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 )
 
-// received is what arrived at the end of a stream.
+// received records the messages at the output of a stream.
 type received struct {
 	mu      sync.Mutex
 	batches []int
@@ -24,7 +24,7 @@ type received struct {
 	faults  []string
 }
 
-func (r *received) take(_ context.Context, batch service.MessageBatch) error {
+func (r *received) add(_ context.Context, batch service.MessageBatch) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.batches = append(r.batches, len(batch))
@@ -41,12 +41,12 @@ func (r *received) take(_ context.Context, batch service.MessageBatch) error {
 }
 
 // run runs the input to its end.
-func run(t *testing.T, yaml string, take service.MessageBatchHandlerFunc) {
+func run(t *testing.T, yaml string, handle service.MessageBatchHandlerFunc) {
 	t.Helper()
 	builder := service.NewStreamBuilder()
 	require.NoError(t, builder.AddInputYAML("synthetic_shop:\n"+yaml))
 	require.NoError(t, builder.SetLoggerYAML("level: none"))
-	require.NoError(t, builder.AddBatchConsumerFunc(take))
+	require.NoError(t, builder.AddBatchConsumerFunc(handle))
 	stream, err := builder.Build()
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -54,7 +54,7 @@ func run(t *testing.T, yaml string, take service.MessageBatchHandlerFunc) {
 	require.NoError(t, stream.Run(ctx))
 }
 
-func TestAStreamIsTheShopsEventsInOrder(t *testing.T) {
+func TestStreamHasTheShopsEventsInOrder(t *testing.T) {
 	var got received
 	run(t, `
   seed: 9
@@ -67,7 +67,7 @@ func TestAStreamIsTheShopsEventsInOrder(t *testing.T) {
   max_lateness: 30m
   duplicated: 0.1
   batch_size: 100
-`, got.take)
+`, got.add)
 
 	want, err := shop.New(shop.Settings{
 		Seed: 9, Start: time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC), Customers: 50, DailyEvents: 30,
@@ -85,10 +85,10 @@ func TestAStreamIsTheShopsEventsInOrder(t *testing.T) {
 	}
 }
 
-func TestRejectedBatchesAreSentAgain(t *testing.T) {
+func TestNackedBatchesAreSentAgain(t *testing.T) {
 	const settings = "  start: 2026-03-01T12:00:00Z\n  count: 500\n  batch_size: 50\n"
 	var clean, got received
-	run(t, settings, clean.take)
+	run(t, settings, clean.add)
 
 	var mu sync.Mutex
 	refused := map[string]bool{}
@@ -101,27 +101,27 @@ func TestRejectedBatchesAreSentAgain(t *testing.T) {
 		if !again {
 			return errors.New("not now")
 		}
-		return got.take(ctx, batch)
+		return got.add(ctx, batch)
 	})
 	require.Len(t, refused, 10)
 	require.ElementsMatch(t, clean.events, got.events)
 }
 
-func TestEventsOfADefaultShopAreOfThePresent(t *testing.T) {
+func TestDefaultStartIsNow(t *testing.T) {
 	before := time.Now().Truncate(time.Second)
 	var got received
-	run(t, "  count: 1\n", got.take)
+	run(t, "  count: 1\n", got.add)
 	require.Len(t, got.events, 1)
 	_, rest, found := bytes.Cut(got.events[0], []byte(`"receivedAt":"`))
 	require.True(t, found)
-	at, err := time.Parse(time.RFC3339, string(rest[:24]))
+	start, err := time.Parse(time.RFC3339, string(rest[:24]))
 	require.NoError(t, err)
-	require.False(t, at.Before(before))
-	require.False(t, at.After(time.Now()))
-	require.Zero(t, at.Nanosecond())
+	require.False(t, start.Before(before))
+	require.False(t, start.After(time.Now()))
+	require.Zero(t, start.Nanosecond())
 }
 
-// parsed makes an input that is not wrapped, with a clock of the test's.
+// parsed returns the input without the retry wrapper, with the clock of the test.
 func parsed(t *testing.T, yaml string, now func() time.Time) *input {
 	t.Helper()
 	conf, err := spec().ParseYAML(yaml, nil)
@@ -131,7 +131,7 @@ func parsed(t *testing.T, yaml string, now func() time.Time) *input {
 	return in
 }
 
-func TestRateSendsWhatIsDue(t *testing.T) {
+func TestRateSendsDueEvents(t *testing.T) {
 	clock := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	in := parsed(t, "rate: 1000\ncount: 1030\nbatch_size: 400", func() time.Time { return clock })
 	ctx := context.Background()
@@ -139,7 +139,7 @@ func TestRateSendsWhatIsDue(t *testing.T) {
 	require.ErrorIs(t, err, service.ErrNotConnected)
 	require.NoError(t, in.Connect(ctx))
 
-	// Nothing is due yet but the first event, and a batch is a tenth of a second.
+	// Only the first event is due yet, and a batch covers a tenth of a second.
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
 	_, _, err = in.ReadBatch(stopped)
@@ -162,7 +162,7 @@ func TestRateSendsWhatIsDue(t *testing.T) {
 	require.NoError(t, in.Close(ctx))
 }
 
-func TestASlowRateWaitsAndStopsAtOnce(t *testing.T) {
+func TestSlowRateStopsWithoutDelay(t *testing.T) {
 	builder := service.NewStreamBuilder()
 	require.NoError(t, builder.AddInputYAML("synthetic_shop:\n  rate: 0.0001\n"))
 	require.NoError(t, builder.SetLoggerYAML("level: none"))
@@ -184,13 +184,13 @@ func TestASlowRateWaitsAndStopsAtOnce(t *testing.T) {
 	require.Empty(t, arrived)
 }
 
-func TestWrongSettingsAreToldBeforeRunning(t *testing.T) {
+func TestInvalidSettingsAreErrorsAtStart(t *testing.T) {
 	for _, c := range []struct{ yaml, want string }{
 		{"invalid: 1.5", "write a number from 0 to 1"},
 		{"late: -1", "write a number from 0 to 1"},
 		{"invalid: 0.5\n  late: 0.4\n  duplicated: 0.2", "together they must not be more than 1"},
 		{"start: tomorrow", "must be a time in RFC 3339"},
-		{"rate: -1", "events a second"},
+		{"rate: -1", "events per second"},
 		{"count: -1", "write 0 for no end"},
 		{"customers: 0", "from 1 to"},
 		{"daily_events: 0", "more than 0"},
@@ -216,7 +216,7 @@ func TestWrongSettingsAreToldBeforeRunning(t *testing.T) {
 	}
 }
 
-func TestEmptyFaultMetadataIsAbsent(t *testing.T) {
+func TestEventsWithoutFaultHaveNoMetadata(t *testing.T) {
 	in := parsed(t, "start: 2026-01-01T00:00:00Z\ncount: 100", time.Now)
 	require.NoError(t, in.Connect(context.Background()))
 	batch, _, err := in.ReadBatch(context.Background())
@@ -229,7 +229,7 @@ func TestEmptyFaultMetadataIsAbsent(t *testing.T) {
 
 func TestDescriptionNamesEverySource(t *testing.T) {
 	var got received
-	run(t, "  start: 2026-01-01T00:00:00Z\n  count: 20000\n  customers: 300\n", got.take)
+	run(t, "  start: 2026-01-01T00:00:00Z\n  count: 20000\n  customers: 300\n", got.add)
 	all := string(bytes.Join(got.events, []byte("\n")))
 	for _, source := range []string{"web", "mobile", "pos", "crm"} {
 		require.True(t, strings.Contains(all, `"source":"`+source+`"`), source)

@@ -8,12 +8,12 @@ import (
 
 const currency = "USD"
 
-// product is an article with the JSON members that describe it, written once.
+// product is an article, with its JSON members encoded once.
 type product struct {
 	cents    int
 	category int
 	path     string
-	// members ends with the price, without a comma after it.
+	// members ends with the price, without a trailing comma.
 	members []byte
 }
 
@@ -43,15 +43,15 @@ var (
 	qualities = []string{"Classic", "Everyday", "Compact", "Large", "Nordic", "Handmade", "Travel", "Deluxe", "Recycled", "Vintage", "Small", "Studio"}
 	brands    = []string{"Alderfell", "Brisa & Sons", "Copperlane", "Dovetail", "Eskerby", "Fennwick", "Grünwerk", "Halden Mill", "Isola", "Juniper Row", "Kestrel", "Lümen"}
 	searches  = []string{"gift", "birthday gift", "tea", "lamp", "notebook", "blue", "travel", "wool", "sale", "knife", "garden tools", "kids", "bike light", "soap", "tent", "cook book", "linen", "pen", "café", "new"}
-	// endings are the cents that prices end with.
+	// endings are the last two digits of prices.
 	endings = []int{99, 99, 99, 95, 95, 50, 49, 0}
 )
 
-// productsPerCategory makes 204 products in 12 categories.
+// productsPerCategory times 12 categories gives 204 products.
 const productsPerCategory = 17
 
-// catalogue is what the shop sells: the same in every shop, so that tests and
-// definitions can name products.
+// catalogue lists the products. It is the same in every shop, so that tests and
+// definitions can refer to products.
 var catalogue = newCatalogue()
 
 func newCatalogue() []product {
@@ -61,7 +61,7 @@ func newCatalogue() []product {
 			number := len(products) + 1
 			bits := facts(0, 1, number)
 			span := cat.to - cat.from
-			// Squaring makes cheap articles the common ones.
+			// Squaring makes cheap articles more frequent.
 			part := int(bits % 1000)
 			cents := cat.from + span*part/1000*part/1000
 			cents = cents/100*100 + endings[bits>>20%uint64(len(endings))]

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Between something happening, the device sending it and the collector
-// receiving it, in milliseconds.
+// Times before the receipt at which an event happened and was sent, in
+// milliseconds.
 const (
 	happenedBefore = 240
 	sentBefore     = 50
@@ -16,7 +16,7 @@ func track(event string) string {
 	return `{"type":"track","event":"` + event + `","messageId":"`
 }
 
-// How each kind of event begins, up to its message id.
+// The beginning of each kind of event, up to its message id.
 var (
 	pageBegin     = `{"type":"page","name":"`
 	pageNamed     = `","messageId":"`
@@ -36,25 +36,25 @@ var (
 	emailUnsubscribed = track("Unsubscribed")
 )
 
-// sources are the names of the write keys, by way.
+// sources maps a channel to the source of its events.
 var sources = [...]string{web: "web", mobile: "mobile", till: "pos", mail: "crm", crm: "crm"}
 
 const site = "https://shop.example.com"
 
 func (s *Shop) add(text string) { s.buf = append(s.buf, text...) }
 
-// head appends what all events have, from the message id to the end of the
-// context, which tells of the page with this path if it has one.
+// head appends the members that all events have, from the message id to the end of
+// the context. A path that is not empty becomes the page of the context.
 func (s *Shop) head(e *entry, path string) {
 	s.messages++
 	id := scramble(s.idSeed + s.messages*golden)
 	b := appendHex32(s.buf, uint32(id>>32))
 	b = appendHex32(b, uint32(id))
 	b = appendHex32(b, uint32(scramble(s.idSeed^s.messages)))
-	device := e.way == web || e.way == mobile
+	device := e.channel == web || e.channel == mobile
 	if device {
 		b = append(b, `","anonymousId":"`...)
-		own := facts(s.settings.Seed, 6+int(e.way), int(e.customer))
+		own := facts(s.settings.Seed, 6+int(e.channel), int(e.customer))
 		b = appendUUID(b, own, scramble(own^golden))
 	}
 	if e.known {
@@ -64,23 +64,23 @@ func (s *Shop) head(e *entry, path string) {
 
 	received := s.clock / 1000
 	happened := received - happenedBefore - e.lateness
-	var wrong int64
+	var clockError int64
 	if device {
-		wrong = skew(e.facts)
+		clockError = skew(e.facts)
 	}
 	b = append(b, `","timestamp":"`...)
 	b = s.dates.append(b, happened)
 	b = append(b, `","originalTimestamp":"`...)
-	b = s.dates.append(b, happened+wrong)
+	b = s.dates.append(b, happened+clockError)
 	b = append(b, `","sentAt":"`...)
-	b = s.dates.append(b, received-sentBefore+wrong)
+	b = s.dates.append(b, received-sentBefore+clockError)
 	b = append(b, `","receivedAt":"`...)
 	b = s.dates.append(b, received)
 	b = append(b, `","source":"`...)
-	b = append(b, sources[e.way]...)
+	b = append(b, sources[e.channel]...)
 	b = append(b, `","context":{`...)
 
-	switch e.way {
+	switch e.channel {
 	case web:
 		b = appendAddress(b, e.facts)
 		b = append(b, browsers[e.facts>>48%uint64(len(browsers))].members...)
@@ -117,7 +117,7 @@ func (s *Shop) landingPage(e *entry) {
 }
 
 func (s *Shop) categoryPage(e *entry) {
-	c := &categories[s.life.below(len(categories))]
+	c := &categories[s.behaviour.below(len(categories))]
 	s.page(e, "Category", "/"+c.slug)
 }
 
@@ -141,14 +141,14 @@ func (s *Shop) productsSearched(e *entry) {
 	s.add(searchedBegin)
 	s.head(e, "/search")
 	s.add(`,"properties":{"query":"`)
-	s.add(searches[s.life.skewed(len(searches))])
+	s.add(searches[s.behaviour.skewed(len(searches))])
 	s.add(`","results":`)
-	s.buf = strconv.AppendInt(s.buf, int64(s.life.below(60)), 10)
+	s.buf = strconv.AppendInt(s.buf, int64(s.behaviour.below(60)), 10)
 	s.add(`}}`)
 }
 
 func (s *Shop) productViewed(e *entry) {
-	e.last, e.seen = uint8(s.life.skewed(len(catalogue))), true
+	e.last, e.seen = uint8(s.behaviour.skewed(len(catalogue))), true
 	s.product(e, viewedBegin, line{e.last, 1})
 }
 
@@ -159,14 +159,14 @@ func (s *Shop) productAdded(e *entry) {
 }
 
 func (s *Shop) productRemoved(e *entry) {
-	i := s.life.below(int(e.count))
+	i := s.behaviour.below(int(e.count))
 	removed := e.cart[i]
 	e.count--
 	e.cart[i] = e.cart[e.count]
 	s.product(e, removedBegin, removed)
 }
 
-// product is an event about one product.
+// product appends an event about one product.
 func (s *Shop) product(e *entry, begin string, l line) {
 	p := &catalogue[l.product]
 	s.add(begin)
@@ -217,7 +217,7 @@ func (s *Shop) orderCompleted(e *entry) {
 	s.buf = strconv.AppendInt(s.buf, s.start/1e6, 36)
 	s.add(`-`)
 	s.buf = appendPadded(s.buf, s.orders, 6)
-	if e.way != till {
+	if e.channel != till {
 		s.add(`","checkout_id":"k-`)
 		s.buf = appendHex32(s.buf, uint32(e.serial>>32))
 	}
@@ -241,7 +241,7 @@ func (s *Shop) price(e *entry) (sum sums) {
 		sum.discount = goods / 10
 	}
 	sum.revenue = goods - sum.discount
-	if sum.revenue < 5000 && e.way != till {
+	if sum.revenue < 5000 && e.channel != till {
 		sum.shipping = 495
 	}
 	sum.tax = (sum.revenue*8 + 50) / 100
@@ -338,14 +338,14 @@ func (s *Shop) email(e *entry, begin string) {
 	s.add(`}}`)
 }
 
-// appendUserID writes the id of a customer. The lowest numbers are the most
-// active customers.
+// appendUserID appends the id of a customer. The lowest numbers are the most active
+// customers.
 func appendUserID(b []byte, customer int) []byte {
 	b = append(b, `u-`...)
 	return appendPadded(b, uint64(customer)+1, 6)
 }
 
-// appendAddress writes an address of the ranges for documentation.
+// appendAddress appends an IP address from the ranges for documentation.
 func appendAddress(b []byte, bits uint64) []byte {
 	b = append(b, `"ip":"`...)
 	host := bits>>40%254 + 1
@@ -368,13 +368,13 @@ func appendAddress(b []byte, bits uint64) []byte {
 	return append(b, `",`...)
 }
 
-// appendCents writes an amount, of zero or more, in units of the currency.
+// appendCents appends a non-negative amount in units of the currency.
 func appendCents(b []byte, cents int) []byte {
 	b = strconv.AppendInt(b, int64(cents/100), 10)
 	return append(b, '.', byte('0'+cents/10%10), byte('0'+cents%10))
 }
 
-// appendPadded writes a number with at least so many digits.
+// appendPadded appends a number with leading zeros up to width digits.
 func appendPadded(b []byte, n uint64, width int) []byte {
 	for limit := uint64(10); width > 1; width-- {
 		if n < limit {
@@ -397,39 +397,39 @@ func appendHex32(b []byte, n uint32) []byte {
 	return b
 }
 
-// appendUUID writes 122 bits of a and b in the form of a random UUID.
+// appendUUID appends 122 bits of a and b in the form of a random UUID.
 func appendUUID(dst []byte, a, b uint64) []byte {
 	a = a&^0xf000 | 0x4000
 	b = b&^(3<<62) | 1<<63
 	var text [36]byte
-	at := 0
+	n := 0
 	for shift := 60; shift >= 0; shift -= 4 {
-		if at == 8 || at == 13 {
-			text[at] = '-'
-			at++
+		if n == 8 || n == 13 {
+			text[n] = '-'
+			n++
 		}
-		text[at] = hexDigits[a>>shift&15]
-		at++
+		text[n] = hexDigits[a>>shift&15]
+		n++
 	}
 	for shift := 60; shift >= 0; shift -= 4 {
-		if at == 18 || at == 23 {
-			text[at] = '-'
-			at++
+		if n == 18 || n == 23 {
+			text[n] = '-'
+			n++
 		}
-		text[at] = hexDigits[b>>shift&15]
-		at++
+		text[n] = hexDigits[b>>shift&15]
+		n++
 	}
 	return append(dst, text[:]...)
 }
 
-// dateCache remembers how the last day was written: nearly all times are of
-// that day.
+// dateCache caches the text of the last date, because nearly all times are of the
+// same day.
 type dateCache struct {
 	day  int64
 	text [10]byte
 }
 
-// append writes a time, in milliseconds since 1970, as RFC 3339 in UTC.
+// append appends a time, in milliseconds since 1970, as RFC 3339 in UTC.
 func (c *dateCache) append(b []byte, millis int64) []byte {
 	const dayMillis = 24 * 60 * 60 * 1000
 	day := millis / dayMillis

@@ -5,25 +5,23 @@ import (
 	"unicode/utf8"
 )
 
-// Fault names what is wrong with an event.
+// Fault is the label of an event with a fault.
 type Fault string
 
-// A late or a duplicated event is valid in itself.
+// Faults that leave an event valid in itself.
 const (
 	None Fault = ""
 	// Late events arrive after events that happened later.
 	Late Fault = "late"
-	// Duplicate events are the same, to the byte, as one that was there
-	// shortly before.
+	// Duplicate events repeat one of the last events, to the byte.
 	Duplicate Fault = "duplicate"
 )
 
-// UnknownEvent events have a name that nobody planned. Whether that is allowed
-// is for a tracking plan to say; in every other way they are valid.
+// UnknownEvent events have a name that is in no tracking plan. The plan decides
+// whether to accept them; apart from the name they are valid.
 const UnknownEvent Fault = "unknown_event"
 
-// The others are what a tracking plan, or the first look at the bytes, must
-// reject.
+// Faults that a parser or a tracking plan must reject.
 const (
 	BrokenJSON      Fault = "broken_json"
 	NotUTF8         Fault = "not_utf8"
@@ -40,16 +38,16 @@ const (
 	NegativeTotal   Fault = "negative_total"
 )
 
-// Invalid tells whether events with the fault must be rejected.
+// Invalid reports whether events with the fault must be rejected.
 func (f Fault) Invalid() bool {
 	return f != None && f != Late && f != Duplicate && f != UnknownEvent
 }
 
-// Ways to spoil an event. A function returns nil if the event has not got
-// what it spoils.
-var spoilers = []struct {
-	fault Fault
-	spoil func(event []byte, r *random) []byte
+// injectors put a fault into a valid event. A function returns nil if the event
+// does not have the member that it changes.
+var injectors = []struct {
+	fault  Fault
+	inject func(event []byte, r *random) []byte
 }{
 	{BrokenJSON, func(event []byte, r *random) []byte {
 		cut := len(event)/2 + r.below(len(event)/2)
@@ -89,7 +87,7 @@ var spoilers = []struct {
 		return replace(cut, `"type":"track"`, `"type":"track","event":""`)
 	}},
 	{MissingMember, func(event []byte, _ *random) []byte {
-		// What is asked for, by kind of event. Of a pair either would do.
+		// Required members, by kind of event. Of a pair one is enough.
 		for _, members := range [][2]string{
 			{"order_id"}, {"query"}, {"link_url"}, {"product_id", "sku"}, {"email_id", "campaign_id"},
 		} {
@@ -107,19 +105,19 @@ var spoilers = []struct {
 	{WrongType, func(event []byte, r *random) []byte {
 		wrong := []string{`"none"}`, `[]}`, `7}`}[r.below(3)]
 		for _, name := range []string{`"properties":`, `"traits":`} {
-			if at := bytes.Index(event, []byte(name)); at >= 0 {
-				return append(bytes.Clone(event[:at+len(name)]), wrong...)
+			if i := bytes.Index(event, []byte(name)); i >= 0 {
+				return append(bytes.Clone(event[:i+len(name)]), wrong...)
 			}
 		}
 		return nil
 	}},
 	{TextForNumber, func(event []byte, _ *random) []byte {
 		for _, name := range []string{`"total":`, `"price":`} {
-			if at := bytes.Index(event, []byte(name)); at >= 0 {
-				at += len(name)
-				end := at + bytes.IndexByte(event[at:], ',')
-				out := append(bytes.Clone(event[:at]), '"')
-				out = append(append(out, event[at:end]...), '"')
+			if start := bytes.Index(event, []byte(name)); start >= 0 {
+				start += len(name)
+				end := start + bytes.IndexByte(event[start:], ',')
+				out := append(bytes.Clone(event[:start]), '"')
+				out = append(append(out, event[start:end]...), '"')
 				return append(out, event[end:]...)
 			}
 		}
@@ -130,35 +128,36 @@ var spoilers = []struct {
 	}},
 }
 
-// spoil breaks a valid event in one way or another.
-func spoil(event []byte, r *random) ([]byte, Fault) {
+// injectFault puts a random fault into a valid event.
+func injectFault(event []byte, r *random) ([]byte, Fault) {
 	for {
-		s := spoilers[r.below(len(spoilers))]
-		if spoiled := s.spoil(event, r); spoiled != nil {
-			return spoiled, s.fault
+		injector := injectors[r.below(len(injectors))]
+		if broken := injector.inject(event, r); broken != nil {
+			return broken, injector.fault
 		}
 	}
 }
 
-// replace gives the event with the first old made new, nil if it has none.
+// replace returns the event with the first old replaced by new, nil without old.
 func replace(event []byte, old, new string) []byte {
-	at := bytes.Index(event, []byte(old))
-	if at < 0 {
+	i := bytes.Index(event, []byte(old))
+	if i < 0 {
 		return nil
 	}
-	out := append(bytes.Clone(event[:at]), new...)
-	return append(out, event[at+len(old):]...)
+	out := append(bytes.Clone(event[:i]), new...)
+	return append(out, event[i+len(old):]...)
 }
 
-// without cuts the first string member of this name, nil if there is none.
+// without returns the event without its first string member of this name, nil if
+// it has none.
 func without(event []byte, name string) []byte {
-	at := bytes.Index(event, []byte(`"`+name+`":"`))
-	if at < 0 {
+	start := bytes.Index(event, []byte(`"`+name+`":"`))
+	if start < 0 {
 		return nil
 	}
-	end := at + len(name) + len(`"":"`)
+	end := start + len(name) + len(`"":"`)
 	end += bytes.IndexByte(event[end:], '"') + 1
-	out := bytes.Clone(event[:at])
+	out := bytes.Clone(event[:start])
 	if event[end] == ',' {
 		end++
 	} else {

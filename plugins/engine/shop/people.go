@@ -2,8 +2,8 @@ package shop
 
 import "fmt"
 
-// place is where people live. Offset is the standard time there, without
-// daylight saving, which would make a shop depend on the machine's tables.
+// place is a home of customers. Offset is its standard time without daylight
+// saving, so that a shop does not depend on the machine's time zone tables.
 type place struct {
 	city, country, zone string
 	offset              int // minutes east of UTC
@@ -24,10 +24,10 @@ var places = []place{
 	{"Sydney", "AU", "Australia/Sydney", 600}, {"Auckland", "NZ", "Pacific/Auckland", 720},
 }
 
-// activity is how lively people are at each hour of their day, of 16.
+// activity is the relative activity at each hour of the local day, 16 at most.
 var activity = [24]int{2, 1, 1, 1, 1, 1, 2, 4, 6, 8, 9, 10, 11, 10, 9, 9, 9, 10, 12, 14, 16, 15, 11, 6}
 
-// A name as it is written, and as it is in an address.
+// personName is a name as written and as used in an email address.
 type personName struct{ written, plain string }
 
 var (
@@ -53,8 +53,7 @@ var (
 	tiers       = []string{"none", "bronze", "silver", "gold", "platinum"}
 )
 
-// device is something a person uses the shop with: the JSON members of the
-// context after the address.
+// device is a browser or phone: the JSON members of the context after the address.
 type device struct{ members string }
 
 var (
@@ -73,38 +72,40 @@ var (
 	}
 )
 
-// person is one customer: what changes about them, in a few bytes, since there
-// may be millions. What does not change follows from their number.
+// person is the changing state of one customer, in a few bytes, because there may
+// be millions. Constant attributes are derived from the customer's number.
 type person struct {
 	orders uint16
 	flags  uint8
 }
 
 const (
-	// present: the person has a visit going on.
+	// present: the customer is in a visit.
 	present uint8 = 1 << iota
-	// member: the shop knows the person's userId.
+	// member: the shop knows the customer's userId.
 	member
-	// browserKnown and phoneKnown: the person has signed in there.
+	// browserKnown and phoneKnown: the customer has signed in there.
 	browserKnown
 	phoneKnown
-	// unsubscribed: the person wants no more mail.
+	// unsubscribed: the customer has unsubscribed from mail.
 	unsubscribed
 )
 
-// What the facts of a person decide.
+// placeOf returns the home of a customer. It and the functions below derive
+// constant attributes from the random bits of the customer (facts).
 func placeOf(facts uint64) *place { return &places[facts%uint64(len(places))] }
 
-// wantsAccount: four of five would sign up when asked.
+// wantsAccount reports whether a customer signs up when asked: four of five do.
 func wantsAccount(facts uint64) bool { return facts>>8%5 != 0 }
 
-// memberFromTheStart: two of five were customers before the events begin.
+// memberFromTheStart reports whether a customer was a member before the first
+// event: two of five were.
 func memberFromTheStart(facts uint64) bool { return wantsAccount(facts) && facts>>12%2 == 0 }
 
-// consents to mail, unless unsubscribed since.
+// consents reports whether a customer agrees to mail until unsubscribing.
 func consents(facts uint64) bool { return facts>>16%10 < 7 }
 
-// skew is how wrong the clock of the person's device is, in milliseconds.
+// skew returns the error of the clock of a customer's device, in milliseconds.
 func skew(facts uint64) int64 {
 	if facts>>20%8 != 0 {
 		return 0
@@ -129,8 +130,8 @@ func tierOf(orders uint16) string {
 // campaign is a mailing.
 type campaign struct {
 	name string
-	// properties of the mail events, and the campaign of a visit that begins
-	// with a click.
+	// properties of the mail events, and context of a visit that begins with a
+	// click.
 	properties, context []byte
 	path                string
 }

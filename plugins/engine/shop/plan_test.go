@@ -11,9 +11,9 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 )
 
-// TestEventsKeepToTheShopsPlan: the plan that is shipped accepts every valid
-// event, rejects every invalid one, and has not planned the unknown ones.
-func TestEventsKeepToTheShopsPlan(t *testing.T) {
+// The shipped tracking plan accepts every valid event, rejects every invalid one,
+// and does not know the unknown ones.
+func TestShippedPlanMatchesFaultLabels(t *testing.T) {
 	plan, err := trackingplan.Load("../../../configs/retail/plan.yaml")
 	require.NoError(t, err)
 	s, err := shop.New(shop.Settings{

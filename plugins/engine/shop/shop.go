@@ -1,17 +1,19 @@
-// Package shop makes up a shop and everything that happens in it: an endless
-// stream of customer events that is the same, to the byte, for the same
-// settings.
+// Package shop simulates a shop and generates the events of its customers: an
+// endless stream, identical to the byte for identical settings.
 //
-// The events are those of Segment's e-commerce and email vocabulary as they
-// are once the collector has completed them. Visitors arrive unknown, look
-// around, fill carts, sign in or not, order or leave; members get mail, open
-// it, come back by its links, buy at the till and rise in the loyalty
-// programme. On request a share of the events is broken, late or repeated,
-// and each of those says so.
+// The events use Segment's e-commerce and email vocabulary, in the form that the
+// collector gives them. Visitors arrive anonymous, browse, fill carts, sign in or
+// not, order or leave; members receive mail, open it, return through its links,
+// buy at the till and rise in the loyalty programme. On request a share of the
+// events is invalid, late or duplicated, and labelled so.
 //
-// Nobody in it exists: names are combined from lists, addresses are under
-// example.com and its like, and IP addresses are those reserved for
-// documentation.
+// Everything is fictional: names are combined from lists, email addresses are
+// under example.com, example.org and example.net, and phone numbers and IP
+// addresses come from ranges reserved for fiction and documentation.
+//
+// visits.go is the state machine of a visit, encode.go writes events, faults.go
+// breaks them, people.go and catalogue.go hold the data, random.go is the
+// generator of random numbers.
 package shop
 
 import (
@@ -21,27 +23,26 @@ import (
 	"time"
 )
 
-// Settings are what a shop depends on, and all it depends on.
+// Settings determine a shop completely.
 type Settings struct {
-	// Seed chooses the shop.
+	// Seed selects the shop.
 	Seed uint64
-	// Start is when the collector receives the first event. It is cut to the
-	// whole millisecond.
+	// Start is the time at which the collector receives the first event, cut to
+	// whole milliseconds.
 	Start time.Time
-	// Rate is how many events a second the collector receives. Zero leaves
-	// it to the customers: then DailyEvents and the time of day decide.
+	// Rate is the number of events that the collector receives in a second. With
+	// 0 the rate follows from Customers, DailyEvents and the time of day.
 	Rate float64
-	// Customers is how many people there are.
+	// Customers is the number of customers.
 	Customers int
-	// DailyEvents is how many events the average customer causes in a day.
-	// It is used only if Rate is zero.
+	// DailyEvents is the number of events of the average customer in a day. It
+	// applies only if Rate is 0.
 	DailyEvents float64
-	// Invalid, Late and Duplicated are the shares of the events that are
-	// broken or unknown, that arrive late, and that have been there before.
-	// Together they are at most 1.
+	// Invalid, Late and Duplicated are shares of all events: broken or unknown
+	// events, events that arrive late, and repeated events. Their sum is at most 1.
 	Invalid, Late, Duplicated float64
-	// MaxLateness is how much later than it happened a late event arrives, at
-	// most. One second is the least, if there are any.
+	// MaxLateness is the maximum delay of a late event: at least 1 s if there are
+	// late events.
 	MaxLateness time.Duration
 }
 
@@ -51,16 +52,16 @@ const (
 	MaxRate      = 1e9
 )
 
-// Times are written with four digits for the year: a shop begins by latest,
-// and its clock stops at the end of time.
+// Timestamps have four digits for the year, so a shop starts no later than latest
+// and its clock stops at endOfTime.
 var (
 	earliest  = time.Date(1970, 1, 2, 0, 0, 0, 0, time.UTC)
 	latest    = time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)
 	endOfTime = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC).UnixMicro()
 )
 
-// Check says which setting is wrong, if one is.
-func (s Settings) Check() error {
+// Validate returns an error that names the first invalid setting.
+func (s Settings) Validate() error {
 	share := func(v float64) bool { return v >= 0 && v <= 1 }
 	switch {
 	case s.Customers < 1 || s.Customers > MaxCustomers:
@@ -72,7 +73,7 @@ func (s Settings) Check() error {
 	case !share(s.Invalid) || !share(s.Late) || !share(s.Duplicated):
 		return errors.New("the shares of invalid, late and duplicated events must each be from 0 to 1")
 	case s.Invalid+s.Late+s.Duplicated > 1:
-		return errors.New("the shares of invalid, late and duplicated events must not add up to more than 1")
+		return errors.New("the shares of invalid, late and duplicated events must not exceed 1 together")
 	case s.Late > 0 && s.MaxLateness < time.Second:
 		return fmt.Errorf("max lateness is %v: it must be 1s or more if there are late events", s.MaxLateness)
 	case s.MaxLateness > 365*24*time.Hour:
@@ -85,51 +86,50 @@ func (s Settings) Check() error {
 
 // Event is one message.
 type Event struct {
-	// Data is a JSON object, but for some faults. It must not be changed:
-	// events share their memory.
+	// Data is a JSON object, except with some faults. Do not change it: events
+	// share memory.
 	Data []byte
-	// Received is when the collector receives the event: its place on the
-	// shop's clock, which never goes back.
+	// Received is the time at which the collector receives the event. It never
+	// decreases from event to event.
 	Received time.Time
-	// Fault is what is wrong with the event, if anything.
+	// Fault labels an event with a fault; None otherwise.
 	Fault Fault
 }
 
 const (
 	hourMicros = int64(time.Hour / time.Microsecond)
 
-	// chunk is how much memory is asked for at once, and roomy what the
-	// largest event fits in.
-	chunk = 64 << 10
-	roomy = 4 << 10
+	// chunk is the size of one allocation; maxEventBytes bounds one event.
+	chunk         = 64 << 10
+	maxEventBytes = 4 << 10
 
-	// visitPace is how far apart the events of one visit are, about.
+	// visitPace is the approximate interval between the events of one visit.
 	visitPace = 20 * time.Second
 	maxVisits = 50_000
 
-	// recentEvents is how many events a duplicate is chosen from.
+	// recentEvents is the number of last events that duplicates are chosen from.
 	recentEvents = 64
 )
 
-// Shop generates events. It is for one goroutine.
+// Shop generates events. It is not safe for concurrent use.
 type Shop struct {
 	settings Settings
 
-	// life decides what people do, and trouble what goes wrong: apart, so
-	// that the shares do not change what happens in the shop.
-	life, trouble random
-	// Below these a draw of trouble means invalid, late, duplicated.
+	// behaviour decides the actions of customers, faults the faults. They are
+	// separate generators, so the shares of faults do not change the actions.
+	behaviour, faults random
+	// Thresholds of a draw from faults for an invalid, late or duplicated event.
 	invalidBelow, lateBelow, duplicateBelow uint64
 
 	people []person
 	visits []visit
 
-	// clock is microseconds since 1970 of the present event; events is how
-	// many there were.
+	// clock is the time of the current event in microseconds since 1970; events
+	// counts the events.
 	start, clock int64
 	events       int64
 	period       float64   // microseconds from event to event, with a rate
-	steps        [24]int64 // the same for each hour of the day, without
+	steps        [24]int64 // without a rate: the same for each hour of the day
 
 	idSeed   uint64
 	messages uint64
@@ -141,22 +141,22 @@ type Shop struct {
 	dates  dateCache
 }
 
-// New opens a shop, or says which setting is wrong.
+// New returns a shop, or an error that names the first invalid setting.
 func New(settings Settings) (*Shop, error) {
-	if err := settings.Check(); err != nil {
+	if err := settings.Validate(); err != nil {
 		return nil, err
 	}
 	settings.Start = settings.Start.UTC().Truncate(time.Millisecond)
 	s := &Shop{
-		settings: settings,
-		life:     random{facts(settings.Seed, 3, 0)},
-		trouble:  random{facts(settings.Seed, 4, 0)},
-		people:   make([]person, settings.Customers),
-		start:    settings.Start.UnixMicro(),
+		settings:  settings,
+		behaviour: random{facts(settings.Seed, 3, 0)},
+		faults:    random{facts(settings.Seed, 4, 0)},
+		people:    make([]person, settings.Customers),
+		start:     settings.Start.UnixMicro(),
 	}
 	s.clock = s.start
-	// A shop that is opened again at another time has other messages, or
-	// they would be taken for repetitions.
+	// Another start has other message ids; otherwise its events would be
+	// deduplicated as repetitions.
 	s.idSeed = facts(settings.Seed, 5, int(settings.Start.UnixMilli()))
 
 	for i := range s.people {
@@ -191,8 +191,8 @@ func New(settings Settings) (*Shop, error) {
 	return s, nil
 }
 
-// hourlySteps spreads events over the day as the people of all places
-// together are active, keeping the average step.
+// hourlySteps returns the interval between events for each hour of the day (UTC),
+// from the activity of all places together, with the given average.
 func hourlySteps(average float64) (steps [24]int64) {
 	var weights [24]int
 	total := 0
@@ -208,8 +208,8 @@ func hourlySteps(average float64) (steps [24]int64) {
 	return steps
 }
 
-// localHour is the hour of the day so many minutes east, minutes after
-// midnight UTC.
+// localHour returns the hour of the day at an offset in minutes east of UTC, for a
+// time in minutes after midnight UTC.
 func localHour(minutes, offset int) int {
 	const day = 24 * 60
 	return (minutes + offset + day) % day / 60
@@ -217,23 +217,23 @@ func localHour(minutes, offset int) int {
 
 func (s *Shop) facts(customer int) uint64 { return facts(s.settings.Seed, 2, customer) }
 
-// Next is the next event that the collector receives.
+// Next returns the next event that the collector receives.
 func (s *Shop) Next() Event {
 	s.tick()
 	received := time.UnixMicro(s.clock).UTC()
 
-	draw := s.trouble.next()
+	draw := s.faults.next()
 	switch {
 	case draw < s.invalidBelow:
 		s.write(0)
-		data, fault := spoil(s.cut(), &s.trouble)
+		data, fault := injectFault(s.cut(), &s.faults)
 		return Event{Data: data, Received: received, Fault: fault}
 	case draw < s.lateBelow:
-		s.write(1 + int64(s.trouble.below(int(s.settings.MaxLateness.Milliseconds()))))
+		s.write(1 + int64(s.faults.below(int(s.settings.MaxLateness.Milliseconds()))))
 		return Event{Data: s.cut(), Received: received, Fault: Late}
 	case draw < s.duplicateBelow && s.kept > 0:
-		again := s.recent[s.trouble.below(min(s.kept, recentEvents))]
-		return Event{Data: again, Received: received, Fault: Duplicate}
+		earlier := s.recent[s.faults.below(min(s.kept, recentEvents))]
+		return Event{Data: earlier, Received: received, Fault: Duplicate}
 	}
 	s.write(0)
 	data := s.cut()
@@ -242,22 +242,22 @@ func (s *Shop) Next() Event {
 	return Event{Data: data, Received: received}
 }
 
-// tick moves the clock to the next event.
+// tick advances the clock to the next event.
 func (s *Shop) tick() {
 	if s.period > 0 {
 		s.clock = s.start + int64(min(float64(s.events)*s.period, float64(endOfTime-s.start)))
 	} else if s.events > 0 {
 		step := s.steps[s.clock/hourMicros%24]
-		// Between half and one and a half times the step.
-		s.clock = min(s.clock+step/2+int64(s.life.below(int(step)+1)), endOfTime)
+		// 0.5 to 1.5 times the step.
+		s.clock = min(s.clock+step/2+int64(s.behaviour.below(int(step)+1)), endOfTime)
 	}
 	s.events++
-	if cap(s.buf)-len(s.buf) < roomy {
+	if cap(s.buf)-len(s.buf) < maxEventBytes {
 		s.buf = make([]byte, 0, chunk)
 	}
 }
 
-// cut takes what was written as an event of its own.
+// cut returns the bytes written since the last cut as one event.
 func (s *Shop) cut() []byte {
 	data := s.buf[:len(s.buf):len(s.buf)]
 	s.buf = s.buf[len(s.buf):]

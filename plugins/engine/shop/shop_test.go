@@ -27,7 +27,7 @@ func open(t require.TestingT, settings Settings) *Shop {
 	return s
 }
 
-// message is an event as a reader sees it.
+// message is a decoded event.
 type message struct {
 	Type        string          `json:"type"`
 	Event       string          `json:"event"`
@@ -95,7 +95,7 @@ func read(t require.TestingT, data []byte) message {
 	return m
 }
 
-// name is what definitions call the event.
+// name returns the event's name in profile definitions.
 func (m *message) name() string {
 	if m.Type == "track" {
 		return m.Event
@@ -114,10 +114,10 @@ func cents(t require.TestingT, n json.Number) int {
 	return value
 }
 
-// TestPinned holds the stream still: the same on every machine and with every
-// version of Go. A change of what the shop does changes the sum here, and
-// every number that anybody noted down for a seed.
-func TestPinned(t *testing.T) {
+// TestStreamIsPinned fails if the stream of a seed changes: it is the same on every
+// machine and with every version of Go. A change of the shop's behaviour changes
+// the sum here and every recorded result for a seed.
+func TestStreamIsPinned(t *testing.T) {
 	s := open(t, Settings{
 		Seed: 1, Start: newYear, Customers: 1000, DailyEvents: 20,
 		Invalid: 0.02, Late: 0.02, Duplicated: 0.02, MaxLateness: time.Hour,
@@ -148,7 +148,7 @@ func settings() *rapid.Generator[Settings] {
 	})
 }
 
-func TestTheSameSettingsGiveTheSameEvents(t *testing.T) {
+func TestSameSettingsGiveTheSameEvents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		settings := settings().Draw(t, "settings")
 		a, b := open(t, settings), open(t, settings)
@@ -177,10 +177,9 @@ func TestTheSameSettingsGiveTheSameEvents(t *testing.T) {
 
 var messageIDIn = regexp.MustCompile(`"messageId":"([0-9a-f]{24})"`)
 
-// TestLabelsAreTheTruth finds out what is wrong with each event without its
-// label, and compares: nothing is wrong that is not labelled, and nothing is
-// labelled that is not wrong.
-func TestLabelsAreTheTruth(t *testing.T) {
+// TestFaultLabelsMatchTheEvents diagnoses each event from its bytes and compares the
+// result with the label.
+func TestFaultLabelsMatchTheEvents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		settings := settings().Draw(t, "settings")
 		s := open(t, settings)
@@ -189,7 +188,7 @@ func TestLabelsAreTheTruth(t *testing.T) {
 		clock, happened := settings.Start.UTC().Truncate(time.Millisecond), time.Time{}
 		for range 150 {
 			event := s.Next()
-			require.False(t, event.Received.Before(clock), "the clock does not go back")
+			require.False(t, event.Received.Before(clock), "the clock never decreases")
 			clock = event.Received
 			fault := diagnose(t, event.Data, seen[string(event.Data)])
 			require.Equal(t, string(event.Fault), string(fault), "%s", event.Data)
@@ -212,13 +211,13 @@ func TestLabelsAreTheTruth(t *testing.T) {
 				require.LessOrEqual(t, lateness, settings.MaxLateness)
 				continue
 			}
-			require.False(t, m.Timestamp.Before(happened), "others are in order of time")
+			require.False(t, m.Timestamp.Before(happened), "events that are not late are in order of time")
 			happened = m.Timestamp
 		}
 	})
 }
 
-// diagnose tells the fault of an event from its bytes.
+// diagnose returns the fault of an event from its bytes.
 func diagnose(t require.TestingT, data []byte, before bool) Fault {
 	if before {
 		return Duplicate
@@ -247,7 +246,7 @@ func diagnose(t require.TestingT, data []byte, before bool) Fault {
 	case text("type") == "track" && text("event") == "":
 		return NoEventName
 	}
-	at, err := time.Parse(time.RFC3339, text("timestamp"))
+	happened, err := time.Parse(time.RFC3339, text("timestamp"))
 	if err != nil {
 		return AbsurdTimestamp
 	}
@@ -255,7 +254,7 @@ func diagnose(t require.TestingT, data []byte, before bool) Fault {
 	if text("type") == "identify" {
 		member = "traits"
 	}
-	about, ok := object[member].(map[string]any)
+	body, ok := object[member].(map[string]any)
 	if !ok {
 		return WrongType
 	}
@@ -272,11 +271,11 @@ func diagnose(t require.TestingT, data []byte, before bool) Fault {
 	case "Product Viewed", "Product Added", "Product Removed":
 		articles = append(articles, object["properties"])
 	case "Cart Viewed":
-		articles, _ = about["products"].([]any)
+		articles, _ = body["products"].([]any)
 	case "Checkout Started":
-		articles, _ = about["products"].([]any)
+		articles, _ = body["products"].([]any)
 	case "Order Completed":
-		articles, _ = about["products"].([]any)
+		articles, _ = body["products"].([]any)
 		required = []string{"order_id", "total"}
 	case "Email Delivered", "Email Opened":
 		required = []string{"campaign_id"}
@@ -287,14 +286,14 @@ func diagnose(t require.TestingT, data []byte, before bool) Fault {
 		return UnknownEvent
 	}
 	for _, name := range required {
-		if about[name] == nil {
+		if body[name] == nil {
 			return MissingMember
 		}
 	}
-	if _, isText := about["total"].(string); isText {
+	if _, isText := body["total"].(string); isText {
 		return TextForNumber
 	}
-	if total, ok := about["total"].(float64); ok && total < 0 {
+	if total, ok := body["total"].(float64); ok && total < 0 {
 		return NegativeTotal
 	}
 	for _, a := range articles {
@@ -308,13 +307,13 @@ func diagnose(t require.TestingT, data []byte, before bool) Fault {
 	}
 	received, err := time.Parse(time.RFC3339, text("receivedAt"))
 	require.NoError(t, err)
-	if received.Sub(at) > happenedBefore*time.Millisecond {
+	if received.Sub(happened) > happenedBefore*time.Millisecond {
 		return Late
 	}
 	return None
 }
 
-func TestSharesAreThoseAskedFor(t *testing.T) {
+func TestSharesOfFaultsMatchSettings(t *testing.T) {
 	const n = 60_000
 	s := open(t, Settings{
 		Seed: 3, Start: newYear, Customers: 2000, DailyEvents: 20,
@@ -332,13 +331,13 @@ func TestSharesAreThoseAskedFor(t *testing.T) {
 	within(counts[Late], 0.05)
 	within(counts[Duplicate], 0.02)
 	within(n-counts[Late]-counts[Duplicate]-counts[None], 0.03)
-	for _, s := range spoilers {
+	for _, s := range injectors {
 		require.NotZero(t, counts[s.fault], s.fault)
 	}
-	require.Len(t, counts, len(spoilers)+3)
+	require.Len(t, counts, len(injectors)+3)
 }
 
-func TestSharesAtTheirEnds(t *testing.T) {
+func TestSharesOfZeroAndOne(t *testing.T) {
 	for _, c := range []struct {
 		settings Settings
 		want     func(Fault) bool
@@ -353,7 +352,7 @@ func TestSharesAtTheirEnds(t *testing.T) {
 			require.True(t, c.want(s.Next().Fault))
 		}
 	}
-	// The first cannot be a duplicate of anything.
+	// The first event cannot be a duplicate.
 	s := open(t, Settings{Customers: 1, Duplicated: 1, Rate: 1, Start: newYear})
 	first := s.Next()
 	require.Equal(t, None, first.Fault)
@@ -364,7 +363,7 @@ func TestSharesAtTheirEnds(t *testing.T) {
 	}
 }
 
-func TestFaultsDoNotChangeWhatHappens(t *testing.T) {
+func TestFaultsDoNotChangeBehaviour(t *testing.T) {
 	clean := Settings{Seed: 4, Start: newYear, Customers: 50, DailyEvents: 20}
 	troubled := clean
 	troubled.Late, troubled.MaxLateness = 0.3, time.Hour
@@ -376,9 +375,9 @@ func TestFaultsDoNotChangeWhatHappens(t *testing.T) {
 	}
 }
 
-// TestStory follows customers through a month and checks that what happens to
-// them makes sense.
-func TestStory(t *testing.T) {
+// TestCustomersBehaveConsistently follows customers through a month: carts, orders,
+// consent, devices and the frequencies of events are consistent.
+func TestCustomersBehaveConsistently(t *testing.T) {
 	const n = 60_000
 	s := open(t, Settings{Seed: 5, Start: newYear, Customers: 500, DailyEvents: 20})
 	var (
@@ -418,7 +417,7 @@ func TestStory(t *testing.T) {
 			"timestamp is corrected for the device's clock")
 		if m.AnonymousID != "" && m.UserID != "" {
 			if known, ok := owner[m.AnonymousID]; ok {
-				require.Equal(t, known, m.UserID, "a device is one person's")
+				require.Equal(t, known, m.UserID, "a device belongs to one customer")
 			}
 			owner[m.AnonymousID] = m.UserID
 		}
@@ -491,7 +490,7 @@ func TestStory(t *testing.T) {
 			}
 			inCart[p.CartID][p.ProductID] += p.Quantity
 		case "Product Removed":
-			require.GreaterOrEqual(t, inCart[p.CartID][p.ProductID], 1, "only what was added is removed")
+			require.GreaterOrEqual(t, inCart[p.CartID][p.ProductID], 1, "a removed product was added before")
 			delete(inCart[p.CartID], p.ProductID)
 		case "Cart Viewed":
 			require.NotEmpty(t, p.Products)
@@ -518,7 +517,7 @@ func TestStory(t *testing.T) {
 			require.Equal(t, cents(t, p.Revenue)+cents(t, p.Shipping)+cents(t, p.Tax), cents(t, p.Total))
 			require.Equal(t, "USD", p.Currency)
 			if m.Source != "pos" {
-				require.Equal(t, checkoutSum[p.CheckoutID], p.Total.String(), "what was to pay is paid")
+				require.Equal(t, checkoutSum[p.CheckoutID], p.Total.String(), "the order has the total of its checkout")
 			}
 		case "Email Delivered", "Email Opened", "Email Link Clicked", "Unsubscribed":
 			require.NotEmpty(t, p.CampaignID)
@@ -548,7 +547,7 @@ func TestStory(t *testing.T) {
 	}
 	require.Len(t, names, 13)
 	require.Len(t, sources, 4)
-	require.Greater(t, anonymous, n/20, "many stay unknown")
+	require.Greater(t, anonymous, n/20, "many events are anonymous")
 	require.Greater(t, names["Product Viewed"], 2*names["Product Added"])
 	require.Greater(t, names["Product Added"], names["Checkout Started"])
 	require.Greater(t, names["Checkout Started"]+sources["pos"], names["Order Completed"])
@@ -557,7 +556,7 @@ func TestStory(t *testing.T) {
 	require.Len(t, products, 204)
 	require.Len(t, cats, 12)
 
-	// A tenth of the customers cause a third of what they all cause.
+	// A tenth of the customers cause a third of the events.
 	var counts []int
 	total := 0
 	for _, count := range perUser {
@@ -571,7 +570,7 @@ func TestStory(t *testing.T) {
 	}
 	require.Greater(t, 3*tenth, total)
 
-	// Evenings are livelier than nights.
+	// There is more activity in the evening than at night.
 	night, evening := 0, 0
 	for hour, count := range localHours {
 		if hour >= 1 && hour < 6 {
@@ -584,11 +583,10 @@ func TestStory(t *testing.T) {
 
 	slices.Sort(sizes)
 	require.InDelta(t, 550, sizes[n/2], 60, "a typical event")
-	require.Less(t, sizes[n-1], roomy)
+	require.Less(t, sizes[n-1], maxEventBytes)
 }
 
-// TestWithoutARateTimeFollowsTheCustomers: so many events a day for each.
-func TestWithoutARateTimeFollowsTheCustomers(t *testing.T) {
+func TestWithoutRateTimeFollowsDailyEvents(t *testing.T) {
 	const days = 5
 	s := open(t, Settings{Seed: 6, Start: newYear, Customers: 300, DailyEvents: 40})
 	var last Event
@@ -605,8 +603,7 @@ func TestRateSetsTheClock(t *testing.T) {
 	}
 }
 
-// TestEventsDoNotShareBytes: what somebody appends to one event is not seen in
-// the next.
+// An append to the bytes of one event does not change another.
 func TestEventsDoNotShareBytes(t *testing.T) {
 	settings := Settings{Seed: 7, Start: newYear, Customers: 30, Rate: 1, Invalid: 0.3}
 	a, b := open(t, settings), open(t, settings)
@@ -621,7 +618,7 @@ func TestEventsDoNotShareBytes(t *testing.T) {
 	}
 }
 
-func TestTheClockStopsAtTheEndOfTime(t *testing.T) {
+func TestClockStopsAtTheEndOfTime(t *testing.T) {
 	for _, settings := range []Settings{{Rate: 1e-300}, {DailyEvents: 1e-9}} {
 		settings.Customers, settings.Start = 3, newYear
 		s := open(t, settings)
@@ -642,29 +639,29 @@ func TestSmallShops(t *testing.T) {
 	}
 }
 
-func TestSettingsThatAreWrong(t *testing.T) {
+func TestInvalidSettings(t *testing.T) {
 	good := Settings{Customers: 10, DailyEvents: 1, Start: newYear}
-	require.NoError(t, good.Check())
-	for want, spoil := range map[string]func(*Settings){
-		"customers is 0":          func(s *Settings) { s.Customers = 0 },
-		"customers is 100000001":  func(s *Settings) { s.Customers = MaxCustomers + 1 },
-		"rate is -1":              func(s *Settings) { s.Rate = -1 },
-		"rate is NaN":             func(s *Settings) { s.Rate = math.NaN() },
-		"daily events is 0":       func(s *Settings) { s.DailyEvents = 0 },
-		"from 0 to 1":             func(s *Settings) { s.Invalid = math.NaN() },
-		"not add up to more than": func(s *Settings) { s.Invalid, s.Duplicated = 0.6, 0.6 },
-		"must be 1s or more":      func(s *Settings) { s.Late = 0.1 },
-		"a year or less":          func(s *Settings) { s.MaxLateness = 9000 * time.Hour },
-		"start is":                func(s *Settings) { s.Start = time.Time{} },
+	require.NoError(t, good.Validate())
+	for want, change := range map[string]func(*Settings){
+		"customers is 0":         func(s *Settings) { s.Customers = 0 },
+		"customers is 100000001": func(s *Settings) { s.Customers = MaxCustomers + 1 },
+		"rate is -1":             func(s *Settings) { s.Rate = -1 },
+		"rate is NaN":            func(s *Settings) { s.Rate = math.NaN() },
+		"daily events is 0":      func(s *Settings) { s.DailyEvents = 0 },
+		"from 0 to 1":            func(s *Settings) { s.Invalid = math.NaN() },
+		"not exceed 1 together":  func(s *Settings) { s.Invalid, s.Duplicated = 0.6, 0.6 },
+		"must be 1s or more":     func(s *Settings) { s.Late = 0.1 },
+		"a year or less":         func(s *Settings) { s.MaxLateness = 9000 * time.Hour },
+		"start is":               func(s *Settings) { s.Start = time.Time{} },
 	} {
 		settings := good
-		spoil(&settings)
+		change(&settings)
 		_, err := New(settings)
 		require.ErrorContains(t, err, want)
 	}
 }
 
-func TestAppend(t *testing.T) {
+func TestAppendFunctions(t *testing.T) {
 	for _, n := range []int{0, 5, 99, 100, 12345} {
 		require.Equal(t, n, cents(t, json.Number(appendCents(nil, n))))
 	}
@@ -679,8 +676,8 @@ func TestAppend(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var dates dateCache
 	for range 10_000 {
-		at := time.UnixMilli(r.Int64N(latest.UnixMilli())).UTC()
-		require.Equal(t, at.Format("2006-01-02T15:04:05.000Z"), string(dates.append(nil, at.UnixMilli())))
-		require.Equal(t, at.Format("2006-01-02T15:04:05.000Z"), string(dates.append(nil, at.UnixMilli())))
+		instant := time.UnixMilli(r.Int64N(latest.UnixMilli())).UTC()
+		require.Equal(t, instant.Format("2006-01-02T15:04:05.000Z"), string(dates.append(nil, instant.UnixMilli())))
+		require.Equal(t, instant.Format("2006-01-02T15:04:05.000Z"), string(dates.append(nil, instant.UnixMilli())))
 	}
 }

@@ -1,11 +1,18 @@
 package shop
 
-// visit is what one person is doing: in the browser, on the phone, at the
-// till, or by mail. Some visits are the shop's own doing, such as a change in
-// the CRM.
+// A visit is a small state machine. Each event advances one visit by one stage, for
+// example
+//
+//	landing → browsing → inCheckout → paying → (mail) delivered → opened → clicked → landing
+//
+// and a random draw decides between the possible next stages.
+
+// visit is the state of one customer's visit: in the browser, on the phone, at the
+// till, or by mail. Some visits are actions of the shop, such as a change in the
+// CRM.
 type visit struct {
 	customer int32
-	way      way
+	channel  channel
 	stage    stage
 	known    bool // the userId is on the events
 	seen     bool // a product has been viewed
@@ -19,10 +26,10 @@ type visit struct {
 
 type line struct{ product, quantity uint8 }
 
-type way uint8
+type channel uint8
 
 const (
-	web way = iota
+	web channel = iota
 	mobile
 	till
 	mail
@@ -32,7 +39,7 @@ const (
 type stage uint8
 
 const (
-	over stage = iota // also the stage of a visit that never began
+	finished stage = iota // also the stage before the first visit
 	landing
 	browsing
 	inCheckout
@@ -44,8 +51,8 @@ const (
 	recorded
 )
 
-// entry is an event that is being written: whose it is, and how many
-// milliseconds before the clock it happened.
+// entry is the event being written, with its customer. lateness is the time between
+// the event and its receipt, in milliseconds, beyond the normal delay.
 type entry struct {
 	*visit
 	person   *person
@@ -53,15 +60,15 @@ type entry struct {
 	lateness int64
 }
 
-// write appends the event that happens next, so many milliseconds before the
-// clock, and decides what happens after it.
+// write appends the next event, with a lateness in milliseconds, and advances its
+// visit.
 func (s *Shop) write(lateness int64) {
 	v := s.pick()
 	e := entry{visit: v, person: &s.people[v.customer], facts: s.facts(int(v.customer)), lateness: lateness}
 
 	switch v.stage {
 	case landing:
-		if v.way == web {
+		if v.channel == web {
 			s.landingPage(&e)
 		} else {
 			s.productsSearched(&e)
@@ -71,28 +78,28 @@ func (s *Shop) write(lateness int64) {
 		s.browse(&e)
 	case inCheckout:
 		s.checkoutStarted(&e)
-		if s.life.percent(85) {
+		if s.behaviour.percent(85) {
 			v.stage = paying
 		} else {
 			s.leave(&e)
 		}
 	case paying:
-		if !v.known && wantsAccount(e.facts) && s.life.percent(60) {
+		if !v.known && wantsAccount(e.facts) && s.behaviour.percent(60) {
 			s.signIn(&e)
 			break
 		}
 		s.orderCompleted(&e)
-		s.thank(&e)
+		s.afterOrder(&e)
 	case delivered:
 		s.email(&e, emailDelivered)
-		if s.life.percent(45) {
+		if s.behaviour.percent(45) {
 			v.stage = opened
 		} else {
 			s.end(&e)
 		}
 	case opened:
 		s.email(&e, emailOpened)
-		switch draw := s.life.below(100); {
+		switch draw := s.behaviour.below(100); {
 		case draw < 30:
 			v.stage = clicked
 		case draw < 33:
@@ -102,8 +109,8 @@ func (s *Shop) write(lateness int64) {
 		}
 	case clicked:
 		s.email(&e, emailClicked)
-		v.way, v.stage, v.seen = web, landing, false
-		v.left = s.patience()
+		v.channel, v.stage, v.seen = web, landing, false
+		v.left = s.visitLength()
 	case unsubscribing:
 		s.email(&e, emailUnsubscribed)
 		e.person.flags |= unsubscribed
@@ -114,11 +121,11 @@ func (s *Shop) write(lateness int64) {
 	}
 }
 
-// browse is one thing done while looking around.
+// browse appends one event of a visit in the stage browsing.
 func (s *Shop) browse(e *entry) {
 	v := e.visit
 	if v.left == 0 {
-		if v.count > 0 && s.life.percent(60) {
+		if v.count > 0 && s.behaviour.percent(60) {
 			s.cartViewed(e)
 			v.stage = inCheckout
 			return
@@ -128,7 +135,7 @@ func (s *Shop) browse(e *entry) {
 		return
 	}
 	v.left--
-	switch draw := s.life.below(100); {
+	switch draw := s.behaviour.below(100); {
 	case !v.known && wantsAccount(e.facts) && draw < 7:
 		s.signIn(e)
 	case v.seen && draw < 30 && int(v.count) < len(v.cart):
@@ -137,23 +144,23 @@ func (s *Shop) browse(e *entry) {
 		s.productRemoved(e)
 	case v.count > 0 && draw < 42:
 		s.cartViewed(e)
-		if s.life.percent(50) {
+		if s.behaviour.percent(50) {
 			v.stage = inCheckout
 		}
 	case draw < 54:
 		s.productsSearched(e)
-	case v.way == web && draw < 70:
+	case v.channel == web && draw < 70:
 		s.categoryPage(e)
 	default:
 		s.productViewed(e)
 	}
 }
 
-// patience is how many things somebody does on a visit.
-func (s *Shop) patience() uint8 { return uint8(1 + s.life.below(5) + s.life.below(9)) }
+// visitLength returns the number of events of a visit while browsing.
+func (s *Shop) visitLength() uint8 { return uint8(1 + s.behaviour.below(5) + s.behaviour.below(9)) }
 
-// thank is what comes of an order.
-func (s *Shop) thank(e *entry) {
+// afterOrder advances a visit after its order.
+func (s *Shop) afterOrder(e *entry) {
 	v, p := e.visit, e.person
 	before := tierOf(p.orders)
 	if p.orders < 1<<16-1 {
@@ -162,9 +169,9 @@ func (s *Shop) thank(e *entry) {
 	v.count = 0
 	switch {
 	case v.known && tierOf(p.orders) != before:
-		v.way, v.stage = crm, recorded
+		v.channel, v.stage = crm, recorded
 	case v.known && s.mailable(e):
-		v.way, v.stage, v.campaign = mail, delivered, orderConfirmation
+		v.channel, v.stage, v.campaign = mail, delivered, orderConfirmation
 	default:
 		s.end(e)
 	}
@@ -173,7 +180,7 @@ func (s *Shop) thank(e *entry) {
 func (s *Shop) signIn(e *entry) {
 	e.known = true
 	e.person.flags |= member
-	if e.way == mobile {
+	if e.channel == mobile {
 		e.person.flags |= phoneKnown
 	} else {
 		e.person.flags |= browserKnown
@@ -181,16 +188,16 @@ func (s *Shop) signIn(e *entry) {
 	s.identify(e)
 }
 
-// mailable: the shop has the person's address and may use it.
+// mailable reports whether the shop knows the customer's address and may use it.
 func (s *Shop) mailable(e *entry) bool {
 	return e.person.flags&member != 0 && e.person.flags&unsubscribed == 0 && consents(e.facts)
 }
 
-// leave ends a visit, perhaps with a reminder of what is left in the cart.
+// leave ends a visit, or sends a reminder of the cart.
 func (s *Shop) leave(e *entry) {
 	v := e.visit
-	if v.count > 0 && v.known && s.mailable(e) && s.life.percent(60) {
-		v.way, v.stage, v.campaign = mail, delivered, cartReminder
+	if v.count > 0 && v.known && s.mailable(e) && s.behaviour.percent(60) {
+		v.channel, v.stage, v.campaign = mail, delivered, cartReminder
 		return
 	}
 	s.end(e)
@@ -198,27 +205,27 @@ func (s *Shop) leave(e *entry) {
 
 func (s *Shop) end(e *entry) {
 	e.person.flags &^= present
-	e.visit.stage = over
+	e.visit.stage = finished
 }
 
-// pick chooses whose turn it is.
+// pick returns the visit of the next event.
 func (s *Shop) pick() *visit {
 	for tries := 0; ; tries++ {
-		v := &s.visits[s.life.below(len(s.visits))]
-		if v.stage == over {
+		v := &s.visits[s.behaviour.below(len(s.visits))]
+		if v.stage == finished {
 			s.begin(v)
 			return v
 		}
-		// People take their time with mail.
-		if (v.stage == opened || v.stage == clicked) && tries < 4 && s.life.below(8) != 0 {
+		// Mail is opened and clicked with a delay.
+		if (v.stage == opened || v.stage == clicked) && tries < 4 && s.behaviour.below(8) != 0 {
 			continue
 		}
 		return v
 	}
 }
 
-// begin starts a visit of somebody who is not there yet. There always is one:
-// visits are fewer than people.
+// begin starts a visit of a customer without one. There always is such a customer,
+// because there are fewer visits than customers.
 func (s *Shop) begin(v *visit) {
 	minutes := int(s.clock / (hourMicros / 60) % (24 * 60))
 	var (
@@ -226,14 +233,14 @@ func (s *Shop) begin(v *visit) {
 		f        uint64
 	)
 	for tries := 0; ; tries++ {
-		customer = s.life.skewed(len(s.people))
+		customer = s.behaviour.skewed(len(s.people))
 		switch {
 		case tries > 32:
 			for s.people[customer].flags&present != 0 {
 				customer = (customer + 1) % len(s.people)
 			}
 		case tries > 16:
-			customer = s.life.below(len(s.people))
+			customer = s.behaviour.below(len(s.people))
 			fallthrough
 		default:
 			if s.people[customer].flags&present != 0 {
@@ -242,48 +249,48 @@ func (s *Shop) begin(v *visit) {
 		}
 		f = s.facts(customer)
 		hour := localHour(minutes, placeOf(f).offset)
-		if tries > 8 || s.life.below(16) < activity[hour] {
+		if tries > 8 || s.behaviour.below(16) < activity[hour] {
 			break
 		}
 	}
 	p := &s.people[customer]
 	p.flags |= present
-	*v = visit{customer: int32(customer), stage: landing, serial: s.life.next()}
+	*v = visit{customer: int32(customer), stage: landing, serial: s.behaviour.next()}
 
-	draw := s.life.below(100)
+	draw := s.behaviour.below(100)
 	e := &entry{visit: v, person: p, facts: f}
 	switch {
 	case p.flags&member != 0 && draw < 6:
-		v.way, v.stage, v.known = till, paying, true
-		for range 1 + s.life.below(3) {
-			s.putInCart(v, uint8(s.life.skewed(len(catalogue))))
+		v.channel, v.stage, v.known = till, paying, true
+		for range 1 + s.behaviour.below(3) {
+			s.putInCart(v, uint8(s.behaviour.skewed(len(catalogue))))
 		}
 		return
 	case p.flags&member != 0 && draw < 9:
-		v.way, v.stage, v.known = crm, recorded, true
+		v.channel, v.stage, v.known = crm, recorded, true
 		return
 	case draw < 19 && s.mailable(e):
-		v.way, v.stage, v.known = mail, delivered, true
-		v.campaign = uint8(firstNewsletter + s.life.below(len(campaigns)-firstNewsletter))
+		v.channel, v.stage, v.known = mail, delivered, true
+		v.campaign = uint8(firstNewsletter + s.behaviour.below(len(campaigns)-firstNewsletter))
 		return
 	}
-	// Each person prefers one of the two.
+	// Each customer prefers one of the two.
 	onPhone := f>>36%5 < 2
-	if s.life.below(8) == 0 {
+	if s.behaviour.below(8) == 0 {
 		onPhone = !onPhone
 	}
 	if onPhone {
-		v.way, v.known = mobile, p.flags&phoneKnown != 0
+		v.channel, v.known = mobile, p.flags&phoneKnown != 0
 	} else {
-		v.way, v.known = web, p.flags&browserKnown != 0
+		v.channel, v.known = web, p.flags&browserKnown != 0
 	}
-	v.left = s.patience()
+	v.left = s.visitLength()
 }
 
 func (s *Shop) putInCart(v *visit, product uint8) {
 	quantity := uint8(1)
-	if s.life.below(4) == 0 {
-		quantity = uint8(2 + s.life.below(3))
+	if s.behaviour.below(4) == 0 {
+		quantity = uint8(2 + s.behaviour.below(3))
 	}
 	for i := range v.cart[:v.count] {
 		if v.cart[i].product == product {
