@@ -7,26 +7,26 @@ import (
 )
 
 // BGNBD is the beta-geometric/NBD model of repeat buying (Fader, Hardie and Lee
-// 2005). While a customer is alive, purchases come at random at the customer's
-// own rate; after each the customer leaves for good with the customer's own
-// probability. Rates vary among customers by a gamma distribution with shape R
-// and rate Alpha, probabilities of leaving by a beta distribution with A and B.
+// 2005). An active customer buys at random times at the customer's own rate, and
+// drops out for good after each repeat purchase with the customer's own
+// probability. The rates have a gamma distribution among customers, with shape R
+// and rate Alpha; the dropout probabilities have a beta distribution with A and
+// B.
 type BGNBD struct {
-	// Unit is the unit of time of Alpha, and of every time the model is asked
-	// about.
+	// Unit is the unit of time of Alpha and of all arguments.
 	Unit           time.Duration
 	R, Alpha, A, B float64
 
 	From Origin
 }
 
-// Kind is bg_nbd.
+// Kind returns KindBGNBD.
 func (*BGNBD) Kind() Kind { return KindBGNBD }
 
-// Origin tells where the parameters come from.
+// Origin returns the origin of the parameters.
 func (m *BGNBD) Origin() Origin { return m.From }
 
-// Validate tells the first parameter that is out of its range.
+// Validate returns an error for every parameter out of range.
 func (m *BGNBD) Validate() error {
 	if err := validUnit(m.Unit); err != nil {
 		return err
@@ -39,7 +39,8 @@ func (m *BGNBD) Validate() error {
 	)
 }
 
-// LogLikelihood is the logarithm of the likelihood of one customer's history.
+// LogLikelihood returns the logarithm of the likelihood of one customer's
+// history.
 func (m *BGNBD) LogLikelihood(h Purchases) float64 {
 	h = h.repaired()
 	x := float64(h.Repeat)
@@ -50,13 +51,13 @@ func (m *BGNBD) LogLikelihood(h Purchases) float64 {
 	if h.Repeat == 0 {
 		return ll + alive
 	}
-	left := math.Log(m.A) - math.Log(m.B+x-1) - s*math.Log(m.Alpha+h.Recency)
-	return ll + logSum(alive, left)
+	dropped := math.Log(m.A) - math.Log(m.B+x-1) - s*math.Log(m.Alpha+h.Recency)
+	return ll + logSum(alive, dropped)
 }
 
-// Alive is the probability that the customer has not left for good. Customers
-// who never came back have not, as the model has it: one leaves after a
-// purchase other than the first.
+// ProbabilityAlive returns the probability that the customer has not dropped
+// out. It is 1 without repeat purchases, because in this model a customer drops
+// out only after a repeat purchase.
 func (m *BGNBD) ProbabilityAlive(h Purchases) float64 {
 	h = h.repaired()
 	if h.Repeat == 0 {
@@ -67,24 +68,24 @@ func (m *BGNBD) ProbabilityAlive(h Purchases) float64 {
 	return 1 / (1 + math.Exp(math.Log(m.A/(m.B+x-1))+(m.R+x)*silence))
 }
 
-// ExpectedPurchases is how many purchases the customer is expected to make
-// within the horizon from now, in time units. A customer of Age 0 without
-// repeat purchases is one of whom nothing is known yet.
+// ExpectedPurchases returns the expected number of purchases within the horizon
+// from now, in time units. Age 0 without repeat purchases describes a new
+// customer.
 func (m *BGNBD) ExpectedPurchases(h Purchases, horizon float64) float64 {
 	h = h.repaired()
 	return m.ProbabilityAlive(h) * m.expectedAlive(h, between(horizon, maxTime))
 }
 
-// expectedAlive is the number expected of a customer who is alive.
+// expectedAlive returns the expected number of purchases of an active customer.
 //
-// The textbook form is a difference that grows without bound as A approaches 1
-// and that has to be patched where the third parameter of its hypergeometric
-// function is not positive. Here the same number is a sum of positive terms
-// only. Given the history, a customer who did not leave would make N purchases,
-// N having a negative binomial distribution, and is still there after k of them
-// with a probability that is a ratio of beta functions; so
+// The published formula is a difference that diverges as A approaches 1, and its
+// hypergeometric function needs a special case where the third parameter is not
+// positive. The same number is a sum of positive terms: given the history, a
+// customer who never drops out would make N purchases, with a negative binomial
+// distribution of N, and is still active after k of them with a probability that
+// is a ratio of beta functions. Therefore
 //
-//	E = sum over k = 0, 1, ... of P(N > k) * P(there after k).
+//	E = sum over k = 0, 1, ... of P(N > k) * P(active after k).
 func (m *BGNBD) expectedAlive(h Purchases, horizon float64) float64 {
 	x := float64(h.Repeat)
 	shape, stay := m.R+x, m.B+x
@@ -100,18 +101,18 @@ func (m *BGNBD) expectedAlive(h Purchases, horizon float64) float64 {
 	}
 
 	z := u / (1 + u)
-	chance := math.Exp(-shape * log1u)  // of N = k
-	more := -math.Expm1(-shape * log1u) // of N > k
-	there := 1.0
+	equal := math.Exp(-shape * log1u)      // P(N = k)
+	greater := -math.Expm1(-shape * log1u) // P(N > k)
+	active := 1.0                          // P(active after k)
 	sum := 0.0
-	for k := 0.0; more > 0 && k < 2*maxTerms; k++ {
-		sum += more * there
-		chance *= (shape + k) / (k + 1) * z
-		more -= chance
-		there *= (stay + k) / (m.A + stay + k)
-		// What is left out is less than a geometric series of what is next.
+	for k := 0.0; greater > 0 && k < 2*maxTerms; k++ {
+		sum += greater * active
+		equal *= (shape + k) / (k + 1) * z
+		greater -= equal
+		active *= (stay + k) / (m.A + stay + k)
+		// A geometric series bounds the remaining terms.
 		ratio := math.Max((shape+k+1)/(k+2), 1) * z
-		if ratio < 1 && chance*ratio < 1e-16*sum*(1-ratio)*(1-ratio) {
+		if ratio < 1 && equal*ratio < 1e-16*sum*(1-ratio)*(1-ratio) {
 			break
 		}
 	}
@@ -119,22 +120,21 @@ func (m *BGNBD) expectedAlive(h Purchases, horizon float64) float64 {
 }
 
 const (
-	// maxTerms bounds the sum in expectedAlive: quadrature takes less time than
-	// more terms do.
+	// maxTerms bounds the sum in expectedAlive: beyond it quadrature is faster.
 	maxTerms = 1500
-	// maxExponent keeps the first term of the sum a normal number.
+	// maxExponent prevents underflow of the first term of the sum.
 	maxExponent = 600
 )
 
-// expectedByQuadrature is the same number as an integral over the probability p
-// of leaving, which has a beta distribution with a and stay:
+// expectedByQuadrature returns the same number as expectedAlive, as an integral
+// over the dropout probability p, which has a beta distribution with a and stay:
 //
 //	E = E[(1 - (1 + p*u)^-shape) / p].
 //
-// It is taken over y, the logit of p, where the density has one peak and
-// exponential tails, by the trapezoidal rule in v with y = peak + c*sinh(v).
-// That rule converges exponentially for such functions. Dividing by the sum of
-// the weights spares the beta function, whose terms would cancel.
+// The variable of integration is y, the logit of p: the density over y has one
+// peak and exponential tails. The trapezoidal rule in v with y = peak + c*sinh(v)
+// converges exponentially for such functions. Division by the sum of the weights
+// replaces the beta function and avoids the cancellation of its terms.
 func expectedByQuadrature(a, stay, shape, u float64) float64 {
 	const step = 1.0 / 16
 	peak := math.Log(a / stay)
@@ -164,7 +164,7 @@ func expectedByQuadrature(a, stay, shape, u float64) float64 {
 	return sum / weights
 }
 
-// softplus is log(1 + e^y).
+// softplus returns log(1 + e^y).
 func softplus(y float64) float64 {
 	if y > 0 {
 		return y + math.Log1p(math.Exp(-y))
@@ -172,7 +172,7 @@ func softplus(y float64) float64 {
 	return math.Log1p(math.Exp(y))
 }
 
-// logSum is log(e^a + e^b).
+// logSum returns log(e^a + e^b).
 func logSum(a, b float64) float64 {
 	high, low := math.Max(a, b), math.Min(a, b)
 	return high + math.Log1p(math.Exp(low-high))

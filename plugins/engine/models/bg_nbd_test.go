@@ -15,13 +15,13 @@ import (
 // cdnow has the parameters published for the CDNOW sample, in weeks.
 var cdnow = &BGNBD{Unit: 7 * day, R: 0.243, Alpha: 4.414, A: 0.793, B: 2.426}
 
-func TestPublishedExpectation(t *testing.T) {
+func TestExpectedPurchasesOfThePublishedExample(t *testing.T) {
 	// The worked example of the authors' note on implementing the model.
 	h := Purchases{Repeat: 2, Recency: 30.43, Age: 38.86}
 	require.InDelta(t, 1.226, cdnow.ExpectedPurchases(h, 39), 0.0005)
 }
 
-func TestAliveIsTheShareOfLikelihoodOfNotHavingLeft(t *testing.T) {
+func TestProbabilityAliveIsTheShareOfTheLikelihood(t *testing.T) {
 	require.Equal(t, 1.0, cdnow.ProbabilityAlive(Purchases{}))
 	require.Equal(t, 1.0, cdnow.ProbabilityAlive(Purchases{Age: 1000}))
 	h := Purchases{Repeat: 3, Recency: 20, Age: 38}
@@ -31,8 +31,8 @@ func TestAliveIsTheShareOfLikelihoodOfNotHavingLeft(t *testing.T) {
 	require.Less(t, cdnow.ProbabilityAlive(Purchases{Repeat: 30, Recency: 20, Age: 380}), 1e-20)
 }
 
-// textbook is the conditional expectation as it is published, which works where
-// A is not 1 and A+B+x is above 1.
+// textbook is the published conditional expectation, which requires that A is not
+// 1 and A+B+x is above 1.
 func textbook(m *BGNBD, h Purchases, t float64) float64 {
 	x := float64(h.Repeat)
 	last := m.A + m.B + x - 1
@@ -55,9 +55,9 @@ func TestExpectationAgreesWithTheTextbookForm(t *testing.T) {
 	}
 }
 
-// integrated is the expectation straight from what the model says of one
-// customer with purchase rate l and probability p of leaving, integrated over
-// both on a grid. It uses nothing of the code under test.
+// integrated computes the expectation from the definition of the model for one
+// customer with purchase rate l and dropout probability p, integrated over both
+// on a grid. It is independent of the code under test.
 func integrated(m *BGNBD, h Purchases, t float64) (expected, alive float64) {
 	type node struct{ value, logWeight, logOdds float64 }
 	var rates, leaves []node
@@ -118,9 +118,9 @@ func TestExpectationAgreesWithIntegration(t *testing.T) {
 	}
 }
 
-// A crowd of customers who behave as the model says buys what the model
-// expects of each, given only what was seen of each.
-func TestExpectationIsWhatSimulatedCustomersDo(t *testing.T) {
+// Simulated customers of the model buy as often as the model expects, given only
+// their observed histories.
+func TestExpectationMatchesSimulation(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	const observed, horizon, customers = 30.0, 20.0, 60_000
 	var expected, bought, alive, wereAlive float64
@@ -210,7 +210,7 @@ func anyBGNBD() *rapid.Generator[*BGNBD] {
 	})
 }
 
-// anyPurchases draws histories as they can be, from none to absurd ones.
+// anyPurchases draws histories, from empty to extreme ones.
 func anyPurchases() *rapid.Generator[Purchases] {
 	return rapid.Custom(func(t *rapid.T) Purchases {
 		h := Purchases{
@@ -244,7 +244,7 @@ func notAbove(t *rapid.T, what string, low, high float64) {
 	}
 }
 
-func TestWhatTheoryOfBuyingSays(t *testing.T) {
+func TestExpectedPurchasesAreMonotone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, h := anyBGNBD().Draw(t, "model"), anyPurchases().Draw(t, "purchases")
 		near, far := anyHorizon().Draw(t, "near"), anyHorizon().Draw(t, "far")
@@ -262,10 +262,10 @@ func TestWhatTheoryOfBuyingSays(t *testing.T) {
 		if m.ExpectedPurchases(h, 0) != 0 {
 			t.Fatal("something is bought in no time")
 		}
-		// Without leaving, purchases would come at the expected rate for good.
+		// The expectation without dropout is an upper bound.
 		horizon := math.Min(far, maxTime)
 		notAbove(t, "no more than without leaving", later, (m.R+float64(h.Repeat))/(m.Alpha+math.Min(h.Age, maxTime))*horizon*alive)
-		// Expectations bend down: what half the time brings is at least half.
+		// Expectations are concave: half the time brings at least half.
 		notAbove(t, "the first half brings no less", m.ExpectedPurchases(h, horizon)/2, m.ExpectedPurchases(h, horizon/2))
 
 		recent := h
@@ -292,14 +292,14 @@ func TestExpectationIsContinuous(t *testing.T) {
 		below, above := *m, *m
 		below.A, above.A = 1-little, 1+little
 		low, high := above.ExpectedPurchases(h, horizon), below.ExpectedPurchases(h, horizon)
-		notAbove(t, "who leaves more easily buys less", low, high)
-		// The probability of being alive can be small, and then all depends on
-		// its logarithm: hence a bound that is that of a logarithm of what is drawn.
+		notAbove(t, "a higher dropout probability means fewer purchases", low, high)
+		// The probability of being active can be tiny, and then its logarithm
+		// decides: the bound is relative to a logarithm of the drawn values.
 		notAbove(t, "a little more easily", high, low*(1+100*little))
 	})
 }
 
-func TestImpossibleHistoriesAreRepaired(t *testing.T) {
+func TestImpossibleHistoriesBecomeTheNearestPossible(t *testing.T) {
 	nan := math.NaN()
 	for _, h := range []Purchases{
 		{Repeat: -1, Recency: -1, Age: -1, MeanSpend: -1},
@@ -322,7 +322,7 @@ func TestImpossibleHistoriesAreRepaired(t *testing.T) {
 	require.Equal(t, cdnow.ProbabilityAlive(Purchases{Repeat: 3, Recency: 40, Age: 40}), cdnow.ProbabilityAlive(Purchases{Repeat: 3, Recency: 50, Age: 40}))
 }
 
-func TestBGNBDRanges(t *testing.T) {
+func TestBGNBDValidation(t *testing.T) {
 	require.NoError(t, cdnow.Validate())
 	for _, bad := range []float64{0, -1, math.NaN(), math.Inf(1), 1e7} {
 		for i := range 4 {

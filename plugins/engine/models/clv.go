@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// CLV is the discounted value expected of a customer, from a model of purchases
-// and one of spend.
+// CLV is the expected discounted value of a customer, from a model of purchases
+// and a model of spend.
 type CLV struct {
 	Purchases *BGNBD
 	Spend     *GammaGamma
-	// Discount is the discount rate for one time unit of Purchases, such as
-	// 0.002 for a week: see DiscountPerUnit.
+	// Discount is the discount rate per time unit of Purchases, such as 0.002
+	// per week; see DiscountPerUnit.
 	Discount float64
-	// Margin is the share of spend that is earned, from 0 to 1.
+	// Margin is the profit margin as a share of spend, from 0 to 1.
 	Margin float64
 }
 
 // maxPeriods bounds the work of one CLV: ten years of weeks.
 const maxPeriods = 520
 
-// Validate tells what is missing or out of its range.
+// Validate returns an error if a model is missing or a parameter is out of range.
 func (c CLV) Validate() error {
 	switch {
 	case c.Purchases == nil:
@@ -37,14 +37,13 @@ func (c CLV) Validate() error {
 	return errors.Join(c.Purchases.Validate(), c.Spend.Validate())
 }
 
-// Value is the margin on what the customer is expected to spend within the
-// horizon from now, in time units, each purchase discounted from the end of the
-// time unit it falls in:
+// Value returns the margin on the expected spend within the horizon from now, in
+// time units. Each purchase is discounted from the end of its time unit:
 //
 //	Margin * E[spend] * sum over i of (E[purchases by i] - E[purchases by i-1]) / (1+Discount)^i
 //
-// The last time unit may be one that the horizon ends in. A horizon of more than
-// 520 time units is cut into 520 equal periods instead.
+// The horizon may end inside the last time unit. A horizon of more than 520 time
+// units is divided into 520 equal periods instead.
 func (c CLV) Value(h Purchases, horizon float64) float64 {
 	h = h.repaired()
 	horizon = between(horizon, maxTime)
@@ -63,7 +62,7 @@ func (c CLV) Value(h Purchases, horizon float64) float64 {
 			by := c.Purchases.expectedAlive(h, math.Min(end, horizon))
 			purchases += (by - before) * math.Exp(-force*end)
 			before = by
-			// With a little to spare, so that rounding adds no empty period.
+			// The tolerance prevents an empty period caused by rounding.
 			if end >= horizon*(1-1e-12) {
 				break
 			}
@@ -72,8 +71,8 @@ func (c CLV) Value(h Purchases, horizon float64) float64 {
 	return c.Margin * c.Spend.ExpectedSpend(h) * c.Purchases.ProbabilityAlive(h) * math.Max(purchases, 0)
 }
 
-// DiscountPerUnit turns the discount rate of a year, such as 0.1, into that of
-// a time unit.
+// DiscountPerUnit converts an annual discount rate, such as 0.1, to the rate per
+// time unit.
 func DiscountPerUnit(annual float64, unit time.Duration) float64 {
 	const year = 365.25 * 24 * float64(time.Hour)
 	return math.Expm1(math.Log1p(annual) * float64(unit) / year)

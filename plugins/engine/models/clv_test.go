@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// naiveCLV is the sum as the documentation has it.
+// naiveCLV is the documented sum.
 func naiveCLV(c CLV, h Purchases, horizon float64) float64 {
 	sum, before := 0.0, 0.0
 	for i := 1; float64(i) < horizon+1; i++ {
@@ -31,14 +31,14 @@ func TestCLVIsTheDiscountedSum(t *testing.T) {
 			require.InDelta(t, naiveCLV(c, h, horizon), c.Value(h, horizon), 1e-9, "%v", horizon)
 		}
 	}
-	// Without a discount it is what margin is earned on.
+	// Without a discount it is the margin on the expected spend.
 	undiscounted := CLV{cdnow, cdnowSpend, 0, 1}
 	require.InEpsilon(t, cdnow.ExpectedPurchases(h, 52)*cdnowSpend.ExpectedSpend(h), undiscounted.Value(h, 52), 1e-12)
 	// Wider periods for a horizon beyond 520 units change little.
 	require.InEpsilon(t, naiveCLV(CLV{cdnow, cdnowSpend, 0.001, 1}, h, 1040), CLV{cdnow, cdnowSpend, 0.001, 1}.Value(h, 1040), 0.002)
 }
 
-func TestWhatTheoryOfValueSays(t *testing.T) {
+func TestCLVIsMonotone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := anyPurchases().Draw(t, "purchases")
 		c := CLV{
@@ -72,7 +72,7 @@ func TestDiscountPerUnit(t *testing.T) {
 	require.Zero(t, DiscountPerUnit(0, 7*day))
 }
 
-func TestCLVRanges(t *testing.T) {
+func TestCLVValidation(t *testing.T) {
 	require.EqualError(t, CLV{Spend: cdnowSpend}.Validate(), "clv needs the parameters of a bg_nbd model")
 	require.EqualError(t, CLV{Purchases: cdnow}.Validate(), "clv needs the parameters of a gamma_gamma model")
 	require.EqualError(t, CLV{cdnow, cdnowSpend, -1, 1}.Validate(), "the discount rate must be a number from 0 to 1 for one time unit of 7d")

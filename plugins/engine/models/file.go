@@ -9,8 +9,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
-// File follows a parameter file of one model. A file that is wrong is never
-// taken: the last good parameters stay.
+// File is a parameter file that is reloaded on change. An invalid version is
+// never loaded: the last valid parameters stay in use.
 type File[M BGNBD | GammaGamma | Propensity] struct {
 	*follow.Files[os.FileInfo] // by time and size
 
@@ -18,7 +18,7 @@ type File[M BGNBD | GammaGamma | Propensity] struct {
 	current atomic.Pointer[M]
 }
 
-// Open reads the parameter file at path, which must be of the model M.
+// Open loads the parameter file at path, which must contain a model of type M.
 func Open[M BGNBD | GammaGamma | Propensity](path string) (*File[M], error) {
 	f := &File[M]{path: path}
 	var err error
@@ -33,11 +33,11 @@ func Open[M BGNBD | GammaGamma | Propensity](path string) (*File[M], error) {
 	return f, nil
 }
 
-// Path is the path of the file.
+// Path returns the path of the file.
 func (f *File[M]) Path() string { return f.path }
 
-// Current returns the parameters as they now are. They do not change; a later
-// call may return others.
+// Current returns the current parameters, which are immutable. A later call may
+// return other parameters.
 func (f *File[M]) Current() *M { return f.current.Load() }
 
 func (f *File[M]) load() error {

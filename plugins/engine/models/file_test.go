@@ -14,15 +14,15 @@ func bgnbd(r float64) string {
 	return fmt.Sprintf("model: bg_nbd\nfitted_at: 2026-01-31T02:00:00Z\ntime_unit: 7d\nparameters: { r: %g, alpha: 4, a: 0.8, b: 2 }\n", r)
 }
 
-// write puts text into the file as of the given second.
+// write writes the file with a modification time at the given second.
 func write(t *testing.T, path, text string, second int64) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	at := time.Unix(1_700_000_000+second, 0)
-	require.NoError(t, os.Chtimes(path, at, at))
+	modified := time.Unix(1_700_000_000+second, 0)
+	require.NoError(t, os.Chtimes(path, modified, modified))
 }
 
-func TestFileFollowsGoodParametersOnly(t *testing.T) {
+func TestFileReloadsValidParametersOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bg_nbd.yaml")
 	_, err := Open[BGNBD](path)
 	require.ErrorIs(t, err, os.ErrNotExist)
@@ -49,21 +49,21 @@ func TestFileFollowsGoodParametersOnly(t *testing.T) {
 
 	before := f.Current()
 	write(t, path, bgnbd(0.75), 2)
-	check(false, "", 0.5) // it may still be being written
+	check(false, "", 0.5) // the write may be incomplete
 	check(true, "", 0.75)
 	check(false, "", 0.75)
 	require.Equal(t, 0.5, before.R)
 
 	write(t, path, bgnbd(1), 3)
 	check(false, "", 0.75)
-	write(t, path, bgnbd(2), 4) // it was
+	write(t, path, bgnbd(2), 4) // changed again
 	check(false, "", 0.75)
 	check(true, "", 2)
 
 	write(t, path, bgnbd(0), 5)
 	check(false, "", 2)
 	check(true, path+":4: r must be a number from 0.000001 to 1000000", 2)
-	check(false, "", 2) // told once
+	check(false, "", 2) // reported once
 
 	write(t, path, "model: gamma_gamma\nfitted_at: 2026-01-31T02:00:00Z\nparameters: { p: 1, q: 2, gamma: 3 }\n", 6)
 	check(false, "", 2)
@@ -74,7 +74,7 @@ func TestFileFollowsGoodParametersOnly(t *testing.T) {
 	check(true, "the last parameters stay in use; put the file back", 2)
 	check(false, "", 2)
 
-	// A file put in its place, of the same size and time.
+	// A rename replaces the file by one of the same size and time.
 	write(t, path, bgnbd(3), 7)
 	check(false, "", 2)
 	check(true, "", 3)
@@ -85,7 +85,7 @@ func TestFileFollowsGoodParametersOnly(t *testing.T) {
 	check(true, "", 4)
 }
 
-func TestSaveReplacesTheFileAsAWhole(t *testing.T) {
+func TestSaveReplacesTheFileAtomically(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "models")
 	path := filepath.Join(dir, "bg_nbd.yaml")
 	m := *cdnow
@@ -114,9 +114,9 @@ func TestSaveReplacesTheFileAsAWhole(t *testing.T) {
 
 	names, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Len(t, names, 1, "nothing is left beside the file")
+	require.Len(t, names, 1, "no temporary file remains")
 
-	// A folder in its place cannot be replaced, and nothing is left behind.
+	// A folder cannot be replaced; no temporary file remains.
 	blocked := filepath.Join(dir, "folder")
 	require.NoError(t, os.MkdirAll(filepath.Join(blocked, "full"), 0o755))
 	require.Error(t, Save(blocked, &m))

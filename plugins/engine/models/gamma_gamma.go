@@ -7,10 +7,10 @@ import (
 )
 
 // GammaGamma is the gamma-gamma model of spend (Fader and Hardie 2013). The
-// value of a customer's purchases varies around the customer's own mean by a
-// gamma distribution with shape P; its scale varies among customers by a gamma
-// distribution with shape Q and rate Gamma. Spend is taken to be independent of
-// how often a customer buys.
+// amounts of a customer's purchases have a gamma distribution with shape P around
+// the customer's own mean; its rate has a gamma distribution among customers,
+// with shape Q and rate Gamma. The model assumes that spend is independent of
+// the purchase frequency.
 type GammaGamma struct {
 	P, Q, Gamma float64
 
@@ -22,13 +22,13 @@ var (
 	spendScales = limits{1e-6, 1e12}
 )
 
-// Kind is gamma_gamma.
+// Kind returns KindGammaGamma.
 func (*GammaGamma) Kind() Kind { return KindGammaGamma }
 
-// Origin tells where the parameters come from.
+// Origin returns the origin of the parameters.
 func (m *GammaGamma) Origin() Origin { return m.From }
 
-// Validate tells the first parameter that is out of its range.
+// Validate returns an error for every parameter out of range.
 func (m *GammaGamma) Validate() error {
 	return errors.Join(
 		spendShapes.check("p", m.P),
@@ -44,9 +44,9 @@ func checkQ(name string, q float64) error {
 	return fmt.Errorf("%s must be a number above 1 and up to %s: at or below 1 the mean spend of all customers is infinite", name, number(spendShapes.high))
 }
 
-// LogLikelihood is the logarithm of the likelihood of one customer's mean
-// spend, and 0 for customers that say nothing: those without repeat purchases,
-// or without spend.
+// LogLikelihood returns the logarithm of the likelihood of one customer's mean
+// spend; 0 for customers without repeat purchases or without spend, which carry
+// no information.
 func (m *GammaGamma) LogLikelihood(h Purchases) float64 {
 	h = h.repaired()
 	if h.Repeat == 0 || h.MeanSpend == 0 {
@@ -59,12 +59,12 @@ func (m *GammaGamma) LogLikelihood(h Purchases) float64 {
 		(px+m.Q)*math.Log(m.Gamma+x*h.MeanSpend)
 }
 
-// MeanSpend is the mean value of a purchase over all customers.
+// MeanSpend returns the mean value of a purchase over all customers.
 func (m *GammaGamma) MeanSpend() float64 { return m.P * m.Gamma / (m.Q - 1) }
 
-// ExpectedSpend is the expected value of a purchase of the customer: between
-// the mean of all customers and the customer's own, the nearer to the latter
-// the more purchases there were.
+// ExpectedSpend returns the expected value of a purchase of the customer. It
+// lies between the mean of all customers and the customer's own mean, and closer
+// to the latter the more repeat purchases there are.
 func (m *GammaGamma) ExpectedSpend(h Purchases) float64 {
 	h = h.repaired()
 	px := m.P * float64(h.Repeat)

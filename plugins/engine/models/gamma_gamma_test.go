@@ -11,7 +11,7 @@ import (
 // cdnowSpend has the parameters published for the CDNOW sample, in dollars.
 var cdnowSpend = &GammaGamma{P: 6.25, Q: 3.74, Gamma: 15.44}
 
-func TestExpectedSpendIsBetweenEverybodysAndOnesOwn(t *testing.T) {
+func TestExpectedSpendLiesBetweenTheGlobalAndTheOwnMean(t *testing.T) {
 	require.InEpsilon(t, 6.25*15.44/2.74, cdnowSpend.MeanSpend(), 1e-12)
 	require.InEpsilon(t, 6.25*15.44/2.74, cdnowSpend.ExpectedSpend(Purchases{}), 1e-12)
 	// A customer with two repeat purchases of 22.35 on average.
@@ -33,7 +33,7 @@ func TestExpectedSpendAgreesWithIntegration(t *testing.T) {
 			sum += weight * m.P / v
 		}
 		require.InEpsilon(t, sum/weights, m.ExpectedSpend(h), 1e-9)
-		// The likelihood is what weights add up to, but for constants.
+		// The likelihood is the sum of the weights, up to constants.
 		likelihood := math.Log(weights*1e-3) + top + m.Q*math.Log(m.Gamma) - lgamma(m.Q) +
 			m.P*x*math.Log(x) + (m.P*x-1)*math.Log(h.MeanSpend) - lgamma(m.P*x)
 		require.InDelta(t, likelihood, m.LogLikelihood(h), 1e-9)
@@ -52,7 +52,7 @@ func anyGammaGamma() *rapid.Generator[*GammaGamma] {
 	})
 }
 
-func TestWhatTheoryOfSpendSays(t *testing.T) {
+func TestExpectedSpendIsMonotone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, h := anyGammaGamma().Draw(t, "model"), anyPurchases().Draw(t, "purchases")
 		if err := m.Validate(); err != nil {
@@ -73,7 +73,7 @@ func TestWhatTheoryOfSpendSays(t *testing.T) {
 	})
 }
 
-func TestGammaGammaRanges(t *testing.T) {
+func TestGammaGammaValidation(t *testing.T) {
 	require.NoError(t, cdnowSpend.Validate())
 	require.ErrorContains(t, (&GammaGamma{P: 1, Q: 1, Gamma: 1}).Validate(), "q must be a number above 1 and up to 1000000")
 	require.ErrorContains(t, (&GammaGamma{P: 0, Q: 2, Gamma: 1}).Validate(), "p must be a number from")

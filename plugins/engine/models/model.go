@@ -1,13 +1,22 @@
-// Package models holds the predictive models of customers: what they are, what
-// they say of one customer, and the parameter files they are read from.
+// Package models evaluates predictive models of customer behaviour, and parses
+// and writes their parameter files.
 //
-// BGNBD tells how many purchases to expect and whether a customer is still one,
-// GammaGamma how much a purchase will be worth, CLV puts the two together, and
+// BGNBD predicts the number of purchases and the probability that a customer is
+// still active, GammaGamma the value of a purchase, CLV combines the two, and
 // Propensity is a logistic score over any features. Parameters come from files
-// that a fitting pipeline writes (see the package fit) and that a File follows.
+// that a fitting pipeline writes (see package fit). File reloads such a file
+// when it changes.
 //
-// Models are immutable once made and safe for concurrent use. Asking one does
-// not allocate, and for whatever it is asked the answer is a finite number.
+// Example: a customer bought on days 0, 14 and 35, and today is day 70. In weeks
+// the history is Repeat 2, Recency 5, Age 10. With the parameters of the CDNOW
+// sample in configs/retail/models,
+//
+//	m.ProbabilityAlive(h)      // the probability of a further purchase at all
+//	m.ExpectedPurchases(h, 52) // purchases in the next year
+//	s.ExpectedSpend(h)         // amount of each
+//
+// Models are immutable and safe for concurrent use. Evaluation does not
+// allocate, and returns a finite number for every input.
 package models
 
 import (
@@ -28,39 +37,38 @@ const (
 
 // Model is what a parameter file holds: a *BGNBD, *GammaGamma or *Propensity.
 type Model interface {
-	// Kind is the name of the model.
+	// Kind returns the name of the model.
 	Kind() Kind
-	// Origin tells where the parameters come from.
+	// Origin returns the origin of the parameters.
 	Origin() Origin
-	// Validate tells the first parameter that is out of its range.
+	// Validate returns an error for parameters out of range.
 	Validate() error
 }
 
-// Origin tells where parameters come from.
+// Origin describes the data and the time of an estimation.
 type Origin struct {
-	// Version is a name that somebody gave the parameters, empty if nobody did.
+	// Version is an optional name of the parameters.
 	Version string
-	// FittedAt is when they were estimated.
+	// FittedAt is the time of the estimation.
 	FittedAt time.Time
-	// ObservedUntil is the last day of the purchases they were estimated from,
-	// zero if unknown.
+	// ObservedUntil is the last day of the purchases that were used, zero if
+	// unknown.
 	ObservedUntil time.Time
-	// Customers is how many customers they were estimated from, zero if unknown.
+	// Customers is the number of customers that were used, zero if unknown.
 	Customers int
-	// LogLikelihood is that of the parameters, zero if unknown.
+	// LogLikelihood of the parameters, zero if unknown.
 	LogLikelihood float64
 }
 
-// Purchases is what the models need to know of a customer's history. The first
-// purchase made the customer one, and is not among those counted; purchases of
-// one day are one purchase.
+// Purchases summarises a customer's purchase history. The first purchase is not
+// counted as a repeat purchase; purchases of one day are one purchase.
 //
-// What cannot be is taken for the nearest that can: a Recency beyond the Age
-// for the Age, and negative numbers, or those that are none, for zero.
+// Impossible histories are replaced by the nearest possible one: a Recency
+// greater than Age becomes Age, negative numbers and NaN become zero.
 type Purchases struct {
 	// Repeat is the number of purchases after the first.
 	Repeat int
-	// Recency is the time from the first purchase to the last, and Age that from
+	// Recency is the time from the first purchase to the last, Age the time from
 	// the first to now, in time units of the model.
 	Recency, Age float64
 	// MeanSpend is the mean value of the Repeat purchases.
@@ -68,8 +76,8 @@ type Purchases struct {
 }
 
 const (
-	// maxTime bounds ages and horizons: with it a product of times and shape
-	// parameters stays a finite number.
+	// maxTime bounds ages and horizons, so that products of times and shape
+	// parameters are finite.
 	maxTime = 1e9
 	// maxSpend bounds the value of a purchase.
 	maxSpend = 1e15
@@ -83,8 +91,7 @@ func (h Purchases) repaired() Purchases {
 	return h
 }
 
-// between brings v into the range from 0 to top, and makes 0 of what is not a
-// number.
+// between clamps v to the range from 0 to top; NaN becomes 0.
 func between(v, top float64) float64 {
 	if !(v > 0) {
 		return 0
@@ -102,6 +109,6 @@ func (l limits) check(name string, v float64) error {
 	return fmt.Errorf("%s must be a number from %s to %s", name, number(l.low), number(l.high))
 }
 
-// shapes is the range of parameters that have no unit. Beyond it customers are
-// all alike or all different, and the data cannot have said so.
+// shapes is the range of parameters without a unit. Values outside mean that
+// customers are identical or unrelated, which data cannot show.
 var shapes = limits{1e-6, 1e6}

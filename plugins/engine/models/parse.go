@@ -21,7 +21,7 @@ import (
 // maxFile bounds the size of a parameter file.
 const maxFile = 1 << 20
 
-// Load reads the parameter file at path, of any model.
+// Load parses the parameter file at path, which may contain any model.
 func Load(path string) (Model, error) {
 	data, err := read(path)
 	if err != nil {
@@ -51,7 +51,7 @@ func read(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// Parse reads a parameter file of any model. The path is what errors call it.
+// Parse parses a parameter file of any model. The path is used in errors.
 func Parse(path string, data []byte) (Model, error) {
 	p := &parser{path: path}
 	m := p.document(data)
@@ -76,7 +76,7 @@ const (
 	keyInputs        = "inputs"
 )
 
-// keysOf lists the keys of the parameter file of each model.
+// keysOf are the keys of the parameter file of each model.
 var keysOf = map[Kind][]string{
 	KindBGNBD:      {keyModel, keyVersion, keyFittedAt, keyObservedUntil, keyTimeUnit, keyParameters, keyLogLikelihood, keyCustomers},
 	KindGammaGamma: {keyModel, keyVersion, keyFittedAt, keyObservedUntil, keyParameters, keyLogLikelihood, keyCustomers},
@@ -85,7 +85,7 @@ var keysOf = map[Kind][]string{
 
 var kindNames = string(KindBGNBD) + ", " + string(KindGammaGamma) + " or " + string(KindPropensity)
 
-// parser collects what is wrong with one file.
+// parser collects the problems of one file.
 type parser struct {
 	path     string
 	problems []finding.Finding
@@ -165,7 +165,7 @@ type parameter struct {
 	check  check
 }
 
-// check tells whether the value of a key is in its range.
+// check returns an error if the value of a key is out of range.
 type check func(key string, v float64) error
 
 func (p *parser) parameters(root *mapping, list []parameter) {
@@ -240,10 +240,10 @@ func (p *parser) origin(root *mapping) Origin {
 	}
 	if node, ok := root.get(keyFittedAt); !ok {
 		p.add(root.line, "fitted_at is missing: write when the parameters were estimated, such as 2026-01-31T02:00:00Z")
-	} else if at, err := time.Parse(time.RFC3339, node.Value); err != nil || at.UTC().Year() < 1970 || at.UTC().Year() > 9999 {
+	} else if fittedAt, err := time.Parse(time.RFC3339, node.Value); err != nil || fittedAt.UTC().Year() < 1970 || fittedAt.UTC().Year() > 9999 {
 		p.add(node.Line, "fitted_at must be a time in RFC 3339, such as 2026-01-31T02:00:00Z")
 	} else {
-		o.FittedAt = at.UTC()
+		o.FittedAt = fittedAt.UTC()
 	}
 	if node, ok := root.get(keyObservedUntil); ok {
 		until, err := time.Parse(time.DateOnly, node.Value)
@@ -276,7 +276,7 @@ func (p *parser) unit(root *mapping) time.Duration {
 	return unit
 }
 
-// float reads a number that has to be there.
+// float returns a required number.
 func (p *parser) float(in *mapping, key string, inRange check) float64 {
 	if _, ok := in.get(key); !ok {
 		p.add(in.line, "%s is missing: write %s: followed by a number", key, key)
@@ -285,7 +285,7 @@ func (p *parser) float(in *mapping, key string, inRange check) float64 {
 	return p.floatOr(in, key, inRange, 0)
 }
 
-// floatOr reads a number that may be left out.
+// floatOr returns an optional number, with a default for a missing one.
 func (p *parser) floatOr(in *mapping, key string, inRange check, missing float64) float64 {
 	node, ok := in.get(key)
 	if !ok {
@@ -303,7 +303,7 @@ func (p *parser) floatOr(in *mapping, key string, inRange check, missing float64
 	return v
 }
 
-// mapping is a YAML mapping by key.
+// mapping is a YAML mapping with access by key.
 type mapping struct {
 	line   int
 	keys   []*yaml.Node
@@ -315,7 +315,7 @@ func (m *mapping) get(key string) (*yaml.Node, bool) {
 	return node, ok
 }
 
-// mapping reads node as a mapping; nil if it is none.
+// mapping returns node as a mapping, nil if it is not one.
 func (p *parser) mapping(node *yaml.Node, what string) *mapping {
 	node = deref(node)
 	if node.Kind != yaml.MappingNode {
@@ -325,8 +325,8 @@ func (p *parser) mapping(node *yaml.Node, what string) *mapping {
 	m := &mapping{line: node.Line, values: map[string]*yaml.Node{}}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key := node.Content[i]
-		if before, double := m.values[key.Value]; double {
-			p.add(key.Line, "%s is on line %d already: remove one of them", key.Value, before.Line)
+		if previous, duplicate := m.values[key.Value]; duplicate {
+			p.add(key.Line, "%s is on line %d already: remove one of them", key.Value, previous.Line)
 			continue
 		}
 		m.keys = append(m.keys, key)
@@ -335,7 +335,7 @@ func (p *parser) mapping(node *yaml.Node, what string) *mapping {
 	return m
 }
 
-// only reports the keys of m that are not among names.
+// only adds a problem for each key of m that is not in names.
 func (p *parser) only(m *mapping, what string, names ...string) {
 	for _, key := range m.keys {
 		if !slices.Contains(names, key.Value) {

@@ -13,7 +13,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-func TestLoad(t *testing.T) {
+func TestLoadShippedForms(t *testing.T) {
 	fitted := time.Date(2026, 1, 31, 2, 0, 0, 0, time.UTC)
 	m, err := Load("testdata/bg_nbd.yaml")
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestLoad(t *testing.T) {
 	require.EqualError(t, err, "testdata is not a file: name a parameter file")
 }
 
-func TestWrongFilesSayWhereAndWhatToWrite(t *testing.T) {
+func TestParseErrorsNameTheLineAndTheCorrection(t *testing.T) {
 	const fitted = "fitted_at: 2026-01-31T02:00:00Z\n"
 	const bg = "model: bg_nbd\n" + fitted + "time_unit: 7d\n"
 	const good = "parameters: { r: 0.2, alpha: 4, a: 0.8, b: 2 }\n"
@@ -93,7 +93,7 @@ func TestWrongFilesSayWhereAndWhatToWrite(t *testing.T) {
 	}
 }
 
-func TestLint(t *testing.T) {
+func TestLintReturnsProblems(t *testing.T) {
 	problems, err := Lint("testdata/bg_nbd.yaml")
 	require.NoError(t, err)
 	require.Empty(t, problems)
@@ -148,7 +148,7 @@ func anyModel() *rapid.Generator[Model] {
 	})
 }
 
-func TestWhatIsSavedIsLoaded(t *testing.T) {
+func TestEncodeParseRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := anyModel().Draw(t, "model")
 		data, err := Encode(m)
@@ -180,7 +180,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestShippedParametersAreGood(t *testing.T) {
+func TestShippedParametersAreValid(t *testing.T) {
 	for _, kind := range []Kind{KindBGNBD, KindGammaGamma, KindPropensity} {
 		m, err := Load(filepath.Join("../../../configs/retail/models", string(kind)+".yaml"))
 		require.NoError(t, err)

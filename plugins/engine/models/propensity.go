@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// Propensity is a logistic score: the probability of something, from inputs
-// that are features or traits of a customer.
+// Propensity is a logistic score: the probability of an outcome, from features
+// or traits of a customer.
 type Propensity struct {
 	Intercept float64
 	Inputs    []Input
@@ -17,13 +17,12 @@ type Propensity struct {
 
 // Input is one input of a Propensity.
 type Input struct {
-	// Name is what the score asks its caller for.
+	// Name is the name of the feature or trait.
 	Name        string
 	Coefficient float64
-	// Center is subtracted from the input, and Scale divides the difference,
-	// before the coefficient multiplies it.
+	// The standardised input is (value - Center) / Scale.
 	Center, Scale float64
-	// Default takes the place of an input that is missing or not a number.
+	// Default replaces an input that is missing or not a number.
 	Default float64
 }
 
@@ -33,17 +32,16 @@ var (
 	scales       = limits{1e-9, 1e15}
 )
 
-// maxStandard bounds a centred and scaled input, so that one out of all
-// proportion cannot make a sum that is no number.
+// maxStandard bounds a standardised input, so that the sum stays finite.
 const maxStandard = 1e90
 
-// Kind is propensity.
+// Kind returns KindPropensity.
 func (*Propensity) Kind() Kind { return KindPropensity }
 
-// Origin tells where the parameters come from.
+// Origin returns the origin of the parameters.
 func (m *Propensity) Origin() Origin { return m.From }
 
-// Validate tells the first parameter that is out of its range.
+// Validate returns an error if an input is missing, duplicate or out of range.
 func (m *Propensity) Validate() error {
 	if err := coefficients.check("intercept", m.Intercept); err != nil {
 		return err
@@ -53,8 +51,8 @@ func (m *Propensity) Validate() error {
 	}
 	seen := make(map[string]struct{}, len(m.Inputs))
 	for _, in := range m.Inputs {
-		if _, double := seen[in.Name]; double {
-			return fmt.Errorf("input %q is there twice", in.Name)
+		if _, duplicate := seen[in.Name]; duplicate {
+			return fmt.Errorf("input %q occurs twice: remove one of them", in.Name)
 		}
 		seen[in.Name] = struct{}{}
 		if err := in.validate(); err != nil {
@@ -66,7 +64,7 @@ func (m *Propensity) Validate() error {
 
 func (in *Input) validate() error {
 	if in.Name == "" {
-		return errors.New("needs a name, that of a feature")
+		return errors.New("needs a name, the name of a feature or trait")
 	}
 	return errors.Join(
 		coefficients.check("coefficient", in.Coefficient),
@@ -76,8 +74,8 @@ func (in *Input) validate() error {
 	)
 }
 
-// Score is the probability, from 0 to 1. It asks inputs for the value of each
-// input by name; false says that there is none.
+// Score returns the probability, from 0 to 1. It calls inputs with the name of
+// each input; false means that the input is missing.
 func (m *Propensity) Score(inputs func(name string) (float64, bool)) float64 {
 	logit := m.Intercept
 	for i := range m.Inputs {

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestScore(t *testing.T) {
+func TestScoreStandardisesInputsAndUsesDefaults(t *testing.T) {
 	loaded, err := Load("testdata/propensity.yaml")
 	require.NoError(t, err)
 	m := loaded.(*Propensity)
@@ -29,7 +29,7 @@ func TestScore(t *testing.T) {
 	}), 1e-12, "what is no number is missing")
 }
 
-func TestScoreIsAProbabilityForWhateverInputs(t *testing.T) {
+func TestScoreIsAProbabilityForEveryInput(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, ok := anyModel().Filter(func(m Model) bool { return m.Kind() == KindPropensity }).Draw(t, "model").(*Propensity)
 		if !ok || m.Validate() != nil {
@@ -42,11 +42,11 @@ func TestScoreIsAProbabilityForWhateverInputs(t *testing.T) {
 	})
 }
 
-func TestPropensityRanges(t *testing.T) {
+func TestPropensityValidation(t *testing.T) {
 	in := Input{Name: "x", Coefficient: 1, Scale: 1}
 	require.NoError(t, (&Propensity{Inputs: []Input{in}}).Validate())
 	require.EqualError(t, (&Propensity{}).Validate(), "a propensity needs at least one input")
-	require.EqualError(t, (&Propensity{Inputs: []Input{in, in}}).Validate(), `input "x" is there twice`)
+	require.EqualError(t, (&Propensity{Inputs: []Input{in, in}}).Validate(), `input "x" occurs twice: remove one of them`)
 	in.Scale = 0
 	require.EqualError(t, (&Propensity{Inputs: []Input{in}}).Validate(), `input "x": scale must be a number from 0.000000001 to 1000000000000000`)
 	require.ErrorContains(t, (&Propensity{Inputs: []Input{{Scale: 1}}}).Validate(), "needs a name")

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Encode writes the parameter file of a model. Parse reads it back as it was.
+// Encode encodes the parameter file of a model. Parse is its inverse.
 func Encode(m Model) ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Kind(), err)
@@ -51,9 +51,9 @@ func Encode(m Model) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Save writes the parameter file of a model so that whoever reads path finds
-// either what was there before or all of the new file, even after a power cut.
-// It makes the folder if there is none.
+// Save replaces the parameter file at path atomically and durably: a reader sees
+// the old file or the complete new one, even after a power failure. It creates
+// the folder if needed.
 func Save(path string, m Model) error {
 	data, err := Encode(m)
 	if err != nil {
@@ -66,8 +66,8 @@ func Save(path string, m Model) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	// In the same folder, since a rename does not cross file systems, and with
-	// a name that no pattern for *.yaml takes for a parameter file.
+	// In the same folder, because a rename cannot cross file systems, and with a
+	// name that does not match *.yaml.
 	temp := filepath.Join(dir, fmt.Sprintf(".%s.%d.tmp", filepath.Base(path), os.Getpid()))
 	if err := writeSynced(temp, data); err != nil {
 		_ = os.Remove(temp)
@@ -96,8 +96,8 @@ func writeSynced(path string, data []byte) error {
 	return file.Close()
 }
 
-// syncFolder makes a rename durable. Some file systems cannot sync a folder;
-// there the rename is as durable as they make it.
+// syncFolder makes a rename durable. It ignores the error of file systems that
+// cannot sync a folder.
 func syncFolder(dir string) error {
 	folder, err := os.Open(dir)
 	if err != nil {

@@ -16,7 +16,7 @@ const (
 
 var unitForm = regexp.MustCompile(`^([1-9][0-9]{0,5})(d|h)$`)
 
-// ParseUnit reads a unit of time: a whole number of days or hours, such as 7d.
+// ParseUnit parses a unit of time: a whole number of days or hours, such as 7d.
 func ParseUnit(s string) (time.Duration, error) {
 	parts := unitForm.FindStringSubmatch(s)
 	if parts == nil {
@@ -33,7 +33,7 @@ func ParseUnit(s string) (time.Duration, error) {
 	return unit, validUnit(unit)
 }
 
-// FormatUnit writes a unit of time as ParseUnit reads it.
+// FormatUnit formats a unit of time. ParseUnit is its inverse.
 func FormatUnit(unit time.Duration) string {
 	if unit%day == 0 {
 		return fmt.Sprintf("%dd", unit/day)
@@ -48,7 +48,7 @@ func validUnit(unit time.Duration) error {
 	return nil
 }
 
-// number writes a number as messages and files show it.
+// number formats a number for messages and files.
 func number(v float64) string {
 	if v == 0 || math.Abs(v) >= 1e-9 && math.Abs(v) < 1e21 {
 		return strconv.FormatFloat(v, 'f', -1, 64)

@@ -1,5 +1,20 @@
-// Package fit estimates the parameters of the models of purchases and spend
-// from customers' histories, by maximum likelihood.
+// Package fit estimates the parameters of the bg_nbd and gamma_gamma models from
+// purchase histories, by maximum likelihood.
+//
+// The search minimises the negative mean log-likelihood over the logarithms of
+// the parameters, which keeps them positive, by BFGS with the exact gradient.
+// The likelihood can have several local maxima, so the search starts from
+// several points and stops when two searches agree on the best maximum. A fit is
+// rejected if the gradient at the result is not near zero, or if a parameter is
+// more than a factor e^9 from its usual value: then the likelihood has no
+// maximum, and the error names the likely cause in the data.
+//
+// Example:
+//
+//	var log fit.Transactions
+//	log.Add("c1", day, 49.90)                   // for every purchase
+//	customers := log.Observed(log.Last(), week) // repeat, recency, age, spend
+//	m, err := fit.BGNBD(customers, week, fit.Options{})
 package fit
 
 import (
@@ -10,9 +25,9 @@ import (
 	"gonum.org/v1/gonum/optimize"
 )
 
-// NotFittedError is why no parameters could be estimated.
+// NotFittedError means that the parameters cannot be estimated.
 type NotFittedError struct {
-	// Reason is what is wrong with the histories, and what to do about it.
+	// Reason describes the problem of the data and the correction.
 	Reason string
 }
 
@@ -23,41 +38,39 @@ func notFitted(format string, args ...any) error {
 }
 
 const (
-	// flat is the most that the mean log-likelihood may still change by a small
-	// relative change of a parameter at the optimum. Parameters are then known
-	// to more digits than data ever determine.
+	// flat is the maximum gradient of the mean log-likelihood at an optimum. The
+	// parameters then have more digits than data can determine.
 	flat = 1e-7
-	// same is how far apart two mean log-likelihoods of the same top can be.
+	// same is the maximum difference between mean log-likelihoods of one optimum.
 	same = 1e-10
-	// enough searches from different starts that come to the same top make the
-	// others needless.
+	// enough is the number of searches from different starts that must reach the
+	// same optimum.
 	enough = 2
-	// digits is how many of them are kept.
+	// digits is the number of significant digits of parameters.
 	digits = 8
-	// edge is how far, in powers of e, a parameter may be from that of a usual
-	// customer base. Beyond it the likelihood goes on rising for ever.
+	// edge is the maximum distance, in powers of e, of a parameter from its usual
+	// value. Beyond it the likelihood increases without bound.
 	edge = 9
 )
 
-// Options change how parameters are estimated.
+// Options configures the estimation.
 type Options struct {
-	// Penalty keeps parameters that the data say little about near those of a
-	// usual customer base. It multiplies the sum of the squared distances of
-	// their logarithms, which is then subtracted from the mean log-likelihood.
-	// Zero, the default, gives the estimates of maximum likelihood; with 0.001
-	// there are estimates where the likelihood has no maximum, hardly different
-	// from those where it has one.
+	// Penalty is the weight of a regularisation term: the sum of the squared
+	// distances of the parameters' logarithms from the usual ones is multiplied
+	// by Penalty and subtracted from the mean log-likelihood. Zero, the default,
+	// is plain maximum likelihood. With 0.001 there is an estimate even if the
+	// likelihood has no maximum, and other estimates change very little.
 	Penalty float64
 }
 
-// objective is the negative mean log-likelihood at the given logarithms of the
-// parameters; if gradient is not nil it is filled.
+// objective returns the negative mean log-likelihood at the given logarithms of
+// the parameters, and fills gradient if it is not nil.
 type objective func(logs, gradient []float64) float64
 
-// maximize finds the best parameters, given as logarithms, starting the search
-// from each of starts, the first of which is the usual one. It tells whether
-// they are the top of a hill; if not, they are where the search was given up.
-func maximize(f objective, starts [][]float64, opts Options) (logs []float64, top bool) {
+// maximize returns the logarithms of the best parameters. It searches from each
+// of starts; the first has the usual parameters. isOptimum is false if no search
+// reached an optimum.
+func maximize(f objective, starts [][]float64, opts Options) (logs []float64, isOptimum bool) {
 	f = opts.penalized(f, starts[0])
 	problem := optimize.Problem{
 		Func: func(x []float64) float64 { return f(x, nil) },
@@ -65,15 +78,15 @@ func maximize(f objective, starts [][]float64, opts Options) (logs []float64, to
 	}
 	var best []float64
 	bestF, bestSlope := math.Inf(1), math.Inf(1)
-	agree := 0 // how many searches came to the top of the hill that is the best
+	agree := 0 // number of searches that reached the best optimum
 	for _, start := range starts {
 		settings := &optimize.Settings{
 			GradientThreshold: flat / 100,
 			MajorIterations:   500,
 			Concurrent:        1,
 		}
-		// An error of the line search near the optimum, where rounding decides,
-		// is no failure: the gradient there tells.
+		// The line search can fail near the optimum because of rounding. The
+		// gradient decides whether the result is an optimum.
 		result, _ := optimize.Minimize(problem, start, settings, &optimize.BFGS{})
 		if result == nil || math.IsNaN(result.F) || math.IsInf(result.F, 0) {
 			continue
@@ -92,7 +105,7 @@ func maximize(f objective, starts [][]float64, opts Options) (logs []float64, to
 				agree++
 			}
 		}
-		// Of two that are as good as each other, the flatter is nearer the top.
+		// Of two equal results, the one with the smaller gradient is better.
 		if result.F < bestF-same || result.F < bestF+same && slope < bestSlope {
 			best, bestF, bestSlope = result.X, result.F, slope
 		}
@@ -106,7 +119,7 @@ func maximize(f objective, starts [][]float64, opts Options) (logs []float64, to
 	return best, bestSlope <= flat
 }
 
-// penalized takes the penalty for the distance from usual off f.
+// penalized adds the regularisation term to f.
 func (o Options) penalized(f objective, usual []float64) objective {
 	if o.Penalty == 0 {
 		return f
@@ -124,7 +137,7 @@ func (o Options) penalized(f objective, usual []float64) objective {
 	}
 }
 
-// rounded keeps the digits of v that mean something.
+// rounded rounds v to digits significant digits.
 func rounded(v float64) float64 {
 	v, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', digits, 64), 64)
 	if err != nil {

@@ -18,9 +18,8 @@ import (
 
 const week = 7 * 24 * time.Hour
 
-// crowd makes up customers who behave as the models say, observed for up to
-// weeks weeks each.
-func crowd(seed uint64, n int, m models.BGNBD, spend models.GammaGamma, weeks float64) []Customer {
+// simulate draws customers from the models, each observed for up to weeks weeks.
+func simulate(seed uint64, n int, m models.BGNBD, spend models.GammaGamma, weeks float64) []Customer {
 	source := rand.NewPCG(seed, 7)
 	random := rand.New(source)
 	rates := distuv.Gamma{Alpha: m.R, Beta: m.Alpha, Src: source}
@@ -31,9 +30,9 @@ func crowd(seed uint64, n int, m models.BGNBD, spend models.GammaGamma, weeks fl
 		c := &customers[i]
 		c.Age = weeks * (0.7 + 0.3*random.Float64())
 		rate, leave, scale := rates.Rand(), leaves.Rand(), scales.Rand()
-		for at := random.ExpFloat64() / rate; at < c.Age; at += random.ExpFloat64() / rate {
+		for t := random.ExpFloat64() / rate; t < c.Age; t += random.ExpFloat64() / rate {
 			c.Repeat++
-			c.Recency = at
+			c.Recency = t
 			if random.Float64() < leave {
 				break
 			}
@@ -45,7 +44,7 @@ func crowd(seed uint64, n int, m models.BGNBD, spend models.GammaGamma, weeks fl
 	return customers
 }
 
-func TestFitsFindTheParametersOfACrowd(t *testing.T) {
+func TestFitRecoversTheParametersOfSimulatedCustomers(t *testing.T) {
 	for i, truth := range []struct {
 		bg    models.BGNBD
 		spend models.GammaGamma
@@ -56,14 +55,14 @@ func TestFitsFindTheParametersOfACrowd(t *testing.T) {
 		{models.BGNBD{R: 3, Alpha: 2, A: 0.5, B: 10}, models.GammaGamma{P: 0.7, Q: 8, Gamma: 90_000}},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			customers := crowd(uint64(i), 20_000, truth.bg, truth.spend, 52)
+			customers := simulate(uint64(i), 20_000, truth.bg, truth.spend, 52)
 			bg, err := BGNBD(customers, week, Options{})
 			require.NoError(t, err)
 			require.Equal(t, len(customers), bg.From.Customers)
 			for _, p := range [][2]float64{{truth.bg.R, bg.R}, {truth.bg.Alpha, bg.Alpha}, {truth.bg.A, bg.A}, {truth.bg.B, bg.B}} {
 				require.InEpsilon(t, p[0], p[1], 0.25, "%+v", bg)
 			}
-			// No parameters are better than the best; the true ones hardly worse.
+			// The fit has the maximum likelihood; the truth is hardly worse.
 			var atTruth, atFit float64
 			for _, c := range customers {
 				atTruth += truth.bg.LogLikelihood(c.Purchases)
@@ -89,8 +88,8 @@ func TestFitsFindTheParametersOfACrowd(t *testing.T) {
 	}
 }
 
-func TestGradientsAreThoseOfTheLikelihood(t *testing.T) {
-	customers := crowd(3, 500, models.BGNBD{R: 0.5, Alpha: 4, A: 0.8, B: 2}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
+func TestGradientsMatchFiniteDifferences(t *testing.T) {
+	customers := simulate(3, 500, models.BGNBD{R: 0.5, Alpha: 4, A: 0.8, B: 2}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
 	var s spenders
 	for _, c := range customers {
 		if c.Repeat > 0 {
@@ -117,9 +116,9 @@ func TestGradientsAreThoseOfTheLikelihood(t *testing.T) {
 	})
 }
 
-func TestCustomersWhoAreAlikeAreCountedTogether(t *testing.T) {
+func TestEqualHistoriesAreGrouped(t *testing.T) {
 	m := models.BGNBD{R: 0.5, Alpha: 4, A: 0.8, B: 2}
-	customers := crowd(4, 800, m, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 20)
+	customers := simulate(4, 800, m, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 20)
 	for i := range customers {
 		customers[i].Age = math.Ceil(customers[i].Age)
 		customers[i].Recency = math.Floor(customers[i].Recency)
@@ -133,8 +132,8 @@ func TestCustomersWhoAreAlikeAreCountedTogether(t *testing.T) {
 	require.InEpsilon(t, want, g.logLikelihood(m.R, m.Alpha, m.A, m.B, nil), 1e-12)
 }
 
-func TestUnitsAndOrderDoNotMatter(t *testing.T) {
-	customers := crowd(5, 3000, models.BGNBD{R: 0.5, Alpha: 4, A: 0.8, B: 2}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
+func TestFitIsInvariantToUnitsAndOrder(t *testing.T) {
+	customers := simulate(5, 3000, models.BGNBD{R: 0.5, Alpha: 4, A: 0.8, B: 2}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
 	bg, err := BGNBD(customers, week, Options{})
 	require.NoError(t, err)
 	spend, err := GammaGamma(customers, Options{})
@@ -165,16 +164,16 @@ func TestUnitsAndOrderDoNotMatter(t *testing.T) {
 	require.InEpsilon(t, 130*spend.Gamma, other.Gamma, 1e-5)
 }
 
-func TestWhatCannotBeFittedSaysWhy(t *testing.T) {
+func TestFitErrorsNameTheCause(t *testing.T) {
 	var once, alike, now []Customer
 	for i := range 300 {
 		once = append(once, Customer{Purchases: models.Purchases{Age: float64(i)}})
 		alike = append(alike, Customer{Purchases: models.Purchases{Repeat: 5, Recency: 35, Age: 40, MeanSpend: 10}})
 		now = append(now, Customer{})
 	}
-	stay := crowd(6, 3000, models.BGNBD{R: 2, Alpha: 4, A: 1e-6, B: 1}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
+	stay := simulate(6, 3000, models.BGNBD{R: 2, Alpha: 4, A: 1e-6, B: 1}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
 	equal := slices.Clone(stay)
-	resellers := crowd(6, 3000, models.BGNBD{R: 2, Alpha: 4, A: 0.5, B: 1}, models.GammaGamma{P: 6, Q: 0.8, Gamma: 15}, 40)
+	resellers := simulate(6, 3000, models.BGNBD{R: 2, Alpha: 4, A: 0.5, B: 1}, models.GammaGamma{P: 6, Q: 0.8, Gamma: 15}, 40)
 	random := rand.New(rand.NewPCG(1, 1))
 	for i := range stay {
 		equal[i].MeanSpend = 10 * math.Exp(0.1*random.NormFloat64()/math.Sqrt(float64(max(1, equal[i].Repeat))))
@@ -183,15 +182,15 @@ func TestWhatCannotBeFittedSaysWhy(t *testing.T) {
 		fit  func() error
 		want string
 	}{
-		"nobody":            {bg(nil), "there are no customers"},
-		"nobody came back":  {bg(once), "none of 300 customers bought on a second day"},
-		"all are new":       {bg(now), "none of 300 customers bought on a second day"},
-		"all are the same":  {bg(alike), "has no maximum"},
-		"nobody leaves":     {bg(stay), "no customer seems to leave"},
-		"nobody spends":     {spend(once), "none of 300 customers bought on a second day and spent something then"},
-		"the same spend":    {spend(alike), "all 300 customers who came back have the same mean spend"},
-		"one common spend":  {spend(equal), "gamma_gamma has no maximum"},
-		"spend out of hand": {spend(resellers), "the mean spend of all customers is infinite"},
+		"no customers":     {bg(nil), "there are no customers"},
+		"none returns":     {bg(once), "none of 300 customers bought on a second day"},
+		"all are new":      {bg(now), "none of 300 customers bought on a second day"},
+		"all are the same": {bg(alike), "has no maximum"},
+		"none drops out":   {bg(stay), "no customer drops out"},
+		"no spend":         {spend(once), "none of 300 customers has repeat purchases with an amount"},
+		"the same spend":   {spend(alike), "all 300 returning customers have the same mean spend"},
+		"one common spend": {spend(equal), "gamma_gamma has no maximum"},
+		"infinite spend":   {spend(resellers), "the mean spend of all customers is infinite"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := test.fit()
@@ -202,16 +201,16 @@ func TestWhatCannotBeFittedSaysWhy(t *testing.T) {
 	}
 }
 
-func TestPenaltyGivesParametersWhereTheLikelihoodHasNoMaximum(t *testing.T) {
+func TestPenaltyGivesAnEstimateWithoutAMaximum(t *testing.T) {
 	truth := models.BGNBD{R: 2, Alpha: 4, A: 1e-6, B: 1}
-	stay := crowd(6, 3000, truth, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
+	stay := simulate(6, 3000, truth, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
 	m, err := BGNBD(stay, week, Options{Penalty: 0.001})
 	require.NoError(t, err)
 	h := models.Purchases{Repeat: 20, Recency: 39, Age: 40}
 	require.InEpsilon(t, truth.ExpectedPurchases(h, 20), m.ExpectedPurchases(h, 20), 0.1)
 
 	// Where there is a maximum, little changes.
-	leave := crowd(5, 3000, models.BGNBD{R: 0.5, Alpha: 4, A: 0.8, B: 2}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
+	leave := simulate(5, 3000, models.BGNBD{R: 0.5, Alpha: 4, A: 0.8, B: 2}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
 	free, err := BGNBD(leave, week, Options{})
 	require.NoError(t, err)
 	m, err = BGNBD(leave, week, Options{Penalty: 0.001})
@@ -232,7 +231,7 @@ func spend(customers []Customer) func() error {
 }
 
 func BenchmarkBGNBD(b *testing.B) {
-	customers := crowd(8, 20_000, models.BGNBD{R: 0.243, Alpha: 4.414, A: 0.793, B: 2.426}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
+	customers := simulate(8, 20_000, models.BGNBD{R: 0.243, Alpha: 4.414, A: 0.793, B: 2.426}, models.GammaGamma{P: 6, Q: 4, Gamma: 15}, 40)
 	for i := range customers {
 		customers[i].Age = math.Ceil(7*customers[i].Age) / 7
 		customers[i].Recency = math.Ceil(7*customers[i].Recency) / 7

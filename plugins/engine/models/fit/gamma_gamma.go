@@ -8,8 +8,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
-// GammaGamma estimates the parameters of a model.GammaGamma from the customers
-// who bought again, and spent something when they did.
+// GammaGamma estimates the parameters of a models.GammaGamma from the customers
+// with repeat purchases of a positive amount.
 func GammaGamma(customers []Customer, opts Options) (*models.GammaGamma, error) {
 	var s spenders
 	mean, least, most := 0.0, math.Inf(1), 0.0
@@ -21,15 +21,15 @@ func GammaGamma(customers []Customer, opts Options) (*models.GammaGamma, error) 
 		}
 	}
 	if len(s) == 0 {
-		return nil, notFitted("none of %d customers bought on a second day and spent something then: gamma_gamma needs their amounts", len(customers))
+		return nil, notFitted("none of %d customers has repeat purchases with an amount: gamma_gamma needs them", len(customers))
 	}
 	if least == most {
-		return nil, notFitted("all %d customers who came back have the same mean spend: gamma_gamma needs amounts that vary", len(s))
+		return nil, notFitted("all %d returning customers have the same mean spend: gamma_gamma needs amounts that vary", len(s))
 	}
 	mean /= float64(len(s))
 	for i := range s {
-		// The likelihood of gamma depends on the currency; that of gamma in
-		// mean spends does not.
+		// gamma depends on the currency, so its usual value is relative to the
+		// mean spend.
 		s[i].mean /= mean
 		s[i].logMean, s[i].logX = math.Log(s[i].mean), math.Log(s[i].x)
 	}
@@ -39,17 +39,17 @@ func GammaGamma(customers []Customer, opts Options) (*models.GammaGamma, error) 
 		p, q := start[0], start[1]
 		starts = append(starts, []float64{math.Log(p), math.Log(q), math.Log((q - 1) / p)})
 	}
-	logs, top := maximize(s.objective, starts, opts)
+	logs, isOptimum := maximize(s.objective, starts, opts)
 	for i, name := range []string{"p", "q", "gamma"} {
 		if math.Abs(logs[i]) > edge {
-			return nil, notFitted("the likelihood of gamma_gamma has no maximum for these %d customers who came back (%s runs off): %s", len(s), name, spendRunaway)
+			return nil, notFitted("the likelihood of gamma_gamma has no maximum for these %d returning customers (%s diverges): %s", len(s), name, spendDivergence)
 		}
 	}
-	if !top {
-		return nil, notFitted("the search for the maximum of the likelihood of gamma_gamma did not end for these %d customers who came back: %s", len(s), spendRunaway)
+	if !isOptimum {
+		return nil, notFitted("the search for the maximum of the likelihood of gamma_gamma did not converge for these %d returning customers: %s", len(s), spendDivergence)
 	}
 	if q := math.Exp(logs[1]); q <= 1 {
-		return nil, notFitted("gamma_gamma comes out with q = %.3g, for which the mean spend of all customers is infinite: look for amounts in the wrong unit or currency, and for resellers among the customers", q)
+		return nil, notFitted("the estimate of gamma_gamma has q = %.3g, for which the mean spend of all customers is infinite: look for amounts in the wrong unit or currency, and for resellers among the customers", q)
 	}
 	m := &models.GammaGamma{
 		P:     rounded(math.Exp(logs[0])),
@@ -57,13 +57,13 @@ func GammaGamma(customers []Customer, opts Options) (*models.GammaGamma, error) 
 		Gamma: rounded(math.Exp(logs[2]) * mean),
 		From:  models.Origin{Customers: len(s)},
 	}
-	// Of the density of amounts, rather than of amounts in mean spends.
+	// The density of amounts, not of amounts relative to the mean spend.
 	units := float64(len(s)) * math.Log(mean)
 	m.From.LogLikelihood = rounded(s.logLikelihood(m.P, m.Q, m.Gamma/mean, nil) - units)
 	return m, m.Validate()
 }
 
-const spendRunaway = "customers spend either all alike or without any likeness between the purchases of one; look for amounts in the wrong unit or currency, and for a price that is the same for everything; or set a penalty"
+const spendDivergence = "either all customers spend alike, or the purchases of one customer are unrelated; look for amounts in the wrong unit or currency, and for a single price of all products; or set a penalty"
 
 type spender struct{ x, mean, logX, logMean float64 }
 
@@ -81,8 +81,8 @@ func (s spenders) objective(logs, gradient []float64) float64 {
 	return -ll / n
 }
 
-// logLikelihood is that of all customers. If gradient is not nil it is filled
-// with the derivatives by p, q and gamma.
+// logLikelihood returns the log-likelihood of all customers. If gradient is not
+// nil it is filled with the derivatives by p, q and gamma.
 func (s spenders) logLikelihood(p, q, gamma float64, gradient []float64) float64 {
 	logGamma := math.Log(gamma)
 	base := q*logGamma - lgamma(q)

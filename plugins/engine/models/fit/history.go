@@ -11,17 +11,17 @@ import (
 // Day is a calendar day, counted from 1970-01-01.
 type Day int32
 
-// DayOf is the calendar day of a moment in the time's own location.
+// DayOf returns the calendar day of t in its own location.
 func DayOf(t time.Time) Day {
 	year, month, day := t.Date()
 	return Day(time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Unix() / 86400)
 }
 
-// Time is the midnight, in UTC, that the day begins with.
+// Time returns the start of the day in UTC.
 func (d Day) Time() time.Time { return time.Unix(int64(d)*86400, 0).UTC() }
 
-// Transactions collects purchases by customer. It takes some 20 bytes for each
-// purchase and 100 for each customer, and is not safe for concurrent use.
+// Transactions collects purchases by customer. It uses about 20 bytes per
+// purchase and 100 per customer, and is not safe for concurrent use.
 type Transactions struct {
 	customers map[string][]transaction
 	count     int
@@ -33,7 +33,7 @@ type transaction struct {
 	amount float64
 }
 
-// Add adds a purchase; the order of purchases does not matter.
+// Add adds a purchase, in any order.
 func (t *Transactions) Add(customer string, day Day, amount float64) {
 	if t.customers == nil {
 		t.customers = map[string][]transaction{}
@@ -45,13 +45,13 @@ func (t *Transactions) Add(customer string, day Day, amount float64) {
 	t.count++
 }
 
-// Count is the number of purchases added.
+// Count returns the number of purchases.
 func (t *Transactions) Count() int { return t.count }
 
-// Customers is the number of customers.
+// Customers returns the number of customers.
 func (t *Transactions) Customers() int { return len(t.customers) }
 
-// CountUntil is the number of purchases up to the end of the day until.
+// CountUntil returns the number of purchases up to the end of the day until.
 func (t *Transactions) CountUntil(until Day) int {
 	n := 0
 	for _, all := range t.customers {
@@ -64,10 +64,10 @@ func (t *Transactions) CountUntil(until Day) int {
 	return n
 }
 
-// Last is the day of the latest purchase, 0 if there is none.
+// Last returns the day of the latest purchase, 0 if there is none.
 func (t *Transactions) Last() Day { return t.last }
 
-// Customer is what is known of one customer at the end of a day of observation.
+// Customer is the history of one customer at the end of a day of observation.
 type Customer struct {
 	ID string
 	// First is the day of the first purchase.
@@ -75,10 +75,10 @@ type Customer struct {
 	models.Purchases
 }
 
-// Observed returns what was known of each customer at the end of the day until,
-// with times in the unit. Purchases of one day are one, of their summed amount;
-// later ones are left out, and so are customers without earlier ones. The result
-// is in the order of their ids.
+// Observed returns the history of each customer at the end of the day until, with
+// times in unit. Purchases of one day are one purchase of the summed amount.
+// Later purchases are ignored, and so are customers without earlier ones. The
+// result is sorted by customer id.
 func (t *Transactions) Observed(until Day, unit time.Duration) []Customer {
 	perUnit := float64(unit) / float64(24*time.Hour)
 	customers := make([]Customer, 0, len(t.customers))

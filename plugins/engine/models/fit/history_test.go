@@ -11,17 +11,17 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
-func TestDayOf(t *testing.T) {
+func TestDayOfUsesTheLocationOfTheTime(t *testing.T) {
 	require.Equal(t, Day(0), DayOf(time.Unix(0, 0).UTC()))
 	require.Equal(t, Day(-1), DayOf(time.Unix(-1, 0).UTC()))
-	// The day is the one on the calendar where the time was taken.
+	// The calendar day of the time's own location.
 	east := time.FixedZone("", 10*3600)
 	require.Equal(t, Day(1), DayOf(time.Date(1970, 1, 2, 5, 0, 0, 0, east)))
 	day := DayOf(time.Date(1997, 9, 30, 23, 59, 59, 0, time.UTC))
 	require.Equal(t, "1997-09-30", day.Time().Format(time.DateOnly))
 }
 
-func TestObserved(t *testing.T) {
+func TestObservedCountsRepeatDaysAndSpend(t *testing.T) {
 	var log Transactions
 	require.Empty(t, log.Observed(100, week))
 	log.Add("b", 10, 5)
@@ -48,7 +48,7 @@ func TestObserved(t *testing.T) {
 	require.Empty(t, log.Observed(9, week))
 }
 
-func TestObservedIsTheSameInAnyOrder(t *testing.T) {
+func TestObservedDoesNotDependOnTheOrder(t *testing.T) {
 	type purchase struct {
 		customer string
 		day      Day
