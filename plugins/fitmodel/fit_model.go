@@ -1,10 +1,10 @@
-// Package fitmodel is the fit_model input, which reads the transactions of
-// another input to their end and fits the models of purchases and spend to
-// them.
+// Package fitmodel is the fit_model input, which reads all transactions of
+// another input and fits the bg_nbd and gamma_gamma models to them.
 package fitmodel
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -44,103 +44,103 @@ func spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Utility").
-		Summary("Reads the transactions of another input to their end, fits models of purchases and spend to them, and writes the parameter files that profiles read.").
+		Summary("Reads all transactions of another input, fits the purchase and spend models to them, and writes the parameter files that profiles read.").
 		Description(`
-One run is one fit: run it on a schedule, such as every night by cron, with an input that ends: files, a query, a bucket. Each model has its parameter file in `+"`directory`, `bg_nbd.yaml` and `gamma_gamma.yaml`"+`. A file is replaced as a whole or not at all, and whatever reads it takes the new parameters without a restart.
+One run is one fit. Run it on a schedule, such as every night by cron, with an input that ends: files, a query, a bucket. Each model has a parameter file in `+"`directory`: `bg_nbd.yaml` and `gamma_gamma.yaml`"+`. A file is replaced atomically, and its readers load the new parameters without a restart.
 
-From the transactions of a customer the models take what the literature has them take: purchases of one day are one purchase, of their summed amount; the first made the customer one, and is not among the repeat purchases that are counted; times are counted in whole days, up to the day `+"`observed_until`"+`, and given in `+"`time_unit`"+`. `+"`bg_nbd`"+` is fitted to all customers, and `+"`gamma_gamma`"+` to the mean amounts of the repeat purchases of those who have some.
+The models use a customer's transactions as defined in the literature: purchases of one day are one purchase of the summed amount; the first purchase is not a repeat purchase; times are whole days up to the day `+"`observed_until`"+`, expressed in `+"`time_unit`"+`. `+"`bg_nbd`"+` is fitted to all customers, `+"`gamma_gamma`"+` to the mean amounts of repeat purchases.
 
-Once the transactions have ended, there is one message for each model, and then the stream ends:
+After the last transaction the input emits one message per model, and then ends:
 
 | member | meaning |
 | --- | --- |
 | `+"`model`, `path`"+` | the model, and its parameter file |
 | `+"`written`"+` | whether the file was replaced |
-| `+"`error`"+` | why not; the message then has this error too, so that an output can tell by `+"`errored()`"+` |
-| `+"`parameters`, `log_likelihood`, `customers`, `fitted_at`, `observed_until`, `time_unit`"+` | what is in the new file |
-| `+"`transactions`"+` | how many were `+"`used`"+`, how many were `+"`later`"+` than `+"`observed_until`"+`, and how many were `+"`unusable`"+`, by what is wrong: `+"`failed`"+` in a processor, or without a proper `+"`customer`, `time` or `amount`"+` |
+| `+"`error`"+` | the reason if it was not; the message has the same error, so that an output can check `+"`errored()`"+` |
+| `+"`parameters`, `log_likelihood`, `customers`, `fitted_at`, `observed_until`, `time_unit`"+` | the content of the new file |
+| `+"`transactions`"+` | the numbers of transactions: `+"`used`"+`, `+"`later`"+` than `+"`observed_until`"+`, and `+"`unusable`"+` by reason: `+"`failed`"+` in a processor, or an invalid `+"`customer`, `time` or `amount`"+` |
 
-The file stays as it was, and the error says why and what to do, when
+The file is not replaced, and the error states the reason and the correction, when
 
-- the input sent nothing, or stopped sending without ending for `+"`idle_timeout`"+`;
+- the input sent nothing, or neither sent a message nor ended for `+"`idle_timeout`"+`;
 - more than `+"`max_unusable_share`"+` of the transactions cannot be used;
-- there are fewer customers than `+"`min_customers`"+`, or than `+"`min_previous_share`"+` of those that the present file was fitted to, as after an export that was cut off;
-- the likelihood has no maximum, for which the error names the likely cause.
+- there are fewer customers than `+"`min_customers`"+`, or fewer than `+"`min_previous_share`"+` of the customers of the present file, as after a truncated export;
+- the likelihood has no maximum; the error names the likely cause.
 
-When the process is told to end before the transactions have, nothing is fitted.
+When the process is stopped before the last transaction, nothing is fitted.
 
-Transactions are acknowledged as they are read, since an input tells its end only then: keep them where they came from, and leave options like `+"`delete_on_finish`"+` alone. They are held in memory until the end, some 20 bytes for each and 200 for each customer.
+Transactions are acknowledged as they are read, because an input ends only after that. Keep the source data, and do not use options such as `+"`delete_on_finish`"+`. Transactions are held in memory until the end: about 20 bytes each, and 200 per customer.
 
-Metrics are the counters `+"`fit_model_transactions`"+`, by `+"`result`"+`, and `+"`fit_model_fits`, by `model` and `result`, `written` or `failed`"+`.`).
+The metrics are the counters `+"`fit_model_transactions`"+`, by `+"`result`"+`, and `+"`fit_model_fits`, by `model` and `result` (`written` or `failed`)"+`.`).
 		Fields(
 			service.NewInputField(fieldInput).
-				Description("Where the transactions come from, one for each message, in any order. Shape and filter them by its `processors`."),
+				Description("The input of the transactions, one per message, in any order. Transform and filter them with its `processors`."),
 			service.NewStringListField(fieldModels).
 				Description("The models to fit: `bg_nbd`, `gamma_gamma` or both.").
 				Default([]any{string(models.KindBGNBD), string(models.KindGammaGamma)}).
 				Example([]any{string(models.KindBGNBD)}).
 				LintRule(`root = if this.type() == "array" { if this.length() == 0 { "models is empty: write bg_nbd, gamma_gamma or both" } } else if !["bg_nbd", "gamma_gamma"].contains(this) { "models can be bg_nbd and gamma_gamma: other models are not fitted here" }`),
 			service.NewStringField(fieldDirectory).
-				Description("The folder of the parameter files. It is made if there is none.").
+				Description("The folder of the parameter files. It is created if needed.").
 				Example("./data/models"),
 			service.NewBloblangField(fieldCustomer).
-				Description("What gives the customer of a transaction: a text that is not empty, or a whole number.").
+				Description("A query for the customer id of a transaction: a text that is not empty, or a whole number.").
 				Default("this.userId").
 				Example("this.customer_id"),
 			service.NewBloblangField(fieldTime).
-				Description("What gives the time of a transaction: a time in RFC 3339, a date such as 2026-01-31, or a Bloblang timestamp. Times before 1980 and beyond tomorrow are taken for mistakes.").
+				Description("A query for the time of a transaction: a time in RFC 3339, a date such as 2026-01-31, or a Bloblang timestamp. Times before 1980 and after tomorrow are invalid.").
 				Default("this.timestamp").
 				Example("this.ordered_on").
 				Example(`this.date.ts_parse("20060102")`),
 			service.NewBloblangField(fieldAmount).
-				Description("What gives the value of a transaction: a number that is not negative. It is not asked for unless `gamma_gamma` is fitted.").
+				Description("A query for the amount of a transaction: a number that is not negative. It is evaluated only if `gamma_gamma` is fitted.").
 				Default("this.properties.total").
 				Example("this.cents / 100"),
 			service.NewStringField(fieldTimeUnit).
-				Description("The unit of time of the parameters, in whole days. It is also that of horizons and discount rates that the models are asked with.").
+				Description("The unit of time of the parameters, in whole days. Horizons and discount rates of the models use the same unit.").
 				Default("7d").
 				Example("1d").
 				LintRule(`root = if !this.re_match("^[1-9][0-9]{0,3}d$") { "time_unit is a whole number of days: write 7d for weeks, 1d for days" }`),
 			service.NewStringField(fieldTimeZone).
-				Description("The time zone in which a day begins and ends.").
+				Description("The time zone of calendar days.").
 				Default("UTC").
 				Example("Europe/Berlin").
 				Advanced(),
 			service.NewStringField(fieldObservedUntil).
-				Description("The last day that counts. Later transactions are left out, to compare a forecast with them for example. Empty means the day of the latest transaction.").
+				Description("The last day that counts. Later transactions are ignored, for example to compare a forecast with them. Empty means the day of the latest transaction.").
 				Default("").
 				Example("2026-01-31").
 				LintRule(`root = if this != "" && !this.re_match("^[0-9]{4}-[0-9]{2}-[0-9]{2}$") { "observed_until must be a date, such as 2026-01-31, or empty for the day of the latest transaction" }`),
 			service.NewIntField(fieldMinCustomers).
-				Description("Do not fit a model to fewer customers than this. For `gamma_gamma` those count who bought again and spent something then.").
+				Description("Minimum number of customers for a fit. For `gamma_gamma` only customers with repeat purchases of a positive amount count.").
 				Default(100).
 				Example(1000).
 				LintRule(`root = if this < 1 { "min_customers must be 1 or more" }`),
 			service.NewFloatField(fieldMinPreviousShare).
-				Description("Do not replace a file that was fitted to many more customers: this is the share of them that there must be now. Zero replaces it by any.").
+				Description("Minimum number of customers, as a share of the customers of the present file. It protects the file against a truncated export. Zero disables the check.").
 				Default(0.5).
 				Example(0.9).
 				Advanced().
 				LintRule(shareLint(fieldMinPreviousShare, "0.5 for half")),
 			service.NewFloatField(fieldMaxUnusableShare).
-				Description("Do not fit anything if more than this share of the transactions cannot be used.").
+				Description("Maximum share of transactions that cannot be used. Above it nothing is fitted.").
 				Default(0.01).
 				Example(0).
 				LintRule(shareLint(fieldMaxUnusableShare, "0.01 for one in a hundred")),
 			service.NewFloatField(fieldPenalty).
-				Description("Keeps parameters that the data say little about near those of a usual shop. Zero gives the estimates of maximum likelihood. Try 0.001 if an error says that the likelihood has no maximum.").
+				Description("Weight of a regularisation term that keeps parameters near those of a typical shop where the data do not determine them. Zero gives the maximum likelihood estimates. Try 0.001 if an error says that the likelihood has no maximum.").
 				Default(0).
 				Example(0.001).
 				Advanced().
 				LintRule(`root = if this < 0 || this > 1 { "penalty must be from 0 to 1: 0 for maximum likelihood, 0.001 for a little help" }`),
 			service.NewDurationField(fieldIdleTimeout).
-				Description("Give up when the input has neither sent anything nor ended for this long, as one does that waits for a file to appear.").
+				Description("Maximum time without a message and without the end of the input, such as an input that waits for a file to appear. After it the run fails.").
 				Default("5m").
 				Example("1h").
 				Advanced(),
 		).
 		Example("Orders, every night", `
-Order Completed events as they were stored, a folder of files with an event on each line. What is not an order is dropped before it is counted. The outcome goes to standard output, a line for each model.`, `
+A folder of files with one stored event per line. Events other than Order Completed are dropped before they are counted. The outcome goes to standard output, one line per model.`, `
 input:
   fit_model:
     directory: ./data/models
@@ -157,8 +157,8 @@ input:
 output:
   stdout: {}
 `).
-		Example("An alert when parameters stay old", `
-An outcome with an error goes to whoever looks after the models.`, `
+		Example("An alert when a fit fails", `
+Outcomes with an error go to an alert endpoint.`, `
 input:
   fit_model:
     directory: ./data/models
@@ -218,8 +218,8 @@ type input struct {
 	transactions *service.MetricCounter
 	fits         *service.MetricCounter
 
-	// started and done are used by ReadBatch, which is called by one goroutine
-	// at a time, and by Close after the last call.
+	// started and done are used by ReadBatch, which runs in one goroutine at a
+	// time, and by Close after the last call.
 	started, done bool
 }
 
@@ -250,7 +250,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources, now func() tim
 		return nil, err
 	}
 	if in.directory == "" {
-		return nil, fmt.Errorf("%s is empty: write the folder that the parameter files go to, such as ./data/models", fieldDirectory)
+		return nil, fmt.Errorf("%s is empty: write the folder of the parameter files, such as ./data/models", fieldDirectory)
 	}
 
 	in.reader.needsAmount = slices.Contains(in.models, models.KindGammaGamma)
@@ -325,8 +325,8 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		return nil, nil, service.ErrEndOfInput
 	}
 	in.started = true
-	var rows rows
-	failure := in.readAll(ctx, &rows)
+	var ledger fit.Ledger
+	failure := in.readAll(ctx, &ledger)
 	if err := ctx.Err(); err != nil {
 		in.logger.Warnf("Interrupted before the transactions ended: no model was fitted")
 		return nil, nil, err
@@ -334,8 +334,8 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	in.done = true
 
 	batch := make(service.MessageBatch, 0, len(in.models))
-	for _, outcome := range in.fitAll(&rows, failure) {
-		msg, err := outcome.message()
+	for _, outcome := range in.fitAll(&ledger, failure) {
+		msg, err := message(&outcome)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -344,9 +344,22 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	return batch, func(context.Context, error) error { return nil }, nil
 }
 
-// readAll reads transactions until there are no more. The error is why they
-// are not all there.
-func (in *input) readAll(ctx context.Context, rows *rows) error {
+// message returns the message of an outcome.
+func message(o *fit.Outcome) (*service.Message, error) {
+	encoded, err := json.Marshal(o.Report())
+	if err != nil {
+		return nil, err
+	}
+	msg := service.NewMessage(encoded)
+	if o.Err != nil {
+		msg.SetError(fmt.Errorf("fit_model: %s: %w", o.Kind, o.Err))
+	}
+	return msg, nil
+}
+
+// readAll reads transactions until the input ends. An error means that they are
+// incomplete.
+func (in *input) readAll(ctx context.Context, ledger *fit.Ledger) error {
 	in.reader.until = fit.DayOf(in.now().In(in.reader.zone)) + 1
 	for {
 		if err := ctx.Err(); err != nil {
@@ -359,16 +372,15 @@ func (in *input) readAll(ctx context.Context, rows *rows) error {
 		case errors.Is(err, service.ErrEndOfInput):
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
-			return fmt.Errorf("the input neither sent anything nor ended for %s: correct what it logs as its errors, or have it end, or set %s", in.idleTimeout, fieldIdleTimeout)
+			return fmt.Errorf("the input neither sent anything nor ended for %s: correct the errors in its log, use an input that ends, or raise %s", in.idleTimeout, fieldIdleTimeout)
 		case err != nil:
 			return err
 		}
 		for _, msg := range batch {
-			result := rows.add(&in.reader, msg)
-			in.transactions.Incr(1, string(result))
+			in.transactions.Incr(1, string(in.reader.read(ledger, msg)))
 		}
-		// Even if this was interrupted: an input that waits for an
-		// acknowledgement cannot be closed.
+		// The acknowledgement ignores cancellation: an input with messages that
+		// are not acknowledged cannot be closed.
 		if err := ack(context.WithoutCancel(ctx), nil); err != nil {
 			return fmt.Errorf("a transaction could not be acknowledged: %w", err)
 		}
@@ -376,34 +388,34 @@ func (in *input) readAll(ctx context.Context, rows *rows) error {
 }
 
 // fitAll fits every model and replaces its file.
-func (in *input) fitAll(rows *rows, failure error) []outcome {
+func (in *input) fitAll(ledger *fit.Ledger, failure error) []fit.Outcome {
 	if failure == nil {
-		failure = in.check(rows)
+		failure = in.check(ledger)
 	}
+	counts := fit.Counts{Unusable: ledger.ByReason}
 	var until fit.Day
 	var customers []fit.Customer
 	if failure == nil {
-		until = rows.log.Last()
+		until = ledger.Last()
 		if in.observedUntil != "" {
-			// It was parsed before.
+			// newInput validated it.
 			day, _ := time.Parse(time.DateOnly, in.observedUntil)
 			until = fit.DayOf(day)
 		}
-		customers = rows.log.Observed(until, in.unit)
-		rows.splitAt(until)
+		customers = ledger.Observed(until, in.unit)
+		counts = ledger.CountsUntil(until)
 	}
-	outcomes := make([]outcome, 0, len(in.models))
+	outcomes := make([]fit.Outcome, 0, len(in.models))
 	for _, kind := range in.models {
-		o := outcome{kind: kind, path: filepath.Join(in.directory, string(kind)+".yaml"), rows: rows}
-		o.err = failure
-		if o.err == nil {
-			o.fitted, o.err = in.fit(kind, o.path, customers, until)
+		o := fit.Outcome{Kind: kind, Path: filepath.Join(in.directory, string(kind)+".yaml"), Transactions: counts, Err: failure}
+		if o.Err == nil {
+			o.Fitted, o.Err = in.fit(kind, o.Path, customers, until)
 		}
-		if o.err != nil {
-			in.logger.Errorf("Did not fit %s, and left %s as it was: %v", kind, o.path, o.err)
+		if o.Err != nil {
+			in.logger.Errorf("Did not fit %s, and left %s as it was: %v", kind, o.Path, o.Err)
 			in.fits.Incr(1, string(kind), "failed")
 		} else {
-			in.logger.Infof("Fitted %s to %d customers and wrote %s: %s", kind, o.fitted.Origin().Customers, o.path, o.parameters())
+			in.logger.Infof("Fitted %s to %d customers and wrote %s: %s", kind, o.Fitted.Origin().Customers, o.Path, o.Parameters())
 			in.fits.Incr(1, string(kind), "written")
 		}
 		outcomes = append(outcomes, o)
@@ -411,15 +423,15 @@ func (in *input) fitAll(rows *rows, failure error) []outcome {
 	return outcomes
 }
 
-// check tells what is wrong with the transactions as a whole.
-func (in *input) check(rows *rows) error {
-	total := rows.log.Count() + rows.unusable()
+// check returns an error if the transactions as a whole cannot be used.
+func (in *input) check(ledger *fit.Ledger) error {
+	total := ledger.Count() + ledger.Rejected()
 	switch {
 	case total == 0:
-		return errors.New("the input sent no transactions: check that what it reads is there, and what its processors drop")
-	case float64(rows.unusable()) > in.maxUnusableShare*float64(total):
-		return fmt.Errorf("%d of %d transactions cannot be used (%s), more than %s allows: correct %s, %s and %s, or drop such transactions by the input's processors",
-			rows.unusable(), total, rows.unusableReasons(), fieldMaxUnusableShare, fieldCustomer, fieldTime, fieldAmount)
+		return errors.New("the input sent no transactions: check that its source exists, and which messages its processors drop")
+	case float64(ledger.Rejected()) > in.maxUnusableShare*float64(total):
+		return fmt.Errorf("%d of %d transactions cannot be used (%s), more than %s allows: correct %s, %s and %s, or drop such transactions with the input's processors",
+			ledger.Rejected(), total, ledger.Reasons(), fieldMaxUnusableShare, fieldCustomer, fieldTime, fieldAmount)
 	}
 	return nil
 }
@@ -435,9 +447,9 @@ func (in *input) fit(kind models.Kind, path string, customers []fit.Customer, un
 		}
 	}
 	if usable < in.minCustomers {
-		return nil, fmt.Errorf("there are %d customers to fit it to, and %s asks for %d: read a longer history, or lower it", usable, fieldMinCustomers, in.minCustomers)
+		return nil, fmt.Errorf("there are %d customers to fit it to, and %s requires %d: read a longer history, or lower it", usable, fieldMinCustomers, in.minCustomers)
 	}
-	// A file that cannot be read is no reason to keep it.
+	// A file that cannot be read is replaced.
 	if present, err := models.Load(path); err == nil {
 		if before := present.Origin().Customers; float64(usable) < in.minPreviousShare*float64(before) {
 			return nil, fmt.Errorf("there are %d customers to fit it to, and the present file was fitted to %d: look for transactions that are missing; if none are, remove the file or lower %s", usable, before, fieldMinPreviousShare)
@@ -467,8 +479,8 @@ func (in *input) fit(kind models.Kind, path string, customers []fit.Customer, un
 	return fitted, nil
 }
 
-// Close ends the input of the transactions. One that never started has nothing
-// to end, and would be waited for in vain.
+// Close closes the input of the transactions. An input that was never read is
+// not closed: its Close would wait forever.
 func (in *input) Close(ctx context.Context) error {
 	if !in.started {
 		return nil

@@ -20,11 +20,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/models/fit"
 )
 
-// outcomes runs a pipeline to its end and returns what it sends, with the error
-// of each message.
-func outcomes(t *testing.T, yaml string, env map[string]string) ([]report, []error) {
+// outcomes runs a pipeline to its end and returns the reports it sends, with the
+// error of each message.
+func outcomes(t *testing.T, yaml string, env map[string]string) ([]fit.Report, []error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -37,14 +38,14 @@ func outcomes(t *testing.T, yaml string, env map[string]string) ([]report, []err
 	require.NoError(t, builder.SetYAML(yaml))
 	require.NoError(t, builder.SetLoggerYAML("level: none"))
 	var mu sync.Mutex
-	var reports []report
+	var reports []fit.Report
 	var errs []error
 	require.NoError(t, builder.AddConsumerFunc(func(_ context.Context, msg *service.Message) error {
 		raw, err := msg.AsBytes()
 		if err != nil {
 			return err
 		}
-		var r report
+		var r fit.Report
 		if err := json.Unmarshal(raw, &r); err != nil {
 			return err
 		}
@@ -61,8 +62,8 @@ func outcomes(t *testing.T, yaml string, env map[string]string) ([]report, []err
 	return reports, errs
 }
 
-// sample is the CDNOW sample, which is not part of this repository. CDNOW in
-// the environment tells where it is.
+// sample returns the path of the CDNOW sample, which is not part of this
+// repository. The environment variable CDNOW overrides it.
 func sample(t *testing.T) string {
 	t.Helper()
 	if path := os.Getenv("CDNOW"); path != "" {
@@ -98,9 +99,9 @@ func TestShippedConfigGivesThePublishedParameters(t *testing.T) {
 	require.Equal(t, 946, spend.From.Customers)
 
 	for name, p := range map[string]struct {
-		fitted, told float64
-		decimals     int
-		published    string
+		fitted, reported float64
+		decimals         int
+		published        string
 	}{
 		"r":              {bg.R, reports[0].Parameters["r"], 3, "0.243"},
 		"alpha":          {bg.Alpha, reports[0].Parameters["alpha"], 3, "4.414"},
@@ -112,7 +113,7 @@ func TestShippedConfigGivesThePublishedParameters(t *testing.T) {
 		"gamma":          {spend.Gamma, reports[1].Parameters["gamma"], 2, "15.44"},
 	} {
 		require.Equal(t, p.published, strconv.FormatFloat(p.fitted, 'f', p.decimals, 64), name)
-		require.Equal(t, p.fitted, p.told, name)
+		require.Equal(t, p.fitted, p.reported, name)
 	}
 	require.Equal(t, models.KindBGNBD, reports[0].Model)
 	require.True(t, reports[0].Written)
@@ -123,7 +124,7 @@ func TestShippedConfigGivesThePublishedParameters(t *testing.T) {
 	require.Equal(t, 946, reports[1].Customers)
 }
 
-// purchases makes up a log of n customers, a JSON object on each line.
+// purchases generates a log of n customers, a JSON object on each line.
 func purchases(n int) []string {
 	random := rand.New(rand.NewPCG(1, 2))
 	var lines []string
@@ -189,7 +190,7 @@ func (l log) file(t *testing.T, kind models.Kind) string {
 	return string(raw)
 }
 
-func TestReadersTakeTheNewParameters(t *testing.T) {
+func TestReadersReloadTheNewParameters(t *testing.T) {
 	l := newLog(t, purchases(300))
 	reports, errs := outcomes(t, l.config(""), nil)
 	require.Equal(t, []error{nil, nil}, errs)
@@ -209,7 +210,7 @@ func TestReadersTakeTheNewParameters(t *testing.T) {
 	require.NotEqual(t, before.R, file.Current().R)
 }
 
-func TestTransactionsInAnyOrderGiveTheSameFile(t *testing.T) {
+func TestFitDoesNotDependOnTheOrderOfTransactions(t *testing.T) {
 	parameters := func(lines []string) string {
 		l := newLog(t, lines)
 		_, errs := outcomes(t, l.config(""), nil)
@@ -224,7 +225,7 @@ func TestTransactionsInAnyOrderGiveTheSameFile(t *testing.T) {
 	require.Equal(t, want, parameters(lines))
 }
 
-func TestWhatKeepsTheOldFile(t *testing.T) {
+func TestFailedFitKeepsTheFile(t *testing.T) {
 	good := purchases(400)
 	garbage := append([]string{
 		"not json",
@@ -253,10 +254,10 @@ func TestWhatKeepsTheOldFile(t *testing.T) {
 		"only garbage": {garbage[:11], "max_unusable_share: 0.5", []string{
 			"11 of 11 transactions cannot be used", "11 of 11 transactions cannot be used",
 		}},
-		"too few":            {good[:100], "", []string{"customers to fit it to, and min_customers asks for 100", "and min_customers asks for 100"}},
-		"too few came back":  {good, "min_customers: 350", []string{"", "and min_customers asks for 350"}},
+		"too few":            {good[:100], "", []string{"customers to fit it to, and min_customers requires 100", "and min_customers requires 100"}},
+		"too few returning":  {good, "min_customers: 350", []string{"", "and min_customers requires 350"}},
 		"cut off":            {purchases(150), "", []string{"there are 150 customers to fit it to, and the present file was fitted to 400", "and the present file was fitted to"}},
-		"nobody came back":   {once, "", []string{"none of 400 customers bought on a second day", "there are 0 customers to fit it to"}},
+		"none returns":       {once, "", []string{"none of 400 customers bought on a second day", "there are 0 customers to fit it to"}},
 		"before the history": {good, "observed_until: 2024-01-01", []string{"there are 0 customers", "there are 0 customers"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -287,7 +288,7 @@ func TestWhatKeepsTheOldFile(t *testing.T) {
 	}
 }
 
-func TestSomeGarbageIsLeftOut(t *testing.T) {
+func TestUnusableTransactionsAreCountedAndIgnored(t *testing.T) {
 	lines := purchases(400)
 	l := newLog(t, lines)
 	clean, errs := outcomes(t, l.config(""), nil)
@@ -297,11 +298,11 @@ func TestSomeGarbageIsLeftOut(t *testing.T) {
 	reports, errs := outcomes(t, l.config(""), nil)
 	require.Equal(t, []error{nil, nil}, errs)
 	require.Equal(t, clean[0].Parameters, reports[0].Parameters)
-	require.Equal(t, map[result]int{resultCustomer: 1, resultTime: 1}, reports[0].Transactions.Unusable)
+	require.Equal(t, map[fit.Result]int{fit.InvalidCustomer: 1, fit.InvalidTime: 1}, reports[0].Transactions.Unusable)
 	require.Equal(t, len(lines), reports[0].Transactions.Used)
 }
 
-func TestAmountsAreNotNeededForPurchasesAlone(t *testing.T) {
+func TestBGNBDNeedsNoAmounts(t *testing.T) {
 	var lines []string
 	for _, line := range purchases(300) {
 		before, _, _ := strings.Cut(line, `,"properties"`)
@@ -314,7 +315,7 @@ func TestAmountsAreNotNeededForPurchasesAlone(t *testing.T) {
 	require.Empty(t, l.file(t, models.KindGammaGamma))
 }
 
-func TestDaysAreThoseOfTheTimeZone(t *testing.T) {
+func TestDaysUseTheTimeZone(t *testing.T) {
 	// Two purchases on one day in Berlin, on two days in UTC.
 	var lines []string
 	for i := range 100 {
@@ -329,7 +330,7 @@ func TestDaysAreThoseOfTheTimeZone(t *testing.T) {
 	require.NotContains(t, fmt.Sprint(errs[0]), "bought on a second day")
 }
 
-func TestFailedMessagesAreNotTransactions(t *testing.T) {
+func TestFailedMessagesAreUnusable(t *testing.T) {
 	l := newLog(t, purchases(300))
 	config := l.config("max_unusable_share: 1") + `      processors:
         - mapping: root = if this.userId.has_suffix("7") { throw("no") }
@@ -337,10 +338,10 @@ func TestFailedMessagesAreNotTransactions(t *testing.T) {
 	reports, errs := outcomes(t, config, nil)
 	require.Equal(t, []error{nil, nil}, errs)
 	require.Equal(t, 270, reports[0].Customers)
-	require.Positive(t, reports[0].Transactions.Unusable[resultFailed])
+	require.Positive(t, reports[0].Transactions.Unusable[fit.Failed])
 }
 
-func TestAnInputThatDoesNotEndIsGivenUp(t *testing.T) {
+func TestIdleTimeoutFailsTheRun(t *testing.T) {
 	l := newLog(t, nil)
 	l.path = filepath.Join(l.dir, "none.jsonl")
 	_, errs := outcomes(t, l.config("idle_timeout: 50ms"), nil)
@@ -349,7 +350,7 @@ func TestAnInputThatDoesNotEndIsGivenUp(t *testing.T) {
 	require.Empty(t, l.file(t, models.KindBGNBD))
 }
 
-// endless is an input of good transactions that never ends.
+// endless is an input of valid transactions that never ends.
 type endless struct {
 	lines []string
 	next  int
@@ -370,7 +371,7 @@ func (e *endless) Read(context.Context) (*service.Message, service.AckFunc, erro
 
 func (e *endless) Close(context.Context) error { return nil }
 
-func TestAnInterruptedRunFitsNothing(t *testing.T) {
+func TestInterruptedRunFitsNothing(t *testing.T) {
 	source := &endless{lines: purchases(300), enough: make(chan struct{})}
 	env := service.GlobalEnvironment().Clone()
 	require.NoError(t, env.RegisterInput("endless", service.NewConfigSpec(),
