@@ -17,6 +17,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 )
 
@@ -27,15 +28,15 @@ const (
 	fieldMaxFuture = "max_future"
 )
 
-// duration is the form of a time span in definitions; lint rules and parsing
-// agree on it.
+// durationForm is the form of a duration in definitions, for lint rules and parsing.
 const durationForm = `^([0-9]+)(s|m|h|d|w)$`
 
-func DurationRule(what string) string {
-	return fmt.Sprintf(`root = if this != "" && !this.string().re_match("%s") { [ "%s must be a whole number and a unit (s, m, h, d or w), such as 30d" ] }`, durationForm, what)
+// DurationRule returns a lint rule for a field that contains a duration.
+func DurationRule(field string) string {
+	return fmt.Sprintf(`root = if this != "" && !this.string().re_match("%s") { [ "%s must be a whole number and a unit (s, m, h, d or w), such as 30d" ] }`, durationForm, field)
 }
 
-// parseDuration reads a time span such as 30d. Empty is zero.
+// ParseDuration parses a duration such as 30d. The empty text is zero.
 func ParseDuration(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
@@ -44,40 +45,40 @@ func ParseDuration(text string) (time.Duration, error) {
 	unit, ok := units[text[len(text)-1]]
 	n, err := strconv.ParseUint(text[:len(text)-1], 10, 32)
 	if !ok || err != nil || n == 0 || time.Duration(n) > maxDuration/unit {
-		return 0, fmt.Errorf("%q is not a time span; write a whole number above 0 and a unit (s, m, h, d or w), such as 30d, at most 100 years", text)
+		return 0, fmt.Errorf("%q is not a duration; write a whole number above 0 and a unit (s, m, h, d or w), such as 30d, at most 100 years", text)
 	}
 	return time.Duration(n) * unit, nil
 }
 
 const maxDuration = 100 * 366 * 24 * time.Hour
 
-// Fields describes a definition file.
+// Fields returns the fields of a definition file.
 func Fields() []*service.ConfigField {
 	return append([]*service.ConfigField{
 		service.NewStringListField(fieldSources).
-			Description("Sources of traits, the most trusted first. When two sources state a trait at the same time the one listed earlier holds; sources that are not listed come last.").
+			Description("Sources of traits, the most trusted first. If two sources set a trait with the same timestamp, the source that is listed first wins. Unlisted sources come last.").
 			Default([]any{}).
 			Example([]any{"crm", "pos", "web"}),
 		identityField(),
 		service.NewObjectField(fieldEventLog,
 			service.NewIntField(fieldKeep).
-				Description("How many events of a customer are kept one by one. Features of customers with fewer are exact; of those with more they are within the bounds that the documentation gives.").
+				Description("Maximum number of events that are kept individually for each customer. Features of customers with fewer events are exact. For customers with more events they are approximate, within documented bounds. A higher number makes large profiles larger.").
 				Default(record.DefaultEvents).
 				LintRule(`root = if this < 16 || this > 100000 { [ "keep must be between 16 and 100000" ] }`),
 			service.NewStringField(fieldMaxFuture).
-				Description("How far the timestamp of an event may lie after the time it was received, for clocks that are fast. Events from further in the future are refused.").
+				Description("Maximum time by which the timestamp of an event may be after the time it was received, to tolerate fast clocks. Events from further in the future are rejected.").
 				Default("1h").
 				LintRule(DurationRule("max_future")),
-		).Description("How events are kept.").Advanced(),
+		).Description("How many events are kept, and which are rejected.").Advanced(),
 		featuresField(),
 	}, slices.Concat(identifierFields(), segmentFields(), triggerFields())...)
 }
 
-// definitionFile says what a definition file is made of.
+// definitionFile is the spec of a definition file.
 var definitionFile = configspec.New("definition", Fields)
 
-// Read reads a definition file. Its error lists everything that is
-// wrong, each as file:line: message.
+// Read parses a definition file. The error lists all mistakes, each as
+// file:line: message.
 func Read(path string) (*definition.Definition, error) {
 	def, lints, err := read(path)
 	if err == nil {
@@ -89,8 +90,8 @@ func Read(path string) (*definition.Definition, error) {
 	return def, nil
 }
 
-// Lint returns what is wrong with a definition file, with the line
-// of each. The error is for a file that cannot be read.
+// Lint returns the mistakes in a definition file, with their lines. The error is
+// non-nil if the file cannot be read.
 func Lint(path string) ([]finding.Finding, error) {
 	_, lints, err := read(path)
 	return lints, err
@@ -114,10 +115,11 @@ func read(path string) (*definition.Definition, []finding.Finding, error) {
 		}
 		var id *identifierError
 		if errors.As(err, &id) {
-			return file.Items(fieldIdentifiers)[id.at].Line
+			return file.Items(fieldIdentifiers)[id.identifier].Line
 		}
-		if at, ok := segmentOf(err); ok {
-			return file.Items(fieldSegments)[at].Line
+		var segment *segments.SpecError
+		if errors.As(err, &segment) {
+			return file.Items(fieldSegments)[segment.Segment].Line
 		}
 		return 1
 	}), nil
@@ -168,8 +170,8 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*definit
 	if err != nil {
 		return nil, err
 	}
-	if def.Features, err = features.New(specs, compileWhere, triggers.interests...); err != nil {
-		return nil, triggers.blame(err)
+	if def.Features, err = features.New(specs, compileWhere, triggers.selectors...); err != nil {
+		return nil, triggers.attribute(err)
 	}
 	if def.Segments, err = parseSegments(conf, def.Features, &def.ParameterFiles); err != nil {
 		return nil, err

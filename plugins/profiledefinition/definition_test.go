@@ -8,13 +8,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// shop ends with a list of features, so that tests can append other fields.
+const shop = `
+sources: [crm, web]
+features:
+  - name: orders
+    count: { events: [Order Completed] }
+  - name: revenue
+    sum: { events: [Order Completed], of: properties.total }
+  - name: big_orders
+    count: { events: [Order Completed], where: 'this.properties.total > 100' }
+`
+
 func writeDefinition(t testing.TB, text string) string {
 	path := filepath.Join(t.TempDir(), "profile.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
-func TestLintDefinition(t *testing.T) {
+func TestLint(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
 		line int
@@ -25,7 +37,7 @@ func TestLintDefinition(t *testing.T) {
 		"two kinds":       {"features:\n  - name: a\n    count: {}\n    sum: { of: x }\n", 2, "has two kinds"},
 		"bad window":      {"features:\n  - name: a\n    count: { window: 30 }\n", 3, "such as 30d"},
 		"bad name":        {"features:\n  - name: a-b\n    count: {}\n", 2, "such as orders_30d"},
-		"doubled name":    {"features:\n  - name: a\n    count: {}\n  - name: a\n    count: {}\n", 4, "already that of feature 1"},
+		"doubled name":    {"features:\n  - name: a\n    count: {}\n  - name: a\n    count: {}\n", 4, "feature 1 has this name already"},
 		"bad where":       {"features:\n  - name: a\n    count:\n      where: 'this.('\n", 4, ""},
 		"bad path":        {"features:\n  - name: a\n  - name: b\n    sum: { of: 'a..b' }\n", 2, "needs a kind"},
 		"path":            {"features:\n  - name: a\n    count: {}\n  - name: b\n    sum: { of: 'a..b' }\n", 4, "keys joined by dots"},

@@ -13,7 +13,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// The fields of features that are computed from others.
+// The fields of features that are computed from other features.
 const (
 	fieldTo              = "to"
 	fieldRecency         = "recency"
@@ -25,34 +25,34 @@ const (
 )
 
 func derivedFields() []*service.ConfigField {
-	name := func(field, what, example string) *service.ConfigField {
-		return service.NewStringField(field).Description("The name of the feature " + what + ".").Example(example)
+	name := func(field, role, example string) *service.ConfigField {
+		return service.NewStringField(field).Description("Name of the feature " + role + ".").Example(example)
 	}
-	scores := func(field, what string, example ...any) *service.ConfigField {
-		return service.NewFloatListField(field).Description(what).Example(example)
+	scores := func(field, description string, example ...any) *service.ConfigField {
+		return service.NewFloatListField(field).Description(description).Example(example)
 	}
 	return []*service.ConfigField{
 		service.NewObjectField(string(features.Ratio),
-			name(fieldOf, "above the line", "emails_clicked_30d"),
-			name(fieldTo, "below the line", "emails_opened_30d"),
+			name(fieldOf, "that is divided", "emails_clicked_30d"),
+			name(fieldTo, "that it is divided by", "emails_opened_30d"),
 		).Description("One feature divided by another, null if either is null or the second is 0.").Optional(),
 		service.NewObjectField(string(features.RFM),
-			name(fieldRecency, "that tells how long ago the last purchase was; less is better", "days_since_order"),
-			name(fieldFrequency, "that tells how many purchases there were; more is better", "orders"),
-			name(fieldMonetary, "that tells how much was spent; more is better", "revenue"),
-			scores(fieldRecencyScores, "Four rising bounds: up to the first scores 5, up to the second 4, and so on; beyond the last scores 1.", 30, 60, 120, 365),
-			scores(fieldFrequencyScores, "Four rising bounds: below the first scores 1, from the last on 5.", 2, 3, 5, 10),
-			scores(fieldMonetaryScores, "Four rising bounds: below the first scores 1, from the last on 5.", 50, 100, 250, 1000),
-		).Description("Recency, frequency and monetary scores from 1 (worst) to 5: an object of `recency`, `frequency`, `monetary` and `score`, the three in a row such as `\"543\"`. Null while recency is null.").Optional(),
+			name(fieldRecency, "for the time since the last purchase; less is better", "days_since_order"),
+			name(fieldFrequency, "for the number of purchases; more is better", "orders"),
+			name(fieldMonetary, "for the amount spent; more is better", "revenue"),
+			scores(fieldRecencyScores, "Four ascending bounds: a value up to the first scores 5, up to the second 4, and so on; beyond the last it scores 1.", 30, 60, 120, 365),
+			scores(fieldFrequencyScores, "Four ascending bounds: a value below the first scores 1, from the last on it scores 5.", 2, 3, 5, 10),
+			scores(fieldMonetaryScores, "Four ascending bounds: a value below the first scores 1, from the last on it scores 5.", 50, 100, 250, 1000),
+		).Description("Recency, frequency and monetary scores from 1 (worst) to 5: an object of `recency`, `frequency`, `monetary` and `score`, the three digits together such as `\"543\"`. Null while recency is null.").Optional(),
 		service.NewBloblangField(string(features.Expression)).
-			Description("A Bloblang query over `features` and `traits`. Features are written `features.NAME`; null if the query fails to evaluate, such as by computing with a feature that is null.").
+			Description("Bloblang query over `features` and `traits`. Features are written `features.NAME`. The result is null if the query fails, for example when it computes with a feature that is null.").
 			Example(`features.revenue_90d / 3`).
 			Example(`if features.orders > 0 && traits.country == "DE" { "buyer" } else { "prospect" }`).
 			Optional(),
 	}
 }
 
-// parseDerived reads the kinds that derivedFields describes.
+// parseDerived parses the kinds that derivedFields describes.
 func parseDerived(spec *features.Spec, item *service.ParsedConfig) (err error) {
 	switch spec.Kind {
 	case features.Ratio:
@@ -69,19 +69,19 @@ func parseDerived(spec *features.Spec, item *service.ParsedConfig) (err error) {
 }
 
 func parseRatio(conf *service.ParsedConfig) (*features.Derived, error) {
-	of, err := conf.FieldString(fieldOf)
+	dividend, err := conf.FieldString(fieldOf)
 	if err != nil {
 		return nil, err
 	}
-	to, err := conf.FieldString(fieldTo)
+	divisor, err := conf.FieldString(fieldTo)
 	if err != nil {
 		return nil, err
 	}
 	return &features.Derived{
-		Needs: []string{of, to},
+		Needs: []string{dividend, divisor},
 		Compute: func(in features.Inputs) features.Result {
-			above, ok := in.Feature(of).Number()
-			below, known := in.Feature(to).Number()
+			above, ok := in.Feature(dividend).Number()
+			below, known := in.Feature(divisor).Number()
 			if !ok || !known || below == 0 {
 				return features.Result{}
 			}
@@ -90,30 +90,27 @@ func parseRatio(conf *service.ParsedConfig) (*features.Derived, error) {
 	}, nil
 }
 
-// score grades a number by four rising bounds.
+// score maps a feature to a score from 1 to 5 by four ascending bounds.
 type score struct {
-	feature string
-	bounds  []float64
-	// less tells that small numbers are the good ones.
-	less bool
+	feature     string
+	bounds      []float64
+	lowerBetter bool
 }
 
-func (s score) of(in features.Inputs) (float64, bool) {
+func (s score) compute(in features.Inputs) (float64, bool) {
 	n, ok := in.Feature(s.feature).Number()
-	if s.less {
-		// A number equal to a bound still is within it.
-		at, _ := slices.BinarySearch(s.bounds, n)
-		return float64(5 - at), ok
+	i, exact := slices.BinarySearch(s.bounds, n)
+	if s.lowerBetter {
+		return float64(5 - i), ok
 	}
-	at, exact := slices.BinarySearch(s.bounds, n)
-	if exact {
-		at++
+	if exact { // a number equal to a bound has reached it
+		i++
 	}
-	return float64(1 + at), ok
+	return float64(1 + i), ok
 }
 
 func parseRFM(conf *service.ParsedConfig) (*features.Derived, error) {
-	parts := [3]score{{less: true}}
+	parts := [3]score{{lowerBetter: true}}
 	for i, fields := range [3][2]string{
 		{fieldRecency, fieldRecencyScores}, {fieldFrequency, fieldFrequencyScores}, {fieldMonetary, fieldMonetaryScores},
 	} {
@@ -126,19 +123,19 @@ func parseRFM(conf *service.ParsedConfig) (*features.Derived, error) {
 			return nil, err
 		}
 		if len(list) != 4 || !slices.IsSorted(list) || len(slices.Compact(slices.Clone(list))) != 4 {
-			return nil, fmt.Errorf("%s must be four rising numbers, such as [30, 60, 120, 365]", fields[1])
+			return nil, fmt.Errorf("%s must be four ascending numbers, such as [30, 60, 120, 365]", fields[1])
 		}
 		parts[i].bounds = list
 	}
 	return &features.Derived{
 		Needs: []string{parts[0].feature, parts[1].feature, parts[2].feature},
 		Compute: func(in features.Inputs) features.Result {
-			r, known := parts[0].of(in)
+			r, known := parts[0].compute(in)
 			if !known {
 				return features.Result{}
 			}
-			f, _ := parts[1].of(in)
-			m, _ := parts[2].of(in)
+			f, _ := parts[1].compute(in)
+			m, _ := parts[2].compute(in)
 			return features.Result{Shape: features.Object, Entries: []features.Entry{
 				{Name: fieldRecency, Value: features.ValueOf(r)},
 				{Name: fieldFrequency, Value: features.ValueOf(f)},
@@ -151,8 +148,8 @@ func parseRFM(conf *service.ParsedConfig) (*features.Derived, error) {
 
 var featureName = regexp.MustCompile(`\bfeatures\b(\.[A-Za-z_][A-Za-z0-9_]*)?`)
 
-// compileExpression makes a feature of a query. Which features it needs is
-// told by its text.
+// compileExpression compiles a query to a derived feature. The features that it
+// needs are those that its text names.
 func compileExpression(text string) (*features.Derived, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {

@@ -34,7 +34,7 @@ func featuresField() *service.ConfigField {
 	return service.NewObjectListField(fieldFeatures,
 		append([]*service.ConfigField{
 			service.NewStringField(fieldName).
-				Description("What the feature is called in a profile: letters, digits and underscores, beginning with a letter.").
+				Description("Name of the feature in a profile: letters, digits and underscores, beginning with a letter.").
 				Example("orders_30d").
 				LintRule(`root = if !this.re_match("^[A-Za-z][A-Za-z0-9_]*$") { [ "name must be letters, digits and underscores and begin with a letter, such as orders_30d" ] }`),
 		}, slices.Concat(kindFields(), derivedFields(), modelFields())...)...,
@@ -49,39 +49,38 @@ var units = map[string]time.Duration{
 	"seconds": time.Second, "minutes": time.Minute, "hours": time.Hour, "days": 24 * time.Hour,
 }
 
-// The fields that kinds of feature share.
 func eventsField() *service.ConfigField {
 	return service.NewStringListField(fieldEvents).
-		Description("The events that count: the name of a track event, or `page`, `screen`, `identify`, `group`, `alias`. Empty means every event.").
+		Description("Events that count: names of track events, or `page`, `screen`, `identify`, `group`, `alias`. Empty means all events.").
 		Default([]any{}).
 		Example([]any{"Order Completed"})
 }
 
 func whereField() *service.ConfigField {
 	return service.NewBloblangField(fieldWhere).
-		Description("A Bloblang query over the event that tells whether it counts. An event for which it fails to evaluate, such as by comparing a property that is not there, does not count.").
+		Description("Bloblang query over the event; only events for which it returns true count. An event for which it fails, for example because a property is missing, does not count.").
 		Default("").
 		Example(`this.properties.currency == "EUR"`).
 		Example(`this.properties.total.number(0) > 100`)
 }
 
-func ofField(what string) *service.ConfigField {
+func ofField(purpose string) *service.ConfigField {
 	return service.NewStringField(fieldOf).
-		Description("The path of the value " + what + ": keys joined by dots. A key that ends in `[]` is an array, each element of which counts. A text or object of more than 1,024 bytes is as good as missing.").
+		Description("Path of the value " + purpose + ": keys joined by dots. A key that ends in `[]` is an array, and each of its elements counts. A text or object of more than 1,024 bytes counts as missing.").
 		Example("properties.total").
 		Example("properties.products[].category")
 }
 
 func byField() *service.ConfigField {
 	return service.NewStringField(fieldBy).
-		Description("The path of a value to split by: the feature becomes an object with a key for each value. Events that lack it are left out.").
+		Description("Path of a value to group by: the feature becomes an object with one key for each value. Events without the value are ignored.").
 		Default("").
 		Example("properties.category")
 }
 
 func limitField() *service.ConfigField {
 	return service.NewIntField(fieldLimit).
-		Description("With `by`, how many groups the result has: those with the most events.").
+		Description("Maximum number of groups in the result, with `by`. Groups with the most events are kept.").
 		Default(features.DefaultLimit).
 		LintRule(`root = if this < 1 || this > 1000 { [ "limit must be between 1 and 1000" ] }`).
 		Advanced()
@@ -89,87 +88,88 @@ func limitField() *service.ConfigField {
 
 func windowField() *service.ConfigField {
 	return service.NewStringField(fieldWindow).
-		Description("How far back events count at the moment of reading, such as `30d`; units are s, m, h, d and w. Empty means since the beginning.").
+		Description("Sliding window before the time of the read, such as `30d`; units are s, m, h, d and w. Empty means all time.").
 		Default("").
 		Example("30d").
 		LintRule(DurationRule("window"))
 }
 
-// kindFields returns the field of each kind of feature of events.
+// kindFields returns one field for each kind of feature that is computed from
+// events.
 func kindFields() []*service.ConfigField {
 	field := func(kind features.Kind, description string, fields ...*service.ConfigField) *service.ConfigField {
 		all := append([]*service.ConfigField{eventsField(), whereField(), windowField()}, fields...)
 		return service.NewObjectField(string(kind), all...).Description(description).Optional()
 	}
-	const ofNumber = "to use; events where it is no number are left out"
+	const ofNumber = "to use; events for which it is not a number are ignored"
 	split := func(fields ...*service.ConfigField) []*service.ConfigField {
 		return append(fields, byField(), limitField())
 	}
-	ofValue := func(what string) *service.ConfigField {
-		return ofField(what + "; `timestamp` gives the time of the event")
+	ofValue := func(purpose string) *service.ConfigField {
+		return ofField(purpose + "; `timestamp` is the time of the event")
 	}
 	unit := func() *service.ConfigField {
 		return service.NewStringEnumField(fieldUnit, "seconds", "minutes", "hours", "days").
-			Description("The unit of the result, which may have a fraction.").
+			Description("Unit of the result, which may have a fraction.").
 			Default("seconds")
 	}
 	k := func() *service.ConfigField {
 		return service.NewIntField(fieldK).
-			Description("How many to give at most, up to 100.").
+			Description("Maximum number of values in the result, up to 100.").
 			Default(features.DefaultK)
 	}
 	return []*service.ConfigField{
-		field(features.Count, "How many events there were.", split()...),
-		field(features.Sum, "The sum of a number, 0 if there is none. Decimals of up to six places add up exactly.", split(ofField(ofNumber))...),
-		field(features.Avg, "The mean of a number, null if there is none.", split(ofField(ofNumber))...),
-		field(features.Min, "The smallest number, null if there is none.", split(ofField(ofNumber))...),
-		field(features.Max, "The largest number, null if there is none.", split(ofField(ofNumber))...),
-		field(features.Stddev, "The standard deviation of a number (of the population: the root of the mean squared deviation), null if there is none.", split(ofField(ofNumber))...),
-		field(features.First, "The value at the earliest event that has one, null if none has.", split(ofValue("to give"))...),
-		field(features.Last, "The value at the latest event that has one, null if none has.", split(ofValue("to give"))...),
-		field(features.LastK, "The values at the latest events that have one, the latest first.", ofValue("to give"), k()),
-		field(features.DistinctCount, "How many different values there were: exactly for customers whose events are all kept, by HyperLogLog beyond.", split(ofField("to tell apart"))...),
-		field(features.TopK, "The most frequent values, as text, with how often each occurred.", ofField("to count"), k()),
-		field(features.UniqueValues, "The different values, as text, the one seen last first.", ofField("to list"), k()),
-		field(features.DaysActive, "On how many days (UTC) there were events."),
-		field(features.TimeSinceFirst, "The time since the earliest event at the moment of reading, null if there was none.", split(unit())...),
-		field(features.TimeSinceLast, "The time since the latest event at the moment of reading, null if there was none.", split(unit())...),
-		field(features.IntervalMean, "The mean time from one event to the next, null if there are fewer than two.", split(unit())...),
-		field(features.IntervalStddev, "The standard deviation (of the population) of the time from one event to the next, null if there are fewer than two.", split(unit())...),
-		field(features.DecayedSum, "A score of recent activity: a sum in which every value halves in every `half_life` of its age at the moment of reading.",
+		field(features.Count, "Number of events.", split()...),
+		field(features.Sum, "Sum of a number, 0 without any. Decimals of up to six places are added exactly.", split(ofField(ofNumber))...),
+		field(features.Avg, "Mean of a number, null without any.", split(ofField(ofNumber))...),
+		field(features.Min, "Smallest number, null without any.", split(ofField(ofNumber))...),
+		field(features.Max, "Largest number, null without any.", split(ofField(ofNumber))...),
+		field(features.Stddev, "Population standard deviation of a number, null without any.", split(ofField(ofNumber))...),
+		field(features.First, "Value of the earliest event that has one, null without any.", split(ofValue("to return"))...),
+		field(features.Last, "Value of the latest event that has one, null without any.", split(ofValue("to return"))...),
+		field(features.LastK, "Values of the latest events that have one, the latest first.", ofValue("to return"), k()),
+		field(features.DistinctCount, "Number of distinct values: exact while all events of a customer are kept, otherwise estimated by HyperLogLog.", split(ofField("to count"))...),
+		field(features.TopK, "Most frequent values, as text, with the number of occurrences of each.", ofField("to count"), k()),
+		field(features.UniqueValues, "Distinct values, as text, the most recent first.", ofField("to list"), k()),
+		field(features.DaysActive, "Number of days (UTC) with events."),
+		field(features.TimeSinceFirst, "Time since the earliest event at the time of the read, null without events.", split(unit())...),
+		field(features.TimeSinceLast, "Time since the latest event at the time of the read, null without events.", split(unit())...),
+		field(features.IntervalMean, "Mean time from one event to the next, null with fewer than two events.", split(unit())...),
+		field(features.IntervalStddev, "Population standard deviation of the time from one event to the next, null with fewer than two events.", split(unit())...),
+		field(features.DecayedSum, "Score of recent activity: a sum with exponential decay, in which each value halves every `half_life` of its age at the time of the read.",
 			service.NewStringField(fieldHalfLife).
-				Description("The time in which a value halves, such as `7d`.").
+				Description("Time in which a value halves, such as `7d`.").
 				Example("7d").
 				LintRule(DurationRule("half_life")),
 			service.NewFloatMapField(fieldWeights).
-				Description("The value of an event by its name; an event that is not listed has 1.").
+				Description("Value of an event by its name. An event that is not listed has the value 1.").
 				Default(map[string]any{}).
 				Example(map[string]any{"page": 1, "Product Added": 5, "Order Completed": 20}),
 			service.NewStringField(fieldOf).
-				Description("The path of a number to use as the value, in place of `weights`.").
+				Description("Path of a number to use as the value, instead of `weights`.").
 				Default("").
 				Example("properties.total")),
-		field(features.HourHistogram, "How many events there were in each hour of the week: an array of 168 numbers, beginning with Monday 00:00, in the time zone named by the customer's trait `timezone` (such as `Europe/Berlin`), in UTC without it."),
-		field(features.BestSendHour, "The hour of the week with the most events, in the customer's time zone: an object of `weekday` (1 is Monday) and `hour` (0 to 23); the earliest of several; null without events."),
+		field(features.HourHistogram, "Number of events in each hour of the week: an array of 168 numbers, beginning with Monday 00:00. The time zone is the customer's trait `timezone` (such as `Europe/Berlin`), or UTC without it."),
+		field(features.BestSendHour, "Hour of the week with the most events, in the customer's time zone: an object with `weekday` (1 is Monday) and `hour` (0 to 23). With several such hours it is the earliest; without events it is null."),
 	}
 }
 
-// kindNames are the kinds a definition can name.
+// kindNames are the kinds of feature that a definition can contain.
 var kindNames = append(features.Kinds(), features.Ratio, features.RFM, features.Expression, kindBGNBD, kindGammaGamma, kindCLV, features.Propensity)
 
 func parseFeature(item *service.ParsedConfig, written *yaml.Node, files *[]definition.ParameterFile) (spec features.Spec, err error) {
 	if spec.Name, err = item.FieldString(fieldName); err != nil {
 		return spec, err
 	}
-	// A parsed config has every kind whose fields all have defaults, so which
-	// kind was meant is told by what was written.
-	for at := 0; at+1 < len(written.Content); at += 2 {
-		kind := features.Kind(written.Content[at].Value)
+	// A parsed config contains every kind that has only fields with defaults. Only the
+	// YAML shows which kind is in the file.
+	for i := 0; i+1 < len(written.Content); i += 2 {
+		kind := features.Kind(written.Content[i].Value)
 		if !slices.Contains(kindNames, kind) {
 			continue
 		}
 		if spec.Kind != "" {
-			return spec, fmt.Errorf("it has two kinds, %s and %s; make two features of it", spec.Kind, kind)
+			return spec, fmt.Errorf("it has two kinds, %s and %s; write two features", spec.Kind, kind)
 		}
 		spec.Kind = kind
 	}
@@ -225,7 +225,8 @@ func parseFeature(item *service.ParsedConfig, written *yaml.Node, files *[]defin
 	return spec, nil
 }
 
-// parseEvents reads which events a feature is computed from and what of them.
+// parseEvents parses which events a feature is computed from, and which value of
+// them.
 func parseEvents(spec *features.Spec, conf *service.ParsedConfig) (err error) {
 	if spec.Events, err = conf.FieldStringList(fieldEvents); err != nil {
 		return err
@@ -243,7 +244,7 @@ func parseEvents(spec *features.Spec, conf *service.ParsedConfig) (err error) {
 	return nil
 }
 
-// compileWhere makes a predicate of a Bloblang query.
+// compileWhere compiles a Bloblang query to a predicate.
 func compileWhere(text string) (features.Predicate, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
@@ -256,7 +257,7 @@ func compileWhere(text string) (features.Predicate, error) {
 		}
 		holds, ok := result.(bool)
 		if !ok {
-			return false, fmt.Errorf("where gave %T, not a boolean", result)
+			return false, fmt.Errorf("where returned %T, not a boolean", result)
 		}
 		return holds, nil
 	}, nil

@@ -18,44 +18,43 @@ const (
 	matchExact      = "exact"
 	matchIgnoreCase = "ignore_case"
 
-	// maxIdentifiers bounds what every record pays for.
+	// maxIdentifiers limits the index entries of each record.
 	maxIdentifiers = 8
 )
 
-// identifierFields describes the part of a definition that is about
-// identifiers.
+// identifierFields returns the fields for identifiers.
 func identifierFields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewObjectListField(fieldIdentifiers,
 			service.NewStringField(fieldName).
-				Description("What it is asked for by, as in `?by=email`: lower-case letters, digits and underscores, beginning with a letter.").
+				Description("Name of the identifier in requests, as in `?by=email`: lower-case letters, digits and underscores, beginning with a letter.").
 				Example("email").
-				LintRule(`root = if !this.re_match("^[a-z][a-z0-9_]*$") { [ "name must be lower-case letters, digits and underscores and begin with a letter, such as email" ] } else if this == "id" { [ "name must not be id: customers are found by their ids as it is" ] }`),
+				LintRule(`root = if !this.re_match("^[a-z][a-z0-9_]*$") { [ "name must be lower-case letters, digits and underscores and begin with a letter, such as email" ] } else if this == "id" { [ "name must not be id: customers can be read by id without an identifier" ] }`),
 			service.NewStringField(fieldTrait).
-				Description("The trait that has its value, a text or a number. A text of more than 256 bytes is as good as none.").
+				Description("Trait that has the value, a text or a number. A text of more than 256 bytes counts as missing.").
 				Example("email").
 				LintRule(`root = if this == "" { [ "trait must name a trait, such as email" ] }`),
 			service.NewStringAnnotatedEnumField(fieldMatch, map[string]string{
-				matchExact:      "A value is found as it was stated.",
-				matchIgnoreCase: "Upper and lower case are the same, and blanks around a value do not count.",
-			}).Description("Which values are the same.").Default(matchExact),
-		).Description("Traits by which the profile API finds customers, besides their ids: at most 8. A customer is found by the value the trait has now. A value that several customers have finds none of them.").
+				matchExact:      "Values must be equal.",
+				matchIgnoreCase: "Upper and lower case are equal, and blanks around a value are ignored.",
+			}).Description("How values are compared.").Default(matchExact),
+		).Description("Traits by which the profile API can look up customers, besides their ids: at most 8. A lookup uses the current value of the trait. A value that several customers share is ambiguous, and the lookup returns none of them.").
 			Default([]any{}).
 			Example([]any{map[string]any{"name": "email", "trait": "email", "match": matchIgnoreCase}}),
 	}
 }
 
-// identifierError is what is wrong with an identifier.
+// identifierError is a mistake in an identifier.
 type identifierError struct {
-	at  int // position in the definition
-	err error
+	identifier int // position in the definition
+	err        error
 }
 
 func (e *identifierError) Error() string {
-	return fmt.Sprintf("identifier %d: %v", e.at+1, e.err)
+	return fmt.Sprintf("identifier %d: %v", e.identifier+1, e.err)
 }
 
-// parseIdentifiers reads what identifierFields describes.
+// parseIdentifiers parses the identifiers of a definition, in order of name.
 func parseIdentifiers(conf *service.ParsedConfig) (record.Identifiers, error) {
 	items, err := conf.FieldObjectList(fieldIdentifiers)
 	if err != nil || len(items) == 0 {
@@ -63,7 +62,7 @@ func parseIdentifiers(conf *service.ParsedConfig) (record.Identifiers, error) {
 	}
 	var ids record.Identifiers
 	var errs []error
-	for at, item := range items {
+	for n, item := range items {
 		var i record.Identifier
 		var match string
 		for _, field := range []struct {
@@ -76,10 +75,10 @@ func parseIdentifiers(conf *service.ParsedConfig) (record.Identifiers, error) {
 		}
 		i.IgnoreCase = match == matchIgnoreCase
 		switch {
-		case at == maxIdentifiers:
-			errs = append(errs, &identifierError{at, fmt.Errorf("there are more than %d; every profile pays for each", maxIdentifiers)})
+		case n == maxIdentifiers:
+			errs = append(errs, &identifierError{n, fmt.Errorf("there are more than %d; remove some, each adds to every profile", maxIdentifiers)})
 		case slices.Contains(ids.Names(), i.Name):
-			errs = append(errs, &identifierError{at, fmt.Errorf("there is another of the name %q; give each a name of its own", i.Name)})
+			errs = append(errs, &identifierError{n, fmt.Errorf("the name %q is used twice; give each identifier its own name", i.Name)})
 		}
 		ids = append(ids, i)
 	}

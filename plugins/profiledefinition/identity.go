@@ -21,25 +21,25 @@ const (
 func identityField() *service.ConfigField {
 	return service.NewObjectField(fieldIdentity,
 		service.NewStringListField(fieldIgnore).
-			Description("Ids that stand for no customer, besides what programs write where they have none (`null`, `undefined`, `[object Object]`, `guest` and the like, zeros, blanks). Upper and lower case are the same. An event with no other id is refused.").
+			Description("Ids that do not identify a customer, such as those of test accounts. They are added to the usual placeholders (`null`, `undefined`, `[object Object]`, `guest` and similar words, zeros, blanks). Upper and lower case are equal. An event without another id is rejected.").
 			Default([]any{}).
 			Example([]any{"shop-kiosk", "demo"}),
 		service.NewBoolField(fieldIgnoreAddresses).
-			Description("Whether an e-mail address in place of an id stands for no customer. Turn it off if addresses are your ids.").
+			Description("Whether e-mail addresses used as ids are ignored like placeholders. Disable it if addresses are your customer ids.").
 			Default(true),
 		service.NewIntField(fieldMaxMerged).
-			Description("How many anonymous ids may be merged into one customer; 0 for no limit.").
+			Description("Maximum number of anonymous ids that are merged into one customer; 0 means no limit.").
 			Default(200).
 			Advanced(),
 		service.NewIntField(fieldMaxShared).
-			Description("With how many customers besides its own an anonymous id may be identified. An id that reaches this, such as that of a device in a shop, identifies nobody: events with no other id are refused. 0 for no limit.").
+			Description("Maximum number of customers, besides its owner, that an anonymous id may be seen with. An id that reaches this number, such as that of a shared device in a shop, no longer identifies a customer: events without another id are rejected. 0 means no limit.").
 			Default(20).
 			Advanced(),
 		service.NewBoolField(fieldMergeKnown).
-			Description("Whether an alias event may merge a known customer, whose userId is its `previousId`, into another. Whoever can send events can then merge any two customers.").
+			Description("Whether an alias event may merge one known customer into another, if its `previousId` is a userId. Enable it only if every source of events is trusted: with it, any source can merge any two customers.").
 			Default(false).
 			Advanced(),
-	).Description("Which ids make customers, and how far anonymous ones are merged into known ones. The first customer an anonymous id is identified as keeps it.")
+	).Description("Identity resolution: which ids identify a customer, and limits for merging anonymous profiles into known ones. An anonymous id belongs to the first customer that it is identified with.")
 }
 
 func parseIdentity(conf *service.ParsedConfig, ids *record.Identity) (err error) {

@@ -7,12 +7,12 @@ import (
 )
 
 func init() {
-	// A file named by a field is linted with the config that names it. Lint
-	// rules are compiled with the spec, so the function comes first.
+	// A config is linted together with the definition that it names. Lint rules
+	// are compiled with the spec, so the function must be registered first.
 	err := bloblang.RegisterFunctionV2("lint_profile_definition",
 		bloblang.NewPluginSpec().
-			Description("Returns what is wrong with a profile definition file, an array of strings that is empty for a correct file.").
-			Param(bloblang.NewStringParam("path").Description("The path of the file.")),
+			Description("Returns the mistakes in a profile definition file, as an array of strings. It is empty for a correct file.").
+			Param(bloblang.NewStringParam("path").Description("Path of the file.")),
 		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
 			path, err := args.GetString("path")
 			if err != nil {

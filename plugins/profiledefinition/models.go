@@ -11,7 +11,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models"
 )
 
-// The kinds of feature that models of repeat buying give, and their fields.
+// The kinds of feature that repeat-purchase models compute, and their fields.
 const (
 	kindBGNBD      features.Kind = "bg_nbd"
 	kindGammaGamma features.Kind = "gamma_gamma"
@@ -30,51 +30,51 @@ const (
 )
 
 func modelFields() []*service.ConfigField {
-	parameters := func(field, what string) *service.ConfigField {
+	parameters := func(field, model string) *service.ConfigField {
 		return service.NewStringField(field).
-			Description("The path of a parameter file of a `" + what + "` model, as a fitting pipeline writes it. When the file changes the new parameters are taken; while it is wrong the last good ones are kept.").
-			Example("./configs/retail/models/" + what + ".yaml")
+			Description("Path of a parameter file of a `" + model + "` model, as a fitting pipeline writes it. The file is reloaded when it changes. If a new version is invalid, the last valid one stays in use.").
+			Example("./configs/retail/models/" + model + ".yaml")
 	}
 	horizon := func() *service.ConfigField {
 		return service.NewStringField(fieldHorizon).
-			Description("How far ahead to look, such as `90d`.").
+			Description("Length of the prediction from the time of the read, such as `90d`.").
 			Example("90d").
 			LintRule(DurationRule("horizon"))
 	}
 	amount := func() *service.ConfigField {
-		return ofField("that is the worth of a purchase; those of a day (UTC) are added up")
+		return ofField("that is the value of a purchase; the values of one day (UTC) are added")
 	}
-	const purchases = " Purchases of one day (UTC) count as one; null for customers without any."
+	const purchases = " Purchases of one day (UTC) count as one; null for customers without purchases."
 	return []*service.ConfigField{
 		service.NewObjectField(string(kindBGNBD), eventsField(), whereField(), parameters(fieldParameters, "bg_nbd"),
 			service.NewStringAnnotatedEnumField(fieldGive, map[string]string{
-				giveExpected: "how many purchases to expect within `horizon`",
-				giveAlive:    "the probability that the customer still is one",
-			}).Description("What to give.").Default(giveExpected),
+				giveExpected: "expected number of purchases within `horizon`",
+				giveAlive:    "probability that the customer is still active",
+			}).Description("Which prediction the feature returns.").Default(giveExpected),
 			service.NewStringField(fieldHorizon).
-				Description("How far ahead to expect purchases, such as `90d`.").
+				Description("Length of the prediction from the time of the read, such as `90d`.").
 				Default("30d").
 				LintRule(DurationRule("horizon")),
-		).Description("Repeat purchases by the BG/NBD model." + purchases).Optional(),
+		).Description("Prediction of repeat purchases by the BG/NBD model." + purchases).Optional(),
 		service.NewObjectField(string(kindGammaGamma), eventsField(), whereField(), amount(), parameters(fieldParameters, "gamma_gamma")).
-			Description("The expected worth of a purchase by the gamma-gamma model." + purchases).Optional(),
+			Description("Expected value of a purchase by the gamma-gamma model." + purchases).Optional(),
 		service.NewObjectField(string(kindCLV), eventsField(), whereField(), amount(),
 			parameters(fieldPurchases, "bg_nbd"), parameters(fieldSpend, "gamma_gamma"), horizon(),
 			service.NewFloatField(fieldDiscount).
-				Description("The discount rate of a year: 0.1 makes a purchase in a year worth a tenth less.").
+				Description("Yearly discount rate: with 0.1, a purchase in a year has a tenth less value.").
 				Default(0.1).
-				LintRule(`root = if this < 0 || this > 10 { [ "discount must be a rate of a year between 0 and 10, such as 0.1" ] }`),
+				LintRule(`root = if this < 0 || this > 10 { [ "discount must be a yearly rate between 0 and 10, such as 0.1" ] }`),
 			service.NewFloatField(fieldMargin).
-				Description("The share of what is spent that is earned.").
+				Description("Share of the revenue that is profit.").
 				Default(1).
 				LintRule(`root = if this <= 0 || this > 1 { [ "margin must be above 0 and at most 1, such as 0.3" ] }`),
-		).Description("The customer's value within a horizon: expected purchases times their expected worth, discounted." + purchases).Optional(),
+		).Description("Customer lifetime value within a horizon: expected purchases times their expected value, discounted." + purchases).Optional(),
 		service.NewObjectField(string(features.Propensity), parameters(fieldParameters, "propensity")).
-			Description("A probability by logistic regression over other features, whose names, coefficients and scales are in the parameter file. A feature that has no number has the file's default.").Optional(),
+			Description("Probability by logistic regression over other features. Their names, coefficients and scales are in the parameter file. A feature that is not a number gets the default of the file.").Optional(),
 	}
 }
 
-// openModel opens a parameter file and notes it among those to follow.
+// openModel opens a parameter file and adds it to files.
 func openModel[M models.BGNBD | models.GammaGamma | models.Propensity](conf *service.ParsedConfig, field string, files *[]definition.ParameterFile) (*models.File[M], error) {
 	path, err := conf.FieldString(field)
 	if err != nil {
@@ -88,7 +88,7 @@ func openModel[M models.BGNBD | models.GammaGamma | models.Propensity](conf *ser
 	return file, nil
 }
 
-// parseModel reads the kinds that modelFields describes.
+// parseModel parses the kinds that modelFields describes.
 func parseModel(spec *features.Spec, item *service.ParsedConfig, files *[]definition.ParameterFile) error {
 	kind := spec.Kind
 	conf := item.Namespace(string(kind))
@@ -120,7 +120,7 @@ func parseBGNBD(spec *features.Spec, conf *service.ParsedConfig, files *[]defini
 	if err != nil {
 		return err
 	}
-	horizon, err := horizonOf(conf)
+	horizon, err := parseHorizon(conf)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func parseCLV(spec *features.Spec, conf *service.ParsedConfig, files *[]definiti
 	if err != nil {
 		return err
 	}
-	horizon, err := horizonOf(conf)
+	horizon, err := parseHorizon(conf)
 	if err != nil {
 		return err
 	}
@@ -175,9 +175,8 @@ func parsePropensity(spec *features.Spec, conf *service.ParsedConfig, files *[]d
 	needs := map[string]bool{}
 	spec.Derived = &features.Derived{Compute: func(in features.Inputs) features.Result {
 		return features.Result{Value: features.ValueOf(file.Current().Score(func(name string) (float64, bool) {
-			// Parameters that were loaded later may name features that were
-			// not evaluated for this; those have their defaults until the
-			// process starts anew.
+			// A reloaded file may name features that are not evaluated for
+			// this one. They get their defaults until the process restarts.
 			if !needs[name] {
 				return 0, false
 			}
@@ -191,7 +190,7 @@ func parsePropensity(spec *features.Spec, conf *service.ParsedConfig, files *[]d
 	return nil
 }
 
-func horizonOf(conf *service.ParsedConfig) (time.Duration, error) {
+func parseHorizon(conf *service.ParsedConfig) (time.Duration, error) {
 	text, err := conf.FieldString(fieldHorizon)
 	if err != nil {
 		return 0, err
@@ -209,7 +208,7 @@ func purchasesIn(h features.PurchaseHistory, unit time.Duration) models.Purchase
 	return models.Purchases{Repeat: h.Repeat, Recency: inUnits(h.Recency, unit), Age: inUnits(h.Age, unit), MeanSpend: h.MeanSpend}
 }
 
-// resultOf is what a model gives, null for somebody who never bought.
+// resultOf returns the result of a model, null for customers without purchases.
 func resultOf(h features.PurchaseHistory, v float64) features.Result {
 	if h.Repeat < 0 {
 		return features.Result{}

@@ -13,7 +13,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 )
 
-// inputs are values that rules read, without a customer.
+// inputs are the values that a rule reads.
 type inputs struct {
 	features []features.Result
 	names    []string
@@ -21,15 +21,15 @@ type inputs struct {
 	in       bool
 }
 
-func (i *inputs) FeatureAt(at int) features.Result { return i.features[at] }
-func (i *inputs) Trait(name string) event.Value    { return i.traits[name] }
-func (i *inputs) In(int) bool                      { return i.in }
-func (i *inputs) Parameter(string) any             { return 2.5 }
+func (i *inputs) FeatureAt(n int) features.Result { return i.features[n] }
+func (i *inputs) Trait(name string) event.Value   { return i.traits[name] }
+func (i *inputs) In(int) bool                     { return i.in }
+func (i *inputs) Parameter(string) any            { return 2.5 }
 
 func (i *inputs) Document() map[string]any {
 	values, traits := map[string]any{}, map[string]any{}
-	for at, name := range i.names {
-		values[name] = i.features[at].Any()
+	for n, name := range i.names {
+		values[name] = i.features[n].Any()
 	}
 	for name, v := range i.traits {
 		if v.Kind != event.Missing {
@@ -39,9 +39,9 @@ func (i *inputs) Document() map[string]any {
 	return map[string]any{"features": values, "traits": traits, "segments": map[string]any{"s": i.in}, "parameters": map[string]any{"p": 2.5}}
 }
 
-// TestProgramsGiveWhatQueriesGive: a rule that is judged by a program is
-// judged as its Bloblang query judges it, whatever it compares.
-func TestProgramsGiveWhatQueriesGive(t *testing.T) {
+// TestProgramsAgreeWithQueries compares rules that are compiled to a program with
+// the same rules as Bloblang queries.
+func TestProgramsAgreeWithQueries(t *testing.T) {
 	value := rapid.SampledFrom([]event.Value{
 		{}, {Kind: event.True}, {Kind: event.False}, {Kind: event.Number, Number: 2.5}, {Kind: event.Number, Number: 3}, {Kind: event.Number},
 		{Kind: event.String, Text: []byte("a b")}, {Kind: event.String, Text: []byte("3")}, {Kind: event.JSON, Text: []byte(`{"x":3}`)}, {Kind: event.JSON, Text: []byte(`[3]`)},

@@ -1,8 +1,6 @@
 package profiledefinition
 
 import (
-	"errors"
-
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
@@ -18,34 +16,35 @@ const (
 	fieldParametersFile = "parameters_file"
 )
 
-// segmentFields describes the part of a definition that is about segments.
+// segmentFields returns the fields for segments and their parameters.
 func segmentFields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewObjectListField(fieldSegments,
 			service.NewStringField(fieldName).
-				Description("What the segment is called: letters, digits and underscores, beginning with a letter.").
+				Description("Name of the segment: letters, digits and underscores, beginning with a letter.").
 				Example("high_value").
 				LintRule(`root = if !this.re_match("^[A-Za-z][A-Za-z0-9_]*$") { [ "name must be letters, digits and underscores and begin with a letter, such as high_value" ] }`),
 			service.NewBloblangField(fieldWhen).
-				Description("A Bloblang query that tells whether a customer is in the segment. It reads `features.NAME`, `traits.NAME`, `segments.NAME` (whether the customer is in another segment), `parameters.NAME` and `as_of`, the moment it is judged. A customer for whom it does not evaluate to true, such as by comparing a feature that is null, is not in the segment.").
+				Description("Bloblang query for the membership of a customer. It reads `features.NAME`, `traits.NAME`, `segments.NAME` (membership in another segment), `parameters.NAME` and `as_of`, the time of evaluation. A customer for whom it does not return true, for example because a feature is null, is not in the segment.").
 				Example(`features.revenue_90d > parameters.high_value_revenue`).
 				Example(`segments.high_value && features.days_since_order > 60`).
 				Example(`traits.country == "DE" && features.orders == 0`),
-		).Description("Named rules by which customers are in segments. Entering and leaving is told by the `profile_changes` input.").
+		).Description("Named rules for the membership of customers. The `profile_changes` input emits an event when a customer enters or leaves a segment.").
 			Default([]any{}).
 			Example([]any{map[string]any{"name": "high_value", "when": "features.revenue_90d > 500"}}),
 		service.NewAnyMapField(fieldValues).
-			Description("Thresholds by name, for segments to read as `parameters.NAME`: numbers, texts and booleans.").
+			Description("Thresholds by name that segments read as `parameters.NAME`: numbers, texts and booleans.").
 			Default(map[string]any{}).
 			Example(map[string]any{"high_value_revenue": 500}),
 		service.NewStringField(fieldParametersFile).
-			Description("The path of a file of such parameters, which take the place of those of the same name above. When the file changes they are taken without a restart, and customers are judged anew; while it is wrong the last good ones are kept.").
+			Description("Path of a file of parameters, which override those of the same name above. The file is reloaded when it changes, without a restart, and all customers are evaluated again. If a new version is invalid, the last valid one stays in use.").
 			Default("").
 			Example("./configs/retail/parameters.yaml"),
 	}
 }
 
-// parseSegments reads what segmentFields describes; nil if there are none.
+// parseSegments parses the segments of a definition. It returns nil if there are
+// none.
 func parseSegments(conf *service.ParsedConfig, features *features.Definition, files *[]definition.ParameterFile) (*segments.Set, error) {
 	parameters, err := parseParameters(conf, files)
 	if err != nil {
@@ -111,8 +110,9 @@ func hasSegment(def *record.Definition, name string) bool {
 	return ok
 }
 
-// compileRule makes a rule of a Bloblang query. One of comparisons is judged by
-// a program, which is faster by far and gives the same.
+// compileRule compiles a Bloblang query to a rule. A query that consists of
+// comparisons is compiled to a program, which is much faster and has the same
+// result.
 func compileRule(text string, names segments.Names) (segments.Rule, error) {
 	query, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
@@ -133,13 +133,4 @@ func compileRule(text string, names segments.Names) (segments.Rule, error) {
 		}
 		return byQuery(in)
 	}, nil
-}
-
-// segmentOf returns the position of the segment that an error is about.
-func segmentOf(err error) (at int, ok bool) {
-	var spec *segments.SpecError
-	if errors.As(err, &spec) {
-		return spec.Segment, true
-	}
-	return 0, false
 }

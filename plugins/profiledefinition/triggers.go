@@ -19,7 +19,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 )
 
-// The fields of triggers, and of what holds for all of them.
+// The fields of triggers, and of the messages of all triggers.
 const (
 	fieldMessages   = "messages"
 	fieldTimezone   = "timezone"
@@ -56,24 +56,24 @@ const (
 
 var repeats = map[string]triggers.Repeat{"latest": triggers.Latest, "each": triggers.Each, "first": triggers.First}
 
-func limitsField(whose string) *service.ConfigField {
+func limitsField(scope string) *service.ConfigField {
 	return service.NewObjectListField(fieldLimits,
 		service.NewIntField(fieldCount).
-			Description("How many messages there may be.").
+			Description("Maximum number of messages.").
 			Example(1).
 			LintRule(fmt.Sprintf(`root = if this < 1 || this > %d { [ "count must be from 1 to %d" ] }`, triggers.MaxLimit, triggers.MaxLimit)),
 		service.NewStringField(fieldPer).
-			Description("The span of time before the moment of firing in which they are counted; units are s, m, h, d and w.").
+			Description("Sliding window before the firing in which messages are counted; units are s, m, h, d and w.").
 			Example("7d").
 			LintRule(DurationRule(fieldPer)),
-	).Description("How many messages a customer gets at most " + whose + ". What would be above a limit is dropped, not put off.").
+	).Description("Frequency caps: the maximum number of messages that a customer receives " + scope + ". A message above a cap is dropped, not postponed.").
 		Default([]any{}).
 		Example([]any{map[string]any{"count": 1, "per": "1d"}, map[string]any{"count": 3, "per": "7d"}})
 }
 
-func holdoutField(what string) *service.ConfigField {
+func holdoutField(scope string) *service.ConfigField {
 	return service.NewFloatField(fieldHoldout).
-		Description("The share of customers, in percent, who are told nothing by " + what + ", to compare them with those who are. It follows from the customer's id alone, so it stays the same customers; what they would have been told is told as `Trigger Held Out`.").
+		Description("Control group: percentage of customers that never receive a message of " + scope + ", for comparison. They are assigned by a hash of the customer id, so the group is stable. For them the event `Trigger Held Out` is emitted instead of the message.").
 		Default(0.0).
 		Example(10).
 		LintRule(`root = if this < 0 || this >= 100 { [ "holdout is a share in percent, from 0 to below 100, such as 10" ] }`)
@@ -88,107 +88,106 @@ func timeField(name, description, example string) *service.ConfigField {
 		LintRule(fmt.Sprintf(`root = if this != "" && !this.string().re_match("%s") { [ "%s must be a time of day in quotes, such as \"%s\"" ] }`, timeOfDay, name, example))
 }
 
-// triggerFields describes the part of a definition file that is about
-// triggers.
+// triggerFields returns the fields for messages and triggers.
 func triggerFields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewObjectField(fieldMessages,
 			service.NewStringField(fieldTimezone).
-				Description("Where customers live whose trait `timezone` does not say, such as `Europe/Berlin`.").
+				Description("Time zone of customers without a trait `timezone`, such as `Europe/Berlin`.").
 				Default("UTC").
 				Example("Europe/Berlin"),
-			limitsField("of all triggers together"),
+			limitsField("from all triggers together"),
 			holdoutField("any trigger"),
 			service.NewObjectListField(fieldChannels,
 				service.NewStringField(fieldName).
-					Description("What the channel is called, such as `email`. It is told with each firing, for the output to tell one from the other.").
+					Description("Name of the channel, such as `email`. Each message carries it, so that an output can route by it.").
 					Example("email"),
 				service.NewBloblangField(fieldConsent).
-					Description("A Bloblang query over `traits`, `features` and `segments` that tells whether a customer wants to be told by this channel, at the moment of firing. If it does not give true, or fails, nothing is sent. `true` stands for a channel that needs no consent.").
+					Description("Bloblang query over `traits`, `features` and `segments` for the customer's consent to this channel. It is evaluated when a trigger fires. Unless it returns true, nothing is sent. Write `true` for a channel that needs no consent.").
 					Example(`traits.marketing_consent == true`).
 					Example(`traits.marketing_consent == true && features.unsubscribed == 0`),
 				service.NewObjectField(fieldQuietHours,
-					timeField(fieldFrom, "When they begin.", "21:00").Default(""),
-					timeField(fieldUntil, "When they end. What was due in between is decided then.", "08:00").Default(""),
-				).Description("Hours in which nothing is sent, in the customer's time zone: that of the trait `timezone`, or else that of `messages`.").
+					timeField(fieldFrom, "Start of the quiet hours.", "21:00").Default(""),
+					timeField(fieldUntil, "End of the quiet hours. Triggers that were due in between are evaluated then.", "08:00").Default(""),
+				).Description("Hours in which nothing is sent, in the time zone of the customer: the trait `timezone`, or else that of `messages`.").
 					Optional(),
 				limitsField("by this channel"),
-			).Description("The ways to reach customers.").Default([]any{}),
-		).Description("What holds for the messages of all triggers. See [triggers](../triggers.md).").Optional(),
+			).Description("Channels by which customers can be reached.").Default([]any{}),
+		).Description("Settings for the messages of all triggers. See [triggers](../triggers.md).").Optional(),
 		service.NewObjectListField(fieldTriggers,
 			service.NewStringField(fieldName).
-				Description("What the trigger is called: letters, digits and underscores, beginning with a letter. Under another name it is another trigger, that has told nobody yet.").
+				Description("Name of the trigger: letters, digits and underscores, beginning with a letter. A renamed trigger is a new one, without a history of messages.").
 				Example("cart_abandoned").
 				LintRule(`root = if !this.re_match("^[A-Za-z][A-Za-z0-9_]*$") { [ "name must be letters, digits and underscores and begin with a letter, such as cart_abandoned" ] }`),
 			service.NewObjectField(fieldOn,
-				eventsField().Description("The events that are causes: the name of a track event, or `page`, `screen`, `identify`, `group`, `alias`."),
+				eventsField().Description("Events that cause the trigger: names of track events, or `page`, `screen`, `identify`, `group`, `alias`."),
 				whereField(),
 				service.NewStringEnumField(fieldRepeat, "latest", "each", "first").
-					Description("Which of several events is the cause: the `latest`, with which the wait begins anew; `each` by itself; or only the `first` there ever was, so that it fires once for a customer.").
+					Description("Which of several events is the cause. `latest`: each event restarts the wait (debounce). `each`: every event is a cause of its own. `first`: only the first event ever, so that the trigger fires once for a customer.").
 					Default("latest"),
 				service.NewStringField(fieldEnter).
-					Description("In place of events, the name of a segment. Entering it is the cause, and leaving it cancels. A customer who is in because the rule was changed has not entered it.").
+					Description("Instead of events, the name of a segment. Entering it is the cause, and leaving it cancels. A change of the segment's rule is not a cause.").
 					Default("").
 					Example("at_risk"),
 				service.NewStringField(fieldLeave).
-					Description("In place of events, the name of a segment. Leaving it is the cause, and entering it again cancels. A customer who is merged into another has left nothing, and nor has one who is out because the rule was changed.").
+					Description("Instead of events, the name of a segment. Leaving it is the cause, and entering it again cancels. A merge into another customer is not a cause, nor is a change of the segment's rule.").
 					Default("").
 					Example("new_prospect"),
 				service.NewObjectField(fieldDate,
 					service.NewStringField(fieldTrait).
-						Description("The trait that has the date, such as `1990-05-10` or `05-10`. A customer born on the 29th of February has their day on the 28th where there is none.").
+						Description("Trait that contains the date, such as `1990-05-10` or `05-10`. In years without a 29th of February that date is moved to the 28th.").
 						Default("").
 						Example("birthday"),
-					timeField(fieldAt, "The time of that day, in the customer's time zone.", "09:00").Default("09:00"),
+					timeField(fieldAt, "Time of the day, in the customer's time zone.", "09:00").Default("09:00"),
 					service.NewIntField(fieldDays).
-						Description("How many days after the date, before it if negative.").
+						Description("Number of days after the date; negative for days before it.").
 						Default(0).
 						Example(-7),
 					service.NewStringEnumField(fieldEvery, "year", "once").
-						Description("Whether every anniversary is a cause or only the date itself.").
+						Description("Whether every anniversary is a cause, or only the date itself.").
 						Default("year"),
-				).Description("In place of events, a date that a trait names.").Optional(),
-			).Description("The cause: events, entering or leaving a segment, or a date."),
+				).Description("Instead of events, a date in a trait.").Optional(),
+			).Description("Cause of the trigger: events, entering or leaving a segment, or a date."),
 			service.NewStringField(fieldAfter).
-				Description("How long after the cause it fires, such as `1h`; units are s, m, h, d and w. Empty means at once.").
+				Description("Wait between the cause and the firing, such as `1h`; units are s, m, h, d and w. Empty means no wait.").
 				Default("").
 				Example("1h").
 				LintRule(DurationRule(fieldAfter)),
 			service.NewObjectField(fieldUnless,
-				eventsField().Description("The events that cancel."),
+				eventsField().Description("Events that cancel the trigger."),
 				whereField(),
-			).Description("Events that cancel if they happen after the cause and before the firing.").Optional(),
+			).Description("Events that cancel the trigger if they occur after the cause and before the firing.").Optional(),
 			service.NewBloblangField(fieldWhen).
-				Description("A Bloblang query over `features`, `traits` and `segments` that must give true at the moment of firing. If it does not, or fails, that cause is settled without a message.").
+				Description("Bloblang query over `features`, `traits` and `segments` that is evaluated when the trigger fires. Unless it returns true, no message is sent for this cause.").
 				Default("").
 				Example(`features.cart_adds_7d > 0 && traits.email != null`),
 			service.NewStringField(fieldChannel).
-				Description("The name of the channel of `messages` that it goes by.").
+				Description("Name of the channel, one of `messages.channels`.").
 				Example("email"),
-			limitsField("of this trigger"),
+			limitsField("from this trigger"),
 			holdoutField("this trigger"),
 			service.NewIntField(fieldPriority).
-				Description("Which of several triggers that are due at once for a customer is decided first: the one with the higher number. Where a limit leaves room for one message it is that one's.").
+				Description("Order of triggers that are due at the same time for one customer: the higher number is evaluated first, and is sent if a frequency cap allows only one message.").
 				Default(0).
 				Example(10),
 			service.NewStringField(fieldExpire).
-				Description("How late it may fire. What is found later than this after it was due, because nothing ran or an event arrived late, is dropped and counted.").
+				Description("Maximum delay of a firing. A trigger that is more overdue than this, because no process ran or an event arrived late, is dropped and counted as `expired`.").
 				Default("6h").
 				Example("1d").
 				LintRule(DurationRule(fieldExpire)),
 			service.NewBoolField(fieldAnonymous).
-				Description("Whether it fires for customers who are not known by a userId. Otherwise their causes wait until they are.").
+				Description("Whether it fires for customers without a userId. Otherwise their causes wait until they have one.").
 				Default(false).
 				Advanced(),
 			service.NewBoolField(fieldUrgent).
-				Description("Whether it fires in quiet hours.").
+				Description("Whether it fires during quiet hours.").
 				Default(false).
 				Advanced(),
 			service.NewBloblangField(fieldData).
-				Description("A Bloblang query over `features`, `traits` and `segments` that gives an object to go with the message, such as the product to show. It is evaluated once, at the moment of firing; without it, or if it fails, there is none.").
+				Description("Bloblang query over `features`, `traits` and `segments` that returns an object to send with the message, such as the product to show. It is evaluated once, when the trigger fires. If it fails, the message has no data.").
 				Default("").
 				Example(`{ "product": features.last_product_viewed }`),
-		).Description("What customers are told and when: see [triggers](../triggers.md).").
+		).Description("Triggers send a message to a customer after an event, a segment change or a date: see [triggers](../triggers.md).").
 			Default([]any{}).
 			Example([]any{map[string]any{
 				"name": "cart_abandoned", "channel": "email",
@@ -204,8 +203,8 @@ var (
 	quoted      = regexp.MustCompile(`"(\\.|[^"\\])*"`)
 )
 
-// CompileQuery compiles a query over the features, traits and segments of a
-// definition.
+// CompileQuery compiles a Bloblang query over the features, traits and segments of
+// a definition.
 func CompileQuery(text string, def *record.Definition) (*definition.Query, error) {
 	run, err := bloblang.GlobalEnvironment().Parse(text)
 	if err != nil {
@@ -214,21 +213,21 @@ func CompileQuery(text string, def *record.Definition) (*definition.Query, error
 	q := &definition.Query{Executor: run}
 	for _, m := range featureName.FindAllStringSubmatch(text, -1) {
 		if m[1] == "" {
-			return nil, errors.New("write each feature that is read as features.NAME")
+			return nil, errors.New("write each feature as features.NAME")
 		}
-		at, known := def.Features.Lookup(m[1][1:])
+		position, known := def.Features.Lookup(m[1][1:])
 		if !known {
 			return nil, fmt.Errorf("there is no feature %q; define it under features or correct the name", m[1][1:])
 		}
-		if !slices.Contains(q.Features, at) {
-			q.Features = append(q.Features, at)
+		if !slices.Contains(q.Features, position) {
+			q.Features = append(q.Features, position)
 		}
 	}
-	read, err := segments.References(text, "segments")
+	names, err := segments.References(text, "segments")
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range read {
+	for _, name := range names {
 		if !hasSegment(def, name) {
 			return nil, fmt.Errorf("there is no segment %q; define it under segments or correct the name", name)
 		}
@@ -236,24 +235,26 @@ func CompileQuery(text string, def *record.Definition) (*definition.Query, error
 	if nullSegment.MatchString(quoted.ReplaceAllString(text, `""`)) {
 		return nil, errors.New("segments.NAME is true or false; write segments.NAME or !segments.NAME, without null")
 	}
-	q.ReadsSegments = len(read) > 0
+	q.ReadsSegments = len(names) > 0
 	return q, nil
 }
 
-// triggerParser reads the triggers of a definition.
+// triggerParser parses the triggers of a definition in two steps: parseTriggers
+// before the features are compiled, because triggers add event selectors to
+// them, and finish afterwards, because queries need the features.
 type triggerParser struct {
-	set       triggers.Set
-	texts     struct{ consent, when, data []string }
-	interests []features.Selector
-	wantedBy  []int // the rule of each interest
-	errs      []error
+	set           triggers.Set
+	texts         struct{ consent, when, data []string }
+	selectors     []features.Selector
+	selectorRules []int // the rule of each selector
+	errs          []error
 }
 
 func (t *triggerParser) fail(rule int, name string, format string, args ...any) {
 	t.errs = append(t.errs, &triggers.RuleError{Rule: rule, Name: name, Err: fmt.Errorf(format, args...)})
 }
 
-// parseTriggers reads what can be read before the features are known.
+// parseTriggers parses the triggers before the features are compiled.
 func parseTriggers(conf *service.ParsedConfig) (*triggerParser, error) {
 	t := &triggerParser{}
 	if conf.Contains(fieldMessages) {
@@ -302,7 +303,7 @@ func (t *triggerParser) messages(conf *service.ParsedConfig) error {
 			return err
 		}
 		if strings.TrimSpace(consent) == "" {
-			t.fail(-1, "", "channel %q: consent is empty; write what tells that a customer wants it, such as traits.marketing_consent == true, or true if none is needed", c.Name)
+			t.fail(-1, "", "channel %q: consent is empty; write a query such as traits.marketing_consent == true, or true if no consent is needed", c.Name)
 			consent = "false"
 		}
 		t.texts.consent = append(t.texts.consent, consent)
@@ -310,7 +311,7 @@ func (t *triggerParser) messages(conf *service.ParsedConfig) error {
 			return err
 		}
 		if item.Contains(fieldQuietHours) {
-			var set [2]bool
+			var written [2]bool
 			for i, f := range []struct {
 				name string
 				into *int
@@ -319,10 +320,10 @@ func (t *triggerParser) messages(conf *service.ParsedConfig) error {
 				if err != nil {
 					return err
 				}
-				set[i] = text != ""
+				written[i] = text != ""
 				*f.into = minutes(text)
 			}
-			if set[0] != set[1] {
+			if written[0] != written[1] {
 				t.fail(-1, "", `channel %q: quiet_hours needs both from and to, such as { from: "21:00", to: "08:00" }`, c.Name)
 			}
 		}
@@ -331,7 +332,7 @@ func (t *triggerParser) messages(conf *service.ParsedConfig) error {
 	return nil
 }
 
-// minutes reads a time of day whose form was checked.
+// minutes parses a time of day in linted form.
 func minutes(text string) int {
 	hours, minutes, _ := strings.Cut(text, ":")
 	h, _ := strconv.Atoi(hours)
@@ -349,7 +350,7 @@ func (t *triggerParser) limits(rule int, name string, conf *service.ParsedConfig
 		if l.Count, err = item.FieldInt(fieldCount); err != nil {
 			return nil, err
 		}
-		if l.Per, err = t.span(rule, name, item, fieldPer); err != nil {
+		if l.Per, err = t.duration(rule, name, item, fieldPer); err != nil {
 			return nil, err
 		}
 		list = append(list, l)
@@ -357,19 +358,19 @@ func (t *triggerParser) limits(rule int, name string, conf *service.ParsedConfig
 	return list, nil
 }
 
-func (t *triggerParser) span(rule int, name string, conf *service.ParsedConfig, field string) (time.Duration, error) {
+func (t *triggerParser) duration(rule int, name string, conf *service.ParsedConfig, field string) (time.Duration, error) {
 	text, err := conf.FieldString(field)
 	if err != nil {
 		return 0, err
 	}
-	span, err := ParseDuration(text)
+	d, err := ParseDuration(text)
 	if err != nil {
 		t.fail(rule, name, "%s: %w", field, err)
 	}
-	return span, nil
+	return d, nil
 }
 
-func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
+func (t *triggerParser) rule(rule int, item *service.ParsedConfig) (err error) {
 	var r triggers.Rule
 	if r.Name, err = item.FieldString(fieldName); err != nil {
 		return err
@@ -380,16 +381,16 @@ func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
 	}
 	r.Channel = slices.IndexFunc(t.set.Channels, func(c triggers.Channel) bool { return c.Name == channel })
 	if r.Channel < 0 {
-		t.fail(at, r.Name, "there is no channel %q; use one of messages.channels, or add it there", channel)
+		t.fail(rule, r.Name, "there is no channel %q; use one of messages.channels, or add it there", channel)
 		r.Channel = 0
 	}
-	if r.After, err = t.span(at, r.Name, item, fieldAfter); err != nil {
+	if r.After, err = t.duration(rule, r.Name, item, fieldAfter); err != nil {
 		return err
 	}
-	if r.Expire, err = t.span(at, r.Name, item, fieldExpire); err != nil {
+	if r.Expire, err = t.duration(rule, r.Name, item, fieldExpire); err != nil {
 		return err
 	}
-	if r.Limits, err = t.limits(at, r.Name, item); err != nil {
+	if r.Limits, err = t.limits(rule, r.Name, item); err != nil {
 		return err
 	}
 	if r.Holdout, err = item.FieldFloat(fieldHoldout); err != nil {
@@ -415,30 +416,31 @@ func (t *triggerParser) rule(at int, item *service.ParsedConfig) (err error) {
 		}
 		*f.into = append(*f.into, text)
 	}
-	if err := t.cause(at, &r, item.Namespace(fieldOn)); err != nil {
+	if err := t.cause(rule, &r, item.Namespace(fieldOn)); err != nil {
 		return err
 	}
 	if item.Contains(fieldUnless) {
-		interest, err := eventsAndWhere(item.Namespace(fieldUnless))
+		selector, err := eventsAndWhere(item.Namespace(fieldUnless))
 		if err != nil {
 			return err
 		}
-		if len(interest.Events) > 0 || interest.Where != "" {
+		if len(selector.Events) > 0 || selector.Where != "" {
 			if r.On.Kind == triggers.Date {
-				t.fail(at, r.Name, "a date has nothing before it that unless could come after; write the condition as when")
+				t.fail(rule, r.Name, "unless does not apply to a date; write the condition as when")
 			}
-			interest.Lookback = r.Reach()
-			r.Unless = []int{len(t.interests)}
-			t.interests, t.wantedBy = append(t.interests, interest), append(t.wantedBy, at)
+			selector.Lookback = r.Reach()
+			r.Unless = []int{len(t.selectors)}
+			t.selectors, t.selectorRules = append(t.selectors, selector), append(t.selectorRules, rule)
 		}
 	}
 	t.set.Rules = append(t.set.Rules, r)
 	return nil
 }
 
-// cause reads what begins the wait. Series are positions of interests for now.
-func (t *triggerParser) cause(at int, r *triggers.Rule, conf *service.ParsedConfig) (err error) {
-	interest, err := eventsAndWhere(conf)
+// cause parses the cause of a rule. Its Series is the position of a selector until
+// finish.
+func (t *triggerParser) cause(rule int, r *triggers.Rule, conf *service.ParsedConfig) (err error) {
+	selector, err := eventsAndWhere(conf)
 	if err != nil {
 		return err
 	}
@@ -460,13 +462,13 @@ func (t *triggerParser) cause(at int, r *triggers.Rule, conf *service.ParsedConf
 		}
 	}
 	causes := 0
-	if len(interest.Events) > 0 || interest.Where != "" {
+	if len(selector.Events) > 0 || selector.Where != "" {
 		causes++
 		if r.On.Repeat != triggers.First {
-			interest.Lookback = r.Reach()
+			selector.Lookback = r.Reach()
 		}
-		r.On.Series = len(t.interests)
-		t.interests, t.wantedBy = append(t.interests, interest), append(t.wantedBy, at)
+		r.On.Series = len(t.selectors)
+		t.selectors, t.selectorRules = append(t.selectors, selector), append(t.selectorRules, rule)
 	}
 	if r.On.Segment != "" {
 		causes++
@@ -482,11 +484,11 @@ func (t *triggerParser) cause(at int, r *triggers.Rule, conf *service.ParsedConf
 	}
 	switch {
 	case causes == 0:
-		t.fail(at, r.Name, "on needs a cause: events such as [Product Added], enter or leave with the name of a segment, or date with a trait")
+		t.fail(rule, r.Name, "on needs a cause: events such as [Product Added], enter or leave with the name of a segment, or date with a trait")
 	case causes > 1:
-		t.fail(at, r.Name, "on has more than one of events, enter, leave and date; make a trigger of each")
+		t.fail(rule, r.Name, "on has more than one of events, enter, leave and date; write one trigger for each")
 	case r.On.Kind != triggers.Events && r.On.Repeat != triggers.Latest:
-		t.fail(at, r.Name, "repeat is for events; remove it")
+		t.fail(rule, r.Name, "repeat applies to events only; remove it")
 	}
 	return nil
 }
@@ -516,24 +518,25 @@ func eventsAndWhere(conf *service.ParsedConfig) (in features.Selector, err error
 	return in, err
 }
 
-// blame tells of which trigger an error about an interest is.
-func (t *triggerParser) blame(err error) error {
+// attribute converts errors about selectors to errors about the triggers that have
+// them.
+func (t *triggerParser) attribute(err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var errs []error
 		for _, e := range joined.Unwrap() {
-			errs = append(errs, t.blame(e))
+			errs = append(errs, t.attribute(e))
 		}
 		return errors.Join(errs...)
 	}
-	if interest, ok := err.(*features.SelectorError); ok {
-		rule := t.wantedBy[interest.Selector]
+	if selector, ok := err.(*features.SelectorError); ok {
+		rule := t.selectorRules[selector.Selector]
 		return &triggers.RuleError{Rule: rule, Name: t.set.Rules[rule].Name, Err: err}
 	}
 	return err
 }
 
-// finish compiles the triggers for a definition whose features and segments are
-// known. It returns nil if there are none.
+// finish compiles the triggers of a definition after its features and segments are
+// compiled. It returns nil if there are none.
 func (t *triggerParser) finish(def *record.Definition) (*definition.Messaging, error) {
 	if len(t.set.Rules) == 0 && len(t.errs) == 0 {
 		return nil, nil
@@ -562,8 +565,8 @@ func (t *triggerParser) finish(def *record.Definition) (*definition.Messaging, e
 		if r.On.Kind == triggers.Events && r.On.Series < len(def.Features.Selectors) {
 			r.On.Series = def.Features.Selectors[r.On.Series]
 		}
-		for j, interest := range r.Unless {
-			r.Unless[j] = def.Features.Selectors[interest]
+		for j, selector := range r.Unless {
+			r.Unless[j] = def.Features.Selectors[selector]
 		}
 	}
 	set, err := triggers.New(t.set)
