@@ -1,4 +1,4 @@
-// Checks that what the collector wrote is exactly what the SDKs sent:
+// Checks that the collector wrote exactly the events that the SDKs sent:
 // node check.mjs OUTPUT_DIR COUNT USER_ID SOURCE
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ const [dir, countText, userId, source] = process.argv.slice(2);
 const count = Number(countText);
 
 const deadLetters = `${dir}/dead_letters.jsonl`;
-assert.ok(!existsSync(deadLetters) || readFileSync(deadLetters, 'utf8') === '', `nothing is set aside, see ${deadLetters}`);
+assert.ok(!existsSync(deadLetters) || readFileSync(deadLetters, 'utf8') === '', `no dead letters, see ${deadLetters}`);
 
 const events = readFileSync(`${dir}/events.jsonl`, 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line));
 assert.equal(events.length, SDKS.length * count, 'number of events');
@@ -34,7 +34,7 @@ for (const sdk of SDKS) {
     assert.equal(got.source, source);
     assert.equal(got.context.ip, '127.0.0.1');
     assert.equal(got.context.library.name, libraries[sdk]);
-    assert.ok(!('writeKey' in got), 'the write key stays in the collector');
+    assert.ok(!('writeKey' in got), 'the collector removes the write key');
   });
 }
-console.log(`${events.length} events, each once and as it was sent`);
+console.log(`${events.length} events, each exactly once`);

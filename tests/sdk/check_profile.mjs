@@ -1,4 +1,4 @@
-// Checks that a profile has counted what the SDKs sent, each event once:
+// Checks that a profile counts each event of the SDKs once:
 // node check_profile.mjs PROFILE COUNT USER_ID
 import assert from 'node:assert/strict';
 import { SDKS, eventAt } from './events.mjs';

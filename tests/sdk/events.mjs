@@ -1,4 +1,4 @@
-// What the suite sends and therefore expects: the i-th event of an SDK.
+// The events that the suite sends and expects.
 export const SDKS = ['segment', 'rudderstack'];
 
 export function eventAt(sdk, i, userId) {
@@ -16,7 +16,7 @@ export function eventAt(sdk, i, userId) {
   };
 }
 
-// total is an amount in whole cents, to add up without rounding.
+// total returns an amount with whole cents, so that sums need no rounding.
 export function total(i) {
   return (i * 37 % 10000) / 100;
 }

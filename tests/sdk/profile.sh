@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way: the unmodified SDKs send to the quickstart, and the profile,
-# read by curl, has counted every event exactly once.
+# End to end: the unmodified SDKs send to the quickstart, and the profile, read with
+# curl, counts every event exactly once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -4,14 +4,14 @@
 #
 #   BIN     the program to test          (default ./bin/connect-personalize)
 #   CONFIG  the pipeline to run          (default tests/sdk/collect.yaml)
-#   CHECK   the command that decides     (default node tests/sdk/check.mjs ...)
-#   EVENTS  how many events an SDK sends (default 500)
+#   CHECK   the command that checks      (default node tests/sdk/check.mjs ...)
+#   EVENTS  number of events of each SDK (default 500)
 #
-# A CONFIG of your own must listen on ${COLLECTOR_ADDRESS} and accept
-# ${WRITE_KEY}; OUTPUT_DIR is a folder it may write to, removed at the end. Bring
-# a CHECK with it: it runs in the project's folder when the SDKs have seen all
-# events delivered and while the pipeline still runs, with these variables and
-# USER_ID and EVENTS set, so that it can, for example, read the profile by curl.
+# Another CONFIG must listen on ${COLLECTOR_ADDRESS} and accept ${WRITE_KEY};
+# OUTPUT_DIR is a folder for its files, removed at the end. It needs a CHECK of its
+# own, which runs in the project's folder after the SDKs have delivered all events
+# and before the pipeline stops, with these variables, USER_ID and EVENTS. It can,
+# for example, read the profile with curl.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -23,7 +23,7 @@ export WRITE_KEY=${WRITE_KEY:-sdk-suite-key}
 CHECK=${CHECK:-node tests/sdk/check.mjs "\$OUTPUT_DIR" "\$EVENTS" "\$USER_ID" sdk_suite}
 
 if [ ! -x "$BIN" ]; then
-  echo "$BIN is not there: run make build, or set BIN" >&2
+  echo "$BIN does not exist: run make build, or set BIN" >&2
   exit 2
 fi
 if [ ! -d tests/sdk/node_modules ]; then
@@ -63,7 +63,7 @@ done
 ready || { echo "the collector does not listen on $COLLECTOR_ADDRESS" >&2; exit 1; }
 
 node tests/sdk/send.mjs "http://$COLLECTOR_ADDRESS" "$WRITE_KEY" "$EVENTS" "$USER_ID"
-# Delivered means stored, so there is nothing to wait for.
+# Delivered events are stored, so the check need not wait.
 bash -c "$CHECK"
 
 kill -TERM "$pipeline"

@@ -1,10 +1,10 @@
 // Sends events with the SDKs of Segment and RudderStack, as an application
 // would: node send.mjs URL WRITE_KEY COUNT USER_ID
 //
-// Each SDK sends COUNT events about the customer: an identify first, then every
-// tenth a page and all others orders. The only thing that is not an SDK's
-// default on the way to the collector is its URL. The exit code is 0 if the SDKs
-// saw every event delivered; events.mjs says what was sent.
+// Each SDK sends COUNT events of the customer (see events.mjs): an identify first,
+// then every tenth a page and all others orders. Only the URL of the collector
+// differs from the SDK's defaults. The exit code is 0 if the SDKs reported every
+// event as delivered.
 import { Analytics as Segment } from '@segment/analytics-node';
 import RudderStack from '@rudderstack/rudder-sdk-node';
 import { eventAt } from './events.mjs';
@@ -16,7 +16,7 @@ if (!userId || !Number.isInteger(count) || count < 1) {
   process.exit(2);
 }
 
-// send hands the events to an SDK and resolves with how many it delivered.
+// send passes the events to an SDK and counts the delivered ones.
 function send(sdk, client) {
   let delivered = 0;
   const calls = [];
