@@ -48,14 +48,14 @@ func openFile[T any](path string, interval time.Duration, maxBytes int64, read f
 		return nil, err
 	}
 	files, err := follow.Open(info, follow.Source[os.FileInfo]{
-		Look: func(settled os.FileInfo) (os.FileInfo, error) {
+		State: func(loaded os.FileInfo) (os.FileInfo, error) {
 			if info := follow.Info(path); info != nil {
 				return info, nil
 			}
-			return settled, nil // absent for a moment while it is replaced
+			return loaded, nil // absent for a moment while it is replaced
 		},
-		Same: follow.SameInfo,
-		Take: func(info os.FileInfo) (os.FileInfo, error) { return info, f.load(info) },
+		Equal: follow.SameInfo,
+		Load:  func(info os.FileInfo) (os.FileInfo, error) { return info, f.load(info) },
 	})
 	if err != nil {
 		return nil, err

@@ -298,9 +298,9 @@ const rotationInterval = 2 * time.Second
 // start takes the file as it is now.
 func (f *rotation) start() (err error) {
 	f.files, err = follow.Open(f.look(), follow.Source[[sha256.Size]byte]{
-		Look: func([sha256.Size]byte) ([sha256.Size]byte, error) { return f.look(), nil },
-		Same: func(a, b [sha256.Size]byte) bool { return a == b },
-		Take: func(now [sha256.Size]byte) ([sha256.Size]byte, error) { return now, f.take() },
+		State: func([sha256.Size]byte) ([sha256.Size]byte, error) { return f.look(), nil },
+		Equal: func(a, b [sha256.Size]byte) bool { return a == b },
+		Load:  func(now [sha256.Size]byte) ([sha256.Size]byte, error) { return now, f.take() },
 	})
 	return err
 }

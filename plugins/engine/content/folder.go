@@ -36,9 +36,9 @@ func Open(path string, names func(definition string) (Names, error)) (*Folder, e
 		return nil, fmt.Errorf("content: %w; write the path of a folder of content blocks", err)
 	}
 	f.Files, err = follow.Open(files, follow.Source[map[string]string]{
-		Look: func(map[string]string) (map[string]string, error) { return f.read() },
-		Same: maps.Equal[map[string]string, map[string]string],
-		Take: func(files map[string]string) (map[string]string, error) { return files, f.take(files) },
+		State: func(map[string]string) (map[string]string, error) { return f.read() },
+		Equal: maps.Equal[map[string]string, map[string]string],
+		Load:  func(files map[string]string) (map[string]string, error) { return files, f.take(files) },
 	})
 	return f, err
 }

@@ -1,9 +1,9 @@
-// Package follow keeps what was read from files as the files are. Files that are
-// wrong are never taken: what was read last stays.
+// Package follow polls files and reloads them on change. An invalid version is never
+// loaded: the last valid one stays in use.
 //
-// Files are looked at rather than watched. That sees every change on network
-// drives, on bind mounts and in the swapped symbolic links of a Kubernetes
-// ConfigMap alike.
+// Polling detects every change on network drives, on bind mounts and behind the
+// swapped symbolic links of a Kubernetes ConfigMap, which notifications of the file
+// system do not.
 package follow
 
 import (
@@ -13,71 +13,73 @@ import (
 	"time"
 )
 
-// Source says how files are looked at and read. Its functions are called one at
-// a time.
+// Source defines how a group of files is observed and loaded. Its functions are never
+// called concurrently.
 type Source[State any] struct {
-	// Look returns the state that the files are in, such as what they hold;
-	// settled is that in which they were last taken or refused. An error tells
-	// that there is none, and is told once until there is one again.
-	Look func(settled State) (State, error)
-	// Same tells whether two states are one.
-	Same func(a, b State) bool
-	// Take reads the files and returns the state they were in when it did, now
-	// unless it knows better. The error is why they were not taken.
-	Take func(now State) (State, error)
+	// State returns the current state of the files, such as their content or
+	// modification time. loaded is the state of the last load, successful or not. The
+	// error means that the state cannot be determined; it is reported once, until a
+	// state is available again.
+	State func(loaded State) (State, error)
+	// Equal reports whether two states are equal.
+	Equal func(a, b State) bool
+	// Load loads the files and returns the state that it loaded, which is current
+	// unless the files changed meanwhile. The error is the reason why the files were
+	// not loaded.
+	Load func(current State) (State, error)
 }
 
-// Files are read anew when they have changed.
+// Files is a group of files that is reloaded on change.
 type Files[State any] struct {
 	source Source[State]
 
-	mu      sync.Mutex
-	settled State
-	// pending is the state at the last look if that was another, which unsettled
-	// tells.
-	pending            State
-	unsettled, failing bool
+	mu     sync.Mutex
+	loaded State
+	// changed is the state found by the last poll if isChanging is set: the files
+	// changed since the last load, but perhaps they are still being written.
+	changed             State
+	isChanging, failing bool
 }
 
-// Open takes files in the state they are in now.
-func Open[State any](now State, source Source[State]) (*Files[State], error) {
+// Open loads files, whose state is current.
+func Open[State any](current State, source Source[State]) (*Files[State], error) {
 	f := &Files[State]{source: source}
-	return f, f.take(now)
+	return f, f.load(current)
 }
 
-func (f *Files[State]) take(now State) (err error) {
-	f.unsettled = false
-	f.settled, err = f.source.Take(now)
+func (f *Files[State]) load(current State) (err error) {
+	f.isChanging = false
+	f.loaded, err = f.source.Load(current)
 	return err
 }
 
-// Check looks whether the files have changed, and tells whether it read them
-// anew; the error is why they were not taken, and is told once. Changed files
-// are read at the first Check that finds them as the one before did, so that a
-// file still being written is not taken for all there is of it.
+// Check polls the files and reports whether it reloaded them. The error is the reason
+// why changed files were not loaded; it is returned once. A change is loaded by the
+// first Check that finds the same state as the Check before it, so that a file is not
+// loaded while it is being written.
 func (f *Files[State]) Check() (reloaded bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, err := f.source.Look(f.settled)
+	current, err := f.source.State(f.loaded)
 	if err != nil {
-		told := f.failing
-		f.failing, f.unsettled = true, false
-		return !told, err
+		wasFailing := f.failing
+		f.failing, f.isChanging = true, false
+		return !wasFailing, err
 	}
 	f.failing = false
 	switch {
-	case f.source.Same(now, f.settled):
-		f.unsettled = false
+	case f.source.Equal(current, f.loaded):
+		f.isChanging = false
 		return false, nil
-	case !f.unsettled || !f.source.Same(now, f.pending):
-		f.pending, f.unsettled = now, true
+	case !f.isChanging || !f.source.Equal(current, f.changed):
+		f.changed, f.isChanging = current, true
 		return false, nil
 	}
-	return true, f.take(now)
+	return true, f.load(current)
 }
 
-// Follow checks the files at every interval until ctx ends, and calls reloaded
-// after each time it read them anew.
+// Follow checks the files at every interval until ctx ends, and calls reloaded after
+// each reload and each failure.
 func (f *Files[State]) Follow(ctx context.Context, interval time.Duration, reloaded func(error)) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -93,8 +95,8 @@ func (f *Files[State]) Follow(ctx context.Context, interval time.Duration, reloa
 	}
 }
 
-// Info is the state of a file by what the file system says of it, nil if there is
-// no such file. It is for files that are too large to be read at every look.
+// Info returns the state of a file from the metadata of the file system, nil if the
+// file does not exist. It is for files that are too large to read at every poll.
 func Info(path string) os.FileInfo {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -103,7 +105,7 @@ func Info(path string) os.FileInfo {
 	return info
 }
 
-// SameInfo compares states that Info returned.
+// SameInfo reports whether two results of Info are equal.
 func SameInfo(a, b os.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil

@@ -12,105 +12,104 @@ import (
 	"pgregory.net/rapid"
 )
 
-// shelf stands for files: their state is a text, and none that begins with ! is
-// taken.
-type shelf struct {
+// fakeFiles have a text as their state. A text that begins with ! is invalid.
+type fakeFiles struct {
 	text    string
 	missing error
-	taken   string
+	loaded  string
 }
 
-func (s *shelf) source() Source[string] {
+func (s *fakeFiles) source() Source[string] {
 	return Source[string]{
-		Look: func(string) (string, error) { return s.text, s.missing },
-		Same: func(a, b string) bool { return a == b },
-		Take: func(now string) (string, error) {
+		State: func(string) (string, error) { return s.text, s.missing },
+		Equal: func(a, b string) bool { return a == b },
+		Load: func(now string) (string, error) {
 			if now[0] == '!' {
 				return now, errors.New(now)
 			}
-			s.taken = now
+			s.loaded = now
 			return now, nil
 		},
 	}
 }
 
-func TestAChangeIsTakenOnceTwoLooksFindTheSame(t *testing.T) {
-	s := &shelf{text: "a"}
+func TestCheckLoadsAChangeThatTwoPollsFind(t *testing.T) {
+	s := &fakeFiles{text: "a"}
 	f, err := Open("a", s.source())
 	require.NoError(t, err)
 	gone := errors.New("gone")
 	for i, step := range []struct {
 		text    string
 		missing error
-		told    string
-		taken   string
+		result  string // "loaded" or the error
+		loaded  string
 	}{
-		{text: "a", taken: "a"},
-		{text: "b", taken: "a"},
-		{text: "bc", taken: "a"}, // it was still being written
-		{text: "bc", taken: "bc", told: "taken"},
-		{text: "bc", taken: "bc"},
-		{text: "!", taken: "bc"},
-		{text: "!", taken: "bc", told: "!"},
-		{text: "!", taken: "bc"}, // told once
-		{text: "bc", taken: "bc"},
-		{text: "bc", taken: "bc", told: "taken"},
-		{text: "d", taken: "bc"},
-		{text: "bc", taken: "bc"}, // a change that is taken back is none
-		{text: "d", taken: "bc"},
-		{missing: gone, taken: "bc", told: "gone"},
-		{missing: gone, taken: "bc"},
-		{text: "d", taken: "bc"},
-		{text: "d", taken: "d", told: "taken"},
-		{missing: gone, taken: "d", told: "gone"},
-		{text: "d", taken: "d"},
+		{text: "a", loaded: "a"},
+		{text: "b", loaded: "a"},
+		{text: "bc", loaded: "a"}, // it was still being written
+		{text: "bc", loaded: "bc", result: "loaded"},
+		{text: "bc", loaded: "bc"},
+		{text: "!", loaded: "bc"},
+		{text: "!", loaded: "bc", result: "!"},
+		{text: "!", loaded: "bc"}, // reported once
+		{text: "bc", loaded: "bc"},
+		{text: "bc", loaded: "bc", result: "loaded"},
+		{text: "d", loaded: "bc"},
+		{text: "bc", loaded: "bc"}, // the change was reverted
+		{text: "d", loaded: "bc"},
+		{missing: gone, loaded: "bc", result: "gone"},
+		{missing: gone, loaded: "bc"},
+		{text: "d", loaded: "bc"},
+		{text: "d", loaded: "d", result: "loaded"},
+		{missing: gone, loaded: "d", result: "gone"},
+		{text: "d", loaded: "d"},
 	} {
 		s.text, s.missing = step.text, step.missing
 		reloaded, err := f.Check()
-		told := ""
+		result := ""
 		switch {
 		case reloaded && err != nil:
-			told = err.Error()
+			result = err.Error()
 		case reloaded:
-			told = "taken"
+			result = "loaded"
 		}
-		require.Equal(t, step.told, told, "step %d", i)
-		require.Equal(t, step.taken, s.taken, "step %d", i)
+		require.Equal(t, step.result, result, "step %d", i)
+		require.Equal(t, step.loaded, s.loaded, "step %d", i)
 	}
 }
 
-func TestWhatIsTakenStoodAtTwoLooksInARow(t *testing.T) {
+func TestOnlyStatesOfTwoConsecutivePollsAreLoaded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &shelf{text: "a"}
+		s := &fakeFiles{text: "a"}
 		f, err := Open("a", s.source())
 		require.NoError(t, err)
-		last, settled := "", "a"
-		for _, text := range rapid.SliceOf(rapid.SampledFrom([]string{"a", "b", "!c", "!d"})).Draw(t, "looks") {
+		last, loaded := "", "a"
+		for _, text := range rapid.SliceOf(rapid.SampledFrom([]string{"a", "b", "!c", "!d"})).Draw(t, "states") {
 			s.text = text
 			reloaded, err := f.Check()
-			require.Equal(t, text == last && text != settled, reloaded)
+			require.Equal(t, text == last && text != loaded, reloaded)
 			if last = text; reloaded {
-				settled = text
+				loaded = text
 				require.Equal(t, text[0] == '!', err != nil)
 			}
-			require.NotEqual(t, byte('!'), s.taken[0])
+			require.NotEqual(t, byte('!'), s.loaded[0])
 		}
 	})
 }
 
-func TestOpenTellsWhatIsWrong(t *testing.T) {
-	_, err := Open("!", (&shelf{}).source())
+func TestOpenReturnsTheErrorOfLoad(t *testing.T) {
+	_, err := Open("!", (&fakeFiles{}).source())
 	require.Error(t, err)
 }
 
-// A state that Take knows better than the look, as it read more files, is the one
-// that the next look is held against.
-func TestTakeSaysWhatItRead(t *testing.T) {
-	looks := []string{"b", "b", "b and more", "b and more"}
+// Load may return another state than the poll found, because it read more files. The
+// next poll is compared with that state.
+func TestCheckComparesWithTheStateThatLoadReturned(t *testing.T) {
+	polls := []string{"b", "b", "b and more", "b and more"}
 	f, err := Open("a", Source[string]{
-		Look: func(string) (string, error) { now := looks[0]; looks = looks[1:]; return now, nil },
-		Same: func(a, b string) bool { return a == b },
-		Take: func(now string) (string, error) { return now + " and more", nil },
+		State: func(string) (string, error) { now := polls[0]; polls = polls[1:]; return now, nil },
+		Equal: func(a, b string) bool { return a == b },
+		Load:  func(now string) (string, error) { return now + " and more", nil },
 	})
 	require.NoError(t, err)
 	var reloads []bool
@@ -124,49 +123,49 @@ func TestTakeSaysWhatItRead(t *testing.T) {
 
 func TestFollow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	write := func(text string) { // at once, as two looks may find a half alike
+	write := func(text string) { // atomically: two polls could find the same half
 		require.NoError(t, os.WriteFile(path+"~", []byte(text), 0o600))
 		require.NoError(t, os.Rename(path+"~", path))
 	}
 	write("1")
-	var taken string
+	var loaded string
 	f, err := Open(Info(path), Source[os.FileInfo]{
-		Look: func(os.FileInfo) (os.FileInfo, error) { return Info(path), nil },
-		Same: SameInfo,
-		Take: func(now os.FileInfo) (os.FileInfo, error) {
+		State: func(os.FileInfo) (os.FileInfo, error) { return Info(path), nil },
+		Equal: SameInfo,
+		Load: func(now os.FileInfo) (os.FileInfo, error) {
 			text, err := os.ReadFile(path)
 			if err == nil {
-				taken = string(text)
+				loaded = string(text)
 			}
 			return now, err
 		},
 	})
 	require.NoError(t, err)
-	require.Equal(t, "1", taken)
+	require.Equal(t, "1", loaded)
 
 	ctx, stop := context.WithCancel(t.Context())
-	told, ended := make(chan error), make(chan struct{})
+	results, ended := make(chan error), make(chan struct{})
 	go func() {
 		defer close(ended)
-		f.Follow(ctx, time.Millisecond, func(err error) { told <- err })
+		f.Follow(ctx, time.Millisecond, func(err error) { results <- err })
 	}()
 	write("22")
-	require.NoError(t, <-told)
-	require.Equal(t, "22", taken)
+	require.NoError(t, <-results)
+	require.Equal(t, "22", loaded)
 	require.NoError(t, os.Remove(path))
-	require.ErrorIs(t, <-told, os.ErrNotExist)
-	require.Equal(t, "22", taken)
+	require.ErrorIs(t, <-results, os.ErrNotExist)
+	require.Equal(t, "22", loaded)
 	stop()
 	<-ended
 }
 
-func TestInfoTellsFilesOfOneSizeAndTimeApart(t *testing.T) {
+func TestInfoDistinguishesFilesOfEqualSizeAndTime(t *testing.T) {
 	dir := t.TempDir()
-	at := time.Unix(1_700_000_000, 0)
+	modified := time.Unix(1_700_000_000, 0)
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		require.NoError(t, os.Chtimes(path, at, at))
+		require.NoError(t, os.Chtimes(path, modified, modified))
 		return path
 	}
 	a, b := file("a", "1"), file("b", "2")

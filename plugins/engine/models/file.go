@@ -23,9 +23,9 @@ func Open[M BGNBD | GammaGamma | Propensity](path string) (*File[M], error) {
 	f := &File[M]{path: path}
 	var err error
 	f.Files, err = follow.Open(follow.Info(path), follow.Source[os.FileInfo]{
-		Look: func(os.FileInfo) (os.FileInfo, error) { return follow.Info(path), nil },
-		Same: follow.SameInfo,
-		Take: func(info os.FileInfo) (os.FileInfo, error) { return info, f.load() },
+		State: func(os.FileInfo) (os.FileInfo, error) { return follow.Info(path), nil },
+		Equal: follow.SameInfo,
+		Load:  func(info os.FileInfo) (os.FileInfo, error) { return info, f.load() },
 	})
 	if err != nil {
 		return nil, err

@@ -88,9 +88,9 @@ func OpenFile(path string, base *Parameters) (*File, error) {
 		return nil, err
 	}
 	f.Files, err = follow.Open(text, follow.Source[string]{
-		Look: func(string) (string, error) { return f.read() },
-		Same: func(a, b string) bool { return a == b },
-		Take: func(text string) (string, error) { return text, f.take(text) },
+		State: func(string) (string, error) { return f.read() },
+		Equal: func(a, b string) bool { return a == b },
+		Load:  func(text string) (string, error) { return text, f.take(text) },
 	})
 	if err != nil {
 		return nil, err

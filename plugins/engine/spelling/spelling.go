@@ -1,4 +1,4 @@
-// Package spelling finds what somebody meant who wrote a name that there is not.
+// Package spelling suggests the closest known name for an unknown one.
 package spelling
 
 import (
@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Nearest returns the known name most like name, "" if none is like enough to
-// have been meant.
+// Nearest returns the known name that is most similar to name, or "" if none is similar
+// enough.
 func Nearest(name string, known []string) string {
 	const longest = 100
 	if len(name) > longest {
@@ -30,8 +30,8 @@ func Nearest(name string, known []string) string {
 	return best
 }
 
-// distance counts the letters to insert, delete, replace or swap with their
-// neighbour to make b of a.
+// distance returns the edit distance of a and b: the number of letters to insert,
+// delete, replace or swap with their neighbour.
 func distance(a, b []rune) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
@@ -54,7 +54,8 @@ func distance(a, b []rune) int {
 	return last[len(b)]
 }
 
-// Hint is the end of a message about an unknown name, "" if none is near.
+// Hint returns the end of a message about an unknown name, such as `; did you mean
+// "orders"?`, or "" if no known name is close.
 func Hint(name string, known []string) string {
 	if n := Nearest(name, known); n != "" {
 		return fmt.Sprintf("; did you mean %q?", n)

@@ -13,40 +13,39 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// Status is what a plan makes of an event.
+// Status is the result of checking an event against a plan.
 type Status int
 
 // The statuses of an event.
 const (
-	// Valid events keep to every schema that applies to them.
+	// Valid: the event satisfies every schema that applies to it.
 	Valid Status = iota
-	// Repaired events were changed so that they keep to their schema. The
-	// Result's Body is the event to go on with.
+	// Repaired: the event was changed to satisfy its schemas. Result.Body is the
+	// changed event.
 	Repaired
-	// Passed events break their schema, and the plan lets them through.
+	// Passed: the event violates a schema, and the plan lets it pass.
 	Passed
-	// Rejected events go no further.
+	// Rejected: the event is not processed further.
 	Rejected
 )
 
-// Result is what came of checking one event.
+// Result is the outcome of checking one event.
 type Result struct {
 	Status Status
 	// Event is the name of the planned event, empty for an unplanned one.
 	Event string
-	// Unplanned tells that the plan does not have the event, and Mark that it
-	// says to mark such.
+	// Unplanned is set if the plan does not have the event; Mark is set if the plan
+	// also requires marking it.
 	Unplanned, Mark bool
-	// Violations are what was wrong with the event as it came. A valid event
-	// has none.
+	// Violations lists the violations of the original event. A valid event has none.
 	Violations []Violation
-	// Body and Changes are the event as repaired, and what was changed.
+	// Body is the repaired event, Changes are the repairs.
 	Body    []byte
 	Changes []Change
 }
 
-// Malformed tells that an event was rejected for what it is written like and
-// not for what it says: no two readers would agree on it.
+// Malformed reports whether the event was rejected because of its encoding rather than
+// its content: two readers could interpret it differently.
 func (r *Result) Malformed() bool {
 	if r.Status != Rejected {
 		return false
@@ -60,15 +59,15 @@ func (r *Result) Malformed() bool {
 	})
 }
 
-// scratch is the memory that checking one event needs.
+// scratch is the memory needed to check one event. It is reused.
 type scratch struct {
 	reader    reader
 	evaluator evaluator
 }
 
-// Check holds an event against the plan. It does not keep the event.
+// Check checks an event against the plan. It retains no reference to the event.
 func (p *Plan) Check(raw []byte) (result Result) {
-	// Whatever an event does to us, it must not take its neighbours with it.
+	// A panic caused by one event must not affect the other events of its batch.
 	defer func() {
 		if recover() != nil {
 			result = Result{Status: Rejected, Violations: []Violation{{Rule: RuleInternal, Message: "could not be checked, which is a fault of the program and not of the event"}}}
@@ -91,7 +90,7 @@ func (p *Plan) check(s *scratch, raw []byte) Result {
 	if v.Type() != fastjson.TypeObject {
 		return Result{Status: Rejected, Violations: []Violation{{Rule: "type", Message: "must be an object"}}}
 	}
-	// No plan can keep a customer from being erased.
+	// A plan cannot prevent the erasure of a customer.
 	if kind := string(v.GetStringBytes("type")); kind == event.TypeErase || kind == event.TypeReadmit {
 		return Result{}
 	}
@@ -121,7 +120,7 @@ func (p *Plan) check(s *scratch, raw []byte) Result {
 	return p.explain(raw, result, policy, fault, p.envelope, checks)
 }
 
-// passes tells whether v certainly keeps to all of the schemas.
+// passes reports whether v certainly satisfies all schemas.
 func (s *scratch) passes(checks []check, v *fastjson.Value) bool {
 	for i := range checks {
 		c := &checks[i]
@@ -141,7 +140,8 @@ func (s *scratch) passes(checks []check, v *fastjson.Value) bool {
 	return true
 }
 
-// nameOf returns what definitions call the event.
+// nameOf returns the name of the event: the event field of a track event, otherwise the
+// type.
 func nameOf(v *fastjson.Value) ([]byte, *Violation) {
 	kind := v.GetStringBytes("type")
 	if len(kind) == 0 {
@@ -194,8 +194,8 @@ func (p *Plan) unplanned(v *fastjson.Value, name []byte) Violation {
 	return Violation{Pointer: pointer, Rule: RuleUnplanned, Message: message}
 }
 
-// explain decides on an event that may be wrong: the library says whether it
-// is, and the policy what becomes of it.
+// explain decides about an event that may be invalid: the JSON Schema library finds the
+// violations, and the policy decides the status.
 func (p *Plan) explain(event []byte, result Result, policy Policy, fault *Violation, lists ...[]check) Result {
 	var checks []check
 	for _, list := range lists {
@@ -248,7 +248,7 @@ func (f failure) pointer() string {
 	return "/" + f.member
 }
 
-// validate has the library check an event.
+// validate checks an event with the JSON Schema library.
 func validate(root map[string]any, checks []check) []failure {
 	var failures []failure
 	for _, c := range checks {

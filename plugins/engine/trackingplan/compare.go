@@ -14,35 +14,35 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// Affects says whom a difference between two plans may break.
+// Affects names the party that a difference between two plans may break.
 type Affects string
 
-// Whom a difference affects.
+// The parties that a difference affects.
 const (
-	// Readers find something else in events than before, or nothing: features,
-	// segments and triggers, and whatever else is downstream.
+	// Readers: features, segments, triggers and everything else downstream find a
+	// different value in events, or none.
 	Readers Affects = "readers"
-	// Senders send events that were valid and are not any more. They become
-	// dead letters, so that readers lose them, too.
+	// Senders: events that were valid are now invalid. They become dead letters, so
+	// readers lose them, too.
 	Senders Affects = "senders"
-	// Nobody is affected by what a plan only allows in addition.
+	// Nobody: the plan only allows more than before.
 	Nobody Affects = "nobody"
 )
 
-// Difference is one thing that two plans do not agree on.
+// Difference is one difference between two plans.
 type Difference struct {
 	Event   string  `json:"event"` // empty for all events
 	Version string  `json:"version,omitempty"`
-	Path    string  `json:"path,omitempty"` // as features write it
+	Path    string  `json:"path,omitempty"` // in the form that features use
 	Rule    string  `json:"rule"`
 	Affects Affects `json:"affects"`
 	Message string  `json:"message"`
 }
 
-// Breaking tells whether somebody has to do something about it.
+// Breaking reports whether senders or readers have to be changed.
 func (d Difference) Breaking() bool { return d.Affects != Nobody }
 
-// String is one line about the difference.
+// String describes the difference in one line.
 func (d Difference) String() string {
 	where := "every event"
 	if d.Event != "" {
@@ -57,8 +57,8 @@ func (d Difference) String() string {
 	return where + ": " + d.Message
 }
 
-// Compare lists the differences from one plan to the next, those that break
-// something and those that do not, in the order of the events.
+// Compare returns the differences between two versions of a plan, breaking and
+// compatible ones, in the order of events.
 func Compare(before, after *Plan) []Difference {
 	c := comparison{}
 	c.at("", "")
@@ -77,7 +77,7 @@ func Compare(before, after *Plan) []Difference {
 type comparison struct {
 	name, version string
 	found         []Difference
-	// pairs are the schemas being compared, to end where they refer to
+	// pairs holds the pairs of schemas under comparison, to stop where they refer to
 	// themselves.
 	pairs map[[2]*jsonschema.Schema]bool
 }
@@ -140,8 +140,8 @@ func (c *comparison) checks(was, is []check) {
 	}
 }
 
-// deepest is how far into schemas that refer to themselves, by ever new copies,
-// they are compared.
+// deepest bounds the comparison of schemas that refer to themselves through ever new
+// copies.
 const deepest = 40
 
 func (c *comparison) schemas(path string, before, after []*jsonschema.Schema, depth int) {
@@ -226,8 +226,8 @@ func dotted(path, name string) string {
 var jsonTypes = []string{"array", "boolean", "null", "number", "object", "string"}
 
 func (c *comparison) types(path string, was, is form) {
-	// A type of which the other side has a part only, integer of number, is
-	// neither lost nor new.
+	// A type of which the other side has only a part (integer of number) is neither
+	// lost nor new.
 	has := func(types []string, t string) bool {
 		return slices.Contains(types, t) || t == "integer" && slices.Contains(types, "number")
 	}
@@ -339,10 +339,10 @@ func before(r *big.Rat) string {
 	return ", and was " + plainNumber(r)
 }
 
-// form is what several schemas ask of one value together, as far as it can be
-// told apart.
+// form is the combination of all schemas that apply to one value, as far as they can be
+// combined.
 type form struct {
-	types      []string // sorted; all of them where typed is false
+	types      []string // sorted; all types if typed is false
 	typed      bool
 	enum       []string // as JSON, nil for any
 	upper      map[string]*big.Rat
@@ -354,12 +354,12 @@ type form struct {
 	others     []jsonschema.Regexp // patternProperties
 	closed     bool
 	items      []*jsonschema.Schema
-	// exact are keywords that only a difference can be told of, by a print of
-	// what they hold.
+	// exact holds, by keyword, fingerprints of values that can only be compared for
+	// equality.
 	exact map[string][]string
 }
 
-// closedTo tells that no member of the name may be.
+// closedTo reports whether a member of this name is not allowed.
 func (f form) closedTo(name string) bool {
 	return f.closed && f.properties[name] == nil && !slices.ContainsFunc(f.others, func(re jsonschema.Regexp) bool { return re.MatchString(name) })
 }
@@ -370,7 +370,7 @@ func formOf(schemas []*jsonschema.Schema) form {
 	for _, s := range together {
 		f.take(s)
 	}
-	// A member that only an alternative names is there for readers.
+	// A member that only one alternative names exists for readers.
 	for _, s := range applied(schemas) {
 		if !slices.Contains(together, s) {
 			for name, member := range s.Properties {
@@ -459,7 +459,7 @@ func (f *form) take(s *jsonschema.Schema) {
 	f.prints(s)
 }
 
-// prints notes the keywords that are compared as a whole.
+// prints records the keywords that are compared as a whole.
 func (f *form) prints(s *jsonschema.Schema) {
 	note := func(rule string, schemas ...*jsonschema.Schema) {
 		var all []string
@@ -506,8 +506,8 @@ func (f *form) prints(s *jsonschema.Schema) {
 	}
 }
 
-// printOf is a text that is the same for schemas that ask the same in the same
-// words, wherever they stand.
+// printOf returns a text that is equal for schemas with equal content, wherever they
+// are.
 func printOf(s *jsonschema.Schema, depth int) string {
 	if depth > 6 {
 		return "..."
@@ -536,7 +536,7 @@ func printOf(s *jsonschema.Schema, depth int) string {
 	return "{" + b.String() + "}"
 }
 
-// conjunction lists the schemas that hold together for one value.
+// conjunction returns the schemas that apply together to one value.
 func conjunction(from []*jsonschema.Schema) []*jsonschema.Schema {
 	var all []*jsonschema.Schema
 	seen := map[*jsonschema.Schema]bool{}
@@ -555,7 +555,7 @@ func conjunction(from []*jsonschema.Schema) []*jsonschema.Schema {
 	return all
 }
 
-// common are the types in both lists, where integer is a part of number.
+// common returns the types in both lists; integer is a part of number.
 func common(a, b []string) []string {
 	both := []string{}
 	for _, t := range b {

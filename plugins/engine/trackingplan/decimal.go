@@ -5,11 +5,10 @@ import (
 	"math/bits"
 )
 
-// decimal is the number mant × 10^exp, negated if neg. It is kept in lowest
-// terms (mant does not end in 0, and zero has one form), so that equal numbers
-// are equal structs and the number is an integer exactly if exp is not
-// negative. It holds any literal of up to 18 significant digits exactly, which
-// is what lets the usual numbers of an event be compared without math/big.
+// decimal is the number mant × 10^exp, negated if neg. It is normalised (mant does not
+// end in 0, zero has one form), so equal numbers are equal structs, and a number is an
+// integer exactly if exp is not negative. Any literal of up to 18 significant digits is
+// exact, so the usual numbers of events are compared without math/big.
 type decimal struct {
 	mant uint64
 	exp  int
@@ -26,8 +25,8 @@ var pow10 = [...]uint64{
 	1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
 }
 
-// parseDecimal reads a JSON number. It reports false for one with too many
-// digits, and for one that scanNumber does not accept.
+// parseDecimal parses a JSON number. It returns false for a number with too many digits
+// and for one that scanNumber rejects.
 func parseDecimal(lit []byte) (decimal, bool) {
 	var d decimal
 	i := 0
@@ -72,7 +71,8 @@ func parseDecimal(lit []byte) (decimal, bool) {
 	return d, true
 }
 
-// exponent reads the part of a number after its e, false beyond maxExponent.
+// exponent parses the part of a number after its e. It returns false beyond
+// maxExponent.
 func exponent(lit []byte) (int, bool) {
 	neg := false
 	if len(lit) > 0 && (lit[0] == '-' || lit[0] == '+') {
@@ -110,10 +110,10 @@ func rat(lit []byte) *big.Rat {
 	return r
 }
 
-// isInteger tells whether the number has no fraction, as 1.0 and 1e2 have none.
+// isInteger reports whether the number has no fraction; 1.0 and 1e2 have none.
 func (d decimal) isInteger() bool { return d.exp >= 0 }
 
-// compare returns -1, 0 or 1 as d is less than, equal to or greater than o.
+// compare returns -1, 0 or 1 if d is less than, equal to or greater than o.
 func (d decimal) compare(o decimal) int {
 	if d == o {
 		return 0
@@ -134,13 +134,13 @@ func (d decimal) compare(o decimal) int {
 func (d decimal) compareMagnitude(o decimal) int {
 	switch {
 	case d.mant == 0:
-		return -1 // o is not zero, or they were equal
+		return -1 // o is not zero, otherwise the two would be equal
 	case o.mant == 0:
 		return 1
 	}
 	shift := d.exp - o.exp
 	switch {
-	// A mantissa has at most 18 digits, so beyond that the exponent decides.
+	// A mantissa has at most 18 digits: beyond that, the exponent decides.
 	case shift >= decimalDigits:
 		return 1
 	case shift <= -decimalDigits:
@@ -167,8 +167,8 @@ func (d decimal) compareMagnitude(o decimal) int {
 	return 0
 }
 
-// multipleOf tells whether d is an integer times m, which is positive. known
-// is false where that takes more than 128 bits to find out.
+// multipleOf reports whether d is an integer multiple of m, which is positive. known is
+// false if the answer needs more than 128 bits.
 func (d decimal) multipleOf(m decimal) (is, known bool) {
 	if d.mant == 0 {
 		return true, true
@@ -186,7 +186,7 @@ func (d decimal) multipleOf(m decimal) (is, known bool) {
 	}
 	hi, lo := bits.Mul64(m.mant, pow10[-shift])
 	if hi != 0 {
-		// m, in units of d's last digit, is beyond d itself.
+		// m is larger than d
 		return false, true
 	}
 	return d.mant%lo == 0, true

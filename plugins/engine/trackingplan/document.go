@@ -17,27 +17,26 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// document is a file of the plan: its value as JSON has it, numbers exact, and
-// the line that every part of it stands on.
+// document is a file of the plan: its value as decoded JSON with exact numbers, and the
+// line of each part.
 type document struct {
 	path  string
 	value any
 	lines map[string]int // by JSON pointer
-	keys  map[string]int // the line of a member's name, by its JSON pointer
+	keys  map[string]int // the line of a member's name, by the JSON pointer of the member
 }
 
-// The bounds that keep a hostile or mistaken file (an alias that unfolds for
-// ever) from taking the process down.
+// Limits for hostile or faulty files, such as aliases that expand exponentially.
 const (
 	maxDocumentNodes = 200_000
 	maxDocumentDepth = 100
 )
 
-// line returns the line of the value at a JSON pointer, or that of the nearest
-// thing around it.
+// line returns the line of the value at a JSON pointer, or of its nearest existing
+// parent.
 func (d *document) line(pointer string) int { return nearest(d.lines, pointer) }
 
-// keyLine is line for the name of a member rather than its value.
+// keyLine returns the line of the name of a member.
 func (d *document) keyLine(pointer string) int {
 	if n, ok := d.keys[pointer]; ok {
 		return n
@@ -65,7 +64,7 @@ func escapePointer(token string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(token, "~", "~0"), "/", "~1")
 }
 
-// readDocument reads YAML, or JSON if the name ends in .json.
+// readDocument parses YAML, or JSON if the name ends in .json.
 func readDocument(path string, data []byte) (*document, []finding.Finding) {
 	d := &document{path: path, lines: map[string]int{}, keys: map[string]int{}}
 	if strings.EqualFold(filepath.Ext(path), ".json") {
@@ -113,7 +112,7 @@ type yamlBuilder struct {
 }
 
 func (b *yamlBuilder) fail(n *yaml.Node, format string, args ...any) any {
-	// One message about a file that is too big is enough.
+	// One finding about a file that is too large is enough.
 	if b.nodes <= maxDocumentNodes {
 		b.lints = append(b.lints, b.doc.lint(n.Line, format, args...))
 	}
@@ -230,7 +229,7 @@ func (b *yamlBuilder) scalar(n *yaml.Node) any {
 		}
 		return json.Number(strconv.FormatFloat(f, 'g', -1, 64))
 	}
-	// Dates and whatever else YAML has names for are text in JSON.
+	// JSON represents dates and other YAML types as text.
 	return n.Value
 }
 
@@ -262,7 +261,7 @@ type jsonBuilder struct {
 	line   int
 }
 
-// lineAt counts on from where it last was: offsets only grow.
+// lineAt continues from its last offset: offsets only increase.
 func (b *jsonBuilder) lineAt(offset int64) int {
 	if offset > b.offset {
 		b.line += bytes.Count(b.data[b.offset:offset], []byte{'\n'})

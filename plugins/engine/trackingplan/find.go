@@ -9,17 +9,17 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// fields are the members of every event that need no schema: those of Segment's
-// spec, and our own source.
+// fields are the members of every event that need no schema: those of Segment's spec
+// and our own source.
 var fields = []string{
 	"type", "event", "messageId", "userId", "anonymousId", "previousId", "groupId", "timestamp", "originalTimestamp",
 	"sentAt", "receivedAt", "source", "name", "category", "channel", "version", "integrations", "context", keyProperties, keyTraits,
 }
 
-// Find tells whether an event of this name can have a value at the path, whose
-// keys are joined by dots and end in [] for the elements of an array. Where the
-// plan says nothing of what is in an object, anything may be. The hint is the
-// nearest path there is to one that is not found, empty if none is near.
+// Find reports whether an event can have a value at path. Keys in the path are joined
+// by dots and end in [] for the elements of an array. Inside an object that the plan
+// does not describe, any path is possible. hint is the nearest existing path for one
+// that is not found, empty if none is near.
 func (p *Plan) Find(event, path string) (found bool, hint string) {
 	tokens := pathTokens(path)
 	if len(tokens) == 0 {
@@ -27,10 +27,10 @@ func (p *Plan) Find(event, path string) (found bool, hint string) {
 	}
 	first := tokens[0]
 	if first == "context" {
-		return true, "" // its members are the SDKs' to say
+		return true, "" // the SDKs define its members
 	}
 	schemas, whole := p.schemasOf(event)
-	// A schema of a member stands beside what the envelope says of it.
+	// A schema of a member applies in addition to the schema of the envelope.
 	start := []*jsonschema.Schema{}
 	for _, s := range whole {
 		next, _, _ := step([]*jsonschema.Schema{s}, first)
@@ -48,7 +48,7 @@ func (p *Plan) Find(event, path string) (found bool, hint string) {
 		return false, ""
 	}
 	if (first == keyProperties || first == keyTraits) && len(schemas[first]) == 0 {
-		return true, "" // planned, and nothing asked of it
+		return true, "" // planned, without a schema
 	}
 	at := start
 	for i, token := range tokens[1:] {
@@ -67,8 +67,8 @@ func (p *Plan) Find(event, path string) (found bool, hint string) {
 	return true, ""
 }
 
-// schemasOf returns the schemas of an event by the member they are about, and
-// those of events as a whole.
+// schemasOf returns the schemas of an event by the member they apply to, and the
+// schemas that apply to the whole event.
 func (p *Plan) schemasOf(event string) (members map[string][]*jsonschema.Schema, whole []*jsonschema.Schema) {
 	members = map[string][]*jsonschema.Schema{}
 	add := func(checks []check) {
@@ -90,7 +90,7 @@ func (p *Plan) schemasOf(event string) (members map[string][]*jsonschema.Schema,
 	return members, whole
 }
 
-// elements is the token of a path for the elements of an array.
+// elements is the path token for the elements of an array.
 const elements = "[]"
 
 func pathTokens(path string) []string {
@@ -121,8 +121,8 @@ func written(tokens []string) []string {
 	return []string{join(tokens)}
 }
 
-// step goes from schemas to those of a member or of the elements. The names are
-// the members that they know; open tells that they leave the rest to the sender.
+// step descends from schemas to the schemas of a member or of the elements. names are
+// the members that the schemas define; open reports whether other members are allowed.
 func step(from []*jsonschema.Schema, token string) (next []*jsonschema.Schema, names []string, open bool) {
 	all := applied(from)
 	says, typed, object, array := false, false, false, false
@@ -174,8 +174,8 @@ func step(from []*jsonschema.Schema, token string) (next []*jsonschema.Schema, n
 	return next, names, !says && (object || !typed)
 }
 
-// applied lists the schemas, and all that they refer to or are made of for
-// the same value.
+// applied returns the schemas together with all schemas that they refer to or combine
+// for the same value.
 func applied(from []*jsonschema.Schema) []*jsonschema.Schema {
 	var all []*jsonschema.Schema
 	seen := map[*jsonschema.Schema]bool{}

@@ -7,8 +7,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// strictEmail is the library's email format without addresses that have
-// nothing before the @, which the library takes and no mail server does.
+// strictEmail is the library's email format without addresses that have an empty local
+// part, which the library accepts and no mail server does.
 var strictEmail = func() *jsonschema.Format {
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()

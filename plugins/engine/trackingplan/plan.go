@@ -1,25 +1,25 @@
-// Package trackingplan says which events are valid. A plan is a YAML file that
-// gives the events of a business their names and a JSON Schema each, and says
-// what becomes of an event that breaks its schema or that nobody planned.
+// Package trackingplan validates events. A tracking plan is a YAML file that lists the
+// events of a business with a JSON Schema each, and the policies for invalid and
+// unplanned events:
 //
-//	name: shop
-//	version: 1.2.0
-//	on_violation: dead_letter
-//	events:
-//	  Order Completed:
+// name: shop
+// version: 1.2.0
+// on_violation: dead_letter
+// events:
+//
+//	Order Completed:
+//	  properties:
+//	    type: object
+//	    required: [order_id, total]
 //	    properties:
-//	      type: object
-//	      required: [order_id, total]
-//	      properties:
-//	        order_id: { type: string, minLength: 1 }
-//	        total: { type: number, minimum: 0 }
+//	      order_id: { type: string, minLength: 1 }
+//	      total: { type: number, minimum: 0 }
 //
-// A track event goes by its event field and any other by its type. A schema
-// under properties or traits applies to that member of the event, which
-// counts as an empty object where the event has none; a schema under envelope
-// applies to the whole event. Schemas are compiled once; an event is checked
-// against them from its bytes, and only one that fails is turned into generic
-// maps, to find out the reasons.
+// The name of a track event is its event field, the name of any other event its type. A
+// schema under properties or traits applies to that member of the event, which counts
+// as an empty object if the event does not have it; a schema under envelope applies to
+// the whole event. Schemas are compiled once. An event is validated from its bytes;
+// only an event that fails is decoded into generic maps, to find the reasons.
 package trackingplan
 
 import (
@@ -38,62 +38,61 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// Policy is what becomes of an event that breaks its schema: the repairs to
-// try, and what to do where they do not help.
+// Policy defines the treatment of an invalid event: the repairs to try and the outcome
+// if they do not suffice.
 type Policy struct {
-	// Coerce turns a value of the wrong type into the right one where nothing
-	// is lost by it: "12.50" to 12.50, "true" to true, 17 to "17".
+	// Coerce converts a value of the wrong type if the conversion is lossless: "12.50"
+	// to 12.50, "true" to true, 17 to "17".
 	Coerce bool
-	// Strip removes the properties that the schema does not allow.
+	// Strip removes properties that the schema does not allow.
 	Strip bool
-	// Pass lets the event through, marked; otherwise it is rejected.
+	// Pass accepts the event and marks it. Otherwise it is rejected.
 	Pass bool
 }
 
-// Unplanned is what becomes of an event whose name the plan does not have.
+// Unplanned defines the treatment of an event that the plan does not have.
 type Unplanned int
 
-// The ways to treat unplanned events.
+// The policies for unplanned events.
 const (
 	MarkUnplanned Unplanned = iota
 	AllowUnplanned
 	RejectUnplanned
 )
 
-// Plan is a tracking plan, ready to check events. It does not change, and may
-// be used from many goroutines.
+// Plan is a compiled tracking plan. It is immutable and safe for concurrent use.
 type Plan struct {
-	// Name and Version are what the file says of itself.
+	// Name and Version are stated in the file.
 	Name, Version string
 
 	maxDepth     int
 	onViolation  Policy
 	onUnplanned  Unplanned
 	eventVersion []string
-	envelope     []check // of every event
+	envelope     []check // apply to every event
 	events       map[string]*plannedEvent
-	names        []string // of events, sorted
+	names        []string // of the events, sorted
 	scratch      sync.Pool
 }
 
-// plannedEvent is an event the plan has.
+// plannedEvent is an event of the plan.
 type plannedEvent struct {
 	name        string
 	onViolation Policy
-	// checks are those of events that state no version. For such an event
-	// that has versions only, they are those of the default version.
+	// checks apply to events that state no version. If the event has only versions,
+	// they are those of the default version.
 	checks   []check
 	versions map[string][]check
 }
 
-// check applies one schema to the whole event, or to a member of it.
+// check applies one schema to the whole event or to one of its members.
 type check struct {
-	member string // "" for the event itself
+	member string // "" for the whole event
 	schema *program
 }
 
-// Load reads the plan at path, and the schema files in its folder that it
-// refers to. The error is a *finding.Error where the plan is wrong.
+// Load reads the plan at path and the schema files in its folder that it refers to. The
+// error for an invalid plan is a *finding.Error.
 func Load(path string) (*Plan, error) {
 	plan, _, lints := load(path)
 	if err := finding.ToError(lints); err != nil {
@@ -102,14 +101,14 @@ func Load(path string) (*Plan, error) {
 	return plan, nil
 }
 
-// EventNames returns the names of the planned events, sorted.
+// EventNames returns the sorted names of the planned events.
 func (p *Plan) EventNames() []string { return slices.Clone(p.names) }
 
-// HasEvent tells whether the plan has an event of this name.
+// HasEvent reports whether the plan has an event of this name.
 func (p *Plan) HasEvent(name string) bool { return p.events[name] != nil }
 
-// SetMaxDepth bounds how deep an event may be nested. It must be called before
-// the plan is used.
+// SetMaxDepth sets the maximum nesting depth of an event. It must be called before the
+// plan is used.
 func (p *Plan) SetMaxDepth(depth int) { p.maxDepth = min(max(depth, 1), MaxMaxDepth) }
 
 const (
@@ -144,11 +143,12 @@ var (
 	versionKeys = []string{keyDescription, keyEnvelope, keyProperties, keyTraits}
 )
 
-// defaultEventVersion is where Segment's SDKs put the version of an event.
+// defaultEventVersion is the path at which Segment's SDKs store the version of an
+// event.
 var defaultEventVersion = []string{"context", "protocols", "event_version"}
 
-// definition collects what is wrong while a plan is read, so that all of it
-// can be told at once.
+// definition collects all findings of a plan while it is read, so that they are
+// reported together.
 type definition struct {
 	doc   *document
 	plan  *Plan
@@ -163,8 +163,8 @@ func (d *definition) keyErrorf(pointer, format string, args ...any) {
 	d.lints = append(d.lints, d.doc.lint(d.doc.keyLine(pointer), format, args...))
 }
 
-// load reads a plan. The sources are every file that was looked at, whether it
-// could be read or not; the plan is nil if it cannot be used.
+// load reads a plan. The sources are all files it tried to read; the plan is nil if it
+// is invalid.
 func load(path string) (*Plan, sources, []finding.Finding) {
 	files := sources{}
 	data, err := files.read(path)
@@ -179,7 +179,7 @@ func load(path string) (*Plan, sources, []finding.Finding) {
 	return plan, files, lints
 }
 
-// build makes a plan of the text that stands at path.
+// build compiles the plan from its text.
 func build(path string, data []byte, files sources) (*Plan, []finding.Finding) {
 	doc, lints := readDocument(path, data)
 	if len(lints) > 0 {
@@ -233,8 +233,8 @@ func (d *definition) read(files sources) {
 	c.finish()
 }
 
-// similarNames finds names that differ in case or white-space only: producers
-// mix such up, and then half of the events are unplanned.
+// similarNames reports names that differ only in case or spaces: producers confuse
+// them, and then half of the events are unplanned.
 func (d *definition) similarNames() {
 	first := map[string]string{}
 	for _, name := range d.plan.names {
@@ -252,8 +252,8 @@ func (d *definition) similarNames() {
 	}
 }
 
-// sections are the members of an event that its schemas may be about, by the
-// name of the event where Segment's spec settles it.
+// sections returns the member of an event to which its schemas apply, and the member
+// that the event does not have, according to Segment's spec.
 func sections(event string) (has, hasNot string) {
 	switch event {
 	case "identify", "group":
@@ -267,7 +267,7 @@ func (d *definition) event(c *compiler, name string, v any) {
 	e := &plannedEvent{name: name, onViolation: d.plan.onViolation}
 	d.plan.events[name] = e
 	if v == nil {
-		return // planned, with nothing asked of it
+		return // planned, without a schema
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
@@ -339,8 +339,8 @@ func (d *definition) unknownKeys(m map[string]any, at, what string, known []stri
 	}
 }
 
-// text returns a member that is text or a number written as text, such as a
-// version.
+// text returns a member that is text, or a number in the form in which it is written,
+// such as a version.
 func (d *definition) text(m map[string]any, at, key string, required bool) string {
 	v, ok := m[key]
 	if !ok {
@@ -446,8 +446,8 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// sources are the files a plan was read from, each with what it held, nil if
-// it could not be read.
+// sources are the files from which a plan was read, with their contents, nil for an
+// unreadable file.
 type sources map[string][]byte
 
 func (s sources) read(path string) ([]byte, error) {

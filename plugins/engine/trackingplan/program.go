@@ -13,18 +13,38 @@ import (
 	"github.com/valyala/fastjson"
 )
 
-// program is a compiled schema in two forms: the library's, which is the
-// authority on what the schema means and can say what is wrong with a value,
-// and our own, which tells quickly of a parsed event that it is right.
+// program is a compiled JSON Schema. It exists in two forms. The library's form (lib)
+// defines the meaning of the schema and can explain what is wrong with a value, but it
+// works on generic maps and is slow. Our form (fast) is a tree of nodes, one for each
+// schema, that validates an event as parsed by fastjson, without allocation. It answers
+// "certainly valid" or "ask the library", so only invalid or unusual events pay for the
+// library.
 //
-// Our own form keeps to the library's meaning of every keyword it knows. A
-// schema that reaches one it does not know (unevaluatedProperties,
-// $dynamicRef and their like) has no fast form as a whole.
+// # For example, this schema
+//
+// { "type": "object", "required": ["total"],
+//
+//	"properties": { "total": { "type": "number", "minimum": 0 } } }
+//
+// compiles to two nodes:
+//
+// node{ types: object, required: ["total"], few: [{"total", →}] }
+// node{ types: number, bounds: [{opMin, 0}] }
+//
+// The event {"total": 12.5} is checked in three steps: the type of the root, the
+// presence of total, and the type and bound of 12.5, which is compared as a decimal
+// (12.5 is 125 × 10^-1) and not as a float64. A number of more than 18 digits is
+// compared with math/big.
+//
+// A node supports the keywords of the drafts 7, 2019-09 and 2020-12 with exactly the
+// library's meaning; program_test.go compares the two on the official suite and on
+// random schemas. A schema that uses an unsupported keyword anywhere
+// (unevaluatedProperties, $dynamicRef, ...), or that refers to itself for the same
+// value, has no fast form at all.
 type program struct {
 	lib  *jsonschema.Schema
 	fast *node
-	// emptyValid tells whether {} is valid, which stands in for a member that
-	// an event does not have.
+	// emptyValid is set if {} is valid. An event without the member counts as {}.
 	emptyValid bool
 }
 
@@ -37,8 +57,7 @@ func newProgram(schema *jsonschema.Schema) *program {
 	return p
 }
 
-// valid tells whether v certainly is valid. False says that the library has
-// to be asked.
+// valid reports whether v is certainly valid. If not, the library has to decide.
 func (p *program) valid(e *evaluator, v *fastjson.Value) bool {
 	if p.fast == nil {
 		return false
@@ -65,44 +84,44 @@ var typeByName = map[string]types{
 	"string": typeString, "array": typeArray, "object": typeObject,
 }
 
-// typeOf is the type of a value, a number being no integer yet.
+// typeOf is the type of a value; it does not distinguish integers from numbers.
 var typeOf = [...]types{
 	fastjson.TypeNull: typeNull, fastjson.TypeTrue: typeBoolean, fastjson.TypeFalse: typeBoolean, fastjson.TypeNumber: typeNumber,
 	fastjson.TypeString: typeString, fastjson.TypeArray: typeArray, fastjson.TypeObject: typeObject,
 }
 
-// node is one schema. Keywords it does not have are zero.
+// node is one schema. Keywords that the schema does not use are zero.
 type node struct {
-	constant *bool // of a schema that is true or false
+	constant *bool // set for the schemas true and false
 
 	types   types
-	plain   bool // there is nothing but types
-	logic   bool // any of not, allOf, anyOf, oneOf and if
-	alias   bool // there is nothing but ref
+	plain   bool // the schema has only types
+	logic   bool // the schema has any of not, allOf, anyOf, oneOf and if
+	alias   bool // the schema has only a ref
 	isConst bool
 	consts  literal
 	isEnum  bool
 	enum    []literal
-	strings map[string]struct{} // of an enum with many strings
+	strings map[string]struct{} // the strings of an enum with many values
 	format  *jsonschema.Format
 
 	ref     *node
-	refOnly bool // before 2019-09 nothing stands beside a $ref
+	refOnly bool // before 2019-09, $ref excludes all other keywords
 
 	// objects
-	hasObject     bool // any of the following
+	hasObject     bool // any of the following is used
 	minProperties int
 	maxProperties int // -1 for none
 	required      []string
-	few           []namedNode // properties, of a schema that has no more to say of members
+	few           []namedNode // properties, if no other keyword is about members
 	properties    propertyTable
-	requiredBits  uint64 // of the required properties that the visit notes
+	requiredBits  uint64 // one bit for each required property, set during the visit
 	patterns      []patternProperty
 	additional    *node
 	noAdditional  bool
 	propertyNames *node
 	dependencies  []dependency
-	visits        bool // members are visited one by one
+	visits        bool // the members have to be visited one by one
 
 	// arrays
 	hasArray    bool
@@ -144,14 +163,14 @@ type patternProperty struct {
 	node    *node
 }
 
-// dependency is what an object that has a property needs beside.
+// dependency is a requirement of an object that has a certain property.
 type dependency struct {
 	property string
 	required []string
 	node     *node
 }
 
-// bound is a number that a schema compares with.
+// bound is a number with which a value is compared.
 type bound struct {
 	op  boundOp
 	rat *big.Rat
@@ -169,7 +188,7 @@ const (
 	opMultiple
 )
 
-// literal is a value that a schema states.
+// literal is a value in a schema.
 type literal struct {
 	value any
 	dec   decimal
@@ -256,7 +275,7 @@ func (b *nodeBuilder) list(schemas []*jsonschema.Schema) []*node {
 	return list
 }
 
-// manyStrings is the size of enum from which a map is quicker than comparing.
+// manyStrings is the size of an enum from which a map is faster than comparisons.
 const manyStrings = 8
 
 func (b *nodeBuilder) enum(n *node, list []any) {
@@ -323,8 +342,7 @@ func (b *nodeBuilder) object(n *node, s *jsonschema.Schema) {
 		for name, sub := range s.Properties {
 			properties[name] = property{node: b.build(sub)}
 		}
-		// The visit notes which required members it came by, so that these
-		// need not be looked up.
+		// The visit records which required members it meets, so they need no lookup.
 		if len(n.required) <= 64 {
 			for i, name := range n.required {
 				p := properties[name]
@@ -339,8 +357,8 @@ func (b *nodeBuilder) object(n *node, s *jsonschema.Schema) {
 	n.hasObject = n.visits || len(n.few) > 0 || len(n.required) > 0 || len(n.dependencies) > 0 || n.minProperties > 0 || n.maxProperties >= 0
 }
 
-// fewProperties is how many properties are quicker looked up in an object than
-// come upon by visiting all of its members.
+// fewProperties is the number of properties up to which lookups are faster than a visit
+// of all members.
 const fewProperties = 3
 
 func (b *nodeBuilder) array(n *node, s *jsonschema.Schema) {
@@ -385,8 +403,8 @@ func (b *nodeBuilder) scalar(n *node, s *jsonschema.Schema) {
 	n.hasNumber = len(n.bounds) > 0
 }
 
-// cyclic tells whether a schema can come back to itself without going down
-// into the value, which would never end. The library finds out as it validates.
+// cyclic reports whether a schema reaches itself without descending into the value.
+// Evaluating it would not end; the library detects that during validation.
 func (b *nodeBuilder) cyclic() bool {
 	const visiting, done = 1, 2
 	state := make(map[*node]int, len(b.nodes))
@@ -421,7 +439,7 @@ func (b *nodeBuilder) cyclic() bool {
 type evaluator struct {
 	buf   []byte
 	arena fastjson.Arena
-	// unsure is set where the answer is not known, whatever it then was.
+	// unsure is set if the result is not reliable and the library has to decide.
 	unsure bool
 }
 
@@ -573,8 +591,8 @@ func (e *evaluator) validNumber(n *node, v *fastjson.Value) bool {
 	return true
 }
 
-// allows tells whether a number that compares with the bound like this is
-// within it.
+// allows reports whether a number is within the bound. cmp is the result of comparing
+// the number with the bound.
 func (b *bound) allows(cmp int) bool {
 	switch b.op {
 	case opMin:
@@ -588,13 +606,12 @@ func (b *bound) allows(cmp int) bool {
 	}
 }
 
-// text is a string that shares its memory with b: it is gone with the event.
+// text returns a string that shares the memory of b. It is valid as long as the event.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 func validString(n *node, s []byte) bool {
 	if n.minLength > 0 || n.maxLength >= 0 {
-		// A code point takes one to four bytes, so that most strings need not
-		// be counted.
+		// A code point has one to four bytes, so most strings need no counting.
 		if len(s) < n.minLength || n.maxLength >= 0 && len(s) > 4*n.maxLength {
 			return false
 		}
@@ -674,8 +691,8 @@ func (e *evaluator) validObject(n *node, v *fastjson.Value) bool {
 	return ok && seen == n.requiredBits
 }
 
-// manyItems is the size of array from which looking for equal items is left to
-// the library, which hashes them.
+// manyItems is the size of an array from which the library checks uniqueItems, because
+// it hashes the items.
 const manyItems = 64
 
 func (e *evaluator) validArray(n *node, items []*fastjson.Value) bool {
@@ -786,7 +803,7 @@ func (e *evaluator) equalLiteral(v *fastjson.Value, t fastjson.Type, l *literal)
 	return false
 }
 
-// equal tells whether two parts of an event are equal as JSON Schema has it.
+// equal reports whether two values are equal according to JSON Schema.
 func (e *evaluator) equal(a, b *fastjson.Value) bool {
 	t := a.Type()
 	if t != b.Type() {
@@ -832,8 +849,8 @@ func (e *evaluator) equal(a, b *fastjson.Value) bool {
 	return true // null, true and false
 }
 
-// validFormat asks the library, which needs an allocation, only of strings
-// that are not of the plain forms nearly all have.
+// validFormat calls the library, which allocates, only for strings without the plain
+// form that almost all strings have.
 func validFormat(f *jsonschema.Format, s []byte) bool {
 	switch f.Name {
 	case "date-time":
@@ -860,7 +877,7 @@ func twoDigits(s []byte) int {
 	return int(a)*10 + int(b)
 }
 
-// plainDate knows no leap days.
+// plainDate rejects leap days, which the library then accepts.
 func plainDate(s []byte) bool {
 	const days = "\x00\x1f\x1c\x1f\x1e\x1f\x1e\x1f\x1f\x1e\x1f\x1e\x1f"
 	month, day := twoDigits(s[5:]), twoDigits(s[8:])
@@ -868,7 +885,7 @@ func plainDate(s []byte) bool {
 		month < len(days) && day >= 1 && day <= int(days[month])
 }
 
-// plainDateTime knows no leap seconds.
+// plainDateTime rejects leap seconds, which the library then accepts.
 func plainDateTime(s []byte) bool {
 	if len(s) < len("2006-01-02T15:04:05Z") || !plainDate(s) || s[10] != 'T' || s[13] != ':' || s[16] != ':' ||
 		twoDigits(s[11:]) > 23 || twoDigits(s[14:]) > 59 || twoDigits(s[17:]) > 59 {
@@ -891,7 +908,7 @@ func plainDateTime(s []byte) bool {
 	return len(s) == len("+01:00") && (s[0] == '+' || s[0] == '-') && twoDigits(s[1:]) <= 23 && s[3] == ':' && twoDigits(s[4:]) <= 59
 }
 
-// plainEmail knows addresses of letters, digits and the commonest signs.
+// plainEmail accepts addresses of letters, digits and the most common punctuation.
 func plainEmail(s []byte) bool {
 	at := bytes.IndexByte(s, '@')
 	if at < 1 || at > 64 || len(s) > 254 || len(s)-at < 2 {

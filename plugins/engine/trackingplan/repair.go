@@ -12,26 +12,26 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 
-// Change is one thing that was done to an event to repair it.
+// Change is one repair of an event.
 type Change struct {
 	// Pointer is the JSON pointer to the value.
 	Pointer string `json:"pointer"`
-	// From and To are the types of a value that was coerced. Both are empty
-	// for one that was removed.
+	// From and To are the types before and after a coercion. Both are empty for a
+	// removed value.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
 }
 
-// repair changes an event, in place, until its schemas have nothing against
-// it or there is nothing more it may do.
+// repair changes an event in place until it satisfies its schemas or no allowed repair
+// is left.
 type repair struct {
 	policy  Policy
 	root    map[string]any
 	changes []Change
 }
 
-// maxRepairs bounds the rounds: what one repair brings to light another may
-// have to mend, but not for ever.
+// maxRepairs bounds the number of rounds: one repair can reveal a violation that needs
+// another.
 const maxRepairs = 8
 
 func (r *repair) run(checks []check, failures []failure) bool {
@@ -57,7 +57,8 @@ func (r *repair) run(checks []check, failures []failure) bool {
 	return false
 }
 
-// mend does what it may about one failure, and tells whether it did anything.
+// mend applies the allowed repair for one failure and reports whether it changed the
+// event.
 func (r *repair) mend(leaf *jsonschema.ValidationError, path []string) bool {
 	switch k := leaf.ErrorKind.(type) {
 	case *kind.Type:
@@ -80,7 +81,7 @@ func (r *repair) mend(leaf *jsonschema.ValidationError, path []string) bool {
 	return false
 }
 
-// holder returns the object or array that has the value at path, and the key.
+// holder returns the object or array that contains the value at path, and the key.
 func (r *repair) holder(path []string) (any, string) {
 	if len(path) == 0 {
 		return nil, ""
@@ -149,7 +150,7 @@ func (r *repair) coerce(path []string, want []string) bool {
 	return false
 }
 
-// coerced turns a value into one of the wanted types if nothing is lost by it.
+// coerced converts a value to one of the wanted types if the conversion is lossless.
 func coerced(v any, want []string) (value any, to string, ok bool) {
 	for _, to := range want {
 		switch v := v.(type) {
@@ -157,7 +158,7 @@ func coerced(v any, want []string) (value any, to string, ok bool) {
 			s := strings.TrimSpace(v)
 			switch to {
 			case "number", "integer":
-				// That an integer has no fraction is for the next round to see.
+				// The next round checks that an integer has no fraction.
 				if scanNumber([]byte(s)) == numberFine {
 					return json.Number(s), to, true
 				}
@@ -195,8 +196,8 @@ func typeName(v any) string {
 	return "null"
 }
 
-// protocolsNote is what a repaired event says of its repair, at
-// context.protocols, where Segment's Protocols notes the like.
+// protocolsNote is the record of a repair in the event, at context.protocols, where
+// Segment's Protocols records similar notes.
 type protocolsNote struct {
 	Plan    string   `json:"plan"`
 	Version string   `json:"version"`
@@ -204,7 +205,7 @@ type protocolsNote struct {
 	Omitted []string `json:"omitted,omitempty"`
 }
 
-// annotate notes the changes in the event, and encodes it.
+// annotate records the changes in the event and encodes it.
 func (p *Plan) annotate(root map[string]any, changes []Change) ([]byte, error) {
 	note := protocolsNote{Plan: p.Name, Version: p.Version}
 	for _, c := range changes {
@@ -228,7 +229,7 @@ func (p *Plan) annotate(root map[string]any, changes []Change) ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// member returns an object inside an object, making it where there is none.
+// member returns an object inside an object and creates it if it is missing.
 func member(obj map[string]any, name string) (map[string]any, bool) {
 	v, ok := obj[name]
 	if !ok || v == nil {

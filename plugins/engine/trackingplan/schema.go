@@ -15,15 +15,14 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// compiler turns the schemas of a plan into programs. It is the library's
-// loader of the files that schemas refer to, and puts its errors on the lines
-// that they are about.
+// compiler compiles the schemas of a plan into programs. It loads the schema files for
+// the library and reports errors of the library at the lines that cause them.
 type compiler struct {
 	d     *definition
 	files sources
 	lib   *jsonschema.Compiler
 	base  string // URL of the plan
-	dir   string // the folder that every schema must be in
+	dir   string // all schema files must be in this folder or below it
 	docs  map[string]*document
 	urls  map[string]string // folder by URL prefix
 }
@@ -105,10 +104,10 @@ func fileURL(path string) string {
 	return (&url.URL{Scheme: "file", Path: path}).String()
 }
 
-// errReported marks a file whose faults are lints already.
+// errReported marks a file whose findings are already recorded.
 var errReported = errors.New("the schema file is wrong")
 
-// Load reads a schema file for the library.
+// Load reads a schema file. It implements the loader of the library.
 func (c *compiler) Load(schemaURL string) (any, error) {
 	path, err := c.schemaPath(schemaURL)
 	if err != nil {
@@ -162,12 +161,13 @@ func (c *compiler) relative(path string) string {
 	return path
 }
 
-// display names a schema file the way the plan's path was given.
+// display returns the path of a schema file relative to the path by which the plan was
+// loaded.
 func (c *compiler) display(path string) string {
 	return filepath.Join(filepath.Dir(c.d.doc.path), filepath.FromSlash(c.relative(path)))
 }
 
-// checks compiles those of the sections that m has.
+// checks compiles the given sections of m, as far as m has them.
 func (c *compiler) checks(m map[string]any, at string, sections ...string) []check {
 	var checks []check
 	for _, section := range sections {
@@ -190,9 +190,8 @@ func (c *compiler) checks(m map[string]any, at string, sections ...string) []che
 	return checks
 }
 
-// compile compiles the schema at a pointer into the plan. A plan is read again
-// while events flow, so that not even one that the library cannot cope with
-// may bring the process down.
+// compile compiles the schema at a pointer. Plans are reloaded while events flow, so a
+// panic of the library must not end the process.
 func (c *compiler) compile(pointer string) (p *program, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -206,7 +205,7 @@ func (c *compiler) compile(pointer string) (p *program, err error) {
 	return newProgram(schema), nil
 }
 
-// lintShared looks for misspelt keywords in the shared definitions.
+// lintShared checks the keywords of the shared definitions.
 func (c *compiler) lintShared(root map[string]any) {
 	for _, key := range []string{keyDefs, keyDefinitions} {
 		defs, _ := root[key].(map[string]any)
@@ -216,7 +215,7 @@ func (c *compiler) lintShared(root map[string]any) {
 	}
 }
 
-// finish looks for misspelt keywords in the schema files.
+// finish checks the keywords of the schema files.
 func (c *compiler) finish() {
 	for u, doc := range c.docs {
 		if u != c.base {
@@ -227,13 +226,13 @@ func (c *compiler) finish() {
 
 func fragment(pointer string) string { return (&url.URL{Fragment: pointer}).EscapedFragment() }
 
-// place is a part of one of the plan's files.
+// place is a position in one of the plan's files.
 type place struct {
 	doc     *document
 	pointer string
 }
 
-// locate finds what the library calls by URL and JSON pointer.
+// locate returns the place of a URL with a JSON pointer.
 func (c *compiler) locate(location string) (place, bool) {
 	u, frag, _ := strings.Cut(location, "#")
 	doc, ok := c.docs[u]
@@ -243,7 +242,8 @@ func (c *compiler) locate(location string) (place, bool) {
 	return place{doc, ""}, ok
 }
 
-// about names the event that a part of the plan belongs to.
+// about returns the beginning of a message: the event that a part of the plan belongs
+// to.
 func about(doc *document, pointer string) string {
 	tokens := strings.Split(pointer, "/")
 	if _, isPlan := lookup(doc.value, "/"+keyEvents).(map[string]any); !isPlan || len(tokens) < 3 || tokens[1] != keyEvents {
@@ -252,7 +252,7 @@ func about(doc *document, pointer string) string {
 	return fmt.Sprintf("event %q: ", unescapePointer(tokens[2]))
 }
 
-// report puts an error of the library on the line that it is about.
+// report records an error of the library at the line that causes it.
 func (c *compiler) report(err error, pointer string) {
 	here := place{c.d.doc, pointer}
 	lint := func(at place, format string, args ...any) {
@@ -315,7 +315,7 @@ func decoded(u string) string {
 	return base + "#" + frag
 }
 
-// shortened is a reference as an author would write it in the plan.
+// shortened returns a reference in the form in which an author writes it.
 func (c *compiler) shortened(u string) string {
 	u = decoded(u)
 	if rest, ok := strings.CutPrefix(u, c.base); ok {
@@ -324,7 +324,7 @@ func (c *compiler) shortened(u string) string {
 	return strings.TrimPrefix(u, fileURL(c.dir)+"/")
 }
 
-// sibling suggests what a reference that leads nowhere may have meant.
+// sibling suggests an existing name for a reference that leads nowhere.
 func (c *compiler) sibling(location string) string {
 	at, ok := c.locate(location)
 	slash := strings.LastIndexByte(at.pointer, '/')
@@ -347,8 +347,8 @@ func unescapePointer(token string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(token, "~1", "/"), "~0", "~")
 }
 
-// references finds the $refs that lead to where leads says, or fallback if
-// there is none to be seen.
+// references returns the places of the $refs for which leads is true, or fallback if
+// there are none.
 func (c *compiler) references(fallback place, leads func(u, frag string) bool) []place {
 	var found []place
 	for docURL, doc := range c.docs {
@@ -401,7 +401,7 @@ func lookup(v any, pointer string) any {
 
 var typeNames = []string{"string", "number", "integer", "boolean", "object", "array", "null"}
 
-// schemaFaults says what is wrong with a schema, by JSON pointer.
+// schemaFaults returns the faults of a schema, by JSON pointer.
 func schemaFaults(err *jsonschema.ValidationError) []Violation {
 	var faults []Violation
 	for _, leaf := range leaves(err, nil) {
@@ -421,7 +421,7 @@ func schemaFaults(err *jsonschema.ValidationError) []Violation {
 	return faults
 }
 
-// The keywords of JSON Schema, by what their value is.
+// The keywords of JSON Schema, by the kind of their value.
 var (
 	schemaKeywords = []string{
 		"additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not",
@@ -439,8 +439,8 @@ var (
 	allKeywords = slices.Concat(schemaKeywords, schemaListKeywords, schemaMapKeywords, otherKeywords)
 )
 
-// lintSchema advises of keywords and required properties that look misspelt.
-// JSON Schema ignores a keyword it does not know, so that nothing else would.
+// lintSchema advises about keywords and required properties that are probably misspelt.
+// JSON Schema ignores unknown keywords, so nothing else would reveal them.
 func (d *definition) lintSchema(doc *document, v any, at string) {
 	m, ok := v.(map[string]any)
 	if !ok {
@@ -459,7 +459,7 @@ func (d *definition) lintSchema(doc *document, v any, at string) {
 	for key, value := range m {
 		keyAt := at + "/" + escapePointer(key)
 		if !slices.Contains(allKeywords, key) {
-			// OpenAPI's example is no slip of the pen.
+			// "example" is a keyword of OpenAPI, not a misspelt "examples".
 			if n := spelling.Nearest(key, allKeywords); n != "" && key != "example" && !strings.HasPrefix(key, "x-") {
 				advise(keyAt, "%q is no keyword of JSON Schema and has no effect; did you mean %q?", key, n)
 			}

@@ -7,10 +7,9 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// Properties returns the paths that the plan describes in an event of this
-// name, sorted, in the form properties.total or properties.products[].sku. It
-// returns nil for an event the plan does not have. A schema may allow more
-// than it describes.
+// Properties returns the sorted paths that the plan describes in an event, in the form
+// properties.total or properties.products[].sku. It returns nil for an event that the
+// plan does not have. A schema may allow more than it describes.
 func (p *Plan) Properties(event string) []string {
 	planned := p.events[event]
 	if planned == nil {
@@ -25,14 +24,14 @@ func (p *Plan) Properties(event string) []string {
 	return sortedKeys(s.paths)
 }
 
-// HasProperty tells whether the plan describes a path in an event of this name.
+// HasProperty reports whether the plan describes a path in an event.
 func (p *Plan) HasProperty(event, path string) bool {
 	_, found := slices.BinarySearch(p.Properties(event), path)
 	return found
 }
 
-// maxPathKeys is deeper than anyone writes a path into a schema that contains
-// itself.
+// maxPathKeys bounds paths into a schema that contains itself. It is deeper than any
+// real path.
 const maxPathKeys = 8
 
 // shape collects the paths that schemas describe.

@@ -11,41 +11,42 @@ import (
 	"github.com/valyala/fastjson"
 )
 
-// The rules that text breaks before any schema is asked. An event that breaks
-// one is rejected whatever the plan's policies say, since no two readers
-// downstream would agree on what it means.
+// The rules that text can violate before any schema applies. Such an event is rejected
+// regardless of the plan's policies, because two readers could interpret it
+// differently.
 const (
-	// RuleJSON is broken by text that is not one JSON value (RFC 8259).
+	// RuleJSON: the text is not one JSON value (RFC 8259).
 	RuleJSON = "json"
-	// RuleEncoding is broken by bytes that are not UTF-8, and by an escape of
-	// half a surrogate pair, which no UTF-8 can stand for.
+	// RuleEncoding: the bytes are not UTF-8, or an escape is half of a surrogate pair,
+	// which UTF-8 cannot encode.
 	RuleEncoding = "encoding"
-	// RuleDuplicate is broken by an object that has two members of one name:
-	// some readers take the first and some the last.
+	// RuleDuplicate: an object has two members of one name. Some readers use the first
+	// and some the last.
 	RuleDuplicate = "duplicate_key"
-	// RuleDepth is broken by objects and arrays nested deeper than allowed.
+	// RuleDepth: objects and arrays are nested deeper than allowed.
 	RuleDepth = "depth"
-	// RuleNumber is broken by a number beyond the range of a 64-bit float.
+	// RuleNumber: a number exceeds the range of a 64-bit float.
 	RuleNumber = "number"
 )
 
-// DefaultMaxDepth is how deep objects and arrays may be nested in an event.
+// DefaultMaxDepth is the default limit for the nesting of objects and arrays in an
+// event.
 const DefaultMaxDepth = 32
 
-// MaxMaxDepth is the deepest nesting that can be allowed: the parser knows a
-// limit of its own not far above.
+// MaxMaxDepth is the largest limit that can be configured. The parser has a limit of
+// its own that is slightly larger.
 const MaxMaxDepth = 256
 
-// maxNumberLength is far more than any float64 needs, and little enough that
-// exact arithmetic on the number stays cheap.
+// maxNumberLength is far more than any float64 needs, and small enough to keep exact
+// arithmetic cheap.
 const maxNumberLength = 400
 
-// manyKeys is the size of object from which duplicates are looked for with a
-// map rather than by comparing.
+// manyKeys is the size of an object from which duplicates are found with a map instead
+// of comparisons.
 const manyKeys = 48
 
-// reader parses events strictly with a lenient but fast parser, reusing its
-// memory. The value it returns is valid until it reads again.
+// reader parses events strictly with a lenient but fast parser and reuses its memory. A
+// value is valid until the next read.
 type reader struct {
 	parser fastjson.Parser
 	buf    []byte
@@ -53,14 +54,14 @@ type reader struct {
 	fault  *Violation
 }
 
-// read parses one event, and returns why it cannot.
+// read parses one event, or returns the violation that prevents it.
 func (r *reader) read(data []byte, maxDepth int) (*fastjson.Value, *Violation) {
 	plain, ascii := scanBytes(data)
 	if !ascii && !utf8.Valid(data) {
 		return nil, &Violation{Rule: RuleEncoding, Message: "is not valid UTF-8 at byte " + strconv.Itoa(invalidUTF8(data))}
 	}
-	// Counting brackets costs next to nothing and lets nearly every event skip
-	// the exact measure.
+	// Counting brackets is almost free and lets nearly every event skip the exact
+	// measurement.
 	if bytes.Count(data, []byte{'{'})+bytes.Count(data, []byte{'['}) > maxDepth && nesting(data) > maxDepth {
 		return nil, &Violation{Rule: RuleDepth, Message: "is nested more than " + strconv.Itoa(maxDepth) + " levels deep"}
 	}
@@ -68,8 +69,8 @@ func (r *reader) read(data []byte, maxDepth int) (*fastjson.Value, *Violation) {
 	if err != nil {
 		return nil, malformed(data)
 	}
-	// The parser takes any escape and control characters inside strings. Text
-	// without a backslash or a control character cannot have them wrong.
+	// The parser accepts any escape and control character inside strings. Text without
+	// backslashes and control characters needs no further check.
 	if !plain {
 		if fault := checkStrings(data); fault != nil {
 			return nil, fault
@@ -86,8 +87,8 @@ func (r *reader) read(data []byte, maxDepth int) (*fastjson.Value, *Violation) {
 	return v, nil
 }
 
-// strict looks at every number and every object's keys, and leaves what is
-// wrong in r.fault.
+// strict checks every number and the keys of every object, and sets r.fault to the
+// first violation.
 func (r *reader) strict(v *fastjson.Value) bool {
 	switch v.Type() {
 	case fastjson.TypeNumber:
@@ -159,8 +160,8 @@ func (r *reader) hasKey(base int, key []byte) bool {
 	return false
 }
 
-// scanBytes tells whether data is free of backslashes and control characters,
-// and whether it is all ASCII.
+// scanBytes reports whether data has neither backslashes nor control characters, and
+// whether it is ASCII.
 func scanBytes(data []byte) (plain, ascii bool) {
 	const (
 		ones  = 0x0101010101010101
@@ -170,8 +171,8 @@ func scanBytes(data []byte) (plain, ascii bool) {
 	for len(data) >= 8 {
 		w := binary.LittleEndian.Uint64(data)
 		x := w ^ '\\'*ones
-		// Eight bytes at a time: the high bit of a byte is set where it is
-		// below a space, and where it is a backslash.
+		// Eight bytes at a time: the high bit of a byte is set if the byte is below a
+		// space or is a backslash.
 		odd |= (w-' '*ones)&^w | (x-ones)&^x
 		high |= w
 		data = data[8:]
@@ -184,7 +185,7 @@ func scanBytes(data []byte) (plain, ascii bool) {
 	return plain, ascii
 }
 
-// nesting measures how deep brackets outside of strings go.
+// nesting returns the maximum depth of brackets outside of strings.
 func nesting(data []byte) int {
 	depth, deepest := 0, 0
 	for i := 0; i < len(data); i++ {
@@ -205,8 +206,8 @@ func nesting(data []byte) int {
 	return deepest
 }
 
-// checkStrings looks at the escapes and control characters in the strings of
-// text that is well-formed otherwise.
+// checkStrings checks the escapes and control characters in the strings of text that is
+// well-formed otherwise.
 func checkStrings(data []byte) *Violation {
 	inside := false
 	for i := 0; i < len(data); {
@@ -234,9 +235,8 @@ func checkStrings(data []byte) *Violation {
 	return nil
 }
 
-// escape returns the size of the escape at the start of data, or of the two
-// that make up a surrogate pair, 0 if it is none; ok is false for half of a
-// pair.
+// escape returns the length of the escape, or of the surrogate pair, at the start of
+// data, and 0 if there is none. ok is false for half of a pair.
 func escape(data []byte) (size int, ok bool) {
 	if len(data) < 2 {
 		return 0, false
@@ -259,7 +259,7 @@ func escape(data []byte) (size int, ok bool) {
 	return 12, low >= 0xDC00 && low <= 0xDFFF
 }
 
-// codeUnit reads a \uXXXX escape, -1 if there is none.
+// codeUnit parses a \uXXXX escape. It returns -1 if there is none.
 func codeUnit(data []byte) int {
 	if len(data) < 6 || data[0] != '\\' || data[1] != 'u' {
 		return -1
@@ -289,8 +289,8 @@ func invalidUTF8(data []byte) int {
 	return len(data)
 }
 
-// malformed says what is wrong with text that is not JSON, in the words of the
-// standard library, whose messages show at most one character of it.
+// malformed describes text that is not JSON, in the words of the standard library,
+// whose messages contain at most one character of it.
 func malformed(data []byte) *Violation {
 	message := "is not valid JSON"
 	switch {
@@ -316,8 +316,8 @@ const (
 	numberTooBig
 )
 
-// scanNumber checks the grammar of RFC 8259, and that the number fits a 64-bit
-// float and can be computed with at bounded cost.
+// scanNumber checks the grammar of RFC 8259, and that the number fits a 64-bit float
+// and its arithmetic has bounded cost.
 func scanNumber(lit []byte) numberForm {
 	i := 0
 	if i < len(lit) && lit[i] == '-' {

@@ -1,15 +1,14 @@
 package trackingplan
 
-// property is what a schema says of a member of an object by its name.
+// property is what a schema requires of a member of an object.
 type property struct {
-	node *node // nil for one that is only required
+	node *node // nil for a member that is only required
 	bit  uint64
 }
 
-// propertyTable finds properties by name. It does what a map does in a third
-// of the time, by hashing only the length and three letters of a name: the
-// names of one schema are known beforehand, and few, so that a factor can be
-// chosen under which hardly any two of them meet.
+// propertyTable finds properties by name, in a third of the time of a map. It hashes
+// only the length and three letters of a name. All names of a schema are known in
+// advance and few, so the constructor chooses a factor with almost no collisions.
 type propertyTable struct {
 	entries []propertyEntry
 	heads   []uint32 // by hash, index into entries plus one
@@ -20,7 +19,7 @@ type propertyTable struct {
 type propertyEntry struct {
 	name string
 	property
-	next uint32 // of the same hash, index plus one
+	next uint32 // next entry with the same hash, index plus one
 }
 
 func (t *propertyTable) hash(length int, first, middle, last byte) uint32 {
@@ -67,7 +66,7 @@ func newPropertyTable(properties map[string]property) propertyTable {
 	return best
 }
 
-// get returns the property of this name, zero if there is none.
+// get returns the property of this name, the zero property if there is none.
 func (t *propertyTable) get(name []byte) property {
 	for i := t.heads[hashOf(t, name)]; i != 0; {
 		entry := &t.entries[i-1]

@@ -12,27 +12,24 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 
-// Violation is one thing wrong with an event.
+// Violation is one violation of a plan by an event.
 type Violation struct {
-	// Pointer is the JSON pointer to the offending value, empty for the whole
-	// event.
+	// Pointer is the JSON pointer to the offending value, empty for the whole event.
 	Pointer string `json:"pointer"`
-	// Rule is the JSON Schema keyword that is broken, or one of the Rule
-	// constants.
+	// Rule is the violated JSON Schema keyword or one of the Rule constants.
 	Rule string `json:"rule"`
-	// Message says what is wrong and what was expected, never the value, which
+	// Message states the fault and the expectation. It never contains the value, which
 	// may be personal data.
 	Message string `json:"message"`
 }
 
-// The rules about what an event is, beside those of its schema.
+// The rules that are not JSON Schema keywords.
 const (
-	// RuleUnplanned is broken by an event whose name the plan does not have.
+	// RuleUnplanned: the plan does not have an event of this name.
 	RuleUnplanned = "unplanned"
-	// RuleVersion is broken by an event that states a version the plan does
-	// not have of it.
+	// RuleVersion: the plan does not have the version that the event states.
 	RuleVersion = "event_version"
-	// RuleInternal stands for an event that could not be checked.
+	// RuleInternal: the event could not be checked.
 	RuleInternal = "internal"
 )
 
@@ -42,8 +39,8 @@ const (
 	maxNameLength = 64
 )
 
-// violations says what is wrong with a value by what the library found. The
-// prefix is the pointer to the value.
+// violations converts the errors of the JSON Schema library. prefix is the pointer to
+// the value.
 func violations(err *jsonschema.ValidationError, prefix string) []Violation {
 	var vs []Violation
 	for _, leaf := range leaves(err, nil) {
@@ -54,8 +51,8 @@ func violations(err *jsonschema.ValidationError, prefix string) []Violation {
 	return vs
 }
 
-// tidy orders violations by place, since the library finds them in the order
-// of Go's maps, and cuts a list that would be longer than anyone reads.
+// tidy orders violations by pointer, because the library reports them in the random
+// order of Go maps, and truncates long lists.
 func tidy(vs []Violation) []Violation {
 	slices.SortFunc(vs, func(a, b Violation) int {
 		return cmp.Or(cmp.Compare(a.Pointer, b.Pointer), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
@@ -68,8 +65,9 @@ func tidy(vs []Violation) []Violation {
 	return vs
 }
 
-// leaves are the findings that are not just the sum of others. Those inside an
-// anyOf, oneOf or contains are not wrong by themselves and stay inside it.
+// leaves returns the errors that do not merely summarise other errors. Errors inside
+// anyOf, oneOf and contains are no violations by themselves and stay inside their
+// parent.
 func leaves(err *jsonschema.ValidationError, to []*jsonschema.ValidationError) []*jsonschema.ValidationError {
 	switch err.ErrorKind.(type) {
 	case *kind.Schema, *kind.Group, *kind.Reference, *kind.AllOf:
@@ -92,13 +90,13 @@ func pointerOf(tokens []string) string {
 	return b.String()
 }
 
-// rule is the keyword that a finding is about.
+// rule returns the keyword that an error is about.
 func rule(err *jsonschema.ValidationError, k jsonschema.ErrorKind) string {
 	switch k.(type) {
 	case *kind.Not:
 		return "not"
 	case *kind.FalseSchema:
-		// The keyword that has the schema "false" for a value.
+		// The keyword whose value is the schema false.
 		loc := err.SchemaURL
 		if i := strings.LastIndexByte(loc, '/'); i >= 0 {
 			switch last := loc[i+1:]; last {
@@ -131,8 +129,8 @@ func violation(err *jsonschema.ValidationError) Violation {
 	return v
 }
 
-// alternatives says of each branch of an anyOf or oneOf what keeps the value
-// out of it.
+// alternatives states, for each branch of an anyOf or oneOf, why the value does not
+// satisfy it.
 func alternatives(causes []*jsonschema.ValidationError, depth int) string {
 	const most = 4
 	var b strings.Builder
@@ -158,8 +156,8 @@ func alternatives(causes []*jsonschema.ValidationError, depth int) string {
 	return b.String()
 }
 
-// describe words a finding without showing any value of the event. What the
-// schema says may be shown, and so may names of properties.
+// describe words an error without any value of the event. Values of the schema and
+// names of properties may appear.
 func describe(k jsonschema.ErrorKind) string {
 	switch k := k.(type) {
 	case *kind.Type:

@@ -7,8 +7,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
-// Watcher keeps a plan that follows its files. A plan that is wrong is never
-// taken: the last good one stays.
+// Watcher holds a plan and reloads it when its files change. An invalid plan is never
+// loaded: the last valid one stays.
 type Watcher struct {
 	*follow.Files[sources]
 
@@ -22,9 +22,9 @@ func Watch(path string, maxDepth int) (*Watcher, error) {
 	w := &Watcher{path: path, maxDepth: maxDepth}
 	var err error
 	w.Files, err = follow.Open(nil, follow.Source[sources]{
-		Look: func(settled sources) (sources, error) { return settled.current(), nil },
-		Same: sources.equal,
-		Take: func(sources) (sources, error) { return w.load() },
+		State: func(loaded sources) (sources, error) { return loaded.current(), nil },
+		Equal: sources.equal,
+		Load:  func(sources) (sources, error) { return w.load() },
 	})
 	if err != nil {
 		return nil, err
@@ -32,11 +32,11 @@ func Watch(path string, maxDepth int) (*Watcher, error) {
 	return w, nil
 }
 
-// Plan returns the plan as it now is.
+// Plan returns the current plan.
 func (w *Watcher) Plan() *Plan { return w.plan.Load() }
 
-// load takes the plan there is, and returns the files it was in: those that it
-// refers to are known only now.
+// load loads the plan and returns the contents of its files: only now is it known which
+// files it refers to.
 func (w *Watcher) load() (sources, error) {
 	plan, files, lints := load(w.path)
 	if err := finding.ToError(lints); err != nil {
