@@ -20,12 +20,14 @@ type Spec struct {
 	what   string
 	fields func() []*service.ConfigField
 	schema func() (*service.ConfigSchema, error)
+	// advisor extends the messages of the engine's linter.
+	advisor func() (*Advisor, error)
 }
 
 // New returns the spec of a kind of file, which messages call what. The fields
 // are asked for when a file is read, as lint rules need what is registered.
 func New(what string, fields func() []*service.ConfigField) *Spec {
-	return &Spec{what: what, fields: fields, schema: sync.OnceValues(func() (*service.ConfigSchema, error) {
+	s := &Spec{what: what, fields: fields, schema: sync.OnceValues(func() (*service.ConfigSchema, error) {
 		// A schema that has these fields and no others.
 		schema, err := service.ConfigSchemaFromJSONV0([]byte(`{}`))
 		if err != nil {
@@ -34,6 +36,30 @@ func New(what string, fields func() []*service.ConfigField) *Spec {
 		schema.SetEnvironment(service.GlobalEnvironment())
 		return schema.Fields(fields()...), nil
 	})}
+	s.advisor = sync.OnceValues(func() (*Advisor, error) {
+		schema, err := s.schema()
+		if err != nil {
+			return nil, err
+		}
+		text, err := schema.MarshalJSONV0()
+		if err != nil {
+			return nil, err
+		}
+		return NewAdvisor(text)
+	})
+	return s
+}
+
+// advise extends the messages of findings by what to write instead.
+func (s *Spec) advise(text []byte, findings []finding.Finding) []finding.Finding {
+	advisor, err := s.advisor()
+	if err != nil {
+		return findings
+	}
+	for i := range findings {
+		findings[i].Line, findings[i].Message = advisor.Advise(text, findings[i].Line, findings[i].Message)
+	}
+	return findings
 }
 
 // File is a file without lints.
@@ -51,7 +77,7 @@ func (s *Spec) Read(path string) (*File, []finding.Finding, error) {
 	}
 	f := &File{}
 	if err := yaml.Unmarshal(text, &f.root); err != nil {
-		return nil, unreadable(path, err), nil
+		return nil, s.advise(text, unreadable(path, err)), nil
 	}
 	schema, err := s.schema()
 	if err != nil {
@@ -59,17 +85,17 @@ func (s *Spec) Read(path string) (*File, []finding.Finding, error) {
 	}
 	lints, err := schema.NewStreamConfigLinter().SetSkipEnvVarCheck(true).LintYAML(text)
 	if err != nil {
-		return nil, unreadable(path, err), nil
+		return nil, s.advise(text, unreadable(path, err)), nil
 	}
 	if len(lints) > 0 {
 		findings := make([]finding.Finding, len(lints))
 		for i, l := range lints {
 			findings[i] = finding.Finding{File: path, Line: l.Line, Column: l.Column, Message: l.What}
 		}
-		return nil, findings, nil
+		return nil, s.advise(text, findings), nil
 	}
 	if f.Conf, err = service.NewConfigSpec().Fields(s.fields()...).ParseYAML(string(text), nil); err != nil {
-		return nil, unreadable(path, err), nil
+		return nil, s.advise(text, unreadable(path, err)), nil
 	}
 	return f, nil, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/definition"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
@@ -61,7 +62,8 @@ func whereField() *service.ConfigField {
 		Description("Bloblang query over the event; only events for which it returns true count. An event for which it fails, for example because a property is missing, does not count.").
 		Default("").
 		Example(`this.properties.currency == "EUR"`).
-		Example(`this.properties.total.number(0) > 100`)
+		Example(`this.properties.total.number(0) > 100`).
+		LintRule(configspec.LintCondition)
 }
 
 func ofField(purpose string) *service.ConfigField {

@@ -4,6 +4,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/definition"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
@@ -28,7 +29,8 @@ func segmentFields() []*service.ConfigField {
 				Description("Bloblang query for the membership of a customer. It reads `features.NAME`, `traits.NAME`, `segments.NAME` (membership in another segment), `parameters.NAME` and `as_of`, the time of evaluation. A customer for whom it does not return true, for example because a feature is null, is not in the segment.").
 				Example(`features.revenue_90d > parameters.high_value_revenue`).
 				Example(`segments.high_value && features.days_since_order > 60`).
-				Example(`traits.country == "DE" && features.orders == 0`),
+				Example(`traits.country == "DE" && features.orders == 0`).
+				LintRule(configspec.LintCondition),
 		).Description("Named rules for the membership of customers. The `profile_changes` input emits an event when a customer enters or leaves a segment.").
 			Default([]any{}).
 			Example([]any{map[string]any{"name": "high_value", "when": "features.revenue_90d > 500"}}),

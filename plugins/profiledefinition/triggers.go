@@ -12,6 +12,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/definition"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
@@ -76,8 +77,16 @@ func holdoutField(scope string) *service.ConfigField {
 		Description("Control group: percentage of customers that never receive a message of " + scope + ", for comparison. They are assigned by a hash of the customer id, so the group is stable. For them the event `Trigger Held Out` is emitted instead of the message.").
 		Default(0.0).
 		Example(10).
-		LintRule(`root = if this < 0 || this >= 100 { [ "holdout is a share in percent, from 0 to below 100, such as 10" ] }`)
+		LintRule(`root = if this < 0 || this >= 100 { [ "holdout is a share in percent, from 0 to below 100, such as 10" ] } else if this > 0 && this < 1 { [ "holdout is a percentage: write 10 for one customer in ten, not 0.1" ] }`)
 }
+
+// lintUnless reports a trigger whose unless repeats its cause.
+const lintUnless = `
+let unless = this.unless.events.or([])
+let both = this.on.events.or([]).filter(e -> $unless.contains(e))
+root = if $both.length() > 0 && this.on.where.or("") == this.unless.where.or("") {
+  [ "unless lists the cause itself (" + $both.join(", ") + "): a later event already restarts the wait (repeat: latest), so remove it from unless" ]
+}`
 
 const timeOfDay = `^([01][0-9]|2[0-3]):[0-5][0-9]$`
 
@@ -105,7 +114,8 @@ func triggerFields() []*service.ConfigField {
 				service.NewBloblangField(fieldConsent).
 					Description("Bloblang query over `traits`, `features` and `segments` for the customer's consent to this channel. It is evaluated when a trigger fires. Unless it returns true, nothing is sent. Write `true` for a channel that needs no consent.").
 					Example(`traits.marketing_consent == true`).
-					Example(`traits.marketing_consent == true && features.unsubscribed == 0`),
+					Example(`traits.marketing_consent == true && features.unsubscribed == 0`).
+					LintRule(configspec.LintCondition),
 				service.NewObjectField(fieldQuietHours,
 					timeField(fieldFrom, "Start of the quiet hours.", "21:00").Default(""),
 					timeField(fieldUntil, "End of the quiet hours. Triggers that were due in between are evaluated then.", "08:00").Default(""),
@@ -160,7 +170,8 @@ func triggerFields() []*service.ConfigField {
 			service.NewBloblangField(fieldWhen).
 				Description("Bloblang query over `features`, `traits` and `segments` that is evaluated when the trigger fires. Unless it returns true, no message is sent for this cause.").
 				Default("").
-				Example(`features.cart_adds_7d > 0 && traits.email != null`),
+				Example(`features.cart_adds_7d > 0 && traits.email != null`).
+				LintRule(configspec.LintCondition),
 			service.NewStringField(fieldChannel).
 				Description("Name of the channel, one of `messages.channels`.").
 				Example("email"),
@@ -194,7 +205,8 @@ func triggerFields() []*service.ConfigField {
 				"on": map[string]any{"events": []any{"Product Added"}}, "after": "1h",
 				"unless": map[string]any{"events": []any{"Order Completed"}},
 				"limits": []any{map[string]any{"count": 1, "per": "3d"}},
-			}}),
+			}}).
+			LintRule(lintUnless),
 	}
 }
 
