@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
-	"github.com/sony/gobreaker/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/circuit"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/lookup"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
@@ -161,8 +161,8 @@ func (p *processor) options(res *service.Resources) (lookup.Options, error) {
 	metrics := res.Metrics()
 	calls := metrics.NewCounter("enrich_calls", "enrichment", "result")
 	latency := metrics.NewTimer("enrich_call_latency_ns", "enrichment")
-	circuit := metrics.NewGauge("enrich_circuit", "enrichment")
-	circuit.Set(0, p.name)
+	circuitState := metrics.NewGauge("enrich_circuit", "enrichment")
+	circuitState.Set(0, p.name)
 	o := lookup.Options{
 		TTL: p.ttl, NegativeTTL: p.negativeTTL, StaleFor: p.stale, MaxBytes: p.cacheBytes,
 		Timeout: p.timeout, Budget: p.budget, Retries: p.retries, RetryWait: p.retryWait,
@@ -176,14 +176,14 @@ func (p *processor) options(res *service.Resources) (lookup.Options, error) {
 			calls.Incr(1, p.name, result)
 			latency.Timing(took.Nanoseconds(), p.name)
 		},
-		OnCircuit: func(_, to gobreaker.State, reason string) {
-			circuit.Set(int64(to), p.name)
+		OnCircuit: func(_, to circuit.State, reason string) {
+			circuitState.Set(int64(to), p.name)
 			switch to {
-			case gobreaker.StateOpen:
+			case circuit.Open:
 				res.Logger().Warnf("The circuit of the enrichment %s is open for %v: %s", p.name, p.openFor, reason)
-			case gobreaker.StateHalfOpen:
+			case circuit.HalfOpen:
 				res.Logger().Infof("The circuit of the enrichment %s is half open: probing its provider", p.name)
-			case gobreaker.StateClosed:
+			case circuit.Closed:
 				res.Logger().Infof("The circuit of the enrichment %s is closed", p.name)
 			}
 		},

@@ -20,6 +20,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 )
 
 // Name is the YAML name of the input and of the output.
@@ -115,7 +117,7 @@ func parseConnection(conf *service.ParsedConfig, log *service.Logger) ([]kgo.Opt
 		kgo.ClientID(id),
 		kgo.WithHooks(newWatch(log)),
 		kgo.MetadataMaxAge(time.Minute),
-		kgo.RetryBackoffFn(backoff),
+		kgo.RetryBackoffFn(retryBackoff.Delay),
 	}
 	tlsConf, encrypted, err := conf.FieldTLSToggled(fieldTLS)
 	if err != nil {
@@ -137,11 +139,9 @@ func parseConnection(conf *service.ParsedConfig, log *service.Logger) ([]kgo.Opt
 	return opts, nil
 }
 
-// backoff returns the wait before a retry: 50 ms after the first failure, doubled
-// up to 2 s, because a broker restarts within seconds. Retries do not end.
-func backoff(failures int) time.Duration {
-	return min(50*time.Millisecond<<min(failures, 10), 2*time.Second)
-}
+// retryBackoff is the delay before a retry. It is short, because a broker restarts
+// within seconds, and retries do not end.
+var retryBackoff = backoff.Exponential{Initial: 50 * time.Millisecond, Max: 2 * time.Second}
 
 func parseSASL(conf *service.ParsedConfig) (sasl.Mechanism, error) {
 	name, err := conf.FieldString(fieldMechanism)

@@ -37,7 +37,7 @@ func (in *input) fire() *firing {
 				case ctx.Err() != nil:
 				case err != nil:
 					in.profiles.StoreFailed(err)
-					pause = max(pause, firstReturn)
+					pause = max(pause, releaseBackoff.Initial)
 				case next == 0:
 					pause = 0
 				default:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
@@ -123,13 +124,12 @@ output:
 `)
 }
 
-const (
-	firstWait = 50 * time.Millisecond
-	lastWait  = 5 * time.Second
-	// What an output refuses comes again after a time that doubles from the
-	// first of these to the last.
-	firstReturn = time.Second
-	lastReturn  = 30 * time.Second
+var (
+	// storeBackoff is the delay between attempts while the store is unavailable.
+	storeBackoff = backoff.Exponential{Initial: 50 * time.Millisecond, Max: 5 * time.Second}
+	// releaseBackoff is the delay before messages that the output rejected are
+	// claimed again.
+	releaseBackoff = backoff.Exponential{Initial: time.Second, Max: 30 * time.Second}
 )
 
 type input struct {
@@ -208,7 +208,7 @@ func (in *input) Connect(context.Context) error {
 
 // ReadBatch implements service.BatchInput. While the store is away it waits.
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+	for failures := 1; ; failures++ {
 		d, err := in.outbox.Next(ctx)
 		if err == nil {
 			in.profiles.StoreRecovered()
@@ -218,10 +218,8 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 			return nil, nil, ctx.Err()
 		}
 		in.profiles.StoreFailed(err)
-		select {
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		case <-time.After(wait):
+		if err := storeBackoff.Wait(ctx, failures); err != nil {
+			return nil, nil, err
 		}
 	}
 }
@@ -241,8 +239,7 @@ func (in *input) settle(ctx context.Context, d *customers.Delivery, failed error
 	n := int64(len(d.Messages))
 	if failed != nil {
 		in.returned.Incr(n)
-		again := min(firstReturn<<min(in.failures.Add(1)-1, 10), lastReturn)
-		return d.Release(ctx, again)
+		return d.Release(ctx, releaseBackoff.Delay(int(in.failures.Add(1))))
 	}
 	in.failures.Store(0)
 	if err := d.Acknowledge(ctx); err != nil {

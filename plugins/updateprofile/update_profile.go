@@ -4,12 +4,12 @@ package updateprofile
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
@@ -141,15 +141,13 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 	return []service.MessageBatch{batch}, nil
 }
 
-const (
-	firstWait = 50 * time.Millisecond
-	lastWait  = 5 * time.Second
-)
+// storeBackoff is the delay between attempts while the store is unavailable.
+var storeBackoff = backoff.Exponential{Initial: 50 * time.Millisecond, Max: 5 * time.Second}
 
 // update tries until the store answers. It returns an error only when the
 // pipeline is being stopped, and then nothing is acknowledged.
 func (p *processor) update(ctx context.Context, events [][]byte) ([]error, error) {
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+	for failures := 1; ; failures++ {
 		errs, err := p.profiles.Update(ctx, events)
 		if err == nil {
 			p.profiles.StoreRecovered()
@@ -160,12 +158,8 @@ func (p *processor) update(ctx context.Context, events [][]byte) ([]error, error
 		}
 		p.retries.Incr(1)
 		p.profiles.StoreFailed(err)
-		timer := time.NewTimer(wait/2 + rand.N(wait/2))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
-		case <-timer.C:
+		if err := storeBackoff.Wait(ctx, failures); err != nil {
+			return nil, err
 		}
 	}
 }

@@ -340,7 +340,7 @@ func (p *Service) edit(ctx context.Context, keys []string, change func(key strin
 		}
 		keys = next
 		if attempt > 2 && len(keys) > 0 {
-			if err := pause(ctx, rand.N(time.Millisecond<<min(attempt, 8))); err != nil {
+			if err := conflictBackoff.Wait(ctx, attempt); err != nil {
 				return err
 			}
 		}
@@ -350,15 +350,3 @@ func (p *Service) edit(ctx context.Context, keys []string, change func(key strin
 
 // room is an empty slice with room for a record that was so long, and a message.
 func room(data []byte) []byte { return make([]byte, 0, len(data)+512) }
-
-// pause waits, or returns the error of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	wait := time.NewTimer(d)
-	defer wait.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-wait.C:
-		return nil
-	}
-}

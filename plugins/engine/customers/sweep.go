@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
@@ -62,7 +63,7 @@ func (p *Service) Sweep(ctx context.Context, interval time.Duration) {
 		} else if err == nil {
 			p.StoreRecovered()
 		}
-		if pause(ctx, look) != nil {
+		if backoff.Sleep(ctx, look) != nil {
 			return
 		}
 	}

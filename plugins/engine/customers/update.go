@@ -3,10 +3,10 @@ package customers
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
@@ -239,6 +239,10 @@ func (c *customer) forget() {
 	c.cause = record.Cause{Reason: record.ByMerge}
 }
 
+// conflictBackoff is the delay after conditional writes that conflict again and
+// again.
+var conflictBackoff = backoff.Exponential{Initial: 2 * time.Millisecond, Max: 256 * time.Millisecond}
+
 func (u *updater) run(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		if err := u.load(ctx); err != nil {
@@ -253,12 +257,8 @@ func (u *updater) run(ctx context.Context) error {
 		}
 		// Writers that keep meeting on one customer spread out.
 		if attempt > 2 {
-			wait := time.NewTimer(rand.N(time.Millisecond << min(attempt, 8)))
-			select {
-			case <-ctx.Done():
-				wait.Stop()
-				return ctx.Err()
-			case <-wait.C:
+			if err := conflictBackoff.Wait(ctx, attempt); err != nil {
+				return err
 			}
 		}
 	}

@@ -32,9 +32,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/maypok86/otter/v2"
-	"github.com/sony/gobreaker/v2"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/circuit"
 )
 
 // Result is the origin of an answer, or the reason why there is none.
@@ -152,9 +153,10 @@ type Options struct {
 	Probes   int
 
 	// OnCall is called after every call. OnCircuit is called after every change of
-	// the circuit, with the reason of the last failure.
+	// the circuit, with the reason of the failure that opened it, empty once it is
+	// closed.
 	OnCall    func(ok bool, took time.Duration)
-	OnCircuit func(from, to gobreaker.State, reason string)
+	OnCircuit func(from, to circuit.State, reason string)
 }
 
 const (
@@ -201,7 +203,7 @@ type Loader struct {
 	o        Options
 	provider Provider
 	cache    *otter.Cache[string, entry]
-	breaker  *gobreaker.TwoStepCircuitBreaker[struct{}]
+	breaker  *circuit.Breaker
 	slots    chan struct{}
 
 	ctx  context.Context
@@ -214,7 +216,6 @@ type Loader struct {
 	mu      sync.Mutex
 	flights map[string]*flight
 	closed  bool
-	reason  string // reason of the last failed call
 }
 
 // New returns a Loader for a provider.
@@ -233,21 +234,18 @@ func New(provider Provider, o Options) (*Loader, error) {
 	}
 	l := &Loader{o: o, provider: provider, cache: cache, flights: map[string]*flight{}, slots: make(chan struct{}, max(o.MaxInFlight, 1))}
 	l.ctx, l.stop = context.WithCancel(context.Background())
-	l.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests:  uint32(o.Probes),
-		Interval:     ratioWindow,
-		BucketPeriod: ratioWindow / 10,
-		Timeout:      o.OpenFor,
-		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return o.Failures > 0 && (c.ConsecutiveFailures >= uint32(o.Failures) || c.Requests >= ratioCalls && 2*c.TotalFailures >= c.Requests)
-		},
-		OnStateChange: func(_ string, from, to gobreaker.State) {
+	l.breaker = circuit.New(circuit.Config{
+		Failures: o.Failures, Window: ratioWindow, MinCalls: ratioCalls,
+		ProbeDelay: func(int) time.Duration { return o.OpenFor },
+		Probes:     o.Probes,
+		OnChange: func(from, to circuit.State, failure error) {
 			if o.OnCircuit == nil {
 				return
 			}
-			l.mu.Lock()
-			reason := l.reason
-			l.mu.Unlock()
+			var reason string
+			if failure != nil {
+				reason = Reason(failure)
+			}
 			o.OnCircuit(from, to, reason)
 		},
 	})
@@ -355,7 +353,7 @@ func (l *Loader) getRemote(ctx context.Context, keys []string, missing []int, an
 	}
 }
 
-func (l *Loader) isOpen() bool { return l.breaker.State() == gobreaker.StateOpen }
+func (l *Loader) isOpen() bool { return l.breaker.State() == circuit.Open }
 
 func (l *Loader) version() uint64 {
 	if l.o.Version == nil {
@@ -509,7 +507,7 @@ func (l *Loader) resolve(flights []*flight, splits *int) {
 	var known *Error
 	refused := errors.As(err, &known) && known.Refused
 	switch {
-	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
+	case errors.Is(err, circuit.ErrOpen):
 		result = Open
 	case isTimeout(err):
 		result = TimedOut
@@ -533,46 +531,46 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// errLimit is the error of a call that the rate limit did not permit.
+var errLimit = errors.New("the rate limit permits no call")
+
 // try calls the provider until it answers or the retries are exhausted.
 func (l *Loader) try(keys []string) (map[string]Value, error) {
-	waits := backoff.NewExponentialBackOff()
-	waits.InitialInterval = max(l.o.RetryWait, time.Millisecond)
-	waits.Multiplier = 2
-	waits.RandomizationFactor = 0.5
-	waits.MaxInterval = max(5*time.Second, waits.InitialInterval)
-	return backoff.Retry(l.ctx, func() (map[string]Value, error) {
+	wait := backoff.Exponential{Initial: max(l.o.RetryWait, time.Millisecond)}
+	wait.Max = max(5*time.Second, wait.Initial)
+	for failures := 1; ; failures++ {
 		values, err := l.once(keys)
-		var known *Error
-		switch {
-		case err == nil:
-		case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-			return nil, backoff.Permanent(err)
-		case errors.As(err, &known) && (known.Refused || known.RetryAfter > l.o.Budget):
-			return nil, backoff.Permanent(err)
-		case known != nil && known.RetryAfter > 0:
-			// The library's own error for this has a resolution of one second.
-			waits.InitialInterval = max(waits.InitialInterval, known.RetryAfter)
-			waits.Reset()
+		if err == nil || failures > l.o.Retries || errors.Is(err, circuit.ErrOpen) || errors.Is(err, errLimit) {
+			return values, err
 		}
-		return values, err
-	}, backoff.WithBackOff(waits), backoff.WithMaxTries(uint(l.o.Retries)+1), backoff.WithMaxElapsedTime(0))
+		delay := wait.Delay(failures)
+		if known, ok := errors.AsType[*Error](err); ok {
+			if known.Refused || known.RetryAfter > l.o.Budget {
+				return nil, err
+			}
+			delay = max(delay, known.RetryAfter)
+		}
+		if err := backoff.Sleep(l.ctx, delay); err != nil {
+			return nil, err
+		}
+	}
 }
 
 func (l *Loader) once(keys []string) (map[string]Value, error) {
 	if l.isOpen() {
-		return nil, gobreaker.ErrOpenState // do not consume the rate limit
+		return nil, circuit.ErrOpen // do not consume the rate limit
 	}
 	if l.o.Limit != nil {
 		ctx, cancel := context.WithTimeout(l.ctx, l.o.Budget)
 		err := l.o.Limit(ctx)
 		cancel()
 		if err != nil {
-			return nil, backoff.Permanent(err)
+			return nil, errors.Join(errLimit, err)
 		}
 	}
-	done, err := l.breaker.Allow()
+	call, err := l.breaker.Allow()
 	if err != nil {
-		return nil, err
+		return nil, circuit.ErrOpen
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, l.o.Timeout)
 	defer cancel()
@@ -585,12 +583,9 @@ func (l *Loader) once(keys []string) (map[string]Value, error) {
 	var known *Error
 	healthy := err == nil || errors.As(err, &known) && known.Refused
 	if !healthy {
-		l.mu.Lock()
-		l.reason = Reason(err)
-		l.mu.Unlock()
-		done(err)
+		call.Failed(err)
 	} else {
-		done(nil)
+		call.Succeeded()
 	}
 	if l.o.OnCall != nil {
 		l.o.OnCall(healthy, time.Since(start))

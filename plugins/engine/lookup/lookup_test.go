@@ -12,9 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/circuit"
 )
 
 // provider answers by calling a function and records the calls.
@@ -164,7 +165,7 @@ func TestCircuitOpensAndProbesAfterOpenFor(t *testing.T) {
 	o := defaults()
 	o.Failures = 2
 	var states []string
-	o.OnCircuit = func(_, to gobreaker.State, reason string) { states = append(states, to.String()+": "+reason) }
+	o.OnCircuit = func(_, to circuit.State, reason string) { states = append(states, to.String()+": "+reason) }
 	inBubble(t, o, hang, func(l *Loader, p *provider) {
 		require.Equal(t, time.Second, took(func() { get(l, "a") }))
 		require.Equal(t, time.Second, took(func() { get(l, "b") }))
@@ -182,7 +183,7 @@ func TestCircuitOpensAndProbesAfterOpenFor(t *testing.T) {
 		require.Equal(t, []string{"miss B"}, get(l, "b"))
 		require.Equal(t, []string{
 			"open: no answer in time", "half-open: no answer in time", "open: no answer in time",
-			"half-open: no answer in time", "closed: no answer in time",
+			"half-open: no answer in time", "closed: ",
 		}, states)
 	})
 }

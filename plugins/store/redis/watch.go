@@ -17,6 +17,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
@@ -33,8 +34,8 @@ import (
 // until all is well again. report is given why that is so, and nil when it is
 // well, each time it changes.
 func (s *Store) Watch(ctx context.Context, staleness time.Duration, w store.Invalidator, report func(error)) {
-	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
-	for wait := shortest; ctx.Err() == nil; wait = min(2*wait, longest) {
+	reconnect := backoff.Exponential{Initial: 100 * time.Millisecond, Max: 5 * time.Second}
+	for failures := 1; ctx.Err() == nil; failures++ {
 		began := time.Now()
 		err := s.watch(ctx, staleness, w, func() { report(nil) })
 		w.ValidUntil(time.Time{})
@@ -42,15 +43,10 @@ func (s *Store) Watch(ctx context.Context, staleness time.Duration, w store.Inva
 			return
 		}
 		report(err)
-		if time.Since(began) > longest {
-			wait = shortest
+		if time.Since(began) > reconnect.Max {
+			failures = 1
 		}
-		pause := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-		case <-pause.C:
-		}
+		_ = reconnect.Wait(ctx, failures)
 	}
 }
 
