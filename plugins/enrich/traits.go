@@ -85,9 +85,9 @@ func parse(w *work, msg *service.Message) *event.Event {
 // event with both ids would merge the anonymous customer into the known one.
 func customer(e *event.Event) (field string, id []byte) {
 	switch {
-	case placeholders.Known(e.UserID):
+	case placeholders.Valid(e.UserID):
 		return "userId", e.UserID
-	case placeholders.Known(e.AnonymousID):
+	case placeholders.Valid(e.AnonymousID):
 		return "anonymousId", e.AnonymousID
 	}
 	return "", nil
@@ -112,7 +112,7 @@ func (p *processor) identify(w *work, msg *service.Message, f found) *service.Me
 		"source":    p.name,
 		"traits":    traits,
 	}
-	if e.Received {
+	if e.HasReceivedAt {
 		stated["receivedAt"] = string(event.AppendTime(nil, e.ReceivedAt))
 	}
 	raw, err := encode(stated)

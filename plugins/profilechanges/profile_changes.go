@@ -248,7 +248,7 @@ func (in *input) settle(ctx context.Context, d *customers.Delivery, failed error
 	in.delivered.Incr(n)
 	now := in.profiles.Now().UnixMilli()
 	for _, m := range d.Messages {
-		in.delay.Timing((now - m.At) * int64(time.Millisecond))
+		in.delay.Timing((now - m.Time) * int64(time.Millisecond))
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ type inputs struct {
 
 func (i *inputs) FeatureAt(n int) features.Result { return i.features[n] }
 func (i *inputs) Trait(name string) event.Value   { return i.traits[name] }
-func (i *inputs) In(int) bool                     { return i.in }
+func (i *inputs) InSegment(int) bool              { return i.in }
 func (i *inputs) Parameter(string) any            { return 2.5 }
 
 func (i *inputs) Document() map[string]any {
@@ -94,6 +94,6 @@ func TestProgramsAgreeWithQueries(t *testing.T) {
 	for _, text := range []string{`features.f.round() > 3`, `features.f + 1 > 3`, `-1 < features.f`, `traits.t == "a\"b"`, `# all
 true`, `root = true`, ``, `features.f >`, `!features.f > 3`, strings.Repeat("(", 10)} {
 		_, err := segments.CompileProgram(text, names)
-		require.ErrorIs(t, err, segments.ErrOther, text)
+		require.ErrorIs(t, err, segments.ErrUnsupported, text)
 	}
 }

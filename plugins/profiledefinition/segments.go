@@ -70,7 +70,7 @@ func parseSegments(conf *service.ParsedConfig, features *features.Definition, fi
 		return nil, err
 	}
 	path, err := conf.FieldString(fieldParametersFile)
-	set.Lasting = set.Lasting && path == ""
+	set.FeaturesOnly = set.FeaturesOnly && path == ""
 	return set, err
 }
 

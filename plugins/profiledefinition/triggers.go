@@ -297,10 +297,10 @@ func (t *triggerParser) messages(conf *service.ParsedConfig) error {
 	if t.set.Limits, err = t.limits(-1, "", conf); err != nil {
 		return err
 	}
-	if t.set.Holdout, err = conf.FieldFloat(fieldHoldout); err != nil {
+	if t.set.ControlGroup, err = conf.FieldFloat(fieldHoldout); err != nil {
 		return err
 	}
-	t.set.Holdout /= 100
+	t.set.ControlGroup /= 100
 	items, err := conf.FieldObjectList(fieldChannels)
 	if err != nil {
 		return err
@@ -405,10 +405,10 @@ func (t *triggerParser) rule(rule int, item *service.ParsedConfig) (err error) {
 	if r.Limits, err = t.limits(rule, r.Name, item); err != nil {
 		return err
 	}
-	if r.Holdout, err = item.FieldFloat(fieldHoldout); err != nil {
+	if r.ControlGroup, err = item.FieldFloat(fieldHoldout); err != nil {
 		return err
 	}
-	r.Holdout /= 100
+	r.ControlGroup /= 100
 	if r.Priority, err = item.FieldInt(fieldPriority); err != nil {
 		return err
 	}
@@ -440,7 +440,7 @@ func (t *triggerParser) rule(rule int, item *service.ParsedConfig) (err error) {
 			if r.On.Kind == triggers.Date {
 				t.fail(rule, r.Name, "unless does not apply to a date; write the condition as when")
 			}
-			selector.Lookback = r.Reach()
+			selector.Lookback = r.Lookback()
 			r.Unless = []int{len(t.selectors)}
 			t.selectors, t.selectorRules = append(t.selectors, selector), append(t.selectorRules, rule)
 		}
@@ -477,7 +477,7 @@ func (t *triggerParser) cause(rule int, r *triggers.Rule, conf *service.ParsedCo
 	if len(selector.Events) > 0 || selector.Where != "" {
 		causes++
 		if r.On.Repeat != triggers.First {
-			selector.Lookback = r.Reach()
+			selector.Lookback = r.Lookback()
 		}
 		r.On.Series = len(t.selectors)
 		t.selectors, t.selectorRules = append(t.selectors, selector), append(t.selectorRules, rule)
@@ -513,7 +513,7 @@ func (t *triggerParser) date(r *triggers.Rule, conf *service.ParsedConfig) (err 
 	if err != nil {
 		return err
 	}
-	r.On.At = minutes(clock)
+	r.On.TimeOfDay = minutes(clock)
 	if r.On.Days, err = conf.FieldInt(fieldDays); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (p *Service) due(ctx context.Context, index string, until int64, limit int,
 	var found []store.IndexEntry
 	var after store.IndexEntry
 	for len(found) < limit {
-		page, err := p.store.ScanIndex(ctx, index, "", record.TimeValue(until+1), after, limit)
+		page, err := p.store.ScanIndex(ctx, index, "", record.FormatTime(until+1), after, limit)
 		if err != nil || len(page) == 0 {
 			return found, err
 		}

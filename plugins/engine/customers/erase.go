@@ -83,7 +83,7 @@ func (u *updater) pardon(c *customer) {
 // whose id it has, or the one that leads to, was erased.
 func (u *updater) refuses(up *update, to *customer) bool {
 	at := &u.customers[up.who].rec
-	if !at.Refuses(up.fact.Time, up.fact.ReceivedAt) && !to.rec.Refuses(up.fact.Time, up.fact.ReceivedAt) {
+	if !at.RejectsEvent(up.fact.Time, up.fact.ReceivedAt) && !to.rec.RejectsEvent(up.fact.Time, up.fact.ReceivedAt) {
 		return false
 	}
 	u.p.erasedEvents.Incr(1)
@@ -104,7 +104,7 @@ func (u *updater) finishErasures(ctx context.Context) error {
 		if c.err != nil || c.lost || !c.loaded || !c.rec.Erased() {
 			continue
 		}
-		if keys := c.rec.Unerased(); len(keys) > 0 {
+		if keys := c.rec.PendingErasures(); len(keys) > 0 {
 			if err := u.p.eraseKeys(ctx, keys, c.rec.ErasedAt()); err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ type TriggerScheduler struct {
 	limit   int
 	rec     record.Record
 	viewer  record.Viewer
-	watcher record.Watcher
+	watcher record.TriggerEvaluator
 	since   []int64 // when each trigger came to be
 	stuck   stuck
 }
@@ -61,9 +61,9 @@ func (t *TriggerScheduler) Fire(ctx context.Context, ahead time.Duration) (next 
 		return 0, err
 	}
 	next = ahead
-	later := record.TimeValue(now.UnixMilli() + 1)
+	later := record.FormatTime(now.UnixMilli() + 1)
 	if n := slices.IndexFunc(page, func(e store.IndexEntry) bool { return e.Value >= later }); n >= 0 {
-		if due, ok := record.ValueTime(page[n].Value); ok {
+		if due, ok := record.ParseTime(page[n].Value); ok {
 			next = min(ahead, time.UnixMilli(due).Sub(now))
 		}
 		page = page[:n]
@@ -116,7 +116,7 @@ func (t *TriggerScheduler) fire(ctx context.Context, keys []string, found map[st
 		// goes.
 		stale := store.IndexEdit{Index: record.TriggerIndex, Value: found[key], Remove: true}
 		due, some := t.rec.TriggersDue()
-		gone := records[i].Version == store.Absent || !some || record.TimeValue(due) != found[key]
+		gone := records[i].Version == store.Absent || !some || record.FormatTime(due) != found[key]
 		if gone && !slices.Contains(c.Index, stale) {
 			c.Index = append(c.Index, stale)
 		}
@@ -157,7 +157,7 @@ func (t *TriggerScheduler) fire(ctx context.Context, keys []string, found map[st
 func (t *TriggerScheduler) decide(key string, now int64) ([]triggers.Decision, error) {
 	// Segments are those of the moment, for causes and conditions alike.
 	if t.rec.Link() == "" {
-		j, err := t.viewer.Judge(&t.rec, key, now, record.Cause{})
+		j, err := t.viewer.EvaluateSegments(&t.rec, key, now, record.Cause{})
 		if err != nil {
 			return nil, err
 		}
@@ -170,13 +170,13 @@ func (t *TriggerScheduler) decide(key string, now int64) ([]triggers.Decision, e
 	}
 	for i := range decisions {
 		d := &decisions[i]
-		if d.Outcome != triggers.Fired && d.Outcome != triggers.HeldOut {
+		if d.Outcome != triggers.Fired && d.Outcome != triggers.ControlGroup {
 			continue
 		}
 		id := t.p.messages.ID(&d.Firing, record.KeyID(key))
-		t.rec.Tell(record.Message{ID: id, At: now, Content: t.content(key, d, id, now, must)})
+		t.rec.Enqueue(record.Message{ID: id, Time: now, Content: t.content(key, d, id, now, must)})
 	}
-	return decisions, t.watcher.Watch(&t.rec, key)
+	return decisions, t.watcher.Schedule(&t.rec, key)
 }
 
 // conditions answers what must hold for the customer whose record was read.
@@ -189,7 +189,7 @@ type conditions struct {
 func (c *conditions) facts() (map[string]any, error) {
 	var err error
 	if c.known == nil {
-		c.known, err = c.t.viewer.Facts(&c.t.rec, c.now, c.t.p.messages.Features, c.t.p.messages.ReadsSegments)
+		c.known, err = c.t.viewer.QueryDocument(&c.t.rec, c.now, c.t.p.messages.Features, c.t.p.messages.ReadsSegments)
 	}
 	return c.known, err
 }
@@ -223,7 +223,7 @@ const maxData = 16 << 10
 func (t *TriggerScheduler) content(key string, d *triggers.Decision, id record.MessageID, now int64, must *conditions) []byte {
 	rule := &t.p.messages.Rules[d.Rule]
 	name, field := EventTriggerFired, "userId"
-	if d.Outcome == triggers.HeldOut {
+	if d.Outcome == triggers.ControlGroup {
 		name = EventTriggerHeldOut
 	}
 	if key[0] == record.Anonymous {
@@ -240,7 +240,7 @@ func (t *TriggerScheduler) content(key string, d *triggers.Decision, id record.M
 	b = jsontext.AppendString(b, record.KeyID(key))
 	b = at(b, `,"timestamp":"`, now)
 	b = append(b, `,"properties":{"trigger":"`+rule.Name+`","channel":"`+t.p.messages.Channels[rule.Channel].Name+`"`...)
-	b = at(b, `,"cause_at":"`, d.At)
+	b = at(b, `,"cause_at":"`, d.CauseTime)
 	b = at(b, `,"due_at":"`, d.Due)
 	if q := t.p.messages.Data[d.Rule]; q != nil {
 		if data := t.data(q, must); data != nil {

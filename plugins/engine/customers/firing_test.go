@@ -212,7 +212,7 @@ func TestWhatWaitsGoesOverInAMerge(t *testing.T) {
 	now = now.Add(10 * time.Minute)
 	apply(t, p, identify("m2", "u1", "a1", now.Format(time.RFC3339), "web", `{"consent":true}`))
 	fireAll(t, p)
-	require.Equal(t, []store.IndexEntry{{Value: record.TimeValue(now.Add(50 * time.Minute).UnixMilli()), Key: "uu1"}}, dueIndex(t, p))
+	require.Equal(t, []store.IndexEntry{{Value: record.FormatTime(now.Add(50 * time.Minute).UnixMilli()), Key: "uu1"}}, dueIndex(t, p))
 	now = now.Add(50 * time.Minute)
 	fireAll(t, p)
 	require.Equal(t, []string{"welcome", "cart_abandoned"}, names(waiting(t, p, "uu1")))
@@ -303,12 +303,12 @@ func TestTheDueIndexFollowsFromRecords(t *testing.T) {
 		var rec record.Record
 		require.NoError(t, rec.Decode(p.def, e.Key, e.Data))
 		stored, some := rec.TriggersDue()
-		require.NoError(t, new(record.Watcher).Watch(&rec, e.Key))
+		require.NoError(t, new(record.TriggerEvaluator).Schedule(&rec, e.Key))
 		due, also := rec.TriggersDue()
 		require.Equal(t, some, also)
 		require.Equal(t, stored, due)
 		if some {
-			want = append(want, store.IndexEntry{Value: record.TimeValue(due), Key: e.Key})
+			want = append(want, store.IndexEntry{Value: record.FormatTime(due), Key: e.Key})
 		}
 	}
 	slices.SortFunc(want, func(a, b store.IndexEntry) int {

@@ -35,7 +35,7 @@ var ErrAmbiguous = errors.New("several customers have this value")
 func (p *Service) Identifiers() []string { return p.def.Identifiers.Names() }
 
 func (p *Service) identifier(name string) (*record.Identifier, error) {
-	if i := p.def.Identifiers.Named(name); i != nil {
+	if i := p.def.Identifiers.Lookup(name); i != nil {
 		return i, nil
 	}
 	return nil, &UnknownIdentifierError{name, p.Identifiers()}
@@ -123,7 +123,7 @@ func (p *Service) readBy(ctx context.Context, load cache.Loader, by *record.Iden
 			if result.Err = rd.rec.Decode(p.def, keys[n], records[n].Data); result.Err != nil {
 				return
 			}
-			if stale[n] = !rd.rec.Has(all[of[n]].entry); stale[n] {
+			if stale[n] = !rd.rec.HasEntry(all[of[n]].entry); stale[n] {
 				return
 			}
 			rd.room()
@@ -196,7 +196,7 @@ func (p *Service) one(ctx context.Context, rec *record.Record, id, by string) (k
 			}
 			break
 		}
-		if entry == nil || key != "" && rec.Has(*entry) {
+		if entry == nil || key != "" && rec.HasEntry(*entry) {
 			return key, nil
 		}
 	}

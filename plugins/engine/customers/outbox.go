@@ -202,14 +202,14 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 				o.stuck.add(key, value)
 			}
 			continue // whoever updates the customer says so
-		case len(rec.Outbox()) > 0 && (rec.DueAt() <= now || rec.HeldUntil() > 0 && rec.HeldUntil() == o.unsure[key]):
+		case len(rec.Outbox()) > 0 && (rec.OutboxDue() <= now || rec.ClaimedUntil() > 0 && rec.ClaimedUntil() == o.unsure[key]):
 			for _, m := range rec.Outbox() {
-				if m.At <= now {
+				if m.Time <= now {
 					cl.ids = append(cl.ids, m.ID)
 					due = append(due, OutboxMessage{m, record.KeyID(key)})
 				}
 			}
-			rec.Hold(d.until)
+			rec.Claim(d.until)
 			c.Data = rec.Encode(room(records[i].Data), key)
 			c.Index = indexEdits(&rec)
 		}
@@ -256,9 +256,9 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 // delivered again.
 func (d *Delivery) Acknowledge(ctx context.Context) error {
 	return d.release(ctx, func(rec *record.Record, ids []record.MessageID) bool {
-		changed := rec.Told(ids)
-		if rec.HeldUntil() == d.until {
-			rec.Hold(0)
+		changed := rec.Acknowledge(ids)
+		if rec.ClaimedUntil() == d.until {
+			rec.Release()
 			changed = true
 		}
 		return changed
@@ -269,10 +269,10 @@ func (d *Delivery) Acknowledge(ctx context.Context) error {
 func (d *Delivery) Release(ctx context.Context, in time.Duration) error {
 	again := d.p.now().Add(in).UnixMilli()
 	return d.release(ctx, func(rec *record.Record, _ []record.MessageID) bool {
-		if rec.HeldUntil() != d.until {
+		if rec.ClaimedUntil() != d.until {
 			return false
 		}
-		rec.Hold(again)
+		rec.Claim(again)
 		return true
 	})
 }

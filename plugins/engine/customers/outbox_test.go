@@ -27,7 +27,7 @@ func tell(t testing.TB, p *Service, key string, messages ...record.Message) {
 			require.NoError(t, rec.Decode(p.def, key, records[0].Data))
 		}
 		for _, m := range messages {
-			rec.Tell(m)
+			rec.Enqueue(m)
 		}
 		lost, err := p.store.Commit(ctx, []store.Change{{Key: key, Version: records[0].Version, Data: rec.Encode(nil, key), Index: indexEdits(&rec)}})
 		require.NoError(t, err)
@@ -39,7 +39,7 @@ func tell(t testing.TB, p *Service, key string, messages ...record.Message) {
 }
 
 func message(id byte, at time.Time) record.Message {
-	return record.Message{ID: record.MessageID{id}, At: at.UnixMilli(), Content: fmt.Appendf(nil, `{"n":%d}`, id)}
+	return record.Message{ID: record.MessageID{id}, Time: at.UnixMilli(), Content: fmt.Appendf(nil, `{"n":%d}`, id)}
 }
 
 // clock is a time that tests move.
@@ -238,7 +238,7 @@ func TestStaleEntriesGo(t *testing.T) {
 	apply(t, p, order("m1", `"userId":"u1"`, 5))
 	records, err := p.store.Load(ctx, []string{"uu1"})
 	require.NoError(t, err)
-	value := record.TimeValue(at.UnixMilli())
+	value := record.FormatTime(at.UnixMilli())
 	_, err = p.store.Commit(ctx, []store.Change{
 		{Key: "uu1", Version: records[0].Version, Data: records[0].Data, Index: []store.IndexEdit{{Index: record.OutboxIndex, Value: value}}},
 		{Key: "ugone", Data: nil, Index: []store.IndexEdit{{Index: record.OutboxIndex, Value: value}}},
@@ -308,7 +308,7 @@ func TestManyDeliverersShareTheWork(t *testing.T) {
 	all.Go(func() {
 		for round := range rounds {
 			for c := range customers {
-				tell(t, p, fmt.Sprintf("uu%d", c), record.Message{ID: record.MessageID{byte(c), byte(round + 1)}, At: int64(round), Content: fmt.Appendf(nil, "%d %d", c, round)})
+				tell(t, p, fmt.Sprintf("uu%d", c), record.Message{ID: record.MessageID{byte(c), byte(round + 1)}, Time: int64(round), Content: fmt.Appendf(nil, "%d %d", c, round)})
 			}
 		}
 	})

@@ -76,7 +76,7 @@ type sweeper struct {
 	state    sweepState
 	version  store.Version
 	viewer   record.Viewer
-	watcher  record.Watcher
+	watcher  record.TriggerEvaluator
 	rec      record.Record
 }
 
@@ -233,7 +233,7 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 // change makes a record follow the rules as of a moment, and tells whether it
 // did not.
 func (s *sweeper) change(rec *record.Record, key string, now int64) (changed bool, err error) {
-	j, err := s.viewer.Judge(rec, key, now, record.Cause{})
+	j, err := s.viewer.EvaluateSegments(rec, key, now, record.Cause{})
 	if err != nil {
 		return false, err
 	}
@@ -246,7 +246,7 @@ func (s *sweeper) change(rec *record.Record, key string, now int64) (changed boo
 		return false, nil
 	}
 	due, some := rec.TriggersDue()
-	if err := s.watcher.Watch(rec, key); err != nil {
+	if err := s.watcher.Schedule(rec, key); err != nil {
 		return false, err
 	}
 	if again, still := rec.TriggersDue(); again != due || still != some {
@@ -320,7 +320,7 @@ func (p *Service) clean(ctx context.Context, index string) error {
 		var changes []store.Change
 		for i, e := range page {
 			if records[i].Version != store.Absent {
-				if rec.Decode(p.def, e.Key, records[i].Data) != nil || rec.Has(record.Entry{Index: index, Value: e.Value}) {
+				if rec.Decode(p.def, e.Key, records[i].Data) != nil || rec.HasEntry(record.Entry{Index: index, Value: e.Value}) {
 					continue
 				}
 			}
@@ -348,7 +348,7 @@ func (p *Service) tellCounts(ctx context.Context, counts map[string]int64) error
 				return fmt.Errorf("the record of segment sizes: %w", err)
 			}
 		}
-		p.dropped.Incr(int64(rec.Tell(record.CountsMessage(counts, now))))
+		p.dropped.Incr(int64(rec.Enqueue(record.CountsMessage(counts, now))))
 		lost, err := p.store.Commit(ctx, []store.Change{{Key: countsKey, Version: records[0].Version, Data: rec.Encode(nil, countsKey), Index: indexEdits(&rec)}})
 		if err != nil {
 			return err

@@ -65,7 +65,7 @@ type updater struct {
 	keys      []string
 	who       []int
 	changes   []store.Change
-	watcher   record.Watcher
+	watcher   record.TriggerEvaluator
 	viewer    record.Viewer
 	now       int64 // of the attempt under way, in Unix milliseconds
 }
@@ -132,7 +132,7 @@ func (u *updater) read(i int, raw []byte) error {
 		return &event.Error{Pointer: "/timestamp", Rule: "range", Message: "timestamp must not be before 1970"}
 	}
 	received := e.ReceivedAt
-	if !e.Received {
+	if !e.HasReceivedAt {
 		received = u.p.now().UnixMilli()
 	}
 	if e.Time-received > u.p.def.MaxFuture {
@@ -181,8 +181,8 @@ func (u *updater) read(i int, raw []byte) error {
 // are as good as absent.
 func (u *updater) identify(e *event.Event, up *update) error {
 	ids := &u.p.def.Identity
-	user := len(e.UserID) > 0 && ids.Known(e.UserID)
-	anonymous := len(e.AnonymousID) > 0 && ids.Known(e.AnonymousID)
+	user := len(e.UserID) > 0 && ids.Valid(e.UserID)
+	anonymous := len(e.AnonymousID) > 0 && ids.Valid(e.AnonymousID)
 	switch {
 	case user:
 		up.who = u.customer(record.User, e.UserID)
@@ -196,7 +196,7 @@ func (u *updater) identify(e *event.Event, up *update) error {
 	case !user:
 	case e.Type == event.TypeIdentify && anonymous:
 		up.anonymous = u.customer(record.Anonymous, e.AnonymousID)
-	case e.Type == event.TypeAlias && len(e.PreviousID) > 0 && ids.Known(e.PreviousID):
+	case e.Type == event.TypeAlias && len(e.PreviousID) > 0 && ids.Valid(e.PreviousID):
 		up.anonymous = u.customer(record.Anonymous, e.PreviousID)
 		if ids.MergeKnown {
 			up.known = u.customer(record.User, e.PreviousID)
@@ -341,12 +341,12 @@ func (u *updater) apply() {
 		into, err := u.resolve(i)
 		switch {
 		case err != nil:
-			if c.rec.Unmerged() {
+			if c.rec.HasUnmergedContent() {
 				c.err = err
 			}
 		case into.rec.Erased():
 			c.eraseWith(into)
-		case c.rec.Unmerged():
+		case c.rec.HasUnmergedContent():
 			u.merge(into, i)
 		}
 	}
@@ -368,7 +368,7 @@ func (u *updater) applyOne(up *update) error {
 	if up.erasing != noErasure {
 		return u.applyErasure(up)
 	}
-	if at := u.customers[up.who]; at.err == nil && u.p.def.Identity.MaxShared > 0 && at.rec.Claims() >= u.p.def.Identity.MaxShared {
+	if at := u.customers[up.who]; at.err == nil && u.p.def.Identity.MaxShared > 0 && at.rec.SeenWithCount() >= u.p.def.Identity.MaxShared {
 		u.p.unidentified.Incr(1)
 		return &event.Error{Pointer: "/anonymousId", Rule: "identifier", Message: "anonymousId has been seen with too many customers to identify one"}
 	}
@@ -440,7 +440,7 @@ func (u *updater) join(c *customer, other int) error {
 		return nil
 	case a.follow >= 0:
 		u.p.refusedMerges.Incr(1)
-		if ids.MaxShared > 0 && a.rec.Claim(c.key, ids.MaxShared) {
+		if ids.MaxShared > 0 && a.rec.NoteSeenWith(c.key, ids.MaxShared) {
 			a.linked = true
 		}
 		return nil
@@ -466,7 +466,7 @@ func (u *updater) merge(into *customer, from int) {
 	}
 	into.changed = into.changed || changed
 	into.sources = append(into.sources, from)
-	c.strip = c.rec.Unmerged()
+	c.strip = c.rec.HasUnmergedContent()
 }
 
 // commit writes what changed, in the order of merge.go: links, then content,
@@ -556,7 +556,7 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		if c.err != nil || c.follow >= 0 && !c.linked || !chosen(c) {
 			continue
 		}
-		c.rec.TellLeft(u.now)
+		c.rec.EnqueueMergeLeaves(u.now)
 		if !c.linked {
 			if err := u.judge(c, c.cause); err != nil {
 				c.err = err
@@ -566,7 +566,7 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		if _, c.err = c.rec.SetIdentifiers(); c.err != nil {
 			continue
 		}
-		if c.err = u.watcher.Watch(&c.rec, c.key); c.err != nil {
+		if c.err = u.watcher.Schedule(&c.rec, c.key); c.err != nil {
 			continue
 		}
 		u.extract = c.rec.Encode(u.extract[:0], c.key)
@@ -589,7 +589,7 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		u.customers[u.who[n]].lost = true
 	}
 	for _, i := range u.who {
-		if c := u.customers[i]; !c.lost && len(c.rec.Outbox()) > 0 && c.rec.DueAt() <= u.p.now().UnixMilli() {
+		if c := u.customers[i]; !c.lost && len(c.rec.Outbox()) > 0 && c.rec.OutboxDue() <= u.p.now().UnixMilli() {
 			u.p.hint(c.key)
 		}
 	}
@@ -601,9 +601,9 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 // for an event. Parameters that change from here on are for the next attempt. They
 // are taken after the records are read, lest a sweep had written these by newer.
 func (u *updater) judgeAnew() {
-	u.viewer.HoldParameters(u.p.def)
+	u.viewer.PinParameters(u.p.def)
 	for _, c := range u.customers {
-		if c.err == nil && c.version != store.Absent && c.follow < 0 && !c.judged && u.viewer.JudgedByOthers(&c.rec) {
+		if c.err == nil && c.version != store.Absent && c.follow < 0 && !c.judged && u.viewer.SegmentsOutdated(&c.rec) {
 			c.err = u.judge(c, record.Cause{})
 		}
 		c.judged = true
@@ -612,14 +612,14 @@ func (u *updater) judgeAnew() {
 
 // judge finds the segments a customer is in now.
 func (u *updater) judge(c *customer, cause record.Cause) error {
-	j, err := u.viewer.Judge(&c.rec, c.key, u.now, cause)
+	j, err := u.viewer.EvaluateSegments(&c.rec, c.key, u.now, cause)
 	u.p.judged(j)
 	return err
 }
 
 // judged counts what came of a judgement.
-func (p *Service) judged(j record.Judgement) {
-	if j != (record.Judgement{}) {
+func (p *Service) judged(j record.SegmentChanges) {
+	if j != (record.SegmentChanges{}) {
 		p.entered.Incr(int64(j.Entered))
 		p.left.Incr(int64(j.Left))
 		p.dropped.Incr(int64(j.Dropped))
@@ -660,7 +660,7 @@ func (u *updater) stripMerged(ctx context.Context) error {
 		u.changes = u.changes[:0]
 		for i, key := range u.keys {
 			rec := &u.customers[u.index[key]].rec
-			if records[i].Version == store.Absent || rec.Decode(u.p.def, key, records[i].Data) != nil || !rec.Unmerged() {
+			if records[i].Version == store.Absent || rec.Decode(u.p.def, key, records[i].Data) != nil || !rec.HasUnmergedContent() {
 				continue
 			}
 			rec.Strip(key)

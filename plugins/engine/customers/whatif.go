@@ -163,7 +163,7 @@ func (t *trial) look(e *store.Entry) error {
 	if t.q.Segment != "" {
 		return t.lookForSegment(e.Key)
 	}
-	facts, err := t.viewer.Facts(rec, t.at, t.q.Query.Features, t.q.Query.ReadsSegments)
+	facts, err := t.viewer.QueryDocument(rec, t.at, t.q.Query.Features, t.q.Query.ReadsSegments)
 	if err != nil {
 		return err
 	}
@@ -197,11 +197,11 @@ func (t *trial) lookForSegment(key string) error {
 
 func (t *trial) lookForTrigger(key string) error {
 	// As the firing does it; nothing is written.
-	if _, err := t.triggers.viewer.Judge(&t.triggers.rec, key, t.at, record.Cause{}); err != nil {
+	if _, err := t.triggers.viewer.EvaluateSegments(&t.triggers.rec, key, t.at, record.Cause{}); err != nil {
 		return err
 	}
 	must := &conditions{t: t.triggers, now: t.at}
-	trials, err := t.triggers.watcher.Try(nil, &t.triggers.rec, key, t.at, must)
+	trials, err := t.triggers.watcher.Preview(nil, &t.triggers.rec, key, t.at, must)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ type Event struct {
 	// milliseconds. ReceivedAt is Time when the event has none, which Received
 	// tells.
 	Time, ReceivedAt int64
-	Received         bool
+	HasReceivedAt    bool
 
 	root *fastjson.Value
 	tree any
@@ -145,9 +145,9 @@ func (p *Parser) Parse(data []byte) (*Event, error) {
 	} else if !ok {
 		return nil, &Error{"/timestamp", "required", "event needs a timestamp"}
 	}
-	if e.ReceivedAt, e.Received, err = instant(root, "receivedAt"); err != nil {
+	if e.ReceivedAt, e.HasReceivedAt, err = instant(root, "receivedAt"); err != nil {
 		return nil, err
-	} else if !e.Received {
+	} else if !e.HasReceivedAt {
 		e.ReceivedAt = e.Time
 	}
 	return e, nil

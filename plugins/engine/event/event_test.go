@@ -20,7 +20,7 @@ func TestParse(t *testing.T) {
 	require.Equal(t, "web", string(e.Source))
 	require.Equal(t, time.Date(2026, 1, 31, 8, 30, 0, 123e6, time.UTC).UnixMilli(), e.Time)
 	require.Equal(t, time.Date(2026, 1, 31, 8, 30, 5, 500e6, time.UTC).UnixMilli(), e.ReceivedAt)
-	require.True(t, e.Received)
+	require.True(t, e.HasReceivedAt)
 
 	get := func(text string) Value {
 		path, err := ParsePath(text)
@@ -76,7 +76,7 @@ func TestPaths(t *testing.T) {
 	}
 	p, err := ParsePath("a.b[].c.d")
 	require.NoError(t, err)
-	require.True(t, p.Each())
+	require.True(t, p.ThroughArray())
 	require.Equal(t, "a.b", p.Array())
 }
 

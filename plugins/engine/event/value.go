@@ -57,10 +57,10 @@ func valueOf(v *fastjson.Value) Value {
 // properties.total. One key may end in [], and then the path leads to that
 // part of every element of the array: properties.products[].category.
 type Path struct {
-	text string
-	keys []string // up to the array, or to the value
-	each bool
-	rest []string // from an element of the array to the value
+	text         string
+	keys         []string // up to the array, or to the value
+	throughArray bool
+	rest         []string // from an element of the array to the value
 }
 
 // ParsePath reads the written form of a path.
@@ -71,13 +71,13 @@ func ParsePath(text string) (Path, error) {
 		switch {
 		case name == "" || strings.ContainsAny(name, "[]*"):
 			return Path{}, fmt.Errorf("path %q must be keys joined by dots, such as properties.total or properties.products[].category", text)
-		case p.each && each:
+		case p.throughArray && each:
 			return Path{}, fmt.Errorf("path %q may go through one array only", text)
-		case p.each:
+		case p.throughArray:
 			p.rest = append(p.rest, name)
 		default:
 			p.keys = append(p.keys, name)
-			p.each = each
+			p.throughArray = each
 		}
 	}
 	return p, nil
@@ -91,7 +91,7 @@ func (p Path) IsZero() bool { return p.text == "" }
 
 // Each tells whether the path goes through an array, and so may lead to any
 // number of values.
-func (p Path) Each() bool { return p.each }
+func (p Path) ThroughArray() bool { return p.throughArray }
 
 // Array returns the path of the array that an Each path goes through.
 func (p Path) Array() string { return strings.Join(p.keys, ".") }
@@ -100,7 +100,7 @@ var errNoEach = errors.New("event: Get of a path through an array")
 
 // Get returns the value at a path that does not go through an array.
 func (e *Event) Get(p Path) Value {
-	if p.each {
+	if p.throughArray {
 		panic(errNoEach)
 	}
 	return valueOf(e.root.Get(p.keys...))
@@ -112,7 +112,7 @@ func (e *Event) Get(p Path) Value {
 func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 	var array []*fastjson.Value
 	for _, p := range paths {
-		if p.each {
+		if p.throughArray {
 			array = e.root.GetArray(p.keys...)
 			break
 		}
@@ -123,7 +123,7 @@ func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 		values = values[:0]
 		for _, p := range paths {
 			switch {
-			case !p.each:
+			case !p.throughArray:
 				values = append(values, e.Get(p))
 			case len(p.rest) == 0:
 				values = append(values, valueOf(element))
@@ -140,7 +140,7 @@ func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 // It tells whether that array, if any, is there. Texts belong to the parser.
 func (p Path) Visit(root *fastjson.Value, fn func(Value)) bool {
 	at := root.Get(p.keys...)
-	if !p.each {
+	if !p.throughArray {
 		fn(valueOf(at))
 		return true
 	}

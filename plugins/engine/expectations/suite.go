@@ -239,7 +239,7 @@ func columnPath(s *Spec) (event.Path, error) {
 		return event.Path{}, nil
 	}
 	path, err := event.ParsePath(s.Column)
-	if err == nil && path.Each() && s.Kind == ColumnSet {
+	if err == nil && path.ThroughArray() && s.Kind == ColumnSet {
 		err = errors.New("column must lead to an object, not through an array")
 	}
 	return path, err

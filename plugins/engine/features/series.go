@@ -92,7 +92,7 @@ func newSeries(spec *Spec) (*Series, error) {
 		if err != nil {
 			return nil, err
 		}
-		if path.Each() {
+		if path.ThroughArray() {
 			if array != "" && array != path.Array() {
 				return nil, fmt.Errorf("of and by go through different arrays, %s and %s; use one", array, path.Array())
 			}

@@ -55,13 +55,13 @@ func (r *Record) Readmit(at int64) bool {
 // Refuses tells whether an event, by its time and when it was received, must
 // not be taken in because the customer was erased: any until they are
 // readmitted, and then those of before.
-func (r *Record) Refuses(time, received int64) bool {
+func (r *Record) RejectsEvent(time, received int64) bool {
 	return r.erasedAt > 0 && (r.Erased() || time <= r.erasedAt || received <= r.readmittedAt)
 }
 
 // Unerased returns the keys whose records are still to be erased with that of
 // a tombstone.
-func (r *Record) Unerased() []string {
+func (r *Record) PendingErasures() []string {
 	if !r.Erased() {
 		return nil
 	}

@@ -18,7 +18,7 @@ func TestErasureModel(t *testing.T) {
 		var rec Record
 		rec.Reset(def)
 		rec.LinkTo("uother")
-		rec.noteMerged([]byte("amerged"))
+		rec.addMerged([]byte("amerged"))
 		erased, readmitted := int64(0), int64(0)
 		for range rapid.IntRange(0, 8).Draw(t, "steps") {
 			at := rapid.Int64Range(1, 20).Draw(t, "at")
@@ -44,6 +44,6 @@ func TestErasureModel(t *testing.T) {
 		}
 		time, received := rapid.Int64Range(0, 21).Draw(t, "time"), rapid.Int64Range(0, 21).Draw(t, "received")
 		want := erased > readmitted || readmitted > 0 && (time <= erased || received <= readmitted)
-		require.Equal(t, want, rec.Refuses(time, received))
+		require.Equal(t, want, rec.RejectsEvent(time, received))
 	})
 }

@@ -102,14 +102,14 @@ func (w *Viewer) Explain(r *Record, id string, asOf int64) (*Explanation, error)
 		return nil, err
 	}
 	x := &Explanation{
-		ID: id, AsOf: timeText(asOf), Complete: asOf >= r.FoldedTo(), Merged: len(r.merged),
+		ID: id, AsOf: formatTime(asOf), Complete: asOf >= r.FoldedTo(), Merged: len(r.merged),
 		Traits: []TraitExplanation{}, Features: []FeatureExplanation{},
 	}
 	if r.updatedAt > 0 {
-		x.UpdatedAt = timeText(r.updatedAt)
+		x.UpdatedAt = formatTime(r.updatedAt)
 	}
 	for _, t := range r.traits {
-		x.Traits = append(x.Traits, TraitExplanation{string(t.name), features.AppendJSON(nil, t.value), string(t.source), timeText(t.time)})
+		x.Traits = append(x.Traits, TraitExplanation{string(t.name), features.AppendJSON(nil, t.value), string(t.source), formatTime(t.time)})
 	}
 	for i := range all {
 		x.Features = append(x.Features, w.explain(i))
@@ -129,7 +129,7 @@ func (w *Viewer) explain(i int) FeatureExplanation {
 		x.Window = features.FormatSpan(f.Window)
 	}
 	if v.since > 0 {
-		x.Since = timeText(v.since)
+		x.Since = formatTime(v.since)
 	}
 	for _, j := range f.Needs() {
 		x.Needs = append(x.Needs, all[j].Name)
@@ -144,7 +144,7 @@ func (w *Viewer) explain(i int) FeatureExplanation {
 		if len(counted)-n > maxExplainedOccurrences {
 			break
 		}
-		e := OccurrenceExplanation{Time: timeText(o.Time)}
+		e := OccurrenceExplanation{Time: formatTime(o.Time)}
 		for c, value := range []event.Value{o.First, o.Second} {
 			if c < len(reads) {
 				if e.Values == nil {
@@ -161,7 +161,7 @@ func (w *Viewer) explain(i int) FeatureExplanation {
 func (r *Record) explainEvents(asOf int64) EventsExplanation {
 	x := EventsExplanation{Latest: []EventExplanation{}}
 	if r.folded != never {
-		x.FoldedTo = timeText(r.folded.time)
+		x.FoldedTo = formatTime(r.folded.time)
 	}
 	type entry struct {
 		time    int64
@@ -181,7 +181,7 @@ func (r *Record) explainEvents(asOf int64) EventsExplanation {
 	})
 	for _, e := range slices.Backward(latest) {
 		known := slices.DeleteFunc(features.SeriesOf(e.extract), func(i int) bool { return i >= len(r.def.Features.Series) })
-		item := EventExplanation{Time: timeText(e.time), Names: r.def.Features.EventsOf(known)}
+		item := EventExplanation{Time: formatTime(e.time), Names: r.def.Features.EventsOf(known)}
 		for i := range r.def.Features.Features {
 			if f := &r.def.Features.Features[i]; f.Series >= 0 && slices.Contains(known, f.Series) {
 				item.Features = append(item.Features, f.Name)
@@ -192,4 +192,4 @@ func (r *Record) explainEvents(asOf int64) EventsExplanation {
 	return x
 }
 
-func timeText(ms int64) string { return string(event.AppendTime(nil, ms)) }
+func formatTime(ms int64) string { return string(event.AppendTime(nil, ms)) }

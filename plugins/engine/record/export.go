@@ -31,38 +31,38 @@ func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 	}
 	dst = append(dst, `,"merged":[`...)
 	for i, m := range r.merged {
-		dst = appendKey(comma(dst, i), string(m))
+		dst = appendKey(appendComma(dst, i), string(m))
 	}
 	dst = append(dst, `],"segments":[`...)
 	for i, m := range r.members {
-		dst = append(comma(dst, i), `{"name":`...)
+		dst = append(appendComma(dst, i), `{"name":`...)
 		dst = jsontext.AppendString(dst, m.name)
 		dst = append(appendInstant(append(dst, `,"since":`...), m.since), '}')
 	}
 	dst = append(dst, `],"identifiers":[`...)
 	for i, id := range r.identifiers {
-		dst = jsontext.AppendString(append(comma(dst, i), `{"name":`...), id.name)
+		dst = jsontext.AppendString(append(appendComma(dst, i), `{"name":`...), id.name)
 		dst = append(jsontext.AppendString(append(dst, `,"value":`...), id.value), '}')
 	}
 	dst = append(dst, `],"messages":[`...)
 	for i := range r.outbox {
 		m := &r.outbox[i]
-		dst = append(comma(dst, i), `{"id":"`...)
+		dst = append(appendComma(dst, i), `{"id":"`...)
 		dst = hex.AppendEncode(dst, m.ID[:])
-		dst = appendInstant(append(dst, `","at":`...), m.At)
+		dst = appendInstant(append(dst, `","at":`...), m.Time)
 		dst = append(jsontext.AppendString(append(dst, `,"content":`...), m.Content), '}')
 	}
 	// What was told of triggers is times and hashes.
 	dst = append(dst, `],"triggers":"`...)
 	dst = hex.AppendEncode(dst, r.triggers.Append(nil))
 	dst = append(dst, `","seen_with_other_customers":`...)
-	dst = strconv.AppendInt(dst, int64(r.Claims()), 10)
+	dst = strconv.AppendInt(dst, int64(r.SeenWithCount()), 10)
 	dst = appendInstant(append(dst, `,"erased_at":`...), r.erasedAt)
 	dst = appendInstant(append(dst, `,"readmitted_at":`...), r.readmittedAt)
 	return append(dst, '}'), nil
 }
 
-func comma(dst []byte, i int) []byte {
+func appendComma(dst []byte, i int) []byte {
 	if i > 0 {
 		return append(dst, ',')
 	}
@@ -89,7 +89,7 @@ func appendKey(dst []byte, key string) []byte {
 func (r *Record) exportTraits(dst []byte) []byte {
 	dst = append(dst, `,"traits":[`...)
 	for i, t := range r.traits {
-		dst = append(comma(dst, i), `{"name":`...)
+		dst = append(appendComma(dst, i), `{"name":`...)
 		dst = jsontext.AppendString(dst, t.name)
 		dst = features.AppendJSON(append(dst, `,"value":`...), t.value)
 		dst = appendInstant(append(dst, `,"stated_at":`...), t.time)
@@ -123,7 +123,7 @@ func (r *Record) exportEvents(dst []byte) ([]byte, error) {
 	n := 0
 	var failed error
 	err := r.walk(func(_ int, at logPosition, extract []byte) bool {
-		dst = appendInstant(append(comma(dst, n), `{"time":`...), at.time)
+		dst = appendInstant(append(appendComma(dst, n), `{"time":`...), at.time)
 		n++
 		dst = append(dst, `,"id":"`...)
 		dst = strconv.AppendUint(dst, at.id, 16)
@@ -131,7 +131,7 @@ func (r *Record) exportEvents(dst []byte) ([]byte, error) {
 		if len(extract) > 0 {
 			values := 0
 			failed = features.Visit(extract, r.layouts, func(series int, o features.Occurrence) {
-				dst = append(comma(dst, values), `{"features":`...)
+				dst = append(appendComma(dst, values), `{"features":`...)
 				values++
 				dst = jsontext.AppendString(dst, r.seriesName(series))
 				if o.First.Kind != event.Missing {
@@ -163,7 +163,7 @@ func (r *Record) exportSummaries(dst []byte) ([]byte, error) {
 		if tiles.Read(r.tiles[i]) != nil {
 			return dst, ErrCorrupt
 		}
-		dst = append(comma(dst, n), `{"features":`...)
+		dst = append(appendComma(dst, n), `{"features":`...)
 		n++
 		dst = jsontext.AppendString(dst, r.seriesName(i))
 		dst = append(tiles.AppendJSON(append(dst, `,"spans":`...)), '}')

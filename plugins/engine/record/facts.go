@@ -4,7 +4,7 @@ package record
 // it, as of a time in Unix milliseconds: an object of features, those at some
 // positions of the definition, of all traits, and, if segments are asked for, of
 // whether the customer is in each then.
-func (w *Viewer) Facts(r *Record, asOf int64, features []int, segments bool) (map[string]any, error) {
+func (w *Viewer) QueryDocument(r *Record, asOf int64, features []int, segments bool) (map[string]any, error) {
 	w.chosen = append(w.chosen[:0], features...)
 	set := r.def.Segments
 	segments = segments && set != nil
@@ -16,11 +16,11 @@ func (w *Viewer) Facts(r *Record, asOf int64, features []int, segments bool) (ma
 	}
 	in := map[string]any{}
 	if segments {
-		if err := w.judge(r, w.parametersOf(set)); err != nil {
+		if err := w.applyRules(r, w.parametersOf(set)); err != nil {
 			return nil, err
 		}
-		for i := range w.in {
-			in[set.Segments[i].Name] = w.in[i]
+		for i := range w.membership {
+			in[set.Segments[i].Name] = w.membership[i]
 		}
 	}
 	values := make(map[string]any, len(features))
@@ -34,6 +34,6 @@ func (w *Viewer) Facts(r *Record, asOf int64, features []int, segments bool) (ma
 // definition, in order, as of a time in Unix milliseconds. It is valid until the
 // next use of the viewer.
 func (w *Viewer) Segments(r *Record, asOf int64) ([]bool, error) {
-	err := w.evaluateSegments(r, asOf, w.parametersOf(r.def.Segments))
-	return w.in, err
+	err := w.computeMembership(r, asOf, w.parametersOf(r.def.Segments))
+	return w.membership, err
 }

@@ -27,7 +27,7 @@ func (r *Record) rememberFolded(ids []byte) {
 func (r *Record) fold() error {
 	keep, keepBytes := r.def.events()*3/4, maxLogBytes*3/4
 	cut := 0
-	f := folding{record: r}
+	f := folder{record: r}
 	before := r.folded
 	_ = r.walk(func(offset int, at logPosition, extract []byte) bool {
 		if r.entries <= keep && len(r.log)-offset <= keepBytes && at.compare(before) > 0 {
@@ -48,20 +48,20 @@ func (r *Record) fold() error {
 
 // foldLate takes an event that is older than what is folded.
 func (r *Record) foldLate(fact Fact) error {
-	f := folding{record: r}
+	f := folder{record: r}
 	f.add(logPosition{fact.Time, fact.ID}, fact.Extract)
 	return f.finish()
 }
 
 // folding takes events into the tiles of a record.
-type folding struct {
+type folder struct {
 	record *Record
 	ids    []byte
 	series map[int][]features.Occurrence
 	err    error
 }
 
-func (f *folding) add(at logPosition, extract []byte) {
+func (f *folder) add(at logPosition, extract []byte) {
 	r := f.record
 	f.ids = binary.LittleEndian.AppendUint64(f.ids, at.id)
 	if at.compare(r.folded) > 0 {
@@ -87,7 +87,7 @@ func (f *folding) add(at logPosition, extract []byte) {
 	}
 }
 
-func (f *folding) finish() error {
+func (f *folder) finish() error {
 	if f.err != nil {
 		return f.err
 	}

@@ -36,7 +36,7 @@ type Identifiers []Identifier
 const MaxIdentifierBytes = 256
 
 // Named returns the identifier of a name, nil if there is none.
-func (ids Identifiers) Named(name string) *Identifier {
+func (ids Identifiers) Lookup(name string) *Identifier {
 	at, found := slices.BinarySearchFunc(ids, name, func(i Identifier, name string) int { return strings.Compare(i.Name, name) })
 	if !found {
 		return nil
@@ -93,7 +93,7 @@ func (i *Identifier) Normalise(value string) string {
 
 // of returns the identifier's value by a trait. Only texts and numbers identify
 // somebody.
-func (i *Identifier) of(v event.Value) string {
+func (i *Identifier) value(v event.Value) string {
 	switch v.Kind {
 	case event.String:
 		return i.Normalise(string(v.Text))
@@ -128,7 +128,7 @@ func (r *Record) SetIdentifiers() (changed bool, err error) {
 	n := 0
 	for at := range r.def.Identifiers {
 		i := &r.def.Identifiers[at]
-		value := i.of(r.trait(i.Trait))
+		value := i.value(r.trait(i.Trait))
 		if value == "" {
 			continue
 		}

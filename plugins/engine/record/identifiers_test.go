@@ -119,9 +119,9 @@ func TestIdentifiersFollowFromTraits(t *testing.T) {
 
 func TestNamedIdentifiers(t *testing.T) {
 	ids := record.Identifiers{{Name: "email", Trait: "email"}, {Name: "phone", Trait: "phone"}}
-	require.Equal(t, "phone", ids.Named("phone").Trait)
-	require.Nil(t, ids.Named("fax"))
-	require.Nil(t, record.Identifiers(nil).Named("email"))
+	require.Equal(t, "phone", ids.Lookup("phone").Trait)
+	require.Nil(t, ids.Lookup("fax"))
+	require.Nil(t, record.Identifiers(nil).Lookup("email"))
 	require.Equal(t, []string{"email", "phone"}, ids.Names())
 	require.Zero(t, record.Identifiers(nil).Hash())
 	for _, other := range []record.Identifiers{nil, ids[:1], {{Name: "email", Trait: "email", IgnoreCase: true}, ids[1]}, {{Name: "email", Trait: "mail"}, ids[1]}, {{Name: "emailemail", Trait: ""}, ids[1]}} {

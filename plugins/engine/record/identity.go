@@ -31,7 +31,7 @@ var DefaultIgnored = []string{
 
 // Known tells whether an id stands for a customer: it is none of the ignored,
 // not blank, not made of zeros only (as the nil UUID is), and no address.
-func (i *Identity) Known(id []byte) bool {
+func (i *Identity) Valid(id []byte) bool {
 	id = bytes.TrimSpace(id)
 	if len(id) == 0 || len(bytes.Trim(id, "0-")) == 0 {
 		return false
@@ -46,7 +46,7 @@ func (i *Identity) Known(id []byte) bool {
 // Claim notes that an anonymous id, which this record is of, was seen with the
 // customer of a key other than the one it links to, and tells whether that is
 // new. What is noted is bounded by limit.
-func (r *Record) Claim(key string, limit int) bool {
+func (r *Record) NoteSeenWith(key string, limit int) bool {
 	var hash [idSize]byte
 	binary.LittleEndian.PutUint64(hash[:], xxhash.Sum64String(key))
 	n := len(r.claims) / idSize
@@ -66,4 +66,4 @@ func (r *Record) Claim(key string, limit int) bool {
 
 // Claims returns how many customers other than the one it links to the
 // anonymous id was seen with.
-func (r *Record) Claims() int { return len(r.claims) / idSize }
+func (r *Record) SeenWithCount() int { return len(r.claims) / idSize }

@@ -26,7 +26,7 @@ const (
 
 // TimeValue is a time, in Unix milliseconds, as the value of an index entry, so
 // that values sort as times do.
-func TimeValue(ms int64) string {
+func FormatTime(ms int64) string {
 	const digits = "0123456789abcdef"
 	var text [2 * timeSize]byte
 	for i := range text {
@@ -36,7 +36,7 @@ func TimeValue(ms int64) string {
 }
 
 // ValueTime undoes TimeValue; ok is false if the value is not a time.
-func ValueTime(value string) (ms int64, ok bool) {
+func ParseTime(value string) (ms int64, ok bool) {
 	n, err := strconv.ParseInt(value, 16, 64)
 	return n, err == nil && len(value) == 2*timeSize
 }
@@ -47,24 +47,24 @@ func ValueTime(value string) (ms int64, ok bool) {
 // remove (Edits), and an index is made anew by going over all records.
 func (r *Record) Entries(dst []Entry) []Entry {
 	for _, m := range r.members {
-		dst = append(dst, Entry{Index: segmentIndexes.of(m.name)})
+		dst = append(dst, Entry{Index: segmentIndexes.name(m.name)})
 	}
 	if len(r.outbox) > 0 {
-		dst = append(dst, Entry{OutboxIndex, TimeValue(r.DueAt())})
+		dst = append(dst, Entry{OutboxIndex, FormatTime(r.OutboxDue())})
 	}
 	if due, some := r.TriggersDue(); some {
-		dst = append(dst, Entry{TriggerIndex, TimeValue(due)})
+		dst = append(dst, Entry{TriggerIndex, FormatTime(due)})
 	}
 	for _, i := range r.identifiers {
-		dst = append(dst, Entry{identifierIndexes.of(i.name), string(i.value)})
+		dst = append(dst, Entry{identifierIndexes.name(i.name), string(i.value)})
 	}
 	return dst
 }
 
 // Has tells whether an entry is among those a record has.
-func (r *Record) Has(e Entry) bool {
-	r.entriesRoom = r.Entries(r.entriesRoom[:0])
-	return slices.Contains(r.entriesRoom, e)
+func (r *Record) HasEntry(e Entry) bool {
+	r.entriesBuffer = r.Entries(r.entriesBuffer[:0])
+	return slices.Contains(r.entriesBuffer, e)
 }
 
 // Edits calls edit for every entry that the record had when it was decoded and
@@ -74,13 +74,13 @@ func (r *Record) Edits(edit func(e Entry, remove bool)) {
 	if _, due := r.TriggersDue(); len(r.stored) == 0 && len(r.members) == 0 && len(r.outbox) == 0 && len(r.identifiers) == 0 && !due {
 		return // the usual case
 	}
-	r.entriesRoom = r.Entries(r.entriesRoom[:0])
+	r.entriesBuffer = r.Entries(r.entriesBuffer[:0])
 	for _, e := range r.stored {
-		if !slices.Contains(r.entriesRoom, e) {
+		if !slices.Contains(r.entriesBuffer, e) {
 			edit(e, true)
 		}
 	}
-	for _, e := range r.entriesRoom {
+	for _, e := range r.entriesBuffer {
 		if !slices.Contains(r.stored, e) {
 			edit(e, false)
 		}
@@ -99,7 +99,7 @@ var (
 	identifierIndexes = indexNames{prefix: IdentifierIndex}
 )
 
-func (n *indexNames) of(what []byte) string {
+func (n *indexNames) name(what []byte) string {
 	known := n.known.Load()
 	if known != nil {
 		if name, ok := (*known)[string(what)]; ok {

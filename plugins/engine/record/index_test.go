@@ -12,7 +12,7 @@ import (
 )
 
 func messageOf(n byte, at int64) record.Message {
-	return record.Message{ID: record.MessageID{n}, At: at, Content: []byte{'{', n, '}'}}
+	return record.Message{ID: record.MessageID{n}, Time: at, Content: []byte{'{', n, '}'}}
 }
 
 func text(s string) event.Value { return event.Value{Kind: event.String, Text: []byte(s)} }
@@ -21,9 +21,9 @@ func TestTimeValuesSortAsTimes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		time := rapid.Int64Range(0, record.MaxTime-1)
 		a, b := time.Draw(t, "a"), time.Draw(t, "b")
-		require.Equal(t, a < b, record.TimeValue(a) < record.TimeValue(b))
-		require.Equal(t, a == b, record.TimeValue(a) == record.TimeValue(b))
-		ms, ok := record.ValueTime(record.TimeValue(a))
+		require.Equal(t, a < b, record.FormatTime(a) < record.FormatTime(b))
+		require.Equal(t, a == b, record.FormatTime(a) == record.FormatTime(b))
+		ms, ok := record.ParseTime(record.FormatTime(a))
 		require.True(t, ok)
 		require.Equal(t, a, ms)
 	})
@@ -50,17 +50,17 @@ func TestEditsKeepTheIndexesRight(t *testing.T) {
 				id := rapid.ByteRange(1, 5).Draw(t, "id")
 				switch rapid.IntRange(0, 8).Draw(t, "change") {
 				case 0:
-					r.Tell(messageOf(id, at))
+					r.Enqueue(messageOf(id, at))
 				case 1:
-					r.Told([]record.MessageID{{id}})
+					r.Acknowledge([]record.MessageID{{id}})
 				case 2:
-					r.Hold(at)
+					r.Claim(at)
 				case 3:
 					r.SetMember(rapid.SampledFrom([]string{"a", "ab", "b"}).Draw(t, "segment"), rapid.Bool().Draw(t, "in"), at)
 				case 4:
 					var o record.Record
 					o.Reset(def)
-					o.Tell(messageOf(id, at))
+					o.Enqueue(messageOf(id, at))
 					_, err := r.Merge("aa1", &o)
 					require.NoError(t, err)
 				case 5:
@@ -106,23 +106,23 @@ func TestOutbox(t *testing.T) {
 	require.Empty(t, r.Outbox())
 	plain := r.Encode(nil, "uu1")
 
-	r.Tell(messageOf(1, 100))
-	r.Tell(messageOf(2, 100))
-	r.Tell(record.Message{ID: record.MessageID{1}, At: 300, Content: []byte("another content")})
+	r.Enqueue(messageOf(1, 100))
+	r.Enqueue(messageOf(2, 100))
+	r.Enqueue(record.Message{ID: record.MessageID{1}, Time: 300, Content: []byte("another content")})
 	again := reload(t, def, &r)
 	require.Equal(t, []record.Message{messageOf(1, 100), messageOf(2, 100)}, again.Outbox(), "an id has one content")
-	require.EqualValues(t, 100, again.DueAt())
+	require.EqualValues(t, 100, again.OutboxDue())
 
-	again.Hold(900)
+	again.Claim(900)
 	again = reload(t, def, again)
-	require.EqualValues(t, 900, again.HeldUntil())
-	require.EqualValues(t, 900, again.DueAt())
+	require.EqualValues(t, 900, again.ClaimedUntil())
+	require.EqualValues(t, 900, again.OutboxDue())
 	require.Equal(t, []record.Entry{{Index: "outbox", Value: "000000000384"}}, again.Entries(nil))
 
-	require.True(t, again.Told([]record.MessageID{{1}, {9}}))
-	require.False(t, again.Told([]record.MessageID{{1}}))
+	require.True(t, again.Acknowledge([]record.MessageID{{1}, {9}}))
+	require.False(t, again.Acknowledge([]record.MessageID{{1}}))
 	require.Equal(t, []record.Message{messageOf(2, 100)}, again.Outbox())
-	require.True(t, again.Told([]record.MessageID{{2}}))
+	require.True(t, again.Acknowledge([]record.MessageID{{2}}))
 	require.Equal(t, plain, again.Encode(nil, "uu1"), "nothing is left of an outbox that was told")
 }
 
@@ -133,13 +133,13 @@ func TestOutboxIsBounded(t *testing.T) {
 	r.Reset(def)
 	dropped := 0
 	for i := range 300 {
-		dropped += r.Tell(record.Message{ID: record.MessageID{byte(i), byte(i >> 8)}, At: int64(i)})
+		dropped += r.Enqueue(record.Message{ID: record.MessageID{byte(i), byte(i >> 8)}, Time: int64(i)})
 	}
 	require.Len(t, r.Outbox(), 256)
 	require.Equal(t, 300-256, dropped)
-	require.EqualValues(t, 299, r.Outbox()[255].At, "the latest are kept")
+	require.EqualValues(t, 299, r.Outbox()[255].Time, "the latest are kept")
 
-	require.Equal(t, 256, r.Tell(messageOf(1, 8*day)), "a week is enough")
+	require.Equal(t, 256, r.Enqueue(messageOf(1, 8*day)), "a week is enough")
 	require.Equal(t, []record.Message{messageOf(1, 8*day)}, r.Outbox())
 }
 
@@ -150,22 +150,22 @@ func TestMergeTakesTheOutbox(t *testing.T) {
 	var known, anonymous record.Record
 	known.Reset(def)
 	anonymous.Reset(def)
-	known.Tell(messageOf(1, 10))
-	known.Tell(messageOf(2, 30))
-	anonymous.Tell(messageOf(3, 20))
+	known.Enqueue(messageOf(1, 10))
+	known.Enqueue(messageOf(2, 30))
+	anonymous.Enqueue(messageOf(3, 20))
 	anonymous.LinkTo("uu1")
-	require.True(t, anonymous.Unmerged())
+	require.True(t, anonymous.HasUnmergedContent())
 	_, err := known.Merge("aa1", &anonymous)
 	require.NoError(t, err)
 	want := []record.Message{messageOf(1, 10), messageOf(3, 20), messageOf(2, 30)}
 	require.Equal(t, want, known.Outbox())
 
-	known.Told([]record.MessageID{{3}})
+	known.Acknowledge([]record.MessageID{{3}})
 	changed, err := known.Merge("aa1", &anonymous)
 	require.NoError(t, err)
 	require.False(t, changed)
 	require.Equal(t, slices.Delete(want, 1, 2), known.Outbox(), "it was told")
 	anonymous.Strip("aa1")
-	require.False(t, anonymous.Unmerged())
+	require.False(t, anonymous.HasUnmergedContent())
 	require.Empty(t, anonymous.Outbox())
 }

@@ -80,7 +80,7 @@ func (r *Record) forgetLeft(now int64) {
 		if _, again := r.findMember(string(m.name)); again || r.def.Triggers == nil {
 			return true
 		}
-		return m.since+r.def.Triggers.AfterLeaving(string(m.name)).Milliseconds() <= now
+		return m.since+r.def.Triggers.LeaveRetention(string(m.name)).Milliseconds() <= now
 	})
 }
 
@@ -89,7 +89,7 @@ func (r *Record) readMembers(src []byte) error {
 	if len(src) < header {
 		return ErrCorrupt
 	}
-	r.judgedAt, r.judgedBy = readTime(src), binary.LittleEndian.Uint32(src[timeSize:])
+	r.evaluatedAt, r.evaluatedBy = readTime(src), binary.LittleEndian.Uint32(src[timeSize:])
 	src = src[header:]
 	into := &r.members
 	for len(src) > 0 {
@@ -101,7 +101,7 @@ func (r *Record) readMembers(src []byte) error {
 			if turn == 0 || width != len(src)-1 || src[width] == 0 {
 				return ErrCorrupt
 			}
-			r.turn = turn
+			r.toggles = turn
 			return nil
 		}
 		n, width := binary.Uvarint(src)
@@ -121,17 +121,17 @@ func (r *Record) readMembers(src []byte) error {
 
 // appendMembers appends nothing for a record that was never judged.
 func (r *Record) appendMembers(dst []byte) []byte {
-	if r.judgedAt == 0 && len(r.members) == 0 && len(r.left) == 0 {
+	if r.evaluatedAt == 0 && len(r.members) == 0 && len(r.left) == 0 {
 		return dst
 	}
-	dst = appendTime(dst, r.judgedAt)
-	dst = binary.LittleEndian.AppendUint32(dst, r.judgedBy)
+	dst = appendTime(dst, r.evaluatedAt)
+	dst = binary.LittleEndian.AppendUint32(dst, r.evaluatedBy)
 	dst = appendMemberList(dst, r.members)
-	if len(r.left) > 0 || r.turn > 0 {
+	if len(r.left) > 0 || r.toggles > 0 {
 		dst = appendMemberList(append(dst, 0), r.left)
 	}
-	if r.turn > 0 {
-		dst = binary.AppendUvarint(append(dst, 0), r.turn)
+	if r.toggles > 0 {
+		dst = binary.AppendUvarint(append(dst, 0), r.toggles)
 	}
 	return dst
 }

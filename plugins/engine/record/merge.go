@@ -22,7 +22,7 @@ func (r *Record) LinkTo(key string) { r.link = []byte(key) }
 
 // Unmerged tells that the record has a link and still has content, which the
 // record it links to may lack.
-func (r *Record) Unmerged() bool {
+func (r *Record) HasUnmergedContent() bool {
 	return len(r.link) > 0 && (len(r.log) > 0 || len(r.rawTraits) > 0 || len(r.traits) > 0 || r.folded != never || len(r.members) > 0 || len(r.left) > 0 || len(r.outbox) > 0)
 }
 
@@ -31,11 +31,11 @@ func (r *Record) Unmerged() bool {
 // into each other: it keeps what tells its next moves from those of before.
 func (r *Record) Strip(key string) {
 	link, claims, erased, readmitted := r.link, r.claims, r.erasedAt, r.readmittedAt
-	judgedAt, judgedBy, turn := r.judgedAt, r.judgedBy, r.turn
+	judgedAt, judgedBy, turn := r.evaluatedAt, r.evaluatedBy, r.toggles
 	r.Clear()
 	r.link, r.claims, r.erasedAt, r.readmittedAt = link, claims, erased, readmitted
 	if key[0] == User && judgedAt > 0 {
-		r.judgedAt, r.judgedBy, r.turn = judgedAt, judgedBy, turn+1
+		r.evaluatedAt, r.evaluatedBy, r.toggles = judgedAt, judgedBy, turn+1
 	}
 }
 
@@ -45,7 +45,7 @@ func (r *Record) Merged(key string) bool {
 	return found
 }
 
-func (r *Record) noteMerged(key []byte) bool {
+func (r *Record) addMerged(key []byte) bool {
 	at, found := slices.BinarySearchFunc(r.merged, key, bytes.Compare)
 	if !found {
 		r.merged = slices.Insert(r.merged, at, key)
@@ -61,16 +61,16 @@ func (r *Record) MergedCount() int { return len(r.merged) }
 // Both must be of the same definition. The record keeps parts of o.
 func (r *Record) Merge(key string, o *Record) (bool, error) {
 	again := r.Merged(key)
-	changed := r.noteMerged([]byte(key))
+	changed := r.addMerged([]byte(key))
 	// So that who erases this customer finds every key that leads here.
 	for _, m := range o.merged {
-		changed = r.noteMerged(m) || changed
+		changed = r.addMerged(m) || changed
 	}
 	// What the other had to tell is told here from now on. A merge that is done
 	// again finds it told, perhaps.
 	if !again {
-		changed = r.takeOutbox(o) || changed
-		changed = r.leaveAll(key, o) || changed
+		changed = r.mergeOutbox(o) || changed
+		changed = r.collectMergeLeaves(key, o) || changed
 	}
 	changed = r.mergeLeft(o) || changed
 	changed = r.mergeTriggers(o) || changed

@@ -22,7 +22,7 @@ type MessageID [16]byte
 type Message struct {
 	ID MessageID
 	// At is when it came up, in Unix milliseconds; it is not delivered before.
-	At int64
+	Time int64
 	// Content is what is told.
 	Content []byte
 }
@@ -39,12 +39,12 @@ const (
 
 // Tell adds a message, unless one with its id waits already. It returns how
 // many messages were given up because nobody delivered them.
-func (r *Record) Tell(m Message) (dropped int) {
+func (r *Record) Enqueue(m Message) (dropped int) {
 	if slices.ContainsFunc(r.outbox, func(o Message) bool { return o.ID == m.ID }) {
 		return 0
 	}
 	before := len(r.outbox)
-	r.outbox = slices.DeleteFunc(r.outbox, func(o Message) bool { return m.At-o.At > outboxRetention })
+	r.outbox = slices.DeleteFunc(r.outbox, func(o Message) bool { return m.Time-o.Time > outboxRetention })
 	if len(r.outbox) >= maxOutbox {
 		r.outbox = slices.Delete(r.outbox, 0, len(r.outbox)-maxOutbox+1)
 	}
@@ -58,33 +58,36 @@ func (r *Record) Outbox() []Message { return r.outbox }
 
 // DueAt returns when the outbox may be claimed: when the first message of it
 // comes up and no lease holds any more.
-func (r *Record) DueAt() int64 {
+func (r *Record) OutboxDue() int64 {
 	due := int64(MaxTime - 1)
 	for i := range r.outbox {
-		due = min(due, r.outbox[i].At)
+		due = min(due, r.outbox[i].Time)
 	}
 	return max(due, r.lease)
 }
 
-// Hold claims the outbox until a time in Unix milliseconds; 0 gives it free.
-func (r *Record) Hold(until int64) { r.lease = until }
+// Claim leases the outbox to a deliverer until a time in Unix milliseconds.
+func (r *Record) Claim(until int64) { r.lease = until }
+
+// Release ends the lease of the outbox.
+func (r *Record) Release() { r.lease = 0 }
 
 // HeldUntil returns until when the outbox is claimed, 0 if it is free.
-func (r *Record) HeldUntil() int64 { return r.lease }
+func (r *Record) ClaimedUntil() int64 { return r.lease }
 
 // Told removes messages and tells whether any of them was there.
-func (r *Record) Told(ids []MessageID) bool {
+func (r *Record) Acknowledge(ids []MessageID) bool {
 	before := len(r.outbox)
 	r.outbox = slices.DeleteFunc(r.outbox, func(m Message) bool { return slices.Contains(ids, m.ID) })
 	return len(r.outbox) < before
 }
 
 // takeOutbox takes over what another record still has to tell.
-func (r *Record) takeOutbox(o *Record) (changed bool) {
+func (r *Record) mergeOutbox(o *Record) (changed bool) {
 	for _, m := range o.outbox {
-		r.Tell(m)
+		r.Enqueue(m)
 	}
-	slices.SortStableFunc(r.outbox, func(a, b Message) int { return cmp.Compare(a.At, b.At) })
+	slices.SortStableFunc(r.outbox, func(a, b Message) int { return cmp.Compare(a.Time, b.Time) })
 	return len(o.outbox) > 0
 }
 
@@ -101,7 +104,7 @@ func (r *Record) readOutbox(src []byte) error {
 		body := src[width : width+int(n)]
 		src = src[width+int(n):]
 		r.outbox = append(r.outbox, Message{
-			At: readTime(body), ID: MessageID(body[timeSize:messageHeader]), Content: body[messageHeader:],
+			Time: readTime(body), ID: MessageID(body[timeSize:messageHeader]), Content: body[messageHeader:],
 		})
 	}
 	return nil
@@ -116,7 +119,7 @@ func (r *Record) appendOutbox(dst []byte) []byte {
 	for i := range r.outbox {
 		m := &r.outbox[i]
 		dst = binary.AppendUvarint(dst, uint64(messageHeader+len(m.Content)))
-		dst = appendTime(dst, m.At)
+		dst = appendTime(dst, m.Time)
 		dst = append(dst, m.ID[:]...)
 		dst = append(dst, m.Content...)
 	}

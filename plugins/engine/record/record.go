@@ -184,41 +184,41 @@ func (d *Definition) events() int {
 // Record is the state of one customer under a definition. It is not safe for
 // concurrent use. Reset and Decode make it ready; it may be reused.
 type Record struct {
-	def       *Definition
-	updatedAt int64
-	series    []seriesState
-	layouts   []features.Layout
-	log       []byte
-	logOwned  bool
-	buffers   [2][]byte // for logs that change; one of them may be the log
-	entries   int
-	last      logPosition // the latest event, folded or not
-	folded    logPosition // the latest that is folded; its time is -1 for none
-	foldedIDs []byte
-	tiles     [][]byte // by position of the series
-	rawTraits []byte
-	traits    []trait
-	parsed    bool
-	link      []byte
-	merged    [][]byte
-	claims    []byte
-	members   []member // by name
-	left      []member // segments it left, which triggers ask about; by name
-	judgedAt  int64    // when members was found, 0 for never
-	judgedBy  uint32   // the rules and parameters it was found by
-	turn      uint64   // how often, at judgedAt, it left what it had entered then
-	outbox    []Message
-	lease     int64
-	leaving   []transition // of customers merged in, to be told
-	triggers  triggers.State
-	scratch   []byte
+	def         *Definition
+	updatedAt   int64
+	series      []seriesState
+	layouts     []features.Layout
+	log         []byte
+	logOwned    bool
+	buffers     [2][]byte // for logs that change; one of them may be the log
+	entries     int
+	last        logPosition // the latest event, folded or not
+	folded      logPosition // the latest that is folded; its time is -1 for none
+	foldedIDs   []byte
+	tiles       [][]byte // by position of the series
+	rawTraits   []byte
+	traits      []trait
+	parsed      bool
+	link        []byte
+	merged      [][]byte
+	claims      []byte
+	members     []member // by name
+	left        []member // segments it left, which triggers ask about; by name
+	evaluatedAt int64    // when members was found, 0 for never
+	evaluatedBy uint32   // the rules and parameters it was found by
+	toggles     uint64   // how often, at judgedAt, it left what it had entered then
+	outbox      []Message
+	lease       int64
+	mergeLeaves []transition // of customers merged in, to be told
+	triggers    triggers.State
+	scratch     []byte
 
 	erasedAt, readmittedAt int64
 
 	identifiers []identifier // by name
 
-	stored      []Entry // the index entries of the stored form
-	entriesRoom []Entry
+	stored        []Entry // the index entries of the stored form
+	entriesBuffer []Entry
 }
 
 // seriesState is a series as this record knows it. Those of the definition
@@ -271,7 +271,7 @@ func (r *Record) clear(def *Definition) {
 		def: def, series: r.series[:0], layouts: r.layouts[:0], traits: r.traits[:0],
 		merged: r.merged[:0], tiles: r.tiles[:0], scratch: r.scratch[:0], last: never, folded: never,
 		buffers: r.buffers, members: r.members[:0], outbox: r.outbox[:0], triggers: r.triggers,
-		stored: r.stored, entriesRoom: r.entriesRoom, identifiers: r.identifiers[:0],
+		stored: r.stored, entriesBuffer: r.entriesBuffer, identifiers: r.identifiers[:0],
 	}
 	for i := range def.Features.Series {
 		r.series = append(r.series, seriesState{fingerprint: def.Features.Series[i].Fingerprint})
@@ -570,7 +570,7 @@ func (r *Record) Apply(f Fact) (bool, error) {
 	if at.compare(r.folded) <= 0 {
 		return true, r.foldLate(f)
 	}
-	r.own()
+	r.makeLogWritable()
 	r.entries++
 	if insert == len(r.log) {
 		r.log = appendEntry(r.log, at, f.Extract)
@@ -595,7 +595,7 @@ func (r *Record) setLog(log []byte) {
 }
 
 // own makes the log writable.
-func (r *Record) own() {
+func (r *Record) makeLogWritable() {
 	if !r.logOwned {
 		r.setLog(r.log)
 	}

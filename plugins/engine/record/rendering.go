@@ -15,11 +15,11 @@ import (
 type Rendering struct {
 	json        []byte
 	from, until int64 // it holds for from <= asOf < until
-	asOfAt      int
+	asOfOffset  int
 	moving      []moving // in order
 	updatedAt   int64
 
-	fleeting bool // while it is made: it will not do
+	unstable bool // while it is made: it will not do
 }
 
 // moving is a value that moves: where in the JSON it is written and how it does.
@@ -38,11 +38,11 @@ func (w *Viewer) Render(r *Record, id string, asOf int64) (*Rendering, error) {
 		return nil, nil
 	}
 	v := &Rendering{from: asOf, until: features.Forever, updatedAt: r.updatedAt}
-	w.lasting = v
+	w.rendering = v
 	json, err := w.AppendJSON(make([]byte, 0, 1024), r, id, asOf, &Everything)
-	w.lasting = nil
+	w.rendering = nil
 	// Years of more digits make as_of longer.
-	if err != nil || v.fleeting || v.until <= asOf || len(json) < v.asOfAt+timeLength || json[v.asOfAt+timeLength] != '"' {
+	if err != nil || v.unstable || v.until <= asOf || len(json) < v.asOfOffset+timeLength || json[v.asOfOffset+timeLength] != '"' {
 		return nil, err
 	}
 	v.json = append(make([]byte, 0, len(json)), json...)
@@ -68,9 +68,9 @@ func (v *Rendering) AppendJSON(dst []byte, asOf int64) ([]byte, bool) {
 		dst = features.AppendJSON(dst, m.motion.At(asOf))
 		at = m.end
 	}
-	dst = append(dst, v.json[at:v.asOfAt]...)
+	dst = append(dst, v.json[at:v.asOfOffset]...)
 	dst = event.AppendTime(dst, asOf)
-	return append(dst, v.json[v.asOfAt+timeLength:]...), true
+	return append(dst, v.json[v.asOfOffset+timeLength:]...), true
 }
 
 // endOfTime is the beginning of the year 10000, whose times are longer.

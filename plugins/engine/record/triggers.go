@@ -26,7 +26,7 @@ func (r *Record) mergeTriggers(o *Record) bool {
 
 // Watcher finds what triggers wait for customers, reusing its memory. It is not
 // safe for concurrent use; the zero value is ready.
-type Watcher struct {
+type TriggerEvaluator struct {
 	states []features.State
 	wanted []bool
 	subject
@@ -42,7 +42,7 @@ type subject struct {
 
 // Watch notes in a record, which is about to be stored under a key, when its
 // first trigger is due. Whoever writes a record does this before.
-func (w *Watcher) Watch(r *Record, key string) error {
+func (w *TriggerEvaluator) Schedule(r *Record, key string) error {
 	rules := r.def.Triggers
 	if rules == nil || len(r.link) > 0 || r.Erased() {
 		r.triggers.SetDue(0, false)
@@ -57,7 +57,7 @@ func (w *Watcher) Watch(r *Record, key string) error {
 
 // Decide decides what is due for a record's customer at a time in Unix
 // milliseconds, and notes it in the record.
-func (w *Watcher) Decide(dst []triggers.Decision, r *Record, key string, now int64, must triggers.Conditions) ([]triggers.Decision, error) {
+func (w *TriggerEvaluator) Decide(dst []triggers.Decision, r *Record, key string, now int64, must triggers.Conditions) ([]triggers.Decision, error) {
 	rules := r.def.Triggers
 	if rules == nil || len(r.link) > 0 || r.Erased() {
 		return dst, nil
@@ -69,14 +69,14 @@ func (w *Watcher) Decide(dst []triggers.Decision, r *Record, key string, now int
 }
 
 // Trial is a firing that waits, and how it would be decided now.
-type Trial struct {
+type Preview struct {
 	triggers.Firing
 	Outcome triggers.Outcome
 }
 
 // Try finds what waits for a record's customer, and how each would be decided if
 // it were due at a time in Unix milliseconds. It changes nothing.
-func (w *Watcher) Try(dst []Trial, r *Record, key string, now int64, must triggers.Conditions) ([]Trial, error) {
+func (w *TriggerEvaluator) Preview(dst []Preview, r *Record, key string, now int64, must triggers.Conditions) ([]Preview, error) {
 	rules := r.def.Triggers
 	if rules == nil || len(r.link) > 0 {
 		return dst, nil
@@ -85,13 +85,13 @@ func (w *Watcher) Try(dst []Trial, r *Record, key string, now int64, must trigge
 		return dst, err
 	}
 	for _, f := range rules.Pending(nil, &w.subject, &r.triggers) {
-		dst = append(dst, Trial{f, rules.Try(&f, &w.subject, &r.triggers, now, must)})
+		dst = append(dst, Preview{f, rules.Preview(&f, &w.subject, &r.triggers, now, must)})
 	}
 	return dst, nil
 }
 
 // read gathers what triggers read of a record.
-func (w *Watcher) read(r *Record, key string) error {
+func (w *TriggerEvaluator) read(r *Record, key string) error {
 	w.subject = subject{record: r, key: key, states: &w.states}
 	zone, err := r.zone()
 	if err != nil {

@@ -44,14 +44,14 @@ type Viewer struct {
 
 	// lasting is what is being found out of how long the profile holds, nil if
 	// nobody asks.
-	lasting *Rendering
+	rendering *Rendering
 
 	// Of the judgement that is under way.
-	in         []bool // by position of the segment
+	membership []bool // by position of the segment
 	parameters *segments.Parameters
 	document   map[string]any
 
-	held *segments.Parameters
+	pinned *segments.Parameters
 }
 
 // value is a feature's, once it is known.
@@ -113,8 +113,8 @@ func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *S
 		}
 	}
 	dst = append(dst, `,"as_of":"`...)
-	if w.lasting != nil {
-		w.lasting.asOfAt = len(dst)
+	if w.rendering != nil {
+		w.rendering.asOfOffset = len(dst)
 	}
 	dst = event.AppendTime(dst, asOf)
 	if r.updatedAt == 0 {
@@ -189,8 +189,8 @@ func (w *Viewer) appendFeatures(dst []byte, r *Record) []byte {
 		dst = append(dst, '"', ':')
 		begin := len(dst)
 		dst = v.result.AppendJSON(dst)
-		if w.lasting != nil && v.motion.Varies() {
-			w.lasting.moving = append(w.lasting.moving, moving{begin, len(dst), v.motion})
+		if w.rendering != nil && v.motion.Varies() {
+			w.rendering.moving = append(w.rendering.moving, moving{begin, len(dst), v.motion})
 		}
 		incomplete = incomplete || v.since > 0
 	}
@@ -277,11 +277,11 @@ func (w *Viewer) value(i int) *value {
 	f := &w.record.def.Features.Features[i]
 	if f.Derived == nil {
 		v.result, v.since = w.evaluator.Evaluate(f, &w.states[f.Series], w.moment)
-		if w.lasting != nil {
+		if w.rendering != nil {
 			outlook := w.evaluator.Validity(f, &w.states[f.Series], w.moment)
 			v.motion = outlook.Trajectory
-			w.lasting.until = min(w.lasting.until, outlook.Until)
-			w.lasting.fleeting = w.lasting.fleeting || !outlook.Known
+			w.rendering.until = min(w.rendering.until, outlook.Until)
+			w.rendering.unstable = w.rendering.unstable || !outlook.Known
 		}
 		v.since = max(v.since, w.record.series[f.Series].since)
 		return v
@@ -289,8 +289,8 @@ func (w *Viewer) value(i int) *value {
 	for _, j := range f.Needs() {
 		v.since = max(v.since, w.value(j).since)
 	}
-	if w.lasting != nil {
-		w.lasting.fleeting = w.lasting.fleeting || !f.DependsOnInputsOnly() ||
+	if w.rendering != nil {
+		w.rendering.unstable = w.rendering.unstable || !f.DependsOnInputsOnly() ||
 			slices.ContainsFunc(f.Needs(), func(j int) bool { return w.value(j).motion.Varies() })
 	}
 	v.result = f.Derived.Compute(w)

@@ -90,7 +90,7 @@ func OpenFile(path string, base *Parameters) (*File, error) {
 	f.Files, err = follow.Open(text, follow.Source[string]{
 		State: func(string) (string, error) { return f.read() },
 		Equal: func(a, b string) bool { return a == b },
-		Load:  func(text string) (string, error) { return text, f.take(text) },
+		Load:  func(text string) (string, error) { return text, f.apply(text) },
 	})
 	if err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (f *File) read() (string, error) {
 	return string(text), nil
 }
 
-func (f *File) take(text string) error {
+func (f *File) apply(text string) error {
 	p, err := f.parse(text)
 	if err == nil {
 		f.current.Store(p)

@@ -16,7 +16,7 @@ import (
 type Program struct{ root node }
 
 // ErrOther is returned for a text that is more than a Program can be.
-var ErrOther = errors.New("the rule is more than comparisons")
+var ErrUnsupported = errors.New("the rule is more than comparisons")
 
 // truth is what an expression comes to: failed, as a query fails by comparing
 // what cannot be compared, or unknown, when a value is of a kind that only a
@@ -46,11 +46,11 @@ func (p *Program) Holds(in Inputs) (holds, known bool) {
 func CompileProgram(text string, names Names) (*Program, error) {
 	p := parser{tokens: token.FindAllString(text, -1), names: names}
 	if noSpaces(strings.Join(p.tokens, "")) != strings.Join(strings.Fields(token.ReplaceAllStringFunc(text, noSpaces)), "") {
-		return nil, ErrOther
+		return nil, ErrUnsupported
 	}
-	root := p.or()
-	if p.failed || p.at != len(p.tokens) {
-		return nil, ErrOther
+	root := p.expression()
+	if p.failed || p.pos != len(p.tokens) {
+		return nil, ErrUnsupported
 	}
 	return &Program{root}, nil
 }
@@ -62,27 +62,27 @@ func noSpaces(s string) string { return strings.ReplaceAll(s, " ", "\x00") }
 
 type parser struct {
 	tokens []string
-	at     int
+	pos    int
 	names  Names
 	failed bool
 }
 
 func (p *parser) peek() string {
-	if p.at < len(p.tokens) {
-		return p.tokens[p.at]
+	if p.pos < len(p.tokens) {
+		return p.tokens[p.pos]
 	}
 	return ""
 }
 
 func (p *parser) next() string {
 	t := p.peek()
-	p.at++
+	p.pos++
 	return t
 }
 
 // or is a chain of && and ||, which in a query are of equal rank and go from
 // left to right.
-func (p *parser) or() node {
+func (p *parser) expression() node {
 	left := p.comparison()
 	for !p.failed && (p.peek() == "&&" || p.peek() == "||") {
 		ends := no // what of the left settles it
@@ -103,8 +103,8 @@ func (p *parser) or() node {
 func (p *parser) comparison() node {
 	switch p.peek() {
 	case "(":
-		p.at++
-		inner := p.or()
+		p.pos++
+		inner := p.expression()
 		if p.next() != ")" {
 			p.failed = true
 		}
@@ -113,7 +113,7 @@ func (p *parser) comparison() node {
 		}
 		return inner
 	case "!":
-		p.at++
+		p.pos++
 		var inner node
 		if p.peek() == "(" {
 			inner = p.comparison()
@@ -139,7 +139,7 @@ func (p *parser) comparison() node {
 	if !more {
 		return asTruth(left)
 	}
-	p.at++
+	p.pos++
 	right := p.operand()
 	if _, more := comparisons[p.peek()]; more || p.failed {
 		p.failed = true
@@ -285,7 +285,7 @@ func (p *parser) path(path []string) operand {
 			return nil
 		}
 		return func(in Inputs) (event.Value, bool) {
-			if in.In(at) {
+			if in.InSegment(at) {
 				return event.Value{Kind: event.True}, true
 			}
 			return event.Value{Kind: event.False}, true

@@ -34,7 +34,7 @@ type Inputs interface {
 	Trait(name string) event.Value
 	// In tells whether the customer is in the segment at a position, which was
 	// judged before.
-	In(at int) bool
+	InSegment(at int) bool
 	// Parameter returns a parameter; all of a judgement are of one moment.
 	Parameter(name string) any
 	// Document returns all of this as a query reads it: an object of features,
@@ -72,7 +72,7 @@ type Set struct {
 	Hash uint32
 	// Lasting tells that segments are the same as long as the features are: no
 	// rule reads as_of, and the parameters are those of always.
-	Lasting bool
+	FeaturesOnly bool
 
 	parameters func() *Parameters
 	order      []int // in which segments are judged
@@ -119,7 +119,7 @@ func References(text, kind string) (names []string, err error) {
 // at the moment, and always has the same names. The error joins a *SpecError
 // for everything that is wrong.
 func New(specs []Spec, features *features.Definition, parameters func() *Parameters, compile RuleCompiler) (*Set, error) {
-	s := &Set{parameters: parameters, Lasting: true}
+	s := &Set{parameters: parameters, FeaturesOnly: true}
 	if len(specs) > MaxSegments {
 		return nil, fmt.Errorf("there are %d segments; a definition can have %d", len(specs), MaxSegments)
 	}
@@ -144,14 +144,14 @@ func New(specs []Spec, features *features.Definition, parameters func() *Paramet
 	hash := xxhash.New()
 	for i := range s.Segments {
 		seg := &s.Segments[i]
-		s.Lasting = s.Lasting && !moment.MatchString(literal.ReplaceAllString(seg.When, `""`))
+		s.FeaturesOnly = s.FeaturesOnly && !moment.MatchString(literal.ReplaceAllString(seg.When, `""`))
 		_, _ = hash.WriteString(seg.Name + "\x00" + seg.When + "\x00")
 		for _, err := range s.link(seg, features, names, compile) {
 			errs = append(errs, &SpecError{written[seg.Name], seg.Name, err})
 		}
 	}
 	s.Hash = uint32(hash.Sum64())
-	errs = append(errs, s.sort(written)...)
+	errs = append(errs, s.orderRules(written)...)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -216,7 +216,7 @@ func featureNames(d *features.Definition) []string {
 }
 
 // sort puts segments after those they build on.
-func (s *Set) sort(written map[string]int) (errs []error) {
+func (s *Set) orderRules(written map[string]int) (errs []error) {
 	const fresh, entered, left = 0, 1, 2
 	state := make([]uint8, len(s.Segments))
 	var path []string
@@ -279,7 +279,7 @@ func SameRules(a, b uint32) bool { return a>>16 == b>>16 }
 
 // Judge calls judged for every segment, those that others build on first, with
 // whether the customer is in it.
-func (s *Set) Judge(in Inputs, judged func(at int, holds bool)) {
+func (s *Set) Evaluate(in Inputs, judged func(at int, holds bool)) {
 	for _, i := range s.order {
 		judged(i, s.Segments[i].rule(in))
 	}

@@ -14,7 +14,7 @@ const (
 	Fired Outcome = iota
 	// HeldOut: everything held, but the customer is in the share that is told
 	// nothing.
-	HeldOut
+	ControlGroup
 	// Expired: it was found too late.
 	Expired
 	// Predates: it was due before the rule was there.
@@ -59,12 +59,12 @@ type Conditions interface {
 func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, must Conditions) []Decision {
 	pending := s.Pending(nil, c, state)
 	pending = slices.DeleteFunc(pending, func(f Firing) bool { return f.Due > now })
-	slices.SortFunc(pending, s.order)
+	slices.SortFunc(pending, s.compareFirings)
 	for i := range pending {
 		f := &pending[i]
 		r := &s.Rules[f.Rule]
 		if end := s.quietUntil(r, c, now); f.Expires > now && f.Due >= must.Introduced(f.Rule) && end > now {
-			state.ensure(r.hash).hold(now, end)
+			state.ensure(r.hash).deferUntil(now, end)
 			continue
 		}
 		outcome := s.decide(f, c, state, now, must)
@@ -73,9 +73,9 @@ func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, must C
 			repeat = Latest
 		}
 		state.ensure(r.hash).settle(repeat, f)
-		if outcome == Fired || outcome == HeldOut {
+		if outcome == Fired || outcome == ControlGroup {
 			id := s.ID(f, c.ID())
-			state.addMessage(message{now, r.hash, s.Channels[r.Channel].hash, binary.LittleEndian.Uint32(id[:]), outcome == HeldOut})
+			state.addMessage(message{now, r.hash, s.Channels[r.Channel].hash, binary.LittleEndian.Uint32(id[:]), outcome == ControlGroup})
 		}
 		dst = append(dst, Decision{*f, outcome})
 	}
@@ -85,7 +85,7 @@ func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, must C
 
 // Try tells how a firing would be decided if it were due at a moment, and
 // changes nothing.
-func (s *Set) Try(f *Firing, c Customer, state *State, now int64, must Conditions) Outcome {
+func (s *Set) Preview(f *Firing, c Customer, state *State, now int64, must Conditions) Outcome {
 	return s.decide(f, c, state, now, must)
 }
 
@@ -120,12 +120,12 @@ func (s *Set) decide(f *Firing, c Customer, state *State, now int64, must Condit
 	}
 	channel := s.Channels[r.Channel].hash
 	if state.reached(r.Limits, now, func(m message) bool { return m.rule == r.hash }) ||
-		state.reached(s.Channels[r.Channel].Limits, now, func(m message) bool { return m.channel == channel && !m.heldOut }) ||
-		state.reached(s.Limits, now, func(m message) bool { return !m.heldOut }) {
+		state.reached(s.Channels[r.Channel].Limits, now, func(m message) bool { return m.channel == channel && !m.control }) ||
+		state.reached(s.Limits, now, func(m message) bool { return !m.control }) {
 		return Capped
 	}
-	if s.HeldOut(f.Rule, c.ID()) {
-		return HeldOut
+	if s.InControlGroup(f.Rule, c.ID()) {
+		return ControlGroup
 	}
 	return Fired
 }
@@ -135,7 +135,7 @@ func (s *State) reached(limits []Limit, now int64, counts func(message) bool) bo
 	for _, l := range limits {
 		from, n := now-l.Per.Milliseconds(), 0
 		for _, m := range s.sent {
-			if m.at > from && counts(m) {
+			if m.time > from && counts(m) {
 				n++
 			}
 		}
@@ -148,26 +148,26 @@ func (s *State) reached(limits []Limit, now int64, counts func(message) bool) bo
 
 // prune forgets what can no longer matter.
 func (s *Set) prune(state *State, now int64) {
-	state.Examined = max(state.Examined, now)
-	state.sent = slices.DeleteFunc(state.sent, func(m message) bool { return m.at <= now-s.longest })
+	state.EvaluatedAt = max(state.EvaluatedAt, now)
+	state.sent = slices.DeleteFunc(state.sent, func(m message) bool { return m.time <= now-s.longest })
 	state.boundMessages()
 	for i := range state.rules {
 		rs := &state.rules[i]
-		rs.bound()
-		if rs.heldUntil > now {
+		rs.boundCauses()
+		if rs.deferredUntil > now {
 			continue // it has causes that would be over by now
 		}
-		rs.heldAt, rs.heldUntil = 0, 0
+		rs.deferredAt, rs.deferredUntil = 0, 0
 		if at, known := s.byHash[rs.hash]; known && s.Rules[at].On.Kind == Events && s.Rules[at].On.Repeat == Each {
 			// A cause from before the rule's reach is over, whether settled or
 			// not.
 			n := 0
-			for before := now - s.Rules[at].Reach().Milliseconds(); n < len(rs.causes) && rs.causes[n].mark < before; n++ {
+			for before := now - s.Rules[at].Lookback().Milliseconds(); n < len(rs.causes) && rs.causes[n].mark < before; n++ {
 			}
 			if n > 0 {
-				rs.forget(rs.causes[n-1].mark)
+				rs.settleThrough(rs.causes[n-1].mark)
 			}
 		}
 	}
-	state.rules = slices.DeleteFunc(state.rules, func(r ruleState) bool { return r.through < 0 && r.heldUntil == 0 && len(r.causes) == 0 })
+	state.rules = slices.DeleteFunc(state.rules, func(r ruleState) bool { return r.through < 0 && r.deferredUntil == 0 && len(r.causes) == 0 })
 }

@@ -238,7 +238,7 @@ func (p *person) candidates(s *Set) (all []candidate) {
 					on = 28
 				}
 				d := time.Date(year, born.Month(), on+r.On.Days, 0, 0, 0, 0, time.UTC)
-				at := onDay(d.Year(), d.Month(), d.Day(), r.On.At, zone)
+				at := onDay(d.Year(), d.Month(), d.Day(), r.On.TimeOfDay, zone)
 				if add(fmt.Sprint(year), int64(year), at, at, over) {
 					break
 				}
@@ -327,13 +327,13 @@ func (p *person) expect(s *Set, w world) (out []string) {
 			p.full(channel.Limits, now, func(t told) bool { return t.channel == channel.Name && !t.heldOut }),
 			p.full(s.Limits, now, func(t told) bool { return !t.heldOut }):
 			outcome = Capped
-		case s.HeldOut(c.rule, p.id):
-			outcome = HeldOut
+		case s.InControlGroup(c.rule, p.id):
+			outcome = ControlGroup
 		}
 		p.decided[r.Name+c.cause] = true
 		p.marks[r.Name] = append(p.marks[r.Name], c.mark)
-		if outcome == Fired || outcome == HeldOut {
-			p.told = append(p.told, told{r.Name, channel.Name, now, outcome == HeldOut, p.id, c.cause})
+		if outcome == Fired || outcome == ControlGroup {
+			p.told = append(p.told, told{r.Name, channel.Name, now, outcome == ControlGroup, p.id, c.cause})
 		}
 		out = append(out, fmt.Sprint(r.Name, " ", c.at, " ", c.due, " ", outcome))
 	}
@@ -371,7 +371,7 @@ func (p *person) decide(t require.TestingT, s *Set, w world) (out []string, ids 
 		return nil, nil
 	}
 	for _, d := range s.Decide(nil, p, &state, now, w) {
-		out = append(out, fmt.Sprint(s.Rules[d.Rule].Name, " ", d.At, " ", d.Due, " ", d.Outcome))
+		out = append(out, fmt.Sprint(s.Rules[d.Rule].Name, " ", d.CauseTime, " ", d.Due, " ", d.Outcome))
 		ids = append(ids, s.ID(&d.Firing, p.id))
 	}
 	state.SetDue(s.NextDue(p, &state))
@@ -438,7 +438,7 @@ func drawLimits(t *rapid.T) (list []Limit) {
 }
 
 func drawSet(t *rapid.T) *Set {
-	s := Set{Zone: rapid.SampledFrom(zones).Draw(t, "zone"), Limits: drawLimits(t), Holdout: rapid.SampledFrom([]float64{0, 0, 0.3}).Draw(t, "holdout")}
+	s := Set{Zone: rapid.SampledFrom(zones).Draw(t, "zone"), Limits: drawLimits(t), ControlGroup: rapid.SampledFrom([]float64{0, 0, 0.3}).Draw(t, "holdout")}
 	for i := range rapid.IntRange(1, 2).Draw(t, "channels") {
 		c := Channel{Name: fmt.Sprintf("c%d", i), Limits: drawLimits(t)}
 		if rapid.Bool().Draw(t, "quiet") {
@@ -450,9 +450,9 @@ func drawSet(t *rapid.T) *Set {
 		r := Rule{
 			Name: fmt.Sprintf("r%d", i), Channel: rapid.IntRange(0, len(s.Channels)-1).Draw(t, "channel"),
 			Priority: rapid.IntRange(0, 2).Draw(t, "priority"), Limits: drawLimits(t),
-			Holdout:   rapid.SampledFrom([]float64{0, 0, 0.5}).Draw(t, "share"),
-			Expire:    time.Duration(rapid.IntRange(1, 48*60).Draw(t, "expire")) * time.Minute,
-			Anonymous: rapid.Bool().Draw(t, "anonymous"), Urgent: rapid.IntRange(0, 3).Draw(t, "urgent") == 0,
+			ControlGroup: rapid.SampledFrom([]float64{0, 0, 0.5}).Draw(t, "share"),
+			Expire:       time.Duration(rapid.IntRange(1, 48*60).Draw(t, "expire")) * time.Minute,
+			Anonymous:    rapid.Bool().Draw(t, "anonymous"), Urgent: rapid.IntRange(0, 3).Draw(t, "urgent") == 0,
 		}
 		switch r.On.Kind = rapid.SampledFrom([]Kind{Events, Events, Events, Enter, Leave, Date}).Draw(t, "kind"); r.On.Kind {
 		case Events:
@@ -462,7 +462,7 @@ func drawSet(t *rapid.T) *Set {
 			r.On.Segment = "s"
 		case Date:
 			r.On.Trait, r.On.Yearly = "birthday", rapid.Bool().Draw(t, "yearly")
-			r.On.Days, r.On.At = rapid.IntRange(-3, 3).Draw(t, "days"), rapid.IntRange(0, 24*60-1).Draw(t, "at")
+			r.On.Days, r.On.TimeOfDay = rapid.IntRange(-3, 3).Draw(t, "days"), rapid.IntRange(0, 24*60-1).Draw(t, "at")
 		}
 		if r.On.Kind != Date {
 			r.After = time.Duration(rapid.IntRange(0, 30*60).Draw(t, "after")) * time.Minute

@@ -31,7 +31,7 @@ type Firing struct {
 	Rule int
 	// At is when the cause happened, Due when the rule fires, and Expires the
 	// first moment at which that is too late.
-	At, Due, Expires int64
+	CauseTime, Due, Expires int64
 
 	key  uint64 // tells causes of a rule apart
 	mark int64  // and orders them: a time, or the year of a date
@@ -68,21 +68,21 @@ func (s *Set) pending(dst []Firing, rule int, c Customer, state *State) []Firing
 		if !member {
 			return dst
 		}
-		return s.wait(dst, Firing{Rule: rule, At: since, key: uint64(since), mark: since}, c, state, rs)
+		return s.wait(dst, Firing{Rule: rule, CauseTime: since, key: uint64(since), mark: since}, c, state, rs)
 	case Leave:
 		at, left := c.Left(r.On.Segment)
 		if !left {
 			return dst
 		}
-		return s.wait(dst, Firing{Rule: rule, At: at, key: uint64(at), mark: at}, c, state, rs)
+		return s.wait(dst, Firing{Rule: rule, CauseTime: at, key: uint64(at), mark: at}, c, state, rs)
 	case Date:
 		return s.pendingDate(dst, rule, c, state, rs)
 	}
 	causes := c.Series(r.On.Series)
 	switch r.On.Repeat {
 	case Latest:
-		if last := lastOf(causes); last >= 0 {
-			dst = s.wait(dst, Firing{Rule: rule, At: last, key: uint64(last), mark: last}, c, state, rs)
+		if last := lastTime(causes); last >= 0 {
+			dst = s.wait(dst, Firing{Rule: rule, CauseTime: last, key: uint64(last), mark: last}, c, state, rs)
 		}
 	case First:
 		first := causes.Tiles.First()
@@ -90,7 +90,7 @@ func (s *Set) pending(dst []Firing, rule int, c Customer, state *State) []Firing
 			first = causes.Occurrences[0].Time
 		}
 		if first >= 0 {
-			dst = s.wait(dst, Firing{Rule: rule, At: first, mark: first}, c, state, rs)
+			dst = s.wait(dst, Firing{Rule: rule, CauseTime: first, mark: first}, c, state, rs)
 		}
 	case Each:
 		for i := range causes.Occurrences {
@@ -99,7 +99,7 @@ func (s *Set) pending(dst []Firing, rule int, c Customer, state *State) []Firing
 			if i > 0 && o.ID == causes.Occurrences[i-1].ID {
 				continue
 			}
-			dst = s.wait(dst, Firing{Rule: rule, At: o.Time, key: eachKey(o.Time, o.ID), mark: o.Time}, c, state, rs)
+			dst = s.wait(dst, Firing{Rule: rule, CauseTime: o.Time, key: eachKey(o.Time, o.ID), mark: o.Time}, c, state, rs)
 		}
 	}
 	return dst
@@ -119,11 +119,11 @@ func (s *Set) wait(dst []Firing, f Firing, c Customer, state *State, rs *ruleSta
 		return dst
 	}
 	for _, series := range r.Unless {
-		if u := c.Series(series); lastOf(u) > f.At {
+		if u := c.Series(series); lastTime(u) > f.CauseTime {
 			return dst
 		}
 	}
-	return s.schedule(dst, f, f.At+r.After.Milliseconds(), c, state, rs, state.Examined)
+	return s.schedule(dst, f, f.CauseTime+r.After.Milliseconds(), c, state, rs, state.EvaluatedAt)
 }
 
 // schedule appends a firing that would be due at a moment, unless it is over
@@ -135,8 +135,8 @@ func (s *Set) schedule(dst []Firing, f Firing, due int64, c Customer, state *Sta
 	}
 	expire := r.Expire.Milliseconds()
 	f.Due, f.Expires = due, due+expire
-	if rs != nil && f.Due < rs.heldUntil && f.Expires > rs.heldAt {
-		f.Due, f.Expires = rs.heldUntil, rs.heldUntil+expire
+	if rs != nil && f.Due < rs.deferredUntil && f.Expires > rs.deferredAt {
+		f.Due, f.Expires = rs.deferredUntil, rs.deferredUntil+expire
 	}
 	if f.Expires <= over {
 		return dst
@@ -156,7 +156,7 @@ func (s *Set) pendingDate(dst []Firing, rule int, c Customer, state *State, rs *
 		return dst
 	}
 	// What was over when the date was stated is not made up for.
-	over := max(state.Examined, stated)
+	over := max(state.EvaluatedAt, stated)
 	first, last := d.year, d.year
 	if r.On.Yearly {
 		// The day may lie in the year before or after its date.
@@ -170,17 +170,17 @@ func (s *Set) pendingDate(dst []Firing, rule int, c Customer, state *State, rs *
 		if rs.settled(&f) {
 			continue
 		}
-		wall := d.in(year) + int64(r.On.Days)*day + int64(r.On.At)*minute
-		f.At = instant(wall, s.zone(c))
+		wall := d.in(year) + int64(r.On.Days)*day + int64(r.On.TimeOfDay)*minute
+		f.CauseTime = instant(wall, s.zone(c))
 		before := len(dst)
-		if dst = s.schedule(dst, f, f.At, c, state, rs, over); len(dst) > before {
+		if dst = s.schedule(dst, f, f.CauseTime, c, state, rs, over); len(dst) > before {
 			return dst
 		}
 	}
 	return dst
 }
 
-func lastOf(state *features.State) int64 {
+func lastTime(state *features.State) int64 {
 	last := state.Tiles.Last()
 	if n := len(state.Occurrences); n > 0 {
 		last = max(last, state.Occurrences[n-1].Time)

@@ -25,13 +25,13 @@ import (
 type State struct {
 	// Examined is the latest moment at which somebody looked what was due.
 	// What was over by then is settled.
-	Examined int64
+	EvaluatedAt int64
 
 	// due is when the first firing is due, as the index has it; -1 for never.
-	due   int64
-	dueOk bool
-	rules []ruleState
-	sent  []message
+	due    int64
+	hasDue bool
+	rules  []ruleState
+	sent   []message
 }
 
 // ruleState is what was settled of a rule.
@@ -41,7 +41,7 @@ type ruleState struct {
 	// all are settled; -1 for none.
 	through int64
 	// What was due at heldAt is put off until heldUntil; 0 for nothing.
-	heldAt, heldUntil int64
+	deferredAt, deferredUntil int64
 	// causes are those settled one by one, of rules that look at each.
 	causes []cause
 }
@@ -57,14 +57,14 @@ func (a cause) compare(b cause) int {
 
 // message is one that was sent, or was not for the sake of comparison.
 type message struct {
-	at            int64
+	time          int64
 	rule, channel uint32
 	id            uint32 // of the firing, as far as it is needed to tell two apart
-	heldOut       bool
+	control       bool
 }
 
 func (a message) compare(b message) int {
-	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.rule, b.rule), cmp.Compare(a.channel, b.channel), cmp.Compare(a.id, b.id), cmp.Compare(held(a), held(b)))
+	return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.rule, b.rule), cmp.Compare(a.channel, b.channel), cmp.Compare(a.id, b.id), cmp.Compare(controlFlag(a), controlFlag(b)))
 }
 
 const (
@@ -126,14 +126,14 @@ func (r *ruleState) settle(repeat Repeat, f *Firing) {
 }
 
 // hold puts off what is due at a moment.
-func (r *ruleState) hold(at, until int64) {
+func (r *ruleState) deferUntil(at, until int64) {
 	if until == 0 {
 		return
 	}
-	if r.heldUntil == 0 || at < r.heldAt {
-		r.heldAt = at
+	if r.deferredUntil == 0 || at < r.deferredAt {
+		r.deferredAt = at
 	}
-	r.heldUntil = max(r.heldUntil, until)
+	r.deferredUntil = max(r.deferredUntil, until)
 }
 
 func (r *ruleState) insert(c cause) {
@@ -147,14 +147,14 @@ func (r *ruleState) insert(c cause) {
 }
 
 // bound keeps the latest causes one by one.
-func (r *ruleState) bound() {
+func (r *ruleState) boundCauses() {
 	if n := len(r.causes) - maxCauses; n > 0 {
-		r.forget(r.causes[n-1].mark)
+		r.settleThrough(r.causes[n-1].mark)
 	}
 }
 
 // forget takes all causes up to a mark to be settled.
-func (r *ruleState) forget(through int64) {
+func (r *ruleState) settleThrough(through int64) {
 	r.through = max(r.through, through)
 	n, _ := slices.BinarySearchFunc(r.causes, cause{r.through, math.MaxUint64}, cause.compare)
 	for n < len(r.causes) && r.causes[n].mark <= r.through {
@@ -166,17 +166,17 @@ func (r *ruleState) forget(through int64) {
 // Merge takes what was settled for another customer, who is found to be this
 // one. It does not matter which is merged into which, nor how often.
 func (s *State) Merge(o *State) {
-	s.Examined = max(s.Examined, o.Examined)
+	s.EvaluatedAt = max(s.EvaluatedAt, o.EvaluatedAt)
 	for i := range o.rules {
 		from := &o.rules[i]
 		into := s.ensure(from.hash)
-		into.hold(from.heldAt, from.heldUntil)
+		into.deferUntil(from.deferredAt, from.deferredUntil)
 		into.through = max(into.through, from.through)
 		for _, c := range from.causes {
 			into.insert(c)
 		}
-		into.forget(into.through)
-		into.bound()
+		into.settleThrough(into.through)
+		into.boundCauses()
 	}
 	for _, m := range o.sent {
 		s.addMessage(m)
@@ -200,18 +200,18 @@ func (s *State) boundMessages() {
 // SetDue notes when the first firing is due. The index of what is due has it
 // from here.
 func (s *State) SetDue(due int64, some bool) {
-	s.due, s.dueOk = 0, some
+	s.due, s.hasDue = 0, some
 	if some {
 		s.due = min(max(due, 0), maxTime)
 	}
 }
 
 // Due returns what SetDue noted.
-func (s *State) Due() (due int64, some bool) { return s.due, s.dueOk }
+func (s *State) Due() (due int64, some bool) { return s.due, s.hasDue }
 
 // empty tells that the state says nothing.
 func (s *State) empty() bool {
-	return s.Examined == 0 && !s.dueOk && len(s.rules) == 0 && len(s.sent) == 0
+	return s.EvaluatedAt == 0 && !s.hasDue && len(s.rules) == 0 && len(s.sent) == 0
 }
 
 // Append appends the stored form.
@@ -220,18 +220,18 @@ func (s *State) Append(dst []byte) []byte {
 		return dst
 	}
 	due := int64(0)
-	if s.dueOk {
+	if s.hasDue {
 		due = s.due + 1
 	}
 	dst = appendTime(dst, due)
-	dst = appendTime(dst, s.Examined)
+	dst = appendTime(dst, s.EvaluatedAt)
 	dst = binary.AppendUvarint(dst, uint64(len(s.rules)))
 	for i := range s.rules {
 		r := &s.rules[i]
 		dst = binary.LittleEndian.AppendUint32(dst, r.hash)
 		dst = appendTime(dst, r.through+1)
-		dst = appendTime(dst, r.heldAt)
-		dst = appendTime(dst, r.heldUntil)
+		dst = appendTime(dst, r.deferredAt)
+		dst = appendTime(dst, r.deferredUntil)
 		dst = binary.AppendUvarint(dst, uint64(len(r.causes)))
 		for _, c := range r.causes {
 			dst = appendTime(dst, c.mark)
@@ -239,17 +239,17 @@ func (s *State) Append(dst []byte) []byte {
 		}
 	}
 	for _, m := range s.sent {
-		dst = appendTime(dst, m.at)
+		dst = appendTime(dst, m.time)
 		dst = binary.LittleEndian.AppendUint32(dst, m.rule)
 		dst = binary.LittleEndian.AppendUint32(dst, m.channel)
 		dst = binary.LittleEndian.AppendUint32(dst, m.id)
-		dst = append(dst, held(m))
+		dst = append(dst, controlFlag(m))
 	}
 	return dst
 }
 
-func held(m message) byte {
-	if m.heldOut {
+func controlFlag(m message) byte {
+	if m.control {
 		return 1
 	}
 	return 0
@@ -269,11 +269,11 @@ func (s *State) Read(src []byte) error {
 	in := reader{src: src}
 	due := in.time()
 	if due > 0 {
-		s.due, s.dueOk = due-1, true
+		s.due, s.hasDue = due-1, true
 	}
-	s.Examined = in.time()
+	s.EvaluatedAt = in.time()
 	for n := in.count(4 + 3*timeSize + 1); n > 0; n-- {
-		r := ruleState{hash: in.uint32(), through: in.time() - 1, heldAt: in.time(), heldUntil: in.time()}
+		r := ruleState{hash: in.uint32(), through: in.time() - 1, deferredAt: in.time(), deferredUntil: in.time()}
 		if k := len(s.rules); k > 0 && s.rules[k-1].hash >= r.hash {
 			return ErrCorrupt
 		}
@@ -287,9 +287,9 @@ func (s *State) Read(src []byte) error {
 		s.rules = append(s.rules, r)
 	}
 	for len(in.src) > 0 && !in.failed {
-		m := message{at: in.time(), rule: in.uint32(), channel: in.uint32(), id: in.uint32()}
+		m := message{time: in.time(), rule: in.uint32(), channel: in.uint32(), id: in.uint32()}
 		flag := in.take(1)[0]
-		m.heldOut = flag == 1
+		m.control = flag == 1
 		if k := len(s.sent); flag > 1 || k > 0 && s.sent[k-1].compare(m) >= 0 {
 			return ErrCorrupt
 		}

@@ -77,10 +77,10 @@ type Cause struct {
 	// Trait is the name of the trait of Date; Days are added to what it says,
 	// and At is the time of that day, in minutes after midnight. Yearly makes
 	// every anniversary a cause.
-	Trait  string
-	Days   int
-	At     int
-	Yearly bool
+	Trait     string
+	Days      int
+	TimeOfDay int
+	Yearly    bool
 }
 
 // Limit is how many messages there may be in a span of time.
@@ -102,7 +102,7 @@ type Rule struct {
 	// Limits are per customer, for this rule alone.
 	Limits []Limit
 	// Holdout is the share of customers, of 1, that are never told.
-	Holdout float64
+	ControlGroup float64
 	// Priority decides between rules that are due at once: the higher first.
 	Priority int
 	// Expire is how late it may fire.
@@ -132,7 +132,7 @@ type Set struct {
 	// Limits are per customer, for all rules together.
 	Limits []Limit
 	// Holdout is the share of customers, of 1, that no rule tells anything.
-	Holdout float64
+	ControlGroup float64
 	// Zone is where customers live who do not say; nil is UTC.
 	Zone *time.Location
 
@@ -193,7 +193,7 @@ func New(s Set) (*Set, error) {
 		}
 	}
 	limits(s.Limits)
-	share(s.Holdout)
+	share(s.ControlGroup)
 	names := map[string]bool{}
 	for i := range s.Channels {
 		c := &s.Channels[i]
@@ -234,11 +234,11 @@ func New(s Set) (*Set, error) {
 		if days := r.On.Days; days < -366 || days > 366 {
 			fail("days must be from -366 to 366")
 		}
-		if r.On.At < 0 || r.On.At >= 24*60 {
+		if r.On.TimeOfDay < 0 || r.On.TimeOfDay >= 24*60 {
 			fail("at must be from 00:00 to 23:59")
 		}
 		limits(r.Limits)
-		share(r.Holdout)
+		share(r.ControlGroup)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -247,7 +247,7 @@ func New(s Set) (*Set, error) {
 }
 
 // Reach returns how far back, from the moment of firing, a rule looks.
-func (r *Rule) Reach() time.Duration {
+func (r *Rule) Lookback() time.Duration {
 	const quiet = 2 * 24 * time.Hour
 	return r.After + r.Expire + quiet
 }
@@ -265,11 +265,11 @@ func (s *Set) zone(c Customer) *time.Location {
 
 // HeldOut tells whether a customer is in the share of a rule, or of all rules,
 // that is told nothing: an even share of ids, another for each rule.
-func (s *Set) HeldOut(rule int, id string) bool {
-	return inShare("", id, s.Holdout) || inShare(s.Rules[rule].Name, id, s.Rules[rule].Holdout)
+func (s *Set) InControlGroup(rule int, id string) bool {
+	return inControlGroup("", id, s.ControlGroup) || inControlGroup(s.Rules[rule].Name, id, s.Rules[rule].ControlGroup)
 }
 
-func inShare(salt, id string, share float64) bool {
+func inControlGroup(salt, id string, share float64) bool {
 	if share <= 0 {
 		return false
 	}
@@ -288,23 +288,23 @@ func (s *Set) ID(f *Firing, customer string) [16]byte {
 }
 
 // order is that in which firings that are due at once are decided.
-func (s *Set) order(a, b Firing) int {
+func (s *Set) compareFirings(a, b Firing) int {
 	ra, rb := &s.Rules[a.Rule], &s.Rules[b.Rule]
 	return cmp.Or(
 		cmp.Compare(rb.Priority, ra.Priority),
 		cmp.Compare(a.Due, b.Due),
 		cmp.Compare(ra.Name, rb.Name),
-		cmp.Compare(a.At, b.At),
+		cmp.Compare(a.CauseTime, b.CauseTime),
 		cmp.Compare(a.key, b.key),
 	)
 }
 
 // AfterLeaving returns for how long it matters that a customer left a segment,
 // 0 if no rule asks.
-func (s *Set) AfterLeaving(segment string) (long time.Duration) {
+func (s *Set) LeaveRetention(segment string) (long time.Duration) {
 	for i := range s.Rules {
 		if r := &s.Rules[i]; r.On.Kind == Leave && r.On.Segment == segment {
-			long = max(long, r.Reach())
+			long = max(long, r.Lookback())
 		}
 	}
 	return long
@@ -312,7 +312,7 @@ func (s *Set) AfterLeaving(segment string) (long time.Duration) {
 
 // Pass settles that a customer entered a segment at a moment, for a reason that
 // is nothing to be told of.
-func (s *Set) Pass(state *State, segment string, at int64) {
+func (s *Set) SkipEntry(state *State, segment string, at int64) {
 	for i := range s.Rules {
 		if r := &s.Rules[i]; r.On.Kind == Enter && r.On.Segment == segment {
 			state.ensure(r.hash).settle(Latest, &Firing{mark: at})

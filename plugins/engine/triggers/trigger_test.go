@@ -67,11 +67,11 @@ func TestBirthdays(t *testing.T) {
 		on             Cause
 		due            string
 	}{
-		{"this year's", "1990-05-10", Cause{Yearly: true, At: 9 * 60}, "2026-05-10T07:00:00Z"},
-		{"the next if this year's is over", "1990-01-10", Cause{Yearly: true, At: 9 * 60}, "2027-01-10T08:00:00Z"},
-		{"a week before, in the year before", "01-03", Cause{Yearly: true, At: 9 * 60, Days: -7}, "2026-12-27T08:00:00Z"},
+		{"this year's", "1990-05-10", Cause{Yearly: true, TimeOfDay: 9 * 60}, "2026-05-10T07:00:00Z"},
+		{"the next if this year's is over", "1990-01-10", Cause{Yearly: true, TimeOfDay: 9 * 60}, "2027-01-10T08:00:00Z"},
+		{"a week before, in the year before", "01-03", Cause{Yearly: true, TimeOfDay: 9 * 60, Days: -7}, "2026-12-27T08:00:00Z"},
 		{"the 29th of February in a common year", "1992-02-29", Cause{Yearly: true}, "2026-02-27T23:00:00Z"},
-		{"a time that clocks skip", "1990-03-29", Cause{Yearly: true, At: 2*60 + 30}, "2026-03-29T01:00:00Z"},
+		{"a time that clocks skip", "1990-03-29", Cause{Yearly: true, TimeOfDay: 2*60 + 30}, "2026-03-29T01:00:00Z"},
 		{"once", "2026-05-10", Cause{}, "2026-05-09T22:00:00Z"},
 		{"once, and that is over", "2025-05-10", Cause{}, ""},
 		{"once needs a year", "05-10", Cause{}, ""},
@@ -94,15 +94,15 @@ func TestBirthdays(t *testing.T) {
 func TestHoldoutIsAnEvenShareThatStays(t *testing.T) {
 	s, err := New(Set{
 		Channels: []Channel{{Name: "email"}},
-		Rules:    []Rule{{Name: "a", Expire: time.Hour, Holdout: 0.1}, {Name: "b", Expire: time.Hour, Holdout: 0.1}},
+		Rules:    []Rule{{Name: "a", Expire: time.Hour, ControlGroup: 0.1}, {Name: "b", Expire: time.Hour, ControlGroup: 0.1}},
 	})
 	require.NoError(t, err)
 	const n = 20_000
 	var a, b, both int
 	for i := range n {
 		id := time.Unix(int64(i), 0).UTC().String()
-		inA, inB := s.HeldOut(0, id), s.HeldOut(1, id)
-		require.Equal(t, inA, s.HeldOut(0, id))
+		inA, inB := s.InControlGroup(0, id), s.InControlGroup(1, id)
+		require.Equal(t, inA, s.InControlGroup(0, id))
 		if inA {
 			a++
 		}
@@ -132,7 +132,7 @@ func TestWhatIsWrongWithASet(t *testing.T) {
 		{func(s *Set) { s.Rules[0].Expire = 0 }, "expire must be above 0"},
 		{func(s *Set) { s.Rules[0].Limits = []Limit{{0, time.Hour}} }, "a limit is a count"},
 		{func(s *Set) { s.Limits = []Limit{{1, 0}} }, "messages: a limit is a count"},
-		{func(s *Set) { s.Holdout = 1 }, "holdout must be"},
+		{func(s *Set) { s.ControlGroup = 1 }, "holdout must be"},
 		{func(s *Set) { s.Channels = append(s.Channels, s.Channels[0]) }, "a name of its own"},
 		{func(s *Set) { s.Rules[0].On = Cause{Kind: Date}; s.Rules[0].After = time.Hour }, "takes days"},
 	} {
@@ -159,7 +159,7 @@ func TestBoundOfAState(t *testing.T) {
 		var state State
 		require.NoError(t, state.Read(p.state))
 		for _, d := range s.Decide(nil, p, &state, now, always{}) {
-			require.Equal(t, now, d.At, "no cause fires twice")
+			require.Equal(t, now, d.CauseTime, "no cause fires twice")
 			fired++
 		}
 		p.state = state.Append(nil)

@@ -383,7 +383,7 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 		}
 	}
 	if err := s.until(ctx, "what is due to be decided", func() (bool, error) {
-		page, err := s.store.ScanIndex(ctx, record.TriggerIndex, "", record.TimeValue(now.UnixMilli()+1), store.IndexEntry{}, 1)
+		page, err := s.store.ScanIndex(ctx, record.TriggerIndex, "", record.FormatTime(now.UnixMilli()+1), store.IndexEntry{}, 1)
 		return len(page) == 0, err
 	}); err != nil {
 		return err

@@ -46,7 +46,7 @@ type Cause struct {
 }
 
 // Judgement tells what came of judging a record.
-type Judgement struct {
+type SegmentChanges struct {
 	Entered, Left int
 	// Dropped is how many messages were given up to make room.
 	Dropped int
@@ -57,7 +57,7 @@ type Judgement struct {
 // have it. For each segment entered or left since the last judgement it
 // leaves a message in the outbox. A record that is not judged for an event
 // stays as it is if there is none.
-func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgement, err error) {
+func (w *Viewer) EvaluateSegments(r *Record, key string, now int64, cause Cause) (j SegmentChanges, err error) {
 	if r.Erased() {
 		return j, nil // nothing is to be said of them
 	}
@@ -68,9 +68,9 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 		}
 		return j, nil
 	}
-	before := r.judgedAt
+	before := r.evaluatedAt
 	asOf := max(now, before)
-	turn := r.turn
+	turn := r.toggles
 	if asOf > before {
 		turn = 0
 	}
@@ -79,34 +79,34 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 	if set != nil {
 		judgedBy = set.Fingerprint(parameters)
 	}
-	if err := w.evaluateSegments(r, asOf, parameters); err != nil {
+	if err := w.computeMembership(r, asOf, parameters); err != nil {
 		return j, err
 	}
-	changed := w.changes(r)
+	changed := w.membershipChanges(r)
 	if len(changed) > 0 && cause.Reason == "" {
 		// The record is as it was. If today's rules would have given what was
 		// found then, it is the time that made the difference.
-		in := slices.Clone(w.in)
-		if err := w.evaluateSegments(r, before, parameters); err != nil {
+		in := slices.Clone(w.membership)
+		if err := w.computeMembership(r, before, parameters); err != nil {
 			return j, err
 		}
 		for i := range changed {
 			c := &changed[i]
 			switch {
-			case before > 0 && c.at >= 0 && w.in[c.at] != c.in:
+			case before > 0 && c.segment >= 0 && w.membership[c.segment] != c.entered:
 				c.reason = ByTime
-			case before > 0 && segments.SameRules(r.judgedBy, judgedBy):
+			case before > 0 && segments.SameRules(r.evaluatedBy, judgedBy):
 				c.reason = ByParameter
 			default:
 				c.reason = ByDefinition
 			}
 		}
-		w.in = append(w.in[:0], in...)
+		w.membership = append(w.membership[:0], in...)
 	}
 	again := uint64(0) // 1 if a segment is left in the moment it was entered
 	for _, c := range changed {
 		since := asOf
-		if c.in {
+		if c.entered {
 			j.Entered++
 		} else {
 			j.Left++
@@ -118,85 +118,85 @@ func (w *Viewer) Judge(r *Record, key string, now int64, cause Cause) (j Judgeme
 		if c.reason != "" {
 			why.Reason = c.reason
 		}
-		r.causeOfTriggers(c, why.Reason, asOf)
-		j.Dropped += r.Tell(transition{key: key, segment: c.name, in: c.in, at: asOf, since: since, cause: why, turn: turn, life: r.erasedAt}.message())
+		r.recordTriggerCause(c, why.Reason, asOf)
+		j.Dropped += r.Enqueue(transition{key: key, segment: c.name, entered: c.entered, time: asOf, since: since, cause: why, toggles: turn, erasedAt: r.erasedAt}.message())
 	}
 	if cause.Reason == "" && len(changed) == 0 {
 		return j, nil
 	}
-	r.keepMembers(w.in, asOf, judgedBy)
-	r.turn = turn + again
+	r.setMembers(w.membership, asOf, judgedBy)
+	r.toggles = turn + again
 	r.forgetLeft(asOf)
 	return j, nil
 }
 
 // HoldParameters makes the viewer judge by the parameters of this moment, until
 // it is called again.
-func (w *Viewer) HoldParameters(def *Definition) {
-	w.held = nil
+func (w *Viewer) PinParameters(def *Definition) {
+	w.pinned = nil
 	if def.Segments != nil {
-		w.held = def.Segments.Parameters()
+		w.pinned = def.Segments.Parameters()
 	}
 }
 
 // parametersOf returns what segments are judged by, nil if there are none.
 func (w *Viewer) parametersOf(set *segments.Set) *segments.Parameters {
-	if w.held != nil || set == nil {
-		return w.held
+	if w.pinned != nil || set == nil {
+		return w.pinned
 	}
 	return set.Parameters()
 }
 
 // JudgedByOthers tells that a record was last judged by other rules or parameters
 // than the viewer judges by, or never.
-func (w *Viewer) JudgedByOthers(r *Record) bool {
+func (w *Viewer) SegmentsOutdated(r *Record) bool {
 	set := r.def.Segments
-	return set != nil && (r.judgedAt == 0 || r.judgedBy != set.Fingerprint(w.parametersOf(set)))
+	return set != nil && (r.evaluatedAt == 0 || r.evaluatedBy != set.Fingerprint(w.parametersOf(set)))
 }
 
 // causeOfTriggers notes a change that is a cause of triggers. One of the rules
 // is none: the customer did nothing.
-func (r *Record) causeOfTriggers(c change, why Reason, at int64) {
+func (r *Record) recordTriggerCause(c change, why Reason, at int64) {
 	rules := r.def.Triggers
 	if rules == nil {
 		return
 	}
 	byRules := why == ByDefinition || why == ByParameter
 	switch {
-	case c.in && byRules:
-		rules.Pass(&r.triggers, c.name, at)
-	case !c.in && !byRules && rules.AfterLeaving(c.name) > 0:
+	case c.entered && byRules:
+		rules.SkipEntry(&r.triggers, c.name, at)
+	case !c.entered && !byRules && rules.LeaveRetention(c.name) > 0:
 		r.noteLeft([]byte(c.name), at)
 	}
 }
 
 // change is a segment that a customer entered or left.
 type change struct {
-	name   string
-	at     int // position in the definition, -1 for a segment that is no more
-	member int // position among the members of the record, for one left
-	in     bool
-	reason Reason
+	name    string
+	segment int // position in the definition, -1 for a segment that is no more
+	member  int // position among the members of the record, for one left
+	entered bool
+	reason  Reason
 }
 
 // changes compares what was judged with what the record holds; both are in
 // order of name.
-func (w *Viewer) changes(r *Record) (changed []change) {
+func (w *Viewer) membershipChanges(r *Record) (changed []change) {
 	m := 0
 	left := func(at int) {
-		changed = append(changed, change{name: string(r.members[m].name), at: at, member: m})
+		changed = append(changed, change{name: string(r.members[m].name), segment: at, member: m})
 	}
-	for i := range w.in {
+	for i := range w.membership {
 		name := r.def.Segments.Segments[i].Name
 		for ; m < len(r.members) && string(r.members[m].name) < name; m++ {
 			left(-1)
 		}
 		was := m < len(r.members) && string(r.members[m].name) == name
 		switch {
-		case was && !w.in[i]:
+		case was && !w.membership[i]:
 			left(i)
-		case !was && w.in[i]:
-			changed = append(changed, change{name: name, at: i, in: true})
+		case !was && w.membership[i]:
+			changed = append(changed, change{name: name, segment: i, entered: true})
 		}
 		if was {
 			m++
@@ -211,7 +211,7 @@ func (w *Viewer) changes(r *Record) (changed []change) {
 // keepMembers makes the record hold its customer to be in the segments of in.
 // When that was found is kept even by a definition without segments: what is told
 // by another must not be of a moment before.
-func (r *Record) keepMembers(in []bool, at int64, judgedBy uint32) {
+func (r *Record) setMembers(in []bool, at int64, judgedBy uint32) {
 	var room [16]member
 	kept := room[:0]
 	for i, holds := range in {
@@ -226,12 +226,12 @@ func (r *Record) keepMembers(in []bool, at int64, judgedBy uint32) {
 		}
 	}
 	r.members = append(r.members[:0], kept...)
-	r.judgedAt, r.judgedBy = at, judgedBy
+	r.evaluatedAt, r.evaluatedBy = at, judgedBy
 }
 
 // evaluateSegments sets w.in.
-func (w *Viewer) evaluateSegments(r *Record, asOf int64, parameters *segments.Parameters) error {
-	w.in = w.in[:0]
+func (w *Viewer) computeMembership(r *Record, asOf int64, parameters *segments.Parameters) error {
+	w.membership = w.membership[:0]
 	if r.def.Segments == nil {
 		return nil
 	}
@@ -239,19 +239,19 @@ func (w *Viewer) evaluateSegments(r *Record, asOf int64, parameters *segments.Pa
 	if err := w.prepare(r, asOf); err != nil {
 		return err
 	}
-	return w.judge(r, parameters)
+	return w.applyRules(r, parameters)
 }
 
 // judge sets w.in once the features are ready.
-func (w *Viewer) judge(r *Record, parameters *segments.Parameters) error {
+func (w *Viewer) applyRules(r *Record, parameters *segments.Parameters) error {
 	if err := r.parseTraits(); err != nil {
 		return err
 	}
 	set := r.def.Segments
-	w.in = append(w.in[:0], make([]bool, len(set.Segments))...)
+	w.membership = append(w.membership[:0], make([]bool, len(set.Segments))...)
 	w.parameters, w.document = parameters, nil
-	set.Judge(w, func(at int, holds bool) {
-		w.in[at] = holds
+	set.Evaluate(w, func(at int, holds bool) {
+		w.membership[at] = holds
 		if w.document != nil {
 			w.document["segments"].(map[string]any)[set.Segments[at].Name] = holds
 		}
@@ -273,7 +273,7 @@ func (w *Viewer) Trait(name string) event.Value {
 }
 
 // In implements segment.Inputs.
-func (w *Viewer) In(at int) bool { return w.in[at] }
+func (w *Viewer) InSegment(at int) bool { return w.membership[at] }
 
 // Parameter implements segment.Inputs.
 func (w *Viewer) Parameter(name string) any { return w.parameters.Values[name] }
@@ -286,8 +286,8 @@ func (w *Viewer) Document() map[string]any {
 		for _, at := range def.Segments.Features {
 			features[def.Features.Features[at].Name] = w.value(at).result.Any()
 		}
-		segments := make(map[string]any, len(w.in))
-		for i, in := range w.in {
+		segments := make(map[string]any, len(w.membership))
+		for i, in := range w.membership {
 			segments[def.Segments.Segments[i].Name] = in
 		}
 		w.document = map[string]any{
@@ -299,17 +299,17 @@ func (w *Viewer) Document() map[string]any {
 }
 
 func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selection) ([]byte, error) {
-	if err := w.judge(r, w.parametersOf(r.def.Segments)); err != nil {
+	if err := w.applyRules(r, w.parametersOf(r.def.Segments)); err != nil {
 		return dst, err
 	}
-	if w.lasting != nil {
+	if w.rendering != nil {
 		// What compares a value that moves changes at a moment nobody knows.
-		w.lasting.fleeting = w.lasting.fleeting || !r.def.Segments.Lasting ||
+		w.rendering.unstable = w.rendering.unstable || !r.def.Segments.FeaturesOnly ||
 			slices.ContainsFunc(r.def.Segments.Features, func(at int) bool { return w.value(at).motion.Varies() })
 	}
 	dst = append(dst, `,"segments":{`...)
 	first := true
-	for i, in := range w.in {
+	for i, in := range w.membership {
 		if !in || !sel.AllSegments && !slices.Contains(sel.Segments, i) {
 			continue
 		}
@@ -322,8 +322,8 @@ func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selectio
 		dst = append(dst, name...)
 		dst = append(dst, `":{"since":`...)
 		since, ok := r.MemberSince(name)
-		if w.lasting != nil && since > asOf {
-			w.lasting.fleeting = true
+		if w.rendering != nil && since > asOf {
+			w.rendering.unstable = true
 		}
 		if ok && since <= asOf {
 			dst = append(dst, '"')
@@ -338,15 +338,15 @@ func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selectio
 
 // transition is a customer's entering or leaving of a segment.
 type transition struct {
-	key     string
-	segment string
-	in      bool
-	at      int64 // when it was found
-	since   int64 // when the membership began
-	cause   Cause
-	into    string // the key of the customer this one was merged into
-	turn    uint64 // Record.turn before it
-	life    int64  // when the customer was erased before, 0 for never
+	key      string
+	segment  string
+	entered  bool
+	time     int64 // when it was found
+	since    int64 // when the membership began
+	cause    Cause
+	into     string // the key of the customer this one was merged into
+	toggles  uint64 // Record.turn before it
+	erasedAt int64  // when the customer was erased before, 0 for never
 }
 
 // The names of the events that transitions are told as.
@@ -362,14 +362,14 @@ const (
 // before, from which of several moves it is that say the same.
 func (t transition) message() Message {
 	name := SegmentLeft
-	if t.in {
+	if t.entered {
 		name = SegmentEntered
 	}
 	tail := append([]byte(nil), `","timestamp":"`...)
-	tail = event.AppendTime(tail, t.at)
+	tail = event.AppendTime(tail, t.time)
 	tail = append(tail, `","properties":{"segment":`...)
 	tail = jsontext.AppendString(tail, t.segment)
-	if t.in {
+	if t.entered {
 		tail = append(tail, `,"old":false,"new":true`...)
 	} else {
 		tail = append(tail, `,"old":true,"new":false`...)
@@ -389,10 +389,10 @@ func (t transition) message() Message {
 	}
 	tail = append(tail, `}}`...)
 	var which []byte
-	if t.turn > 0 || t.life > 0 {
-		which = binary.AppendUvarint(appendTime([]byte{0}, t.life), t.turn)
+	if t.toggles > 0 || t.erasedAt > 0 {
+		which = binary.AppendUvarint(appendTime([]byte{0}, t.erasedAt), t.toggles)
 	}
-	return newMessage(t.key, name, t.at, tail, which)
+	return newMessage(t.key, name, t.time, tail, which)
 }
 
 // CountsMessage makes the message of how many customers are in each segment.
@@ -429,7 +429,7 @@ func newMessage(key, name string, at int64, tail, which []byte) Message {
 	_, _ = sum.Write(head)
 	_, _ = sum.Write(tail)
 	_, _ = sum.Write(which)
-	m := Message{ID: MessageID(sum.Sum(nil)[:len(MessageID{})]), At: at}
+	m := Message{ID: MessageID(sum.Sum(nil)[:len(MessageID{})]), Time: at}
 	head = hex.AppendEncode(head, m.ID[:])
 	m.Content = append(head, tail...)
 	return m
@@ -437,11 +437,11 @@ func newMessage(key, name string, at int64, tail, which []byte) Message {
 
 // leaveAll notes that the customer of another record, who is merged into this
 // one, is in no segment any more.
-func (r *Record) leaveAll(key string, o *Record) (changed bool) {
-	r.leaving = append(r.leaving, o.leaving...)
+func (r *Record) collectMergeLeaves(key string, o *Record) (changed bool) {
+	r.mergeLeaves = append(r.mergeLeaves, o.mergeLeaves...)
 	for _, m := range o.members {
-		r.leaving = append(r.leaving, transition{
-			key: key, segment: string(m.name), since: m.since, cause: Cause{Reason: ByMerge}, into: string(o.link), turn: o.turn, life: o.erasedAt,
+		r.mergeLeaves = append(r.mergeLeaves, transition{
+			key: key, segment: string(m.name), since: m.since, cause: Cause{Reason: ByMerge}, into: string(o.link), toggles: o.toggles, erasedAt: o.erasedAt,
 		})
 	}
 	return len(o.members) > 0
@@ -449,10 +449,10 @@ func (r *Record) leaveAll(key string, o *Record) (changed bool) {
 
 // TellLeft tells at a time which segments those customers left who were merged
 // in since the record was read. Whoever merges does this before writing.
-func (r *Record) TellLeft(now int64) {
-	for _, t := range r.leaving {
-		t.at = now
-		r.Tell(t.message())
+func (r *Record) EnqueueMergeLeaves(now int64) {
+	for _, t := range r.mergeLeaves {
+		t.time = now
+		r.Enqueue(t.message())
 	}
-	r.leaving = r.leaving[:0]
+	r.mergeLeaves = r.mergeLeaves[:0]
 }
