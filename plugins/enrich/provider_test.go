@@ -209,7 +209,7 @@ func hijack(text string) http.HandlerFunc {
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if err == nil {
 			_, _ = io.WriteString(conn, text)
-			conn.Close()
+			_ = conn.Close()
 		}
 	}
 }
@@ -281,7 +281,7 @@ func TestFaultyProviderIsIsolatedAndRecovers(t *testing.T) {
 func TestUnreachableProviderOpensTheCircuit(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l.Close()
+	_ = l.Close()
 	for name, place := range map[string]string{
 		"http":     fmt.Sprintf(bulk, "http://"+l.Addr().String()),
 		"redis":    "        redis: { url: \"redis://" + l.Addr().String() + "\" }\n",
@@ -337,7 +337,7 @@ func TestSQLite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "shop.db")
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	_, err = db.Exec(`CREATE TABLE products (sku TEXT, category TEXT, price REAL, n INTEGER, note BLOB);
 		INSERT INTO products VALUES ('a', 'shoes', 1.5, 3, NULL), ('b''; DROP TABLE products; --', 'hats', 2, 4, x'6869'), ('7', 'seven', 7, 7, NULL), ('a', 'twice', 0, 0, NULL)`)
 	require.NoError(t, err)

@@ -133,7 +133,7 @@ func (p *sqlProvider) Lookup(ctx context.Context, keys []string) (map[string]loo
 	if err != nil {
 		return nil, sqlError(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	columns, err := rows.Columns()
 	if err != nil {
 		return nil, sqlError(err)

@@ -611,7 +611,7 @@ func (p *pipeline) dial(text string) (net.Conn, *bufio.Reader) {
 	p.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 	require.NoError(p.t, err)
-	p.t.Cleanup(func() { conn.Close() })
+	p.t.Cleanup(func() { _ = conn.Close() })
 	require.NoError(p.t, conn.SetDeadline(time.Now().Add(patience)))
 	_, err = io.WriteString(conn, text)
 	require.NoError(p.t, err)
@@ -720,7 +720,7 @@ func TestConnectionLimit(t *testing.T) {
 func TestPortInUse(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer taken.Close()
+	defer func() { _ = taken.Close() }()
 	in, _ := newTestInput(t, "address: "+taken.Addr().String()+"\nallow_anonymous_writes: true")
 	err = in.Connect(context.Background())
 	require.ErrorContains(t, err, "address "+taken.Addr().String()+" is in use by another process: stop that process, or set `address` to a free port")
@@ -791,7 +791,7 @@ func TestGracefulStop(t *testing.T) {
 	require.Eventually(t, func() bool {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 		return err != nil
 	}, patience, time.Millisecond, "no new connection is accepted")

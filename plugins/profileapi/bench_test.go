@@ -130,7 +130,7 @@ func load(b *testing.B, url string, connections int) {
 				b.Error(err)
 				return
 			}
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			in := bufio.NewReader(c)
 			for left.Add(-1) >= 0 {
 				if _, err := io.WriteString(c, request); err != nil {

@@ -166,7 +166,7 @@ func TestWritesShareABatch(t *testing.T) {
 			data, err := m.AsBytes()
 			require.NoError(t, err)
 			if number(t, data)%3 == 0 {
-				failed.Failed(i, errors.New("this"))
+				_ = failed.Failed(i, errors.New("this"))
 			}
 		}
 		if failed.IndexedErrors() > 0 {

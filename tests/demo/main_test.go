@@ -116,7 +116,7 @@ func TestDemoSaysWhyItCannotStart(t *testing.T) {
 func TestDemoDoesNotShowSomebodyElsesProcess(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	t.Setenv(collector.variable, process.AddressFor(t))
 	t.Setenv(api.variable, listener.Addr().String())
 	err = run("unused", "unused", t.TempDir(), time.Second)

@@ -131,7 +131,7 @@ func (d *day) write(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	w := bufio.NewWriter(f)
 	for i := range d.events {
 		_, _ = w.Write(d.events[i].raw)
@@ -182,7 +182,7 @@ func (d *day) writeSource(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	w := csv.NewWriter(f)
 	_ = w.Write([]string{"customer_id", "orders", "revenue"})
 	for _, id := range slices.Sorted(maps.Keys(books)) {

@@ -49,7 +49,7 @@ func run(ctx context.Context, events int, seed uint64, dir string) (err error) {
 		if p.dir, err = os.MkdirTemp("", "dirtyday-"); err != nil {
 			return err
 		}
-		defer os.RemoveAll(p.dir)
+		defer func() { _ = os.RemoveAll(p.dir) }()
 	} else if p.dir, err = filepath.Abs(dir); err != nil {
 		return err
 	} else if err := os.MkdirAll(p.dir, 0o755); err != nil {

@@ -546,13 +546,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "cut":
 		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-			conn.Close()
+			_ = conn.Close()
 		}
 		return
 	case "noise":
 		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 			fmt.Fprint(conn, "220 mail.example.com ESMTP jo@example.com\r\n")
-			conn.Close()
+			_ = conn.Close()
 		}
 		return
 	case "page":

@@ -53,7 +53,7 @@ func misbehave(t *testing.T) *platform {
 		case 5: // is no HTTP
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 				_, _ = io.WriteString(conn, echo+"\r\n\r\n")
-				conn.Close()
+				_ = conn.Close()
 			}
 		case 6: // ends early
 			w.Header().Set("Content-Length", "100000")

@@ -62,7 +62,7 @@ func (p *Process) Start() error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	args := p.Args
 	if len(args) == 0 {
 		args = []string{"-c", p.Config}

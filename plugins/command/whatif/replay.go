@@ -168,7 +168,7 @@ func readLines(path string, take func(lines [][]byte) error) error {
 		if err != nil {
 			return err
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }()
 		in = file
 	}
 	var lines [][]byte

@@ -126,13 +126,13 @@ func run(c *cli.Context, out, progress io.Writer) error {
 		if folder, err = os.MkdirTemp("", "what-if-"); err != nil {
 			return err
 		}
-		defer os.RemoveAll(folder)
+		defer func() { _ = os.RemoveAll(folder) }()
 	}
 	p, err := profiles.OpenItem(item, c.String(flagDefinition), folder, service.MockResources())
 	if err != nil {
 		return err
 	}
-	defer p.Close(context.Background())
+	defer func() { _ = p.Close(context.Background()) }()
 	if replays {
 		r := replayed{config: text, out: progress}
 		if err := r.run(c.Context, p, label, c.String(flagEvents)); err != nil {

@@ -194,7 +194,7 @@ func Parse(path string, text []byte, names func(definition string) (Names, error
 	if err := yamlv3.Unmarshal(text, &root); err != nil {
 		line := 1
 		if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-			fmt.Sscan(m[1], &line)
+			_, _ = fmt.Sscan(m[1], &line)
 		}
 		f.fail(line, "the file is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 		return nil, f.problems

@@ -225,7 +225,7 @@ func TestIdentifierIndexesAreRight(t *testing.T) {
 		ctx := context.Background()
 		s, err := embedded.Open(embedded.Options{Path: embedded.Memory})
 		require.NoError(t, err)
-		defer s.Close()
+		defer func() { _ = s.Close() }()
 		use := func(n int) *Service {
 			p := New(definitions[n], s, Options{})
 			t.Cleanup(p.unfollow)

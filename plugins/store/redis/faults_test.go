@@ -302,7 +302,7 @@ func TestSentinelFailover(t *testing.T) {
 	before, err := s.client.Info(ctx, "server").Result()
 	require.NoError(t, err)
 	watch := goredis.NewSentinelClient(&goredis.Options{Addr: strings.Split(os.Getenv("TEST_REDIS_SENTINEL"), ",")[0]})
-	defer watch.Close()
+	defer func() { _ = watch.Close() }()
 	during(t, s, func() {
 		// Sentinels refuse while the last failover is recent.
 		require.Eventually(t, func() bool { return watch.Failover(ctx, "profiles").Err() == nil }, waitLimit, pollInterval)

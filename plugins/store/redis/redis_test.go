@@ -55,7 +55,7 @@ func forget(o Options) {
 	if err != nil {
 		return
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	nodes, _, err := s.primaries(ctx)
 	if err != nil {
 		return

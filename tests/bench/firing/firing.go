@@ -83,7 +83,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if o.binary == "" {
 		if o.binary, err = process.Build(ctx, dir); err != nil {
 			return err
@@ -94,12 +94,12 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	defer process.Service(context.Background(), "redis.sh", "stop", id)
+	defer func() { _, _ = process.Service(context.Background(), "redis.sh", "stop", id) }()
 	server, err := connect(ctx, url, id)
 	if err != nil {
 		return err
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	path := filepath.Join(dir, "profile.yaml")
 	if err := os.WriteFile(path, []byte(definition), 0o600); err != nil {
 		return err
@@ -135,7 +135,7 @@ func (o *options) fill(ctx context.Context, item string, server *server) (first 
 	if err != nil {
 		return first, err
 	}
-	defer p.Close(context.Background())
+	defer func() { _ = p.Close(context.Background()) }()
 	began := time.Now()
 	old := began.Add(-24 * time.Hour)
 	err = takeIn(ctx, p, "waiting customers", o.pending, func(i int) []byte {
@@ -237,7 +237,7 @@ func pending(ctx context.Context, url, prefix string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	return s.CountIndex(ctx, record.TriggerIndex, "", "")
 }
 

@@ -17,7 +17,7 @@ func readLog(path string) (*fit.Transactions, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 
 	log := &fit.Transactions{}
 	lines := bufio.NewScanner(file)

@@ -73,7 +73,7 @@ func run(ctx context.Context, o options) (err error) {
 		if o.keep || err != nil {
 			fmt.Fprintln(os.Stderr, "faults: the logs are in", dir)
 		} else {
-			os.RemoveAll(dir)
+			_ = os.RemoveAll(dir)
 		}
 	}()
 	if err := s.start(ctx); err != nil {

@@ -29,7 +29,7 @@ func watch(ctx context.Context, s *setup) <-chan *memory {
 	}
 	go func() {
 		client := redis.NewClient(options)
-		defer client.Close()
+		defer func() { _ = client.Close() }()
 		m := &memory{names: []string{"API", "worker", "Redis"}, bytes: make([][]int64, 3)}
 		started := time.Now()
 		tick := time.NewTicker(time.Second)
