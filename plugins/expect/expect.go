@@ -1,5 +1,5 @@
-// Package expect is the `expect` processor: a data-quality suite judged over
-// the windows of a stream.
+// Package expect is the `expect` processor, which evaluates a data-quality suite
+// over the windows of a stream.
 package expect
 
 import (
@@ -30,7 +30,7 @@ const (
 	onFailureStop  = "stop"
 )
 
-// SuiteMetadata is set on messages that are reports, and not rows.
+// SuiteMetadata is the metadata key of report messages; its value is the suite.
 const SuiteMetadata = "expectation_suite"
 
 const lintFunction = "lint_expectation_suite"
@@ -40,9 +40,9 @@ func spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Personalization").
-		Summary("Judges a stream by a suite of data-quality expectations, window by window.").
+		Summary("Evaluates a suite of data-quality expectations over the windows of a stream.").
 		Description(`
-Every message passes as it is; what it holds is counted. The suite is a file of its own, in the vocabulary of Great Expectations: see the [suite file](expectation_suite.md), and `+"`connect-personalize suggest-suite`"+`, which writes one from data. When a window ends, the suite is judged, and a report is made:
+Messages pass unchanged. The suite is a separate file that uses the names of Great Expectations: see the [suite file](expectation_suite.md), and `+"`connect-personalize suggest-suite`"+`, which proposes one from data. At the end of a window the suite is evaluated, and a report is published:
 
 `+"```json"+`
 {"suite":"shop","from":"2026-01-31T08:00:00Z","to":"2026-01-31T08:05:00Z","success":false,"rows":15012,
@@ -51,49 +51,49 @@ Every message passes as it is; what it holds is counted. The suite is a file of 
    "success":false,"observed_value":null,"element_count":311,"missing_count":0,"unexpected_count":12,"unexpected_percent":3.86}]}
 `+"```"+`
 
-It has numbers that summarise values, and never a value of a single row. An expectation that has nothing to judge is met, and its `+"`observed_value`"+` null. Messages with an error are not rows.
+A report contains aggregates, never a value of a single row. An expectation without values is met, and its `+"`observed_value`"+` is null. Messages with an error are not rows.
 
-Where reports go:
+Reports are published to:
 
-- a line of `+"`report`"+`, a file that is rotated at 50 MB and kept three times;
-- the log, a warning with the names of the expectations that failed;
+- `+"`report`"+`, a file with one line per report, rotated at 50 MB with three backups;
+- the log, as a warning with the names of the failed expectations;
 - the metrics: the counter `+"`expect_results`"+` by `+"`suite`, `expectation` and `result`"+` (met, failed), the gauge `+"`expect_suite_met`"+` by `+"`suite`"+` (1 or 0), and the counter `+"`expect_rows`"+` by `+"`suite` and `kind`"+` (judged, late, undated, malformed);
-- with `+"`emit: true`"+` a message with the metadata `+"`expectation_suite`"+`, in a batch of its own behind the one that ended the window. A window that ends in silence has its message sent with the next batch; the others do not wait.
+- with `+"`emit: true`"+`, messages with the metadata `+"`expectation_suite`"+`, in a separate batch after the batch that ended the window. If a window ends without a message, its report message is sent with the next batch; the other publications do not wait.
 
-What is counted of a window is in memory: a process that is killed forgets the window it is in, and each of several processes judges the rows it gets. The first and the last window of a process are `+"`partial`"+`, and are not failed for having too few rows. A customer's events that are delivered twice count twice here.
+The state of a window is in memory: a killed process loses its current window, and each of several processes evaluates the rows it receives. The first and the last window of a process are `+"`partial`"+`, and do not fail for too few rows. Events that are delivered twice count twice.
 
-With `+"`on_failure: stop`"+` a failed suite holds the stream: no message passes from then on, and nothing is acknowledged, until the process is started anew. The window's own messages have passed by then.`).
+With `+"`on_failure: stop`"+` a failed suite stops the stream: no further message passes or is acknowledged until the process is restarted. The messages of the failed window have passed already.`).
 		Fields(
 			service.NewStringField(fieldSuite).
 				Description("The path of the suite file.").
 				Example("./configs/retail/expectations.yaml").
 				LintRule(`root = `+lintFunction+`(this)`),
 			service.NewDurationField(fieldWindow).
-				Description("How long a window is. Windows begin at multiples of it.").
+				Description("Length of a window. Windows begin at multiples of it.").
 				Default("5m").
 				Example("1h").
 				LintRule(`root = if !this.string().re_match("^[^-]*[1-9]") { [ "window must be longer than zero, such as 5m" ] }`),
 			service.NewStringField(fieldClock).
-				Description("The path of the time, in RFC 3339, by which a row belongs to a window, such as `timestamp`. Empty means that it belongs to the window it arrives in, which suits live streams: silence is noticed too. A clock of the rows suits those that are replayed.").
+				Description("The path of a row's event time in RFC 3339, such as `timestamp`, which determines its window. Empty means processing time, which suits live streams, because a silent stream is detected too. Event time suits replayed streams.").
 				Default("").
 				Example("timestamp"),
 			service.NewDurationField(fieldLateness).
-				Description("With a clock of the rows, how long after its end a window waits for late ones. Later ones are counted as late.").
+				Description("With `clock`, how long a window stays open after its end for late rows. Rows after that are counted as late.").
 				Default("1m").
 				Example("15m"),
 			service.NewStringField(fieldReport).
-				Description("The file that reports are appended to, a line each. Empty for none.").
+				Description("The file to which reports are appended, one line each. Empty means no file.").
 				Default("").
 				Example("./data/quality.jsonl"),
 			service.NewBoolField(fieldEmit).
-				Description("Whether reports become messages as well. Send them elsewhere by `meta(\"expectation_suite\") != null`.").
+				Description("Whether reports are also emitted as messages. Route them by `meta(\"expectation_suite\") != null`.").
 				Default(false),
 			service.NewStringAnnotatedEnumField(fieldOnFailure, map[string]string{
-				onFailureAlert: "report, log and count it",
-				onFailureStop:  "do that, and hold the stream until the process is started anew",
-			}).Description("What to do when a suite is not met.").Default(onFailureAlert),
+				onFailureAlert: "publish the report",
+				onFailureStop:  "publish the report, and stop the stream until the process is restarted",
+			}).Description("The action when a suite is not met.").Default(onFailureAlert),
 		).
-		Example("Notice drift within minutes", "A warning in the log and a line in the report when orders do not look like orders any more; reports also go to a topic.", `
+		Example("Detect drift within minutes", "A warning in the log and a line in the report file when the distribution of orders changes; reports also go to a topic.", `
 pipeline:
   processors:
     - validate_event:
@@ -118,10 +118,10 @@ output:
 }
 
 func init() {
-	// A field's lint rule is compiled as the spec is built.
+	// Registered first, because building the spec compiles its lint rules.
 	err := bloblang.RegisterFunctionV2(lintFunction,
 		bloblang.NewPluginSpec().
-			Description("Returns what is wrong with an expectation suite file, an array of strings that is empty for a correct file.").
+			Description("Returns the mistakes in an expectation suite file, as an array of strings that is empty for a valid file.").
 			Param(bloblang.NewStringParam("path").Description("The path of the file.")),
 		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
 			path, err := args.GetString("path")
@@ -166,7 +166,7 @@ type processor struct {
 
 	mu     sync.Mutex
 	unsent []expectations.Report
-	failed chan struct{} // closed once the stream is to be held
+	failed chan struct{} // closed when the stream must stop
 	once   sync.Once
 
 	stop    context.CancelFunc
@@ -235,7 +235,7 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources, now func()
 	return p, nil
 }
 
-// tick ends windows that no message ends.
+// tick closes windows that end without a message.
 func (p *processor) tick(ctx context.Context, every time.Duration) {
 	defer close(p.stopped)
 	ticker := time.NewTicker(min(max(every/10, 10*time.Millisecond), time.Second))
@@ -250,20 +250,21 @@ func (p *processor) tick(ctx context.Context, every time.Duration) {
 	}
 }
 
-// keep holds reports back until a batch can take them along.
+// keep stores reports until the next batch.
 func (p *processor) keep(reports []expectations.Report) {
 	if !p.emit || len(reports) == 0 {
 		return
 	}
-	// Enough to bridge a night's silence, and bounded.
-	const most = 1024
+	// Enough for a silent night of short windows, and bounded.
+	const maxUnsent = 1024
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unsent = append(p.unsent, reports...)
-	p.unsent = p.unsent[max(0, len(p.unsent)-most):]
+	p.unsent = p.unsent[max(0, len(p.unsent)-maxUnsent):]
 }
 
-// publish tells of reports everywhere but downstream.
+// publish publishes reports to the metrics, the log and the file, and returns
+// them.
 func (p *processor) publish(reports []expectations.Report) []expectations.Report {
 	for i := range reports {
 		r := &reports[i]
@@ -292,7 +293,7 @@ func (p *processor) publish(reports []expectations.Report) []expectations.Report
 		}
 		if !r.Success && p.halt {
 			p.once.Do(func() {
-				p.log.Errorf("The suite %s is not met, and on_failure is stop: the stream is held until the process is started anew; nothing is acknowledged from now on", r.Suite)
+				p.log.Errorf("The suite %s is not met, and on_failure is stop: the stream is stopped until the process is restarted; no message is acknowledged", r.Suite)
 				close(p.failed)
 			})
 		}
@@ -329,17 +330,17 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 	p.unsent = nil
 	p.mu.Unlock()
 	if len(reports) > 0 {
-		told := make(service.MessageBatch, len(reports))
+		messages := make(service.MessageBatch, len(reports))
 		for i := range reports {
-			told[i] = service.NewMessage(reports[i].JSON())
-			told[i].MetaSetMut(SuiteMetadata, reports[i].Suite)
+			messages[i] = service.NewMessage(reports[i].JSON())
+			messages[i].MetaSetMut(SuiteMetadata, reports[i].Suite)
 		}
-		out = append(out, told)
+		out = append(out, messages)
 	}
 	return out, nil
 }
 
-// Close reports the windows that are open.
+// Close publishes the reports of the open windows.
 func (p *processor) Close(ctx context.Context) error {
 	p.stop()
 	select {

@@ -36,7 +36,7 @@ func writeFile(t *testing.T, name, text string) string {
 	return path
 }
 
-// clock is a time that tests move.
+// clock is a settable time.
 type clock struct{ nanos atomic.Int64 }
 
 func newClock() *clock {
@@ -68,7 +68,7 @@ func reportOf(t *testing.T, msg *service.Message) (r expectations.Report) {
 	return r
 }
 
-func TestMessagesPassAndAReportFollowsTheWindow(t *testing.T) {
+func TestReportFollowsTheBatchThatEndsTheWindow(t *testing.T) {
 	c := newClock()
 	file := filepath.Join(t.TempDir(), "quality.jsonl")
 	p := newTestProcessor(t, c, `{ suite: "`+writeFile(t, "suite.yaml", orders)+`", window: 1h, report: "`+file+`", emit: true }`)
@@ -108,9 +108,9 @@ func TestMessagesPassAndAReportFollowsTheWindow(t *testing.T) {
 	require.NotContains(t, string(written), "500", "a report holds no values of rows")
 }
 
-// A window that ends in silence is reported at once to the file, and as a
-// message with the batch that breaks the silence.
-func TestSilence(t *testing.T) {
+// The report of a window that ends without a message goes to the file at once,
+// and is emitted with the next batch.
+func TestReportOfASilentWindow(t *testing.T) {
 	c := newClock()
 	file := filepath.Join(t.TempDir(), "quality.jsonl")
 	p := newTestProcessor(t, c, `{ suite: "`+writeFile(t, "suite.yaml", orders)+`", window: 100ms, report: "`+file+`", emit: true }`)
@@ -131,7 +131,7 @@ func TestSilence(t *testing.T) {
 	require.False(t, r.Success, "no rows at all are fewer than one")
 }
 
-func TestStopHoldsTheStream(t *testing.T) {
+func TestOnFailureStopBlocksTheStream(t *testing.T) {
 	c := newClock()
 	p := newTestProcessor(t, c, `{ suite: "`+writeFile(t, "suite.yaml", orders)+`", window: 1h, on_failure: stop }`)
 	_, err := p.ProcessBatch(t.Context(), service.MessageBatch{order(500)})
@@ -155,7 +155,7 @@ func TestStopHoldsTheStream(t *testing.T) {
 	require.ErrorIs(t, <-done, context.Canceled, "nothing is acknowledged")
 }
 
-func TestInAPipeline(t *testing.T) {
+func TestReportsAreRoutedInAPipeline(t *testing.T) {
 	suite := writeFile(t, "suite.yaml", orders)
 	events := writeFile(t, "events.jsonl", strings.Repeat(`{"type":"track","event":"Order Completed","properties":{"total":5,"currency":"EUR"}}`+"\n", 250)+"not JSON\n")
 	dir := t.TempDir()

@@ -17,8 +17,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// The fields of a suite file. Those of an expectation are named as the
-// arguments of Great Expectations are.
+// The fields of a suite file. The fields of an expectation have the names of the
+// arguments in Great Expectations.
 const (
 	fieldName         = "name"
 	fieldExpectations = "expectations"
@@ -49,14 +49,14 @@ const (
 
 func columnField() *service.ConfigField {
 	return service.NewStringField(fieldColumn).
-		Description("The path of the values: keys joined by dots. A key that ends in `[]` is an array, each element of which counts.").
+		Description("The path of the values: keys joined by dots. A key that ends in `[]` is an array; each of its elements counts.").
 		Example("properties.total").
 		Example("properties.products[].price")
 }
 
 func mostlyField() *service.ConfigField {
 	return service.NewFloatField(fieldMostly).
-		Description("The share of the values that must be as expected.").
+		Description("Minimum share of the values that must meet the expectation.").
 		Default(1.0).
 		Example(0.99).
 		LintRule(`root = if this <= 0 || this > 1 { [ "mostly must be a share above 0 and at most 1, such as 0.99" ] }`)
@@ -64,10 +64,10 @@ func mostlyField() *service.ConfigField {
 
 func boundFields(what string) []*service.ConfigField {
 	return []*service.ConfigField{
-		service.NewFloatField(fieldMinValue).Description("The least " + what + ".").Optional().Example(1.0),
-		service.NewFloatField(fieldMaxValue).Description("The greatest " + what + ".").Optional().Example(1000.0),
-		service.NewBoolField(fieldStrictMin).Description("Whether it must be above `min_value`, not equal to it.").Default(false).Advanced(),
-		service.NewBoolField(fieldStrictMax).Description("Whether it must be below `max_value`, not equal to it.").Default(false).Advanced(),
+		service.NewFloatField(fieldMinValue).Description("The minimum " + what + ".").Optional().Example(1.0),
+		service.NewFloatField(fieldMaxValue).Description("The maximum " + what + ".").Optional().Example(1000.0),
+		service.NewBoolField(fieldStrictMin).Description("Whether the " + what + " must be greater than `min_value`, not equal to it.").Default(false).Advanced(),
+		service.NewBoolField(fieldStrictMax).Description("Whether the " + what + " must be less than `max_value`, not equal to it.").Default(false).Advanced(),
 	}
 }
 
@@ -79,44 +79,44 @@ func kindFields() []*service.ConfigField {
 	bounded := func(what string) []*service.ConfigField {
 		return append([]*service.ConfigField{columnField()}, boundFields(what)...)
 	}
-	const numbers = " Values that are no numbers are left out."
+	const numbers = " Values that are not numbers are ignored."
 	return []*service.ConfigField{
-		field(expectations.RowCount, "How many rows a window has.", boundFields("number of rows")...),
-		field(expectations.ColumnSet, "Which members rows have.",
-			service.NewStringListField(fieldColumnSet).Description("The names that at least one row must have.").Example([]any{"order_id", "total"}),
-			service.NewBoolField(fieldExactMatch).Description("Whether there may be no others.").Default(true),
-			service.NewStringField(fieldColumn).Description("The path of the object that has them, such as `properties`; empty for the row itself.").Default("").Example("properties")),
-		field(expectations.Fresh, "How old the latest row may be when a window ends, whichever window it came in.",
+		field(expectations.RowCount, "The number of rows of a window.", boundFields("number of rows")...),
+		field(expectations.ColumnSet, "The members of rows.",
+			service.NewStringListField(fieldColumnSet).Description("The names of which each must occur in at least one row.").Example([]any{"order_id", "total"}),
+			service.NewBoolField(fieldExactMatch).Description("Whether other names are unexpected.").Default(true),
+			service.NewStringField(fieldColumn).Description("The path of the object with the members, such as `properties`; empty means the row itself.").Default("").Example("properties")),
+		field(expectations.Fresh, "The age of the latest row of all windows at the end of a window.",
 			service.NewStringField(fieldColumn).Description("The path of the time of a row, in RFC 3339.").Default("timestamp").Example("receivedAt"),
-			service.NewDurationField(fieldMaxAge).Description("The greatest age.").Example("10m")),
-		field(expectations.NotNull, "That values are there.", columnField(), mostlyField()),
-		field(expectations.InSet, "That values are some of a set. What is missing is left out, as in all that follow.", columnField(),
+			service.NewDurationField(fieldMaxAge).Description("The maximum age.").Example("10m")),
+		field(expectations.NotNull, "Values are not missing and not null.", columnField(), mostlyField()),
+		field(expectations.InSet, "Values belong to a set. Missing values are ignored, as in all expectations below.", columnField(),
 			service.NewAnyListField(fieldValueSet).Description("The values: strings, numbers, booleans.").Example([]any{"EUR", "USD"}), mostlyField()),
-		field(expectations.MatchRegex, "That values match a pattern somewhere; `^` and `$` tie it to the ends.", columnField(),
+		field(expectations.MatchRegex, "A part of each value matches a pattern; `^` and `$` anchor it to the ends.", columnField(),
 			service.NewStringField(fieldRegex).Description("The pattern, in RE2 syntax.").Example("^o-[0-9]+$"), mostlyField()),
-		field(expectations.Between, "That values are numbers within bounds.", append(bounded("value"), mostlyField())...),
-		field(expectations.Unique, "That no value occurs twice in a window, of up to 262,144 different ones.", columnField(), mostlyField()),
-		field(expectations.Min, "The least value."+numbers, bounded("minimum")...),
-		field(expectations.Max, "The greatest value."+numbers, bounded("maximum")...),
+		field(expectations.Between, "Values are numbers within bounds.", append(bounded("value"), mostlyField())...),
+		field(expectations.Unique, "No value occurs twice in a window, for up to 262,144 distinct values.", columnField(), mostlyField()),
+		field(expectations.Min, "The minimum of the values."+numbers, bounded("minimum")...),
+		field(expectations.Max, "The maximum of the values."+numbers, bounded("maximum")...),
 		field(expectations.Sum, "The sum of the values."+numbers, bounded("sum")...),
 		field(expectations.Mean, "The mean of the values."+numbers, bounded("mean")...),
-		field(expectations.Stdev, "The standard deviation of the values, as of a sample."+numbers, bounded("standard deviation")...),
-		field(expectations.Median, "The median of the values; within 1% beyond 10,000 of them."+numbers, bounded("median")...),
-		field(expectations.Quantiles, "Quantiles of the values; within 1% beyond 10,000 of them."+numbers, columnField(),
+		field(expectations.Stdev, "The sample standard deviation of the values."+numbers, bounded("standard deviation")...),
+		field(expectations.Median, "The median of the values; beyond 10,000 values within 1%."+numbers, bounded("median")...),
+		field(expectations.Quantiles, "Quantiles of the values; beyond 10,000 values within 1%."+numbers, columnField(),
 			service.NewObjectField(fieldRanges,
 				service.NewFloatListField(fieldQuantiles).Description("The quantiles, from 0 to 1.").Example([]any{0.5, 0.95}),
-				service.NewAnyListField(fieldValueRanges).Description("For each, a list of the least and the greatest value; `null` is no bound.").Example([]any{[]any{10, 40}, []any{nil, 200}}),
-			).Description("Which quantiles, and their bounds.")),
-		field(expectations.ProportionUnique, "The number of different values, divided by that of all.", bounded("proportion")...),
-		field(expectations.ProportionNotNull, "The share of values that are there.", bounded("proportion")...),
-		field(expectations.KLDivergence, "How far the distribution of the values is from one that was stored: the Kullback-Leibler divergence in nats, 0 for the same. A hundredth of the expected distribution is held back for values it does not have.", columnField(),
+				service.NewAnyListField(fieldValueRanges).Description("The minimum and the maximum of each quantile; `null` means no bound.").Example([]any{[]any{10, 40}, []any{nil, 200}}),
+			).Description("The quantiles and their bounds.")),
+		field(expectations.ProportionUnique, "The number of distinct values, divided by the number of values.", bounded("proportion")...),
+		field(expectations.ProportionNotNull, "The share of values that are not missing.", bounded("proportion")...),
+		field(expectations.KLDivergence, "The Kullback-Leibler divergence of the distribution of the values from an expected one, in nats; 0 means equal. One percent of the expected distribution is reserved for values that it does not have.", columnField(),
 			service.NewObjectField(fieldPartition,
 				service.NewAnyListField(fieldValues).Description("The values of a distribution of strings, numbers or booleans.").Default([]any{}),
-				service.NewFloatListField(fieldBins).Description("The rising edges of the intervals of a distribution of numbers, one more than weights.").Default([]any{}),
+				service.NewFloatListField(fieldBins).Description("The increasing edges of the intervals of a distribution of numbers, one more than `weights`.").Default([]any{}),
 				service.NewFloatListField(fieldWeights).Description("The share of each value or interval; they add up to 1.").Example([]any{0.7, 0.3}),
-			).Description("The distribution expected. `suggest-suite` writes one from data."),
-			service.NewFloatField(fieldThreshold).Description("What the divergence must be below.").Default(0.1),
-			service.NewIntField(fieldMinRows).Description("Of how many values at least a window is judged.").Default(expectations.DefaultMinRows).
+			).Description("The expected distribution. `suggest-suite` proposes one from data."),
+			service.NewFloatField(fieldThreshold).Description("The divergence must be less than this.").Default(0.1),
+			service.NewIntField(fieldMinRows).Description("Minimum number of values in a window for an evaluation.").Default(expectations.DefaultMinRows).
 				LintRule(`root = if this < 1 { [ "min_rows must be at least 1" ] }`)),
 	}
 }
@@ -125,24 +125,24 @@ func kindFields() []*service.ConfigField {
 func Fields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewStringField(fieldName).
-			Description("What the suite is called in reports and metrics.").
+			Description("The name of the suite in reports and metrics.").
 			Example("shop").
 			LintRule(`root = if this == "" { [ "give the suite a name, such as shop" ] }`),
 		service.NewObjectListField(fieldExpectations, append([]*service.ConfigField{
 			service.NewStringField(fieldName).
-				Description("What the expectation is called in reports and metrics. It is made of its kind, column and events where it is empty.").
+				Description("The name of the expectation in reports and metrics. The default consists of its kind, column and events.").
 				Default("").
 				Example("orders_have_a_total"),
 			service.NewStringListField(fieldEvents).
-				Description("The events that it is about: the name of a track event, or `page`, `screen`, `identify`, `group`, `alias`. Empty means every row.").
+				Description("The events to which the expectation applies: the name of a track event, or `page`, `screen`, `identify`, `group`, `alias`. Empty means every row.").
 				Default([]any{}).
 				Example([]any{"Order Completed"}),
 			service.NewBloblangField(fieldRowCondition).
-				Description("A Bloblang query over the row that tells whether it is about it. A row for which it fails to evaluate is left out.").
+				Description("A Bloblang query that selects the rows to which the expectation applies. A row is not selected if the query fails.").
 				Default("").
 				Example(`this.properties.currency == "EUR"`),
 		}, kindFields()...)...).
-			Description("What is expected. Each has exactly one kind.").
+			Description("The expectations. Each has exactly one kind.").
 			Example([]any{
 				map[string]any{"events": []any{"Order Completed"}, string(expectations.Between): map[string]any{"column": "properties.total", "min_value": 0, "max_value": 10000, "mostly": 0.999}},
 			}),
@@ -152,8 +152,7 @@ func Fields() []*service.ConfigField {
 // fileSpec is the config spec of a suite file.
 var fileSpec = configspec.New("suite", Fields)
 
-// Read parses a suite file. Its error lists everything that is wrong, each
-// as file:line: message.
+// Read parses a suite file. Its error lists every mistake as file:line: message.
 func Read(path string) (*expectations.Suite, error) {
 	suite, lints, err := read(path)
 	if err == nil {
@@ -165,8 +164,8 @@ func Read(path string) (*expectations.Suite, error) {
 	return suite, nil
 }
 
-// Lint returns what is wrong with a suite file, with the line of each. The
-// error is for a file that cannot be read.
+// Lint returns the mistakes in a suite file with their lines. An error means that
+// the file cannot be read.
 func Lint(path string) ([]finding.Finding, error) {
 	_, lints, err := read(path)
 	return lints, err
@@ -237,8 +236,8 @@ func parseExpectation(item *service.ParsedConfig, written *yaml.Node) (s expecta
 	if s.Condition, err = item.FieldString(fieldRowCondition); err != nil {
 		return s, err
 	}
-	// Which kind was meant is told by what was written: a parsed config has
-	// every kind whose fields all have defaults.
+	// The YAML node determines the kind: the parsed config contains every kind
+	// with defaults for all fields.
 	var args *yaml.Node
 	for at := 0; at+1 < len(written.Content); at += 2 {
 		kind := written.Content[at].Value
@@ -246,7 +245,7 @@ func parseExpectation(item *service.ParsedConfig, written *yaml.Node) (s expecta
 			continue
 		}
 		if s.Kind != "" {
-			return s, fmt.Errorf("it has two kinds, %s and %s; make two expectations of it", s.Kind, kind)
+			return s, fmt.Errorf("it has two kinds, %s and %s; split it into two expectations", s.Kind, kind)
 		}
 		s.Kind, args = expectations.Kind(kind), written.Content[at+1]
 	}
@@ -330,7 +329,7 @@ func parseRanges(s *expectations.Spec, conf *service.ParsedConfig, args *yaml.No
 	}
 	for _, r := range ranges {
 		if len(r) != 2 {
-			return errors.New("each of value_ranges must be a least and a greatest value, such as [10, 40] or [null, 200]")
+			return errors.New("each of value_ranges must be a minimum and a maximum, such as [10, 40] or [null, 200]")
 		}
 		s.Ranges = append(s.Ranges, [2]*float64{r[0], r[1]})
 	}
@@ -355,8 +354,8 @@ func parsePartition(s *expectations.Spec, conf *service.ParsedConfig, args *yaml
 	return err
 }
 
-// scalars reads a list of values whose types matter: a parsed config makes
-// texts of all of them.
+// scalars returns a list of values with their YAML types; the parsed config
+// converts all of them to texts.
 func scalars(args *yaml.Node, key string) ([]any, error) {
 	node := configspec.Member(args, key)
 	if node == nil {
@@ -371,7 +370,7 @@ func scalars(args *yaml.Node, key string) ([]any, error) {
 		case string, bool, int:
 		case float64:
 			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return nil, fmt.Errorf("%s has a number that is none at position %d", key, i+1)
+				return nil, fmt.Errorf("%s has an invalid number at position %d", key, i+1)
 			}
 		default:
 			return nil, fmt.Errorf("%s must hold strings, numbers and booleans; put item %d in quotes", key, i+1)

@@ -14,7 +14,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
-// maxRow bounds a line of the data that a suite is made of.
+// maxRow is the maximum length of a row in bytes.
 const maxRow = 16 << 20
 
 // Command returns the suggest-suite command; binary is the name of the
@@ -23,10 +23,10 @@ func Command(binary string) *cli.Command {
 	const flagName = "name"
 	return &cli.Command{
 		Name:  "suggest-suite",
-		Usage: "Propose an expectation suite from rows that are good, one JSON object a line",
+		Usage: "Propose an expectation suite from rows of good quality, one JSON object per line",
 		Description: fmt.Sprintf(`
-Writes a suite file to standard output: a place to begin, with bounds to edit.
-Values that form sets are in it, so read it before you share it:
+Writes a suite file with proposed bounds to standard output. Edit the bounds
+before use. The file contains the values of sets: review it before sharing it.
 
   %[1]s suggest-suite --name shop events.jsonl > ./configs/expectations.yaml
   %[1]s lint ./configs/expectations.yaml
@@ -34,7 +34,7 @@ Values that form sets are in it, so read it before you share it:
 Without a file the rows are read from standard input.`, binary)[1:],
 		ArgsUsage: "[FILE...]",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: flagName, Value: "suggested", Usage: "what the suite is called"},
+			&cli.StringFlag{Name: flagName, Value: "suggested", Usage: "name of the suite"},
 		},
 		Action: func(c *cli.Context) error {
 			g := expectations.NewSuggester()
@@ -64,7 +64,7 @@ Without a file the rows are read from standard input.`, binary)[1:],
 	}
 }
 
-// readRows takes rows, and tells how many lines were none.
+// readRows adds rows, and reports the number of other lines on standard error.
 func readRows(g *expectations.Suggester, name string, from io.Reader) error {
 	lines := bufio.NewScanner(from)
 	lines.Buffer(nil, maxRow)
@@ -82,7 +82,7 @@ func readRows(g *expectations.Suggester, name string, from io.Reader) error {
 		}
 	}
 	if skipped > 0 {
-		fmt.Fprintf(os.Stderr, "%s: %d of %d lines are no JSON objects, and were left out\n", name, skipped, rows+skipped)
+		fmt.Fprintf(os.Stderr, "%s: %d of %d lines are not JSON objects and were ignored\n", name, skipped, rows+skipped)
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

@@ -13,45 +13,46 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// check gathers, over one window, what an expectation is judged by. It is not
-// safe for concurrent use.
+// check accumulates the values of one window for one expectation. It is not safe
+// for concurrent use.
 type check interface {
-	// add takes a value of the column, Missing for a row that has none.
+	// add adds a value of the column, Missing for a row without one.
 	add(v event.Value)
-	// judge fills in what was observed, and whether it is as expected.
-	judge(r *Result, end time.Time)
+	// evaluate sets the observed value and the success of the result; end is the
+	// end of the window.
+	evaluate(r *Result, end time.Time)
 }
 
-// rowCheck is a check of whole rows.
+// rowCheck is a check of entire rows.
 type rowCheck interface {
 	check
 	row(names func(path event.Path, fn func(name []byte)))
 }
 
-// Result is what came of one expectation in one window. It holds no values of
-// rows other than numbers that summarise them.
+// Result is the result of one expectation in one window. It contains aggregates,
+// never a value of a single row.
 type Result struct {
 	Name        string `json:"name"`
 	Expectation Kind   `json:"expectation_type"`
 	Column      string `json:"column,omitempty"`
 	Success     bool   `json:"success"`
-	// Observed is what the bounds are about, null if there was nothing to
-	// observe, which is as expected.
+	// Observed is the value that the bounds apply to. It is null without values,
+	// and then the expectation is met.
 	Observed any `json:"observed_value"`
-	// Elements are the values looked at, those missing included.
+	// Elements is the number of values, including missing ones.
 	Elements int64 `json:"element_count"`
 	Missing  int64 `json:"missing_count"`
-	// Unexpected is how many values are not as expected, for expectations about
-	// every value.
+	// Unexpected is the number of unexpected values, for expectations about every
+	// value.
 	Unexpected *int64 `json:"unexpected_count,omitempty"`
-	// Percent is their share of the values that are there.
+	// Percent is Unexpected as a percentage of the values that are not missing.
 	Percent *float64 `json:"unexpected_percent,omitempty"`
-	// Note says what restricts the result.
+	// Note describes a limitation of the result.
 	Note string `json:"note,omitempty"`
 }
 
-// short tells that more rows could still make the result as expected.
-func (r *Result) short(spec *Spec) bool {
+// isIncomplete reports whether further rows could still meet the expectation.
+func (r *Result) isIncomplete(spec *Spec) bool {
 	switch spec.Kind {
 	case RowCount, Sum:
 		n, ok := r.Observed.(float64)
@@ -63,21 +64,21 @@ func (r *Result) short(spec *Spec) bool {
 	return false
 }
 
-// columns is what an expectation about the set of columns observes.
+// columns is the observed value of an expectation about the set of columns.
 type columns struct {
 	Absent     []string `json:"absent"`
 	Unexpected []string `json:"unexpected"`
 }
 
-// counts is what all checks of columns count.
+// counts are the counts of every check of a column.
 type counts struct {
 	spec     *Spec
 	elements int64
 	missing  int64
 }
 
-// seen counts a value and tells whether it is there.
-func (c *counts) seen(v event.Value) bool {
+// count counts a value and reports whether it is not missing.
+func (c *counts) count(v event.Value) bool {
 	c.elements++
 	if v.Kind == event.Missing {
 		c.missing++
@@ -90,44 +91,44 @@ func (c *counts) result(r *Result) {
 	r.Elements, r.Missing = c.elements, c.missing
 }
 
-// observe judges a single number.
+// observe compares an observed number with the bounds.
 func (c *counts) observe(r *Result, n float64) {
 	r.Observed = n
 	r.Success = c.spec.within(n)
 }
 
-// every is a check of every value by itself.
+// every is a check of each value independently.
 type every struct {
 	counts
 	expected   func(v event.Value) bool
-	nulls      bool // what is missing is unexpected
+	nulls      bool // missing values are unexpected
 	unexpected int64
 }
 
 func (e *every) add(v event.Value) {
-	there := e.seen(v)
-	if there && !e.expected(v) || !there && e.nulls {
+	present := e.count(v)
+	if present && !e.expected(v) || !present && e.nulls {
 		e.unexpected++
 	}
 }
 
-func (e *every) judge(r *Result, _ time.Time) {
+func (e *every) evaluate(r *Result, _ time.Time) {
 	e.result(r)
-	of := e.elements
+	total := e.elements
 	if !e.nulls {
-		of -= e.missing
+		total -= e.missing
 	}
-	r.judgeMostly(e.unexpected, of, e.spec.Mostly)
+	r.setMostly(e.unexpected, total, e.spec.Mostly)
 }
 
-// judgeMostly judges by the share of values that are as expected.
-func (r *Result) judgeMostly(unexpected, of int64, mostly float64) {
+// setMostly sets the success by the share of expected values.
+func (r *Result) setMostly(unexpected, total int64, mostly float64) {
 	r.Unexpected = &unexpected
 	r.Success = true
-	if of > 0 {
-		percent := 100 * float64(unexpected) / float64(of)
+	if total > 0 {
+		percent := 100 * float64(unexpected) / float64(total)
 		r.Percent = &percent
-		r.Success = float64(of-unexpected) >= mostly*float64(of)
+		r.Success = float64(total-unexpected) >= mostly*float64(total)
 	}
 }
 
@@ -174,21 +175,21 @@ func newBetween(s *Spec) (check, error) {
 	}}, nil
 }
 
-// maxDistinct bounds the different values that are remembered of a column in a
-// window, by their hashes: 8 bytes each, and some more for the table.
+// maxDistinct is the maximum number of distinct values per column and window.
+// Their hashes take 8 bytes each, plus the overhead of the map.
 const maxDistinct = 1 << 18
 
-// distinct counts how often values occur, as far as it can remember them.
+// distinct counts the repetitions of values, for up to maxDistinct values.
 type distinct struct {
 	counts
-	seenOnce map[uint64]bool // false once a value was seen again
-	repeated int64           // values of which there is more than one, each counted
+	seenOnce map[uint64]bool // false after the second occurrence
+	repeated int64           // occurrences of values that occur more than once
 	full     bool
-	unknown  int64 // values that were new when there was no room
+	unknown  int64 // occurrences of values beyond maxDistinct
 }
 
 func (d *distinct) add(v event.Value) {
-	if !d.seen(v) {
+	if !d.count(v) {
 		return
 	}
 	h := xxhash.Sum64String(text(v))
@@ -209,7 +210,7 @@ func (d *distinct) add(v event.Value) {
 
 func (d *distinct) note(r *Result) {
 	if d.full {
-		r.Note = fmt.Sprintf("only the first %d different values were remembered; %d values were not judged", maxDistinct, d.unknown)
+		r.Note = fmt.Sprintf("only the first %d distinct values are stored; %d values were not evaluated", maxDistinct, d.unknown)
 	}
 }
 
@@ -219,10 +220,10 @@ func newUnique(s *Spec) (check, error) {
 	return &unique{distinct{counts: counts{spec: s}, seenOnce: map[uint64]bool{}}}, nil
 }
 
-func (u *unique) judge(r *Result, _ time.Time) {
+func (u *unique) evaluate(r *Result, _ time.Time) {
 	u.result(r)
 	u.note(r)
-	r.judgeMostly(u.repeated, u.elements-u.missing-u.unknown, u.spec.Mostly)
+	r.setMostly(u.repeated, u.elements-u.missing-u.unknown, u.spec.Mostly)
 }
 
 type proportionUnique struct{ distinct }
@@ -231,12 +232,12 @@ func newProportionUnique(s *Spec) (check, error) {
 	return &proportionUnique{distinct{counts: counts{spec: s}, seenOnce: map[uint64]bool{}}}, nil
 }
 
-func (p *proportionUnique) judge(r *Result, _ time.Time) {
+func (p *proportionUnique) evaluate(r *Result, _ time.Time) {
 	p.result(r)
 	p.note(r)
-	of := p.elements - p.missing - p.unknown
-	if r.Success = true; of > 0 {
-		p.observe(r, float64(len(p.seenOnce))/float64(of))
+	total := p.elements - p.missing - p.unknown
+	if r.Success = true; total > 0 {
+		p.observe(r, float64(len(p.seenOnce))/float64(total))
 	}
 }
 
@@ -244,25 +245,25 @@ type proportionNotNull struct{ counts }
 
 func newProportionNotNull(s *Spec) (check, error) { return &proportionNotNull{counts{spec: s}}, nil }
 
-func (p *proportionNotNull) add(v event.Value) { p.seen(v) }
+func (p *proportionNotNull) add(v event.Value) { p.count(v) }
 
-func (p *proportionNotNull) judge(r *Result, _ time.Time) {
+func (p *proportionNotNull) evaluate(r *Result, _ time.Time) {
 	p.result(r)
 	if r.Success = true; p.elements > 0 {
 		p.observe(r, float64(p.elements-p.missing)/float64(p.elements))
 	}
 }
 
-// numbers takes the values of a column that are numbers. Others count as
-// missing: an expectation about types or nulls is the place to notice them.
+// number counts a value and returns it as a number. Other values count as
+// missing: expectations about types or nulls detect them.
 func (c *counts) number(v event.Value) (float64, bool) {
 	if v.Kind != event.Number {
 		v = event.Value{}
 	}
-	return v.Number, c.seen(v)
+	return v.Number, c.count(v)
 }
 
-// moments are the sums of a column, by Welford's method.
+// moments are the moments and extremes of a column, by Welford's method.
 type moments struct {
 	counts
 	n        float64
@@ -288,7 +289,7 @@ func (m *moments) add(v event.Value) {
 	m.min, m.max = min(m.min, x), max(m.max, x)
 }
 
-func (m *moments) judge(r *Result, _ time.Time) {
+func (m *moments) evaluate(r *Result, _ time.Time) {
 	m.result(r)
 	r.Success = true
 	least := 1.0
@@ -311,7 +312,7 @@ func (m *moments) judge(r *Result, _ time.Time) {
 	case Mean:
 		m.observe(r, m.mean)
 	case Stdev:
-		// Of the sample, as Great Expectations has it.
+		// The sample deviation, as in Great Expectations.
 		m.observe(r, math.Sqrt(m.m2/(m.n-1)))
 	}
 }
@@ -329,7 +330,7 @@ func (m *median) add(v event.Value) {
 	}
 }
 
-func (m *median) judge(r *Result, _ time.Time) {
+func (m *median) evaluate(r *Result, _ time.Time) {
 	m.result(r)
 	r.Note = m.values.note()
 	if x, ok := m.values.quantile(0.5); ok {
@@ -365,13 +366,13 @@ func (q *quantiles) add(v event.Value) {
 	}
 }
 
-func (q *quantiles) judge(r *Result, _ time.Time) {
+func (q *quantiles) evaluate(r *Result, _ time.Time) {
 	q.result(r)
 	r.Note = q.values.note()
 	r.Success = true
 	var observed []float64
-	for i, at := range q.spec.Quantiles {
-		x, ok := q.values.quantile(at)
+	for i, quantile := range q.spec.Quantiles {
+		x, ok := q.values.quantile(quantile)
 		if !ok {
 			return
 		}
@@ -398,15 +399,15 @@ func (c *rowCount) add(event.Value) {}
 
 func (c *rowCount) row(func(event.Path, func([]byte))) { c.rows++ }
 
-func (c *rowCount) judge(r *Result, _ time.Time) {
+func (c *rowCount) evaluate(r *Result, _ time.Time) {
 	r.Elements = c.rows
 	c.observe(r, float64(c.rows))
 }
 
 const (
-	// maxColumns bounds the names that a window remembers.
+	// maxColumns is the maximum number of column names per window.
 	maxColumns = 4096
-	// maxNamed bounds the unexpected ones that a report names.
+	// maxNamed is the maximum number of unexpected columns in a report.
 	maxNamed = 20
 )
 
@@ -436,13 +437,13 @@ func (c *columnSet) row(names func(event.Path, func([]byte))) {
 	})
 }
 
-func (c *columnSet) judge(r *Result, _ time.Time) {
+func (c *columnSet) evaluate(r *Result, _ time.Time) {
 	r.Elements = c.rows
 	r.Success = true
 	if c.rows == 0 {
 		return
 	}
-	// Names are the schema's, not the customers': they may be told.
+	// Column names belong to the schema: a report may contain them.
 	found := columns{Absent: []string{}, Unexpected: []string{}}
 	for _, name := range c.spec.Columns {
 		if _, ok := c.names[name]; !ok {
@@ -462,7 +463,7 @@ func (c *columnSet) judge(r *Result, _ time.Time) {
 	r.Success = len(found.Absent) == 0 && len(found.Unexpected) == 0
 }
 
-// fresh expects the latest time of a column to be near the end of the window.
+// fresh checks that the latest time of a column is near the end of the window.
 type fresh struct {
 	counts
 	latest int64 // Unix milliseconds, 0 for none
@@ -485,12 +486,12 @@ func (f *fresh) add(v event.Value) {
 	} else {
 		v = event.Value{}
 	}
-	if f.seen(v) {
+	if f.count(v) {
 		f.latest = max(f.latest, ms)
 	}
 }
 
-func (f *fresh) judge(r *Result, end time.Time) {
+func (f *fresh) evaluate(r *Result, end time.Time) {
 	f.result(r)
 	if f.latest == 0 {
 		r.Note = "there was no row with a time"

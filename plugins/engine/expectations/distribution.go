@@ -11,30 +11,30 @@ import (
 )
 
 // Partition is a distribution: the weights of values, or of the intervals
-// between rising bins. Weights add up to 1.
+// between increasing bins. The weights add up to 1.
 type Partition struct {
 	Values  []any
 	Bins    []float64
 	Weights []float64
 }
 
-// holdout is the share of an expected distribution that is held back for what
-// it does not know: other values, and numbers beyond the bins. Without it one
-// new value would be infinitely surprising.
-const holdout = 0.01
+// tailWeight is the share of the expected distribution that is reserved for other
+// values and for numbers outside the bins. Without it a single new value would
+// have an infinite divergence.
+const tailWeight = 0.01
 
-// DefaultMinRows is how few values a distribution is not judged by, unless the
-// expectation says otherwise: chance alone moves small ones far.
+// DefaultMinRows is the default of Spec.MinRows. The divergence of small samples
+// is dominated by chance.
 const DefaultMinRows = 100
 
-// divergence compares the distribution of a column with an expected one by the
-// Kullback-Leibler divergence, in nats: 0 for the same, more for the farther.
+// divergence computes the Kullback-Leibler divergence of a column's distribution
+// from an expected one, in nats. It is 0 for equal distributions.
 type divergence struct {
 	counts
 	expected []float64 // by class
 	observed []int64
-	classes  map[string]int // of values; the last class is any other
-	bins     []float64      // else: below, between and above them
+	classes  map[string]int // by value; the last class is for other values
+	bins     []float64      // alternatively: classes below, between and above them
 }
 
 func newDivergence(s *Spec) (check, error) {
@@ -56,7 +56,7 @@ func newDivergence(s *Spec) (check, error) {
 			if err != nil {
 				return nil, err
 			}
-			if _, twice := d.classes[t]; twice {
+			if _, duplicate := d.classes[t]; duplicate {
 				return nil, errors.New("partition_object has a value twice")
 			}
 			d.classes[t] = i
@@ -84,9 +84,9 @@ func newDivergence(s *Spec) (check, error) {
 	if math.Abs(sum-1) > 0.01 {
 		return nil, fmt.Errorf("the weights of partition_object must add up to 1, and they add up to %.3f", sum)
 	}
-	// Every class gets its part of what is held back.
+	// The tail weight is divided equally among all classes.
 	for i := range d.expected {
-		d.expected[i] = d.expected[i]/sum*(1-holdout) + holdout/float64(len(d.expected))
+		d.expected[i] = d.expected[i]/sum*(1-tailWeight) + tailWeight/float64(len(d.expected))
 	}
 	d.observed = make([]int64, len(d.expected))
 	return d, nil
@@ -94,7 +94,7 @@ func newDivergence(s *Spec) (check, error) {
 
 func (d *divergence) add(v event.Value) {
 	if d.classes != nil {
-		if !d.seen(v) {
+		if !d.count(v) {
 			return
 		}
 		class, known := d.classes[text(v)]
@@ -108,7 +108,7 @@ func (d *divergence) add(v event.Value) {
 	if !ok {
 		return
 	}
-	// An interval has its lower bin, the last one its upper too.
+	// An interval includes its lower edge, and the last one its upper edge too.
 	class, exact := slices.BinarySearch(d.bins, x)
 	if exact && class < len(d.bins)-1 {
 		class++
@@ -116,7 +116,7 @@ func (d *divergence) add(v event.Value) {
 	d.observed[class]++
 }
 
-func (d *divergence) judge(r *Result, _ time.Time) {
+func (d *divergence) evaluate(r *Result, _ time.Time) {
 	d.result(r)
 	r.Success = true
 	n := d.elements - d.missing
@@ -125,7 +125,7 @@ func (d *divergence) judge(r *Result, _ time.Time) {
 		least = DefaultMinRows
 	}
 	if n < least {
-		r.Note = fmt.Sprintf("fewer than %d values are not judged", least)
+		r.Note = fmt.Sprintf("fewer than %d values are not evaluated", least)
 		return
 	}
 	sum := 0.0

@@ -31,8 +31,8 @@ func suite(t require.TestingT, specs ...expectations.Spec) *expectations.Suite {
 	return s
 }
 
-// judge gives the results of a suite over rows that all come in one window.
-func judge(t require.TestingT, s *expectations.Suite, rows ...string) expectations.Report {
+// evaluate returns the results of a suite over rows of one window.
+func evaluate(t require.TestingT, s *expectations.Suite, rows ...string) expectations.Report {
 	m := expectations.NewMonitor(s, minute, start)
 	var raw [][]byte
 	for _, r := range rows {
@@ -114,7 +114,7 @@ func TestExpectations(t *testing.T) {
 			Partition: expectations.Partition{Bins: []float64{0, 10, 20}, Weights: []float64{0, 1}}}, totals(10, 20), true, -math.Log(0.99 + 0.01/4), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := judge(t, suite(t, test.spec), test.rows...)
+			r := evaluate(t, suite(t, test.spec), test.rows...)
 			require.Len(t, r.Results, 1)
 			got := r.Results[0]
 			require.Equal(t, test.success, got.Success, "%+v", got)
@@ -137,17 +137,17 @@ func TestExpectations(t *testing.T) {
 func TestColumnSet(t *testing.T) {
 	spec := expectations.Spec{Kind: expectations.ColumnSet, Column: "properties", Columns: []string{"a", "b"}}
 	rows := []string{`{"properties":{"a":1}}`, `{"properties":{"b":1,"c":1}}`, `{"properties":7}`, `{}`}
-	require.True(t, judge(t, suite(t, spec), rows...).Success, "together they have a and b")
+	require.True(t, evaluate(t, suite(t, spec), rows...).Success, "together they have a and b")
 	spec.Exact = true
-	r := judge(t, suite(t, spec), rows...)
+	r := evaluate(t, suite(t, spec), rows...)
 	require.False(t, r.Success)
 	text, err := json.Marshal(r.Results[0].Observed)
 	require.NoError(t, err)
 	require.JSONEq(t, `{"absent":[],"unexpected":["c"]}`, string(text))
-	require.False(t, judge(t, suite(t, spec), rows[0]).Success, "b is absent")
+	require.False(t, evaluate(t, suite(t, spec), rows[0]).Success, "b is absent")
 }
 
-func TestFreshnessLooksBackBeyondTheWindow(t *testing.T) {
+func TestFreshnessUsesTheLatestRowOfAllWindows(t *testing.T) {
 	s := suite(t, expectations.Spec{Kind: expectations.Fresh, Column: "timestamp", MaxAge: 3 * time.Minute})
 	m := expectations.NewMonitor(s, minute, start)
 	m.Add([][]byte{[]byte(`{"timestamp":"2026-01-31T08:00:30.000Z"}`)}, start.Add(40*time.Second))
@@ -158,19 +158,19 @@ func TestFreshnessLooksBackBeyondTheWindow(t *testing.T) {
 	}
 }
 
-func TestConditionsChooseRows(t *testing.T) {
+func TestConditionsSelectRows(t *testing.T) {
 	s, err := expectations.New("test", []expectations.Spec{{Kind: expectations.Max, Column: "n", Max: number(1), Condition: "big"}},
 		func(text string) (expectations.Predicate, error) {
 			require.Equal(t, "big", text)
 			return func(row any) (bool, error) { return row.(map[string]any)["big"] == true, nil }, nil
 		})
 	require.NoError(t, err)
-	r := judge(t, s, `{"n":5}`, `{"n":1,"big":true}`)
+	r := evaluate(t, s, `{"n":5}`, `{"n":1,"big":true}`)
 	require.True(t, r.Success)
 	require.EqualValues(t, 1, r.Results[0].Elements)
 }
 
-func TestMistakesInASuite(t *testing.T) {
+func TestSuiteErrors(t *testing.T) {
 	for want, spec := range map[string]expectations.Spec{
 		"is not known":          {Kind: "expect_magic"},
 		"needs column":          {Kind: expectations.NotNull},
@@ -186,7 +186,7 @@ func TestMistakesInASuite(t *testing.T) {
 		"must add up to 1":      {Kind: expectations.KLDivergence, Column: "a", Threshold: 1, Partition: expectations.Partition{Bins: []float64{1, 2}, Weights: []float64{0.4}}},
 		"needs max_age":         {Kind: expectations.Fresh, Column: "a"},
 		"needs column_set":      {Kind: expectations.ColumnSet},
-		"not through an array":  {Kind: expectations.ColumnSet, Columns: []string{"a"}, Column: "a[]"},
+		"without an array":      {Kind: expectations.ColumnSet, Columns: []string{"a"}, Column: "a[]"},
 		"keys joined by dots":   {Kind: expectations.NotNull, Column: "a..b"},
 		"remove column":         {Kind: expectations.RowCount, Column: "a", Min: number(1)},
 		"empty name; remove it": {Kind: expectations.NotNull, Column: "a", Events: []string{""}},
@@ -200,8 +200,8 @@ func TestMistakesInASuite(t *testing.T) {
 	require.ErrorContains(t, err, "at least one")
 }
 
-// Every row is in the report of the window it arrived in, whatever the batches
-// and the ticks, and every window has one report.
+// In processing time every row is in the report of its arrival window, for every
+// sequence of batches and ticks, and every window has one report.
 func TestArrivalWindows(t *testing.T) {
 	s := suite(t, expectations.Spec{Kind: expectations.RowCount, Min: number(0)})
 	rapid.Check(t, func(t *rapid.T) {
@@ -247,9 +247,9 @@ func TestArrivalWindows(t *testing.T) {
 	})
 }
 
-// By the clock of the rows it does not matter in which order they come, as long
-// as none is later than is waited for; and those that are, are counted.
-func TestRowClockWindows(t *testing.T) {
+// In event time the order of arrival does not matter within the lateness; later
+// rows are counted as late.
+func TestEventTimeWindows(t *testing.T) {
 	s := suite(t,
 		expectations.Spec{Kind: expectations.RowCount, Min: number(0)},
 		expectations.Spec{Kind: expectations.Mean, Column: "n", Min: number(0)})
@@ -269,7 +269,7 @@ func TestRowClockWindows(t *testing.T) {
 		for i := range rapid.IntRange(1, 60).Draw(t, "rows") {
 			at := start.Add(time.Duration(5*i+rapid.IntRange(-300, 60).Draw(t, "jitter")) * time.Second)
 			value := rapid.IntRange(0, 9).Draw(t, "value")
-			// A batch of one: what a row closes is closed before the next.
+			// Batches of one row, so that a row closes windows before the next.
 			if closed(at) {
 				late++
 			} else {
@@ -296,7 +296,7 @@ func TestRowClockWindows(t *testing.T) {
 	})
 }
 
-func TestRowsWithoutATimeAreCountedAndCloseNothing(t *testing.T) {
+func TestRowsWithoutATimeAreCountedAndCloseNoWindow(t *testing.T) {
 	clock, err := event.ParsePath("at")
 	require.NoError(t, err)
 	s := suite(t, expectations.Spec{Kind: expectations.RowCount, Min: number(0)})
@@ -312,7 +312,7 @@ func TestRowsWithoutATimeAreCountedAndCloseNothing(t *testing.T) {
 	require.EqualValues(t, 2, reports[0].NotJSON)
 }
 
-func TestSilenceEndsAWindowByTheClockOfTheRows(t *testing.T) {
+func TestSilenceClosesEventTimeWindows(t *testing.T) {
 	clock, err := event.ParsePath("at")
 	require.NoError(t, err)
 	s := suite(t, expectations.Spec{Kind: expectations.RowCount, Min: number(0)})
@@ -323,8 +323,8 @@ func TestSilenceEndsAWindowByTheClockOfTheRows(t *testing.T) {
 	require.Empty(t, m.Tick(start.Add(10*time.Minute)))
 }
 
-// Half a window has half the rows: that is no failure, but too many rows are.
-func TestPartialWindowsAreNotFailedForWhatMayStillCome(t *testing.T) {
+// A partial window does not fail for too few rows, but fails for too many.
+func TestPartialWindowDoesNotFailForTooFewRows(t *testing.T) {
 	s := suite(t, expectations.Spec{Kind: expectations.RowCount, Min: number(3), Max: number(4)})
 	for rows, want := range map[int]bool{1: true, 3: true, 5: false} {
 		m := expectations.NewMonitor(s, minute, start.Add(30*time.Second))
@@ -336,7 +336,7 @@ func TestPartialWindowsAreNotFailedForWhatMayStillCome(t *testing.T) {
 	}
 }
 
-// Beyond the exact ones quantiles are within the accuracy that is told.
+// Quantiles of many values have the documented accuracy.
 func TestQuantilesOfManyValues(t *testing.T) {
 	s := suite(t, expectations.Spec{Kind: expectations.Median, Column: "n", Min: number(0)})
 	m := expectations.NewMonitor(s, minute, start)
@@ -350,8 +350,8 @@ func TestQuantilesOfManyValues(t *testing.T) {
 	require.Contains(t, r.Note, "within 1%")
 }
 
-// What can be remembered of different values is bounded, and said.
-func TestManyDifferentValues(t *testing.T) {
+// The number of distinct values is bounded, and the report notes the limit.
+func TestManyDistinctValues(t *testing.T) {
 	s := suite(t, expectations.Spec{Kind: expectations.Unique, Column: "n"})
 	m := expectations.NewMonitor(s, minute, start)
 	const n = 300_000
@@ -362,11 +362,11 @@ func TestManyDifferentValues(t *testing.T) {
 	m.Add(rows, start)
 	r := m.Tick(start.Add(time.Minute))[0].Results[0]
 	require.True(t, r.Success)
-	require.Contains(t, r.Note, "37856 values were not judged")
+	require.Contains(t, r.Note, "37856 values were not evaluated")
 }
 
-// A suite that is proposed from data is met by that data.
-func TestASuggestedSuiteIsMetByItsData(t *testing.T) {
+// The data meets the suite that is proposed from it.
+func TestSuggestedSuiteIsMetByItsData(t *testing.T) {
 	g := expectations.NewSuggester()
 	var rows []string
 	for i := range 2000 {

@@ -9,15 +9,18 @@ import (
 )
 
 const (
-	// exactValues are kept one by one before a sketch takes over.
+	// exactValues is the number of values that are stored before they are replaced
+	// by a sketch.
 	exactValues = 10_000
-	// accuracy is the relative error of a sketch's quantiles.
+	// accuracy is the relative error of the sketch's quantiles.
 	accuracy = 0.01
-	// maxBins bounds a sketch: beyond, the values nearest to zero lose accuracy.
+	// maxBins bounds the sketch; beyond it the values nearest to zero lose
+	// accuracy.
 	maxBins = 2048
 )
 
-// sample answers quantiles: exactly for few values, within accuracy for many.
+// sample computes quantiles of a set of numbers: exact for up to exactValues
+// values, within accuracy for more.
 type sample struct {
 	values []float64
 	sorted bool
@@ -31,14 +34,14 @@ func (s *sample) add(x float64) {
 		return
 	}
 	if s.sketch == nil {
-		// The arguments are constants that are fine.
+		// These constant arguments are valid.
 		s.sketch, _ = ddsketch.LogCollapsingLowestDenseDDSketch(accuracy, maxBins)
 		for _, v := range s.values {
 			_ = s.sketch.Add(v)
 		}
 		s.values = nil
 	}
-	// What is beyond the range of the sketch is beyond that of any money.
+	// Values outside the range of the sketch are ignored; no amount is that large.
 	_ = s.sketch.Add(x)
 }
 
@@ -49,7 +52,7 @@ func (s *sample) note() string {
 	return fmt.Sprintf("quantiles of more than %d values are within %g%%", exactValues, 100*accuracy)
 }
 
-// quantile interpolates between the two values around it.
+// quantile returns a quantile, interpolated between the two nearest values.
 func (s *sample) quantile(q float64) (float64, bool) {
 	if s.sketch != nil {
 		x, err := s.sketch.GetValueAtQuantile(q)
@@ -62,8 +65,8 @@ func (s *sample) quantile(q float64) (float64, bool) {
 		slices.Sort(s.values)
 		s.sorted = true
 	}
-	at := q * float64(len(s.values)-1)
-	low := int(math.Floor(at))
+	position := q * float64(len(s.values)-1)
+	low := int(math.Floor(position))
 	high := min(low+1, len(s.values)-1)
-	return s.values[low] + (at-float64(low))*(s.values[high]-s.values[low]), true
+	return s.values[low] + (position-float64(low))*(s.values[high]-s.values[low]), true
 }

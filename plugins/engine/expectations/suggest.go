@@ -15,15 +15,15 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// Suggester looks at rows that are taken to be good and proposes a suite that
-// they meet, with some room. Its memory is bounded by the number of columns.
+// Suggester analyses rows of good quality and proposes a suite that they meet
+// with a margin. Its memory is bounded by the number of columns.
 type Suggester struct {
 	parser fastjson.Parser
 	rows   int64
 	events map[string]*profiled
 }
 
-// profiled is what is known of the rows of one event.
+// profiled are the statistics of the rows of one event.
 type profiled struct {
 	rows    int64
 	columns map[string]*profiledColumn
@@ -34,30 +34,30 @@ type profiledColumn struct {
 	numbers           sample
 	numeric           int64
 	least, greatest   float64
-	texts             map[string]int64 // canonical values, with how often
-	varied            bool             // there are more than are kept
+	texts             map[string]int64 // number of occurrences by canonical value
+	varied            bool             // there are more values than in texts
 	unique            map[uint64]struct{}
 	repeats           bool
 	times             int64
 }
 
 const (
-	// maxProfiledColumns bounds the columns of an event, maxDepth how far in
-	// they lie.
+	// maxProfiledColumns is the maximum number of columns of an event, maxDepth
+	// their maximum nesting.
 	maxProfiledColumns = 300
 	maxDepth           = 4
-	// maxSet is how many different values are a set.
+	// maxSet is the maximum size of a proposed set of values.
 	maxSet = 20
-	// enough values to say something about their distribution.
-	enough = 500
-	// room is left on both sides of what was seen.
-	room = 0.25
+	// minDistribution is the minimum number of values for a proposed distribution.
+	minDistribution = 500
+	// margin extends proposed bounds on both sides, relative to their range.
+	margin = 0.25
 )
 
-// NewSuggester returns one that has seen nothing.
+// NewSuggester returns a Suggester without rows.
 func NewSuggester() *Suggester { return &Suggester{events: map[string]*profiled{}} }
 
-// Add takes a row, and tells whether it is a JSON object.
+// Add adds a row and reports whether it is a JSON object.
 func (s *Suggester) Add(raw []byte) bool {
 	root, err := s.parser.ParseBytes(raw)
 	if err != nil || root.Type() != fastjson.TypeObject {
@@ -75,19 +75,19 @@ func (s *Suggester) Add(raw []byte) bool {
 	return true
 }
 
-// ofSender are members of every event that say how it was sent: what they hold
-// changes with every release of an app.
-var ofSender = map[string]bool{"type": true, "event": true, "context": true, "integrations": true}
+// senderFields are event fields that describe the sender. Their values change
+// with every release of an app.
+var senderFields = map[string]bool{"type": true, "event": true, "context": true, "integrations": true}
 
-// object takes the members of an object below a path; isEvent tells that it is
-// an event itself.
+// object adds the members of the object at a path; isEvent is true for an entire
+// event.
 func (p *profiled) object(o *fastjson.Value, path string, depth int, isEvent bool) {
 	o.GetObject().Visit(func(name []byte, v *fastjson.Value) {
 		key := string(name)
 		if bytes.ContainsAny(name, ".[]*") || key == "" {
-			return // no path leads there
+			return // a path cannot express this key
 		}
-		if isEvent && ofSender[key] {
+		if isEvent && senderFields[key] {
 			return
 		}
 		if path != "" {
@@ -153,18 +153,18 @@ func (c *profiledColumn) add(v event.Value) {
 	c.unique[h] = struct{}{}
 }
 
-// Suite returns the proposal as a suite file. Values that occur in sets are in
-// it: read it before you share it.
+// Suite returns the proposal as a suite file. The file contains the values of
+// sets: review it before sharing it.
 func (s *Suggester) Suite(name string) ([]byte, error) {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, e := range slices.Sorted(maps.Keys(s.events)) {
 		s.events[e].suggest(list, e)
 	}
 	if len(list.Content) == 0 {
-		return nil, fmt.Errorf("nothing can be expected of %d rows; give more", s.rows)
+		return nil, fmt.Errorf("%d rows are too few for a proposal; pass more", s.rows)
 	}
 	root := mapping("name", name, "expectations", list)
-	root.HeadComment = fmt.Sprintf("Proposed from %d rows: a place to begin, with bounds to edit. Strike out what\nmay change freely.", s.rows)
+	root.HeadComment = fmt.Sprintf("Proposed from %d rows. Edit the bounds, and remove expectations about values\nthat may change freely.", s.rows)
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
 	enc.SetIndent(2)
@@ -174,7 +174,7 @@ func (s *Suggester) Suite(name string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// suggest appends what can be expected of an event.
+// suggest appends the proposed expectations of an event.
 func (p *profiled) suggest(list *yaml.Node, name string) {
 	for _, path := range slices.Sorted(maps.Keys(p.columns)) {
 		c := p.columns[path]
@@ -186,11 +186,11 @@ func (p *profiled) suggest(list *yaml.Node, name string) {
 			put(item, string(kind), mapping(append([]any{"column", path}, args...)...))
 			list.Content = append(list.Content, item)
 		}
-		there := c.elements - c.missing
-		// A column that rows lack altogether shows as fewer elements than rows.
-		present := float64(there) / float64(max(p.rows, c.elements))
+		count := c.elements - c.missing
+		// Rows without the column have no element.
+		present := float64(count) / float64(max(p.rows, c.elements))
 		if bytes.Contains([]byte(path), []byte("[]")) {
-			present = float64(there) / float64(max(c.elements, 1))
+			present = float64(count) / float64(max(c.elements, 1))
 		}
 		if present > 0.9 {
 			args := []any{}
@@ -199,33 +199,33 @@ func (p *profiled) suggest(list *yaml.Node, name string) {
 			}
 			add(NotNull, args...)
 		}
-		if there < 20 {
+		if count < 20 {
 			continue
 		}
 		switch {
-		case c.numeric == there && c.greatest > c.least:
+		case c.numeric == count && c.greatest > c.least:
 			p.suggestNumbers(c, add)
-		case !c.varied && len(c.texts) <= maxSet && c.numeric == 0 && there >= 50:
-			p.suggestSet(c, there, add)
-		case c.times == there:
-			// Times are different as a matter of course.
-		case !c.repeats && there >= 100:
+		case !c.varied && len(c.texts) <= maxSet && c.numeric == 0 && count >= 50:
+			p.suggestSet(c, count, add)
+		case c.times == count:
+			// Times are always distinct.
+		case !c.repeats && count >= 100:
 			add(Unique)
 		}
 	}
 }
 
 func (p *profiled) suggestNumbers(c *profiledColumn, add func(Kind, ...any)) {
-	margin := (c.greatest - c.least) * room
-	least := c.least - margin
+	extension := (c.greatest - c.least) * margin
+	least := c.least - extension
 	if c.least >= 0 {
 		least = max(least, 0)
 	}
-	add(Between, "min_value", round(least, math.Floor), "max_value", round(c.greatest+margin, math.Ceil), "mostly", 0.999)
+	add(Between, "min_value", round(least, math.Floor), "max_value", round(c.greatest+extension, math.Ceil), "mostly", 0.999)
 	low, _ := c.numbers.quantile(0.4)
 	high, _ := c.numbers.quantile(0.6)
-	add(Median, "min_value", round(low-math.Abs(low)*room, math.Floor), "max_value", round(high+math.Abs(high)*room, math.Ceil))
-	if c.numeric < enough {
+	add(Median, "min_value", round(low-math.Abs(low)*margin, math.Floor), "max_value", round(high+math.Abs(high)*margin, math.Ceil))
+	if c.numeric < minDistribution {
 		return
 	}
 	var bins []float64
@@ -243,11 +243,11 @@ func (p *profiled) suggestNumbers(c *profiledColumn, add func(Kind, ...any)) {
 	weights := make([]any, len(bins)-1)
 	counts := make([]int, len(bins)+1)
 	for _, x := range c.numbers.values {
-		at, exact := slices.BinarySearch(bins, x)
-		if exact && at < len(bins)-1 {
-			at++
+		class, exact := slices.BinarySearch(bins, x)
+		if exact && class < len(bins)-1 {
+			class++
 		}
-		counts[at]++
+		counts[class]++
 	}
 	inside := 0
 	for _, n := range counts[1:len(bins)] {
@@ -266,7 +266,7 @@ func (p *profiled) suggestNumbers(c *profiledColumn, add func(Kind, ...any)) {
 	add(KLDivergence, "partition_object", mapping("bins", flow(list), "weights", flow(weights)), "threshold", 0.1)
 }
 
-func (p *profiled) suggestSet(c *profiledColumn, there int64, add func(Kind, ...any)) {
+func (p *profiled) suggestSet(c *profiledColumn, count int64, add func(Kind, ...any)) {
 	values := slices.Sorted(maps.Keys(c.texts))
 	sort.SliceStable(values, func(i, j int) bool { return c.texts[values[i]] > c.texts[values[j]] })
 	var set, weights []any
@@ -279,15 +279,15 @@ func (p *profiled) suggestSet(c *profiledColumn, there int64, add func(Kind, ...
 		default:
 			return
 		}
-		weights = append(weights, round(float64(c.texts[t])/float64(there), math.Round))
+		weights = append(weights, round(float64(c.texts[t])/float64(count), math.Round))
 	}
 	add(InSet, "value_set", flow(set), "mostly", 0.999)
-	if there >= enough && len(set) > 1 {
+	if count >= minDistribution && len(set) > 1 {
 		add(KLDivergence, "partition_object", mapping("values", flow(set), "weights", flow(weights)), "threshold", 0.1)
 	}
 }
 
-// round keeps four significant digits.
+// round rounds x to four significant digits with how.
 func round(x float64, how func(float64) float64) float64 {
 	if x == 0 || math.IsInf(x, 0) || math.IsNaN(x) {
 		return 0
@@ -296,7 +296,7 @@ func round(x float64, how func(float64) float64) float64 {
 	return how(x*scale) / scale
 }
 
-// mapping makes a YAML mapping of keys and values in turn.
+// mapping returns a YAML mapping of alternating keys and values.
 func mapping(pairs ...any) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -314,12 +314,12 @@ func node(v any) *yaml.Node {
 		return n
 	}
 	n := &yaml.Node{}
-	// Strings, numbers and booleans can all be encoded.
+	// Encoding a string, number or boolean cannot fail.
 	_ = n.Encode(v)
 	return n
 }
 
-// flow makes a YAML list on one line.
+// flow returns a YAML list on one line.
 func flow(values []any) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 	for _, v := range values {

@@ -1,6 +1,6 @@
-// Package expectations holds data-quality suites: what is expected of the rows
-// of a stream, in the vocabulary of Great Expectations, counted over tumbling
-// windows at bounded memory.
+// Package expectations evaluates data-quality suites over tumbling windows of a
+// stream, in bounded memory. The expectations have the names and meaning of
+// Great Expectations.
 //
 // A row is a JSON object. A column is a path in it, as in features: keys joined
 // by dots, one of which may end in [] for the elements of an array.
@@ -18,7 +18,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// Kind is what an expectation is about, by its name in Great Expectations.
+// Kind is the kind of an expectation, by its name in Great Expectations.
 type Kind string
 
 // The kinds of expectation.
@@ -43,19 +43,19 @@ const (
 	KLDivergence      Kind = "expect_column_kl_divergence_to_be_less_than"
 )
 
-// takes says what a kind needs and accepts.
-type takes struct {
-	column bool // needs a column
-	mostly bool // is about every value, and may be true of most
-	bounds bool // needs a minimum or a maximum
+// requirements are the requirements of a kind.
+type requirements struct {
+	column bool // requires a column
+	mostly bool // applies to every value, and accepts mostly
+	bounds bool // requires a minimum or a maximum
 	make   func(*Spec) (check, error)
 }
 
-var kinds map[Kind]takes
+var kinds map[Kind]requirements
 
 func init() {
-	// Not an initial value: the checks refer back to the kinds.
-	kinds = map[Kind]takes{
+	// Set in init because the checks refer to kinds.
+	kinds = map[Kind]requirements{
 		RowCount:          {bounds: true, make: newRowCount},
 		ColumnSet:         {make: newColumnSet},
 		Fresh:             {column: true, make: newFresh},
@@ -77,7 +77,7 @@ func init() {
 	}
 }
 
-// Kinds lists the kinds in order of name.
+// Kinds returns the kinds, sorted by name.
 func Kinds() []Kind {
 	names := make([]Kind, 0, len(kinds))
 	for k := range kinds {
@@ -87,49 +87,48 @@ func Kinds() []Kind {
 	return names
 }
 
-// Spec is an expectation as somebody wrote it.
+// Spec is the definition of one expectation, before it is checked.
 type Spec struct {
 	Kind Kind
-	// Name is what reports and metrics call it; empty is made of kind and
-	// column.
+	// Name is the name in reports and metrics; the default consists of kind,
+	// column and events.
 	Name string
-	// Events are the events, by name, that it is about; none means all rows.
+	// Events are the names of the events it applies to; empty means all rows.
 	Events []string
-	// Condition is a query that tells which rows it is about, empty for all.
+	// Condition is a query that selects the rows; empty means all.
 	Condition string
 	// Column is the path of the values.
 	Column string
-	// Mostly is the share of the values that must be as expected; 0 stands for
-	// all of them.
+	// Mostly is the minimum share of expected values; 0 means all.
 	Mostly float64
-	// Min and Max bound what is observed; nil is no bound. Strict bounds are
-	// not themselves within.
+	// Min and Max bound the observed value; nil means no bound. Strict bounds
+	// exclude the bound itself.
 	Min, Max             *float64
 	StrictMin, StrictMax bool
-	// Set are the values that may occur: numbers, strings or booleans.
+	// Set are the allowed values: numbers, strings or booleans.
 	Set []any
-	// Regex is a pattern in RE2 syntax that text values must match somewhere.
+	// Regex is a pattern in RE2 syntax that matches a part of each value.
 	Regex string
 	// Quantiles and the bounds of each.
 	Quantiles []float64
 	Ranges    [][2]*float64
-	// Columns are the names of the members that rows may have, and Exact tells
-	// that they may have no others.
+	// Columns are the required members of rows; Exact excludes other members.
 	Columns []string
 	Exact   bool
-	// MaxAge is how old the latest row may be at the end of a window.
+	// MaxAge is the maximum age of the latest row at the end of a window.
 	MaxAge time.Duration
-	// Partition is the distribution expected, Threshold how far that observed
-	// may be from it, and MinRows below how many values it is not judged.
+	// Partition is the expected distribution, Threshold the maximum divergence
+	// from it, and MinRows the minimum number of values for an evaluation.
 	Partition Partition
 	Threshold float64
 	MinRows   int
 }
 
-// Predicate decides whether a row counts; row is generic maps.
+// Predicate reports whether a row counts; row has the generic types of
+// encoding/json.
 type Predicate func(row any) (bool, error)
 
-// SpecError is what is wrong with one expectation of a suite.
+// SpecError is an error in one expectation of a suite.
 type SpecError struct {
 	// Expectation is its position in the suite.
 	Expectation int
@@ -160,17 +159,17 @@ type group struct {
 
 // column are the expectations about the same values of a group's rows.
 type column struct {
-	path event.Path
-	of   []int
+	path   event.Path
+	checks []int
 }
 
-// New checks specs and makes a suite of them. The error joins a *SpecError for
-// everything that is wrong.
+// New checks specs and compiles them into a suite. The error joins a *SpecError
+// for every mistake.
 func New(name string, specs []Spec, compile func(text string) (Predicate, error)) (*Suite, error) {
 	s := &Suite{Name: name}
 	var errs []error
 	names := map[string]bool{}
-	at := map[string]int{}
+	groups := map[string]int{} // by events and condition
 	for i, spec := range specs {
 		if err := spec.complete(); err != nil {
 			errs = append(errs, &SpecError{i, spec.Name, err})
@@ -181,7 +180,7 @@ func New(name string, specs []Spec, compile func(text string) (Predicate, error)
 			continue
 		}
 		names[spec.Name] = true
-		// What can only be found wrong by making it is found now.
+		// Constructing the check validates its arguments.
 		if _, err := kinds[spec.Kind].make(&spec); err != nil {
 			errs = append(errs, &SpecError{i, spec.Name, err})
 			continue
@@ -192,10 +191,10 @@ func New(name string, specs []Spec, compile func(text string) (Predicate, error)
 			continue
 		}
 		rows := fmt.Sprintf("%q %q", spec.Events, spec.Condition)
-		g, ok := at[rows]
+		g, ok := groups[rows]
 		if !ok {
 			g = len(s.groups)
-			at[rows] = g
+			groups[rows] = g
 			made := group{}
 			if len(spec.Events) > 0 {
 				made.events = map[string]bool{}
@@ -227,7 +226,7 @@ func (g *group) add(i int, path event.Path, spec *Spec) {
 	}
 	for c := range g.columns {
 		if g.columns[c].path.String() == path.String() {
-			g.columns[c].of = append(g.columns[c].of, i)
+			g.columns[c].checks = append(g.columns[c].checks, i)
 			return
 		}
 	}
@@ -240,14 +239,14 @@ func columnPath(s *Spec) (event.Path, error) {
 	}
 	path, err := event.ParsePath(s.Column)
 	if err == nil && path.ThroughArray() && s.Kind == ColumnSet {
-		err = errors.New("column must lead to an object, not through an array")
+		err = errors.New("column must be the path of an object, without an array")
 	}
 	return path, err
 }
 
-// complete checks a spec by itself and fills in what follows from the rest.
+// complete checks a spec and fills in its defaults.
 func (s *Spec) complete() error {
-	takes, known := kinds[s.Kind]
+	requires, known := kinds[s.Kind]
 	if !known {
 		return fmt.Errorf("kind %q is not known; use one of %v", s.Kind, Kinds())
 	}
@@ -260,7 +259,7 @@ func (s *Spec) complete() error {
 			s.Name += " " + e
 		}
 	}
-	if takes.column && s.Column == "" {
+	if requires.column && s.Column == "" {
 		return fmt.Errorf("%s needs column, the path of the values, such as properties.total", s.Kind)
 	}
 	if s.Mostly < 0 || s.Mostly > 1 {
@@ -269,7 +268,7 @@ func (s *Spec) complete() error {
 	if s.Mostly == 0 {
 		s.Mostly = 1
 	}
-	if takes.bounds && s.Min == nil && s.Max == nil {
+	if requires.bounds && s.Min == nil && s.Max == nil {
 		return fmt.Errorf("%s needs min_value, max_value or both", s.Kind)
 	}
 	if s.Min != nil && s.Max != nil && *s.Min > *s.Max {
@@ -281,7 +280,7 @@ func (s *Spec) complete() error {
 	return nil
 }
 
-// within tells whether a number is within the bounds.
+// within reports whether a number is within the bounds.
 func (s *Spec) within(n float64) bool {
 	if s.Min != nil && (n < *s.Min || s.StrictMin && n == *s.Min) {
 		return false
@@ -289,7 +288,8 @@ func (s *Spec) within(n float64) bool {
 	return s.Max == nil || n < *s.Max || !s.StrictMax && n == *s.Max
 }
 
-// text is the canonical form of a value, by which values are compared.
+// text returns the canonical form of a value. Values are equal if their canonical
+// forms are.
 func text(v event.Value) string {
 	switch v.Kind {
 	case event.Number:
@@ -314,7 +314,7 @@ func formatNumber(n float64) string {
 	return string(out)
 }
 
-// textOf is text for a value as it is written in a suite.
+// textOf returns the canonical form of a value in a suite file.
 func textOf(v any) (string, error) {
 	switch v := v.(type) {
 	case string:

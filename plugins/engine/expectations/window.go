@@ -12,42 +12,40 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-// Windows says how a stream is cut into the tumbling windows that a suite is
-// judged over.
+// Windows defines the tumbling windows over which a suite is evaluated.
 type Windows struct {
 	// Every is the length of a window. Windows begin at multiples of it.
 	Every time.Duration
-	// Clock is the path of the time of a row; unset, it is when it arrives.
+	// Clock is the path of the event time of a row. Unset means processing time.
 	Clock event.Path
-	// Lateness is how long after its end a window waits for late rows, by the
-	// clock of the rows.
+	// Lateness is how long, in event time, a window stays open after its end for
+	// late rows.
 	Lateness time.Duration
 }
 
-// maxFuture is how far a row's time may lie ahead before it is not believed: it
-// would close the windows of all others.
+// maxFuture is the maximum distance of a row's event time in the future. A later
+// time is rejected, because it would close the windows of all other rows.
 const maxFuture = time.Hour
 
-// Report is what came of a suite in one window.
+// Report is the result of a suite in one window.
 type Report struct {
 	Suite string    `json:"suite"`
 	From  time.Time `json:"from"`
 	To    time.Time `json:"to"`
-	// Partial tells that the window was cut short, or begun late, as the
-	// process started or stopped within it.
+	// Partial is true if the process started or stopped during the window.
 	Partial bool  `json:"partial,omitempty"`
 	Success bool  `json:"success"`
 	Rows    int64 `json:"rows"`
-	// Late are rows that came after their window was judged, Undated those
-	// with no time or one too far ahead, and NotJSON those that are no JSON
-	// objects, since the report before.
+	// Late counts rows after the end of their window and lateness, Undated rows
+	// without a valid time, and NotJSON rows that are not JSON objects, all since
+	// the previous report.
 	Late    int64    `json:"late_rows"`
 	Undated int64    `json:"undated_rows"`
 	NotJSON int64    `json:"malformed_rows"`
 	Results []Result `json:"results"`
 }
 
-// Failed returns the results that are not as expected.
+// Failed returns the results without success.
 func (r *Report) Failed() []Result {
 	var failed []Result
 	for _, x := range r.Results {
@@ -58,27 +56,27 @@ func (r *Report) Failed() []Result {
 	return failed
 }
 
-// JSON returns the report on one line.
+// JSON returns the report as one line of JSON.
 func (r *Report) JSON() []byte {
-	// It holds nothing that cannot be encoded.
+	// Every member can be encoded.
 	line, _ := json.Marshal(r)
 	return line
 }
 
-// Monitor judges the rows of a stream by a suite, window by window. It is safe
-// for concurrent use.
+// Monitor evaluates a suite over the windows of a stream. It is safe for
+// concurrent use.
 type Monitor struct {
 	suite   *Suite
 	windows Windows
 
 	mu      sync.Mutex
 	parser  fastjson.Parser
-	open    map[int64]*window // by the Unix nanoseconds of their begin
-	began   time.Time         // of the monitor
-	horizon int64             // rows of before it are late
-	newest  int64             // the latest time of a row
-	latest  map[int]int64     // of a fresh expectation, over all windows
-	heard   time.Time         // when the last row came
+	open    map[int64]*window // by begin in Unix nanoseconds
+	began   time.Time         // creation of the monitor
+	horizon int64             // rows with an earlier time are late
+	newest  int64             // latest event time
+	latest  map[int]int64     // latest time of each fresh expectation, over all windows
+	arrived time.Time         // arrival of the last row
 	late    int64
 	undated int64
 	notJSON int64
@@ -89,9 +87,9 @@ type window struct {
 	checks []check
 }
 
-// NewMonitor begins to judge, at now.
+// NewMonitor returns a monitor that starts at now.
 func NewMonitor(s *Suite, w Windows, now time.Time) *Monitor {
-	m := &Monitor{suite: s, windows: w, open: map[int64]*window{}, began: now, heard: now, latest: map[int]int64{}}
+	m := &Monitor{suite: s, windows: w, open: map[int64]*window{}, began: now, arrived: now, latest: map[int]int64{}}
 	if w.Clock.IsZero() {
 		m.horizon = m.begin(now.UnixNano())
 		m.window(m.horizon)
@@ -99,10 +97,10 @@ func NewMonitor(s *Suite, w Windows, now time.Time) *Monitor {
 	return m
 }
 
-// begin returns the begin of the window that a time belongs to. Windows are
-// counted from a Monday, so that those of a week begin on one.
-func (m *Monitor) begin(at int64) int64 {
-	return time.Unix(0, at).UTC().Truncate(m.windows.Every).UnixNano()
+// begin returns the begin of the window of a time, both in Unix nanoseconds.
+// time.Truncate counts from a Monday, so that windows of a week begin on Mondays.
+func (m *Monitor) begin(nanos int64) int64 {
+	return time.Unix(0, nanos).UTC().Truncate(m.windows.Every).UnixNano()
 }
 
 func (m *Monitor) window(begin int64) *window {
@@ -111,7 +109,7 @@ func (m *Monitor) window(begin int64) *window {
 		w = &window{checks: make([]check, len(m.suite.Expectations))}
 		for i := range m.suite.Expectations {
 			spec := &m.suite.Expectations[i]
-			// It was made once when the suite was checked.
+			// New has validated the spec.
 			w.checks[i], _ = kinds[spec.Kind].make(spec)
 		}
 		m.open[begin] = w
@@ -119,8 +117,8 @@ func (m *Monitor) window(begin int64) *window {
 	return w
 }
 
-// Add takes rows that arrived at now, and returns the reports of the windows
-// that end by that, the earliest first.
+// Add adds rows that arrived at now, and returns the reports of the windows that
+// this closes, earliest first.
 func (m *Monitor) Add(rows [][]byte, now time.Time) []Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -132,20 +130,19 @@ func (m *Monitor) Add(rows [][]byte, now time.Time) []Report {
 		m.add(raw, now)
 	}
 	if len(rows) > 0 {
-		m.heard = now
+		m.arrived = now
 	}
 	return append(reports, m.advance(now)...)
 }
 
-// Tick returns the reports of the windows that have ended by now without any
-// row to say so.
+// Tick returns the reports of the windows that ended without a further row.
 func (m *Monitor) Tick(now time.Time) []Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.advance(now)
 }
 
-// Flush returns the reports of all windows that are open.
+// Flush returns the reports of all open windows.
 func (m *Monitor) Flush(now time.Time) []Report {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -163,7 +160,7 @@ func (m *Monitor) add(raw []byte, now time.Time) {
 		m.notJSON++
 		return
 	}
-	at := now.UnixNano()
+	nanos := now.UnixNano()
 	if !m.windows.Clock.IsZero() {
 		var ms int64
 		known := false
@@ -173,14 +170,14 @@ func (m *Monitor) add(raw []byte, now time.Time) {
 				known = err == nil
 			}
 		})
-		at = ms * int64(time.Millisecond)
-		if !known || at > now.Add(maxFuture).UnixNano() || ms < 0 {
+		nanos = ms * int64(time.Millisecond)
+		if !known || nanos > now.Add(maxFuture).UnixNano() || ms < 0 {
 			m.undated++
 			return
 		}
-		m.newest = max(m.newest, at)
+		m.newest = max(m.newest, nanos)
 	}
-	begin := m.begin(at)
+	begin := m.begin(nanos)
 	if begin < m.horizon {
 		m.late++
 		return
@@ -190,7 +187,7 @@ func (m *Monitor) add(raw []byte, now time.Time) {
 	m.suite.add(w.checks, root)
 }
 
-// add takes a row into the checks of a window.
+// add adds a row to the checks of a window.
 func (s *Suite) add(checks []check, root *fastjson.Value) {
 	name := eventName(root)
 	names := func(path event.Path, fn func([]byte)) { path.Keys(root, fn) }
@@ -214,7 +211,7 @@ func (s *Suite) add(checks []check, root *fastjson.Value) {
 		for c := range group.columns {
 			column := &group.columns[c]
 			column.path.Visit(root, func(v event.Value) {
-				for _, i := range column.of {
+				for _, i := range column.checks {
 					checks[i].add(v)
 				}
 			})
@@ -222,8 +219,8 @@ func (s *Suite) add(checks []check, root *fastjson.Value) {
 	}
 }
 
-// eventName is what definitions call an event: the event field of a track
-// event, the type of any other.
+// eventName returns the name of an event: the event field of a track event, the
+// type of any other.
 func eventName(root *fastjson.Value) []byte {
 	kind := root.GetStringBytes("type")
 	if string(kind) == event.TypeTrack {
@@ -232,13 +229,13 @@ func eventName(root *fastjson.Value) []byte {
 	return kind
 }
 
-// advance closes the windows that no further row can belong to. A stream with a
-// clock of its own that falls silent for as long as a window is has ended it.
+// advance closes the windows that no further row can belong to. In event time,
+// all windows close after a silence of one window length plus the lateness.
 func (m *Monitor) advance(now time.Time) []Report {
 	if m.windows.Clock.IsZero() {
 		return m.close(now.UnixNano())
 	}
-	if now.Sub(m.heard) >= m.windows.Every+m.windows.Lateness && len(m.open) > 0 {
+	if now.Sub(m.arrived) >= m.windows.Every+m.windows.Lateness && len(m.open) > 0 {
 		last := slices.Max(slices.Collect(maps.Keys(m.open)))
 		return m.close(last + int64(m.windows.Every))
 	}
@@ -259,14 +256,13 @@ func (m *Monitor) close(by int64) []Report {
 	}
 	m.horizon = upTo
 	if m.windows.Clock.IsZero() {
-		// A window without rows is reported too: that there are none may be the
-		// news.
+		// A window without rows is reported too: no rows may be the failure.
 		m.window(upTo)
 	}
 	return reports
 }
 
-// report judges a window and forgets it.
+// report evaluates a window and removes it.
 func (m *Monitor) report(begin int64, cut bool) Report {
 	w := m.open[begin]
 	delete(m.open, begin)
@@ -281,16 +277,16 @@ func (m *Monitor) report(begin int64, cut bool) Report {
 	for i, c := range w.checks {
 		spec := &m.suite.Expectations[i]
 		if f, ok := c.(*fresh); ok {
-			// The latest row may be of an earlier window.
+			// The latest row may belong to an earlier window.
 			m.latest[i] = max(m.latest[i], f.latest)
 			f.latest = m.latest[i]
 		}
 		result := Result{Name: spec.Name, Expectation: spec.Kind, Column: spec.Column}
-		c.judge(&result, to)
-		if r.Partial && !result.Success && result.short(spec) {
-			// Half a window has half the rows.
+		c.evaluate(&result, to)
+		if r.Partial && !result.Success && result.isIncomplete(spec) {
+			// A partial window has fewer rows.
 			result.Success = true
-			result.Note = "not judged: the window is partial"
+			result.Note = "not evaluated: the window is partial"
 		}
 		r.Success = r.Success && result.Success
 		r.Results = append(r.Results, result)
