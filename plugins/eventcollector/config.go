@@ -23,7 +23,8 @@ type config struct {
 }
 
 type limits struct {
-	eventBytes, batchBytes, batchEvents, depth        int
+	eventBytes, batchBytes, batchEvents               int
+	depth, idBytes                                    int
 	inFlight, bufferedBytes, connections, headerBytes int
 	headerTimeout, readTimeout, idleTimeout           time.Duration
 }
@@ -100,6 +101,7 @@ func parseConfig(conf *service.ParsedConfig) (c config, err error) {
 		{&c.limits.batchBytes, fieldBatchBytes},
 		{&c.limits.batchEvents, fieldBatchEvents},
 		{&c.limits.depth, fieldDepth},
+		{&c.limits.idBytes, fieldIDBytes},
 		{&c.limits.inFlight, fieldInFlight},
 		{&c.limits.bufferedBytes, fieldBufferedBytes},
 		{&c.limits.connections, fieldConnections},

@@ -51,6 +51,7 @@ const (
 	fieldBatchBytes      = "max_batch_bytes"
 	fieldBatchEvents     = "max_batch_events"
 	fieldDepth           = "max_depth"
+	fieldIDBytes         = "max_id_bytes"
 	fieldInFlight        = "max_in_flight"
 	fieldBufferedBytes   = "max_buffered_bytes"
 	fieldConnections     = "max_connections"
@@ -93,16 +94,19 @@ The key is the user name of Basic authentication or `+"`writeKey`"+` in the body
 
 ### Invalid events
 
-An invalid event (not an object, no known `+"`type`"+`, neither `+"`userId` nor `anonymousId`"+`, an id, time or object of the wrong type, too large, nested too deeply) does not fail its batch, because an SDK would drop or retry the whole batch. It becomes a message with the client's bytes, an error with the reasons, and the metadata `+"`source` and `received_at`"+`. Send messages with `+"`errored()`"+` to dead letters, as in the example. The batch is acknowledged when its valid and its invalid events have been delivered.
+An invalid event (not an object, no known `+"`type`"+`, neither `+"`userId` nor `anonymousId`"+`, an id, time or object of the wrong type, an id longer than `+"`limits.max_id_bytes`"+`, `+"`NaN` or `Infinity`"+` in it, too large, nested too deeply) does not fail its batch, because an SDK would drop or retry the whole batch. It becomes a message with the client's bytes, an error with the reasons, and the metadata `+"`source` and `received_at`"+`. Send messages with `+"`errored()`"+` to dead letters, as in the example. The batch is acknowledged when its valid and its invalid events have been delivered.
 
 ### Events
 
 A request becomes one batch of messages, each a JSON object in the form of Segment's spec. The client's bytes are kept, unknown fields and numbers included, except for these fields:
 
-- `+"`receivedAt`"+` is the time of the request, `+"`originalTimestamp`"+` the client's `+"`timestamp`"+` (or its `+"`originalTimestamp`"+`, if it has no `+"`timestamp`"+`), and `+"`timestamp`"+` is corrected for the client's clock: `+"`receivedAt - (sentAt - originalTimestamp)`"+`. Without `+"`sentAt`"+` the client's clock is trusted, and an event in the future gets the time of its receipt. All times become RFC 3339 in UTC with milliseconds.
+- `+"`receivedAt`"+` is the time of the request, `+"`originalTimestamp`"+` the client's `+"`timestamp`"+` (or its `+"`originalTimestamp`"+`, if it has no `+"`timestamp`"+`), and `+"`timestamp`"+` is corrected for the client's clock: `+"`receivedAt - (sentAt - originalTimestamp)`"+`. Without `+"`sentAt`"+` the client's clock is trusted, and an event in the future gets the time of its receipt. Times may be ISO 8601 or Unix time in seconds or milliseconds, as a number or text; all become RFC 3339 in UTC with milliseconds.
 - A missing `+"`messageId`"+` becomes a UUID derived from the bytes of the event and its source, so that a retry of the request has the same ids.
 - `+"`source`"+` is the source of the write key.
 - A missing `+"`context.ip`"+` becomes the address of the client, unless the source is `+"`server_side`"+`.
+- Ids that are whole numbers become text: `+"`4711` and `4711.0` become `\"4711\"`"+`.
+- An `+"`identify`"+` without traits gets those of `+"`context.traits`"+`, where RudderStack's SDKs put them.
+- Of a repeated member the last one wins.
 - Fields of Segment's spec that are null, empty ids, and empty lists in place of an object (PHP writes them) are removed.
 
 ### Load
@@ -252,6 +256,7 @@ func fields() []*service.ConfigField {
 			limit(fieldBatchBytes, 500<<10, "Maximum bytes of the body of a batch after decompression. The default is Segment's limit; RudderStack's SDKs stay below it too."),
 			limit(fieldBatchEvents, 10_000, "Maximum number of events in a batch."),
 			limit(fieldDepth, 64, "Maximum nesting of objects and lists in an event."),
+			limit(fieldIDBytes, 512, "Maximum bytes of an id in an event. The default is the longest customer id that the `profile_api` accepts: a customer with a longer id could neither be read nor erased."),
 			limit(fieldInFlight, 256, "Maximum number of requests that wait for the pipeline. Further requests get 503."),
 			limit(fieldBufferedBytes, 64<<20, "Maximum bytes of bodies being read and of events waiting for the pipeline. Further requests get 503."),
 			limit(fieldConnections, 4096, "Maximum number of open connections. Further connections wait; above three quarters, connections are closed after each response."),
@@ -337,6 +342,7 @@ func newCollector(conf *service.ParsedConfig, res *service.Resources) (*collecto
 			BatchEvents: c.limits.batchEvents,
 			BatchBytes:  c.limits.batchBytes,
 			Depth:       c.limits.depth,
+			IDBytes:     c.limits.idBytes,
 		})
 	}
 	if c.certFile != "" {

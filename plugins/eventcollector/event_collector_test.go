@@ -166,8 +166,8 @@ func TestRejectedRequests(t *testing.T) {
 		{"wrong context for all", "/v1/batch", `{"context":1,"batch":[]}`, nil, 400, "invalid_batch"},
 		{"event without identifier", "/v1/page", `{"name":"x"}`, nil, 400, "invalid_event"},
 		{"event without name", "/v1/track", `{"userId":"u"}`, nil, 400, "invalid_event"},
-		{"id of the wrong type", "/v1/page", `{"userId":7}`, nil, 400, "invalid_event"},
-		{"time of the wrong type", "/v1/page", `{"userId":"u","timestamp":1700000000}`, nil, 400, "invalid_event"},
+		{"id of the wrong type", "/v1/page", `{"userId":[7]}`, nil, 400, "invalid_event"},
+		{"time of the wrong type", "/v1/page", `{"userId":"u","timestamp":17}`, nil, 400, "invalid_event"},
 		{"properties of the wrong type", "/v1/page", `{"userId":"u","properties":7}`, nil, 400, "invalid_event"},
 		{"large event", "/v1/page", large, nil, 413, "body_too_large"},
 		{"large event of unknown length", "/v1/page", large, func(r *http.Request) { r.ContentLength = -1; r.Body = io.NopCloser(strings.NewReader(large)) }, 413, "body_too_large"},
@@ -210,8 +210,8 @@ func TestRejectedRequests(t *testing.T) {
 	require.Empty(t, p.delivered(0), "a rejected request emits nothing")
 
 	// The reason does not quote the value.
-	a := p.post("/v1/track", `{"userId":31337,"event":7}`)
-	require.JSONEq(t, `{"success":false,"error":{"code":"invalid_event","message":"the event is not valid: /userId: userId must be a string; /event: event must be a string"}}`, a.body)
+	a := p.post("/v1/track", `{"userId":true,"event":7}`)
+	require.JSONEq(t, `{"success":false,"error":{"code":"invalid_event","message":"the event is not valid: /userId: userId must be a string or a whole number; /event: event must be a string"}}`, a.body)
 
 	// The server still accepts events.
 	require.Equal(t, 200, p.post("/v1/page", pageEvent).status)
@@ -270,7 +270,7 @@ func TestRejectedEventOfBatch(t *testing.T) {
 		"mapping: |\n  root = if errored() { content() } else { this.merge({\"mapped\": true}) }",
 		"switch:\n  - check: '!errored()'\n    processors: [ { mapping: 'root = this' } ]",
 	}})
-	bad := `{"type":"page", "userId":7 ,"properties":{"total":1.50}}`
+	bad := `{"type":"page", "userId":true ,"properties":{"total":1.50}}`
 	a := p.post("/v1/batch", batchOf(pageEvent, bad, " 5 ", `{"type":"page","anonymousId":"a","messageId":"n"}`))
 	require.Equal(t, 200, a.status, a.body)
 
@@ -290,7 +290,7 @@ func TestRejectedEventOfBatch(t *testing.T) {
 	require.True(t, ok, "%T", batch[1].GetError())
 	require.Equal(t, "event_collector", rejected.Stage)
 	require.Equal(t, []rejection.Reason{
-		{Pointer: "/userId", Rule: "type", Message: "userId must be a string"},
+		{Pointer: "/userId", Rule: "type", Message: "userId must be a string or a whole number"},
 	}, rejected.Reasons)
 	require.Equal(t, "5", text(2))
 	for _, i := range []int{1, 2} {

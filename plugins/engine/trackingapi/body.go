@@ -51,6 +51,9 @@ type Limits struct {
 	BatchBytes int
 	// Depth is the maximum nesting of an event, the event itself included.
 	Depth int
+	// IDBytes is the maximum length of userId, anonymousId, previousId, groupId
+	// and messageId.
+	IDBytes int
 }
 
 // Codes of a BodyError.
@@ -74,6 +77,9 @@ type BodyError struct {
 }
 
 func (e *BodyError) Error() string { return e.Message }
+
+// Reason returns the error as a reason to reject the body as a whole.
+func (e *BodyError) Reason() Reason { return Reason{Rule: e.Code, Message: e.Message} }
 
 // TooLarge reports whether a smaller body of the same form would be accepted.
 func (e *BodyError) TooLarge() bool {
@@ -119,6 +125,8 @@ type item struct {
 	first, last int
 	object      bool
 	tooDeep     bool
+	// literals counts NaN and Infinity in it, which are not JSON.
+	literals int
 }
 
 // shared is an object of a batch that is merged into each of its events.
@@ -136,6 +144,7 @@ func (p *Parser) Parse(endpoint Endpoint, body []byte) (*Body, error) {
 	b.limits = p.limits
 	b.kind = endpoint
 	b.scan.text, b.scan.pos = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), 0
+	b.scan.lenient, b.scan.literals = true, 0
 	b.members, b.items = b.members[:0], b.items[:0]
 	b.writeKey, b.sent = nil, optionalTime{}
 	b.context, b.integrals = shared{}, shared{}
@@ -192,7 +201,7 @@ func (b *Body) parse() error {
 	if depth > b.limits.Depth {
 		return b.tooDeep()
 	}
-	b.items = append(b.items, item{whole: whole, last: len(b.members), object: true})
+	b.items = append(b.items, item{whole: whole, last: len(b.members), object: true, literals: s.literals})
 	for _, m := range b.members {
 		if b.knownName(m.name) == fieldWriteKey {
 			b.writeKey = b.text(m.value)
@@ -309,12 +318,19 @@ func (b *Body) parseBatch() error {
 	if problem != nil {
 		return problem
 	}
+	inItems := 0
+	for _, it := range b.items {
+		inItems += it.literals
+	}
+	if s.literals > inItems {
+		return &syntaxError{s.firstLiteral, reasonNonFinite}
+	}
 	if len(b.items) > b.limits.BatchEvents {
 		return &BodyError{CodeTooManyEvents, fmt.Sprintf("the batch has %d events: send at most %d at a time", len(b.items), b.limits.BatchEvents)}
 	}
 	b.writeKey = b.text(writeKey)
 	// An invalid sentAt corrects nothing; it is no reason to reject events.
-	b.sent.millis, b.sent.known = parseTimestamp(b.text(sentAt))
+	b.sent.millis, b.sent.known = b.timestamp(sentAt)
 	for _, object := range []struct {
 		name string
 		span span
@@ -341,6 +357,7 @@ func (b *Body) parseItems() error {
 	for {
 		c := s.space()
 		it := item{whole: span{start: s.pos}, first: len(b.members), object: c == '{'}
+		before := s.literals
 		var depth int
 		var err error
 		if it.object {
@@ -353,6 +370,7 @@ func (b *Body) parseItems() error {
 		}
 		it.whole.end, it.last = s.pos, len(b.members)
 		it.tooDeep = depth > b.limits.Depth
+		it.literals = s.literals - before
 		b.items = append(b.items, it)
 		switch s.space() {
 		case ',':
@@ -412,6 +430,21 @@ func (b *Body) text(value span) []byte {
 		return nil
 	}
 	return unquoted(b.scan.text[value.start+1 : value.end-1])
+}
+
+// timestamp parses a time: text in ISO 8601, or Unix time as text or number.
+func (b *Body) timestamp(value span) (millis, bool) {
+	if value.end == 0 {
+		return 0, false
+	}
+	if b.scan.text[value.start] != '"' {
+		return parseUnix(b.bytes(value))
+	}
+	text := b.text(value)
+	if t, ok := parseTimestamp(text); ok {
+		return t, true
+	}
+	return parseUnix(text)
 }
 
 // WriteKey returns the key in the body, empty if there is none. It is valid as

@@ -14,7 +14,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
 
-var testLimits = Limits{EventBytes: 32 << 10, BatchEvents: 1000, BatchBytes: 500 << 10, Depth: 16}
+var testLimits = Limits{EventBytes: 32 << 10, BatchEvents: 1000, BatchBytes: 500 << 10, Depth: 16, IDBytes: 512}
 
 const testNow = "2026-01-31T12:00:00.000Z"
 
@@ -106,6 +106,37 @@ func TestAcceptedEventInItsOutgoingForm(t *testing.T) {
 			"receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
 		},
 		{
+			"of repeated members the last one wins", Page, `{"messageId":"m","userId":"u","user\u0049d":"v","name":"a","anonymousId":"a","anonymousId":null}`,
+			`{"type":"page","messageId":"m","user\u0049d":"v","name":"a","context":{"ip":"203.0.113.7"},
+			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
+		},
+		{
+			"whole numbers as ids become text", Alias, `{"messageId":1,"userId":4711,"anonymousId":-7.0,"previousId":12345678901234567890}`,
+			`{"type":"alias","messageId":"1","userId":"4711","anonymousId":"-7","previousId":"12345678901234567890","context":{"ip":"203.0.113.7"},
+			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
+		},
+		{
+			"Unix time in seconds and milliseconds", Page, `{"messageId":"m","userId":"u","timestamp":1769860700,"sentAt":"1769860800000"}`,
+			`{"type":"page","messageId":"m","userId":"u","context":{"ip":"203.0.113.7"},
+			"timestamp":"2026-01-31T11:58:20.000Z","originalTimestamp":"2026-01-31T11:58:20.000Z","sentAt":"2026-01-31T12:00:00.000Z",
+			"receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
+		},
+		{
+			"context.traits of an identify without traits", Identify, `{"messageId":"m","userId":"u","traits":{ },"context":{"traits":{"plan":"gold"}}}`,
+			`{"type":"identify","messageId":"m","userId":"u","traits":{"plan":"gold"},"context":{"traits":{"plan":"gold"},"ip":"203.0.113.7"},
+			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
+		},
+		{
+			"traits take precedence over context.traits", Identify, `{"messageId":"m","userId":"u","traits":{"a":1},"context":{"traits":{"plan":"gold"},"ip":""}}`,
+			`{"type":"identify","messageId":"m","userId":"u","traits":{"a":1},"context":{"traits":{"plan":"gold"},"ip":""},
+			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
+		},
+		{
+			"context.traits of another event stay there", Page, `{"messageId":"m","userId":"u","context":{"traits":{"plan":"gold"},"ip":""}}`,
+			`{"type":"page","messageId":"m","userId":"u","context":{"traits":{"plan":"gold"},"ip":""},
+			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
+		},
+		{
 			"a byte order mark", Page, "\xef\xbb\xbf" + ` {"messageId":"m","userId":"u","context":{}} `,
 			`{"type":"page","messageId":"m","userId":"u","context":{"ip":"203.0.113.7"},
 			"timestamp":"2026-01-31T12:00:00.000Z","receivedAt":"2026-01-31T12:00:00.000Z","source":"web"}`,
@@ -185,13 +216,18 @@ func TestRejectedEventsKeepTheirBytes(t *testing.T) {
 		{`{"type":"page","userId":"","anonymousId":null}`, []Reason{{"", "required", "the event needs a userId or an anonymousId"}}},
 		{`{"type":"Track","userId":"u"}`, []Reason{{"/type", "enum", "type must be track, identify, page, screen, group or alias"}}},
 		{`{"type":7,"userId":"u"}`, []Reason{{"/type", "enum", "type must be track, identify, page, screen, group or alias"}}},
-		{`{"type":"page","userId":12}`, []Reason{{"/userId", "type", "userId must be a string"}}},
-		{`{"type":"page","userId":"u","anonymousId":{}}`, []Reason{{"/anonymousId", "type", "anonymousId must be a string"}}},
-		{`{"type":"page","userId":"u","messageId":false}`, []Reason{{"/messageId", "type", "messageId must be a string"}}},
-		{`{"type":"page","userId":"u","timestamp":1769862896}`, []Reason{{"/timestamp", "type", "timestamp must be a string"}}},
-		{`{"type":"page","userId":"u","timestamp":"soon"}`, []Reason{{"/timestamp", "format", "timestamp must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z"}}},
-		{`{"type":"page","userId":"u","sentAt":{}}`, []Reason{{"/sentAt", "type", "sentAt must be a string"}}},
-		{`{"type":"page","userId":"u","originalTimestamp":""}`, []Reason{{"/originalTimestamp", "format", "originalTimestamp must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z"}}},
+		{`{"type":"page","userId":12.5}`, []Reason{{"/userId", "type", "userId must be a string or a whole number"}}},
+		{`{"type":"page","userId":1e3}`, []Reason{{"/userId", "type", "userId must be a string or a whole number"}}},
+		{`{"type":"page","userId":"` + strings.Repeat("u", 513) + `"}`, []Reason{{"/userId", "max_bytes", "userId has 513 bytes: at most 512 are accepted"}}},
+		{`{"type":"page","anonymousId":` + strings.Repeat("7", 513) + `}`, []Reason{{"/anonymousId", "max_bytes", "anonymousId has 513 bytes: at most 512 are accepted"}}},
+		{`{"type":"page","userId":"u","p":NaN}`, []Reason{{"", "invalid_json", "the event is not valid JSON: it has NaN or Infinity, which JSON does not have"}}},
+		{`{"type":"page","userId":"u","p":[-Infinity,{"q":Infinity}]}`, []Reason{{"", "invalid_json", "the event is not valid JSON: it has NaN or Infinity, which JSON does not have"}}},
+		{`{"type":"page","userId":"u","anonymousId":{}}`, []Reason{{"/anonymousId", "type", "anonymousId must be a string or a whole number"}}},
+		{`{"type":"page","userId":"u","messageId":false}`, []Reason{{"/messageId", "type", "messageId must be a string or a whole number"}}},
+		{`{"type":"page","userId":"u","timestamp":17698628}`, []Reason{{"/timestamp", "format", "timestamp must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z, or Unix time in seconds or milliseconds"}}},
+		{`{"type":"page","userId":"u","timestamp":"soon"}`, []Reason{{"/timestamp", "format", "timestamp must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z, or Unix time in seconds or milliseconds"}}},
+		{`{"type":"page","userId":"u","sentAt":{}}`, []Reason{{"/sentAt", "format", "sentAt must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z, or Unix time in seconds or milliseconds"}}},
+		{`{"type":"page","userId":"u","originalTimestamp":""}`, []Reason{{"/originalTimestamp", "format", "originalTimestamp must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z, or Unix time in seconds or milliseconds"}}},
 		{`{"type":"page","userId":"u","context":"c"}`, []Reason{{"/context", "type", "context must be an object"}}},
 		{`{"type":"page","userId":"u","context":[1]}`, []Reason{{"/context", "type", "context must be an object"}}},
 		{`{"type":"page","userId":"u","properties":true}`, []Reason{{"/properties", "type", "properties must be an object"}}},
@@ -201,8 +237,6 @@ func TestRejectedEventsKeepTheirBytes(t *testing.T) {
 		{`{"type":"track","userId":"u","event":["E"]}`, []Reason{{"/event", "type", "event must be a string"}}},
 		{`{"type":"group","userId":"u"}`, []Reason{{"/groupId", "required", "an event of type group needs groupId"}}},
 		{`{"type":"alias","userId":"u"}`, []Reason{{"/previousId", "required", "an event of type alias needs previousId"}}},
-		{`{"type":"page","userId":"u","userId":"v"}`, []Reason{{"/userId", "unique", "userId appears more than once"}}},
-		{`{"type":"page","userId":"u","user\u0049d":"u"}`, []Reason{{"/userId", "unique", "userId appears more than once"}}},
 		{`{"type":"page","userId":"u","p":` + deep + `}`, []Reason{{"", "max_depth", "the event nests deeper than the 16 levels accepted"}}},
 		{`{"type":"page","userId":"u","p":"` + long + `"}`, []Reason{{"", "max_bytes", "the event has 32803 bytes: at most 32768 are accepted"}}},
 	} {
@@ -261,6 +295,8 @@ func TestBodyErrors(t *testing.T) {
 		{Batch, `{"batch":` + event + `}`, CodeInvalidBatch, `the body needs "batch", a list of events`},
 		{Batch, `{"batch":null}`, CodeInvalidBatch, `the body needs "batch", a list of events`},
 		{Batch, `{"batch":[],"batch":[]}`, CodeInvalidBatch, `"batch" appears more than once`},
+		{Batch, `{"batch":[],"context":{"a":NaN}}`, CodeNotJSON, "the body is not valid JSON: at byte 27 it has NaN or Infinity, which JSON does not have"},
+		{Batch, `{"batch":[{"a":NaM}]}`, CodeNotJSON, "the body is not valid JSON: at byte 17 it has something other than a value where a value must be"},
 		{Batch, `{"batch":[],"context":7}`, CodeInvalidBatch, `"context" of the batch must be an object`},
 		{Batch, `{"batch":[],"integrations":[]}`, CodeInvalidBatch, `"integrations" of the batch must be an object`},
 		{Batch, `{"batch":[` + strings.Repeat("0,", 1000) + `0]}`, CodeTooManyEvents, "the batch has 1001 events: send at most 1000 at a time"},
@@ -350,6 +386,32 @@ func TestMissingMessageIDIsDerivedFromTheBytes(t *testing.T) {
 	require.Equal(t, []string{"00000000-given"}, messageIDs(t, Page, `{"userId":"u","messageId":"00000000-given"}`, first))
 }
 
+func TestBatchContextTraitsAreThoseOfItsIdentifies(t *testing.T) {
+	events := collect(t, Batch, `{"context":{"traits":{"plan":"gold"}},"batch":[
+		{"type":"identify","userId":"u"},{"type":"identify","userId":"u","context":{"traits":{"plan":"silver"}}},
+		{"type":"identify","userId":"u","context":{"traits":null}},{"type":"page","userId":"u"}]}`)
+	var got []any
+	for _, e := range events {
+		var fields struct{ Traits any }
+		require.NoError(t, json.Unmarshal(e.Data, &fields))
+		got = append(got, fields.Traits)
+	}
+	require.Equal(t, []any{map[string]any{"plan": "gold"}, map[string]any{"plan": "silver"}, nil, nil}, got)
+}
+
+func TestOccurrenceDistinguishesEventsWithoutIDAndTime(t *testing.T) {
+	receipt := testReceipt()
+	occurrence := int64(1)
+	receipt.Occurrence = func([32]byte) int64 { return occurrence }
+	first := messageIDs(t, Page, `{"userId":"u"}`, receipt)
+	require.Equal(t, first, messageIDs(t, Page, `{"userId":"u"}`, receipt))
+	timestamped := messageIDs(t, Page, `{"userId":"u","timestamp":"2026-01-31T12:00:00Z"}`, receipt)
+	occurrence = 2
+	require.NotEqual(t, first, messageIDs(t, Page, `{"userId":"u"}`, receipt))
+	require.Equal(t, timestamped, messageIDs(t, Page, `{"userId":"u","timestamp":"2026-01-31T12:00:00Z"}`, receipt))
+	require.Equal(t, []string{"m"}, messageIDs(t, Page, `{"userId":"u","messageId":"m"}`, receipt))
+}
+
 // A reused parser gives the same results as a new one.
 func TestParserIsReusable(t *testing.T) {
 	bodies := []string{
@@ -393,12 +455,13 @@ func FuzzBody(f *testing.F) {
 		`{"batch":[{"type":"track","event":"E","userId":"u","properties":{"a":1}},{"type":"page","anonymousId":"a","context":{"ip":"::1"}},3,[]],"sentAt":"2026-01-31T12:00:00.5+01:00","context":{"a":{"b":null}},"integrations":{"All":true},"writeKey":"k"}`,
 		`{"batch":[{"type":"alias","previousId":"\ud800","userId":"\u0000","context":[],"messageId":""}]}`,
 		`{"batch":[{"\u0074ype":"group","groupId":"g","userId":"u","traits":{},"context":{"a":1,"a":2}}],"context":{"\u0061":1,"ip":""}}`,
+		`{"batch":[{"type":"page","userId":-0.0,"a":-Infinity},{"type":"page","userId":1769862896,"timestamp":1769862896.5}]}`,
 		"\xef\xbb\xbf{}", `[[[[`, `{"batch":`, "\xff",
 	} {
 		f.Add(true, []byte(seed))
 		f.Add(false, []byte(seed))
 	}
-	limits := Limits{EventBytes: 512, BatchEvents: 20, BatchBytes: 4096, Depth: 8}
+	limits := Limits{EventBytes: 512, BatchEvents: 20, BatchBytes: 4096, Depth: 8, IDBytes: 64}
 	reused := NewParser(limits)
 	f.Fuzz(func(t *testing.T, batch bool, text []byte) {
 		endpoint := Endpoint(Track)
@@ -417,9 +480,7 @@ func FuzzBody(f *testing.F) {
 			}
 			return
 		}
-		if !json.Valid(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))) {
-			t.Fatalf("accepted a body that is not JSON: %q", text)
-		}
+		strict := json.Valid(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
 		receipt := testReceipt()
 		events := body.Events(nil, receipt)
 		receipt.ReceivedAt = receipt.ReceivedAt.Add(time.Minute)
@@ -431,6 +492,7 @@ func FuzzBody(f *testing.F) {
 			t.Fatalf("%d events of %d", len(events), body.Len())
 		}
 		for i, got := range events {
+			strict = strict || len(got.Reasons) > 0 && got.Reasons[0].Rule == CodeNotJSON
 			if len(got.Reasons) > 0 {
 				if !bytes.Contains(text, got.Data) || !bytes.Equal(got.Data, resent[i].Data) {
 					t.Fatalf("a rejected event changed: %q", got.Data)
@@ -444,6 +506,9 @@ func FuzzBody(f *testing.F) {
 			if first != second {
 				t.Fatal("the messageId changes when the body is sent again")
 			}
+		}
+		if !strict {
+			t.Fatalf("accepted a body that is not JSON: %q", text)
 		}
 	})
 }

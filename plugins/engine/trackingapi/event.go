@@ -20,14 +20,19 @@ type Receipt struct {
 	// IP is the address of the client, for events without context.ip; empty to
 	// add none.
 	IP string
+	// Occurrence distinguishes repetitions of an event with neither messageId nor
+	// timestamp. It receives a hash of the event and returns a number that becomes
+	// part of the derived messageId: the same number for a retry, another for a new
+	// fact. Nil means that equal bytes are the same event.
+	Occurrence func(hash [sha256.Size]byte) int64
 }
 
 // Reason is one rule that an event breaks.
 type Reason struct {
 	// Pointer is the JSON pointer to the value, empty for the whole event.
 	Pointer string
-	// Rule names the check: type, required, enum, format, unique, max_bytes or
-	// max_depth.
+	// Rule names the check: type, required, enum, format, max_bytes, max_depth,
+	// invalid_json, or the code of a BodyError.
 	Rule string
 	// Message states the expectation. It never quotes the event.
 	Message string
@@ -174,6 +179,8 @@ func (w *writer) event(it *item) []Reason {
 		w.reject("", "max_bytes", fmt.Sprintf("the event has %d bytes: at most %d are accepted", n, w.limits.EventBytes))
 	case it.tooDeep:
 		w.reject("", "max_depth", fmt.Sprintf("the event nests deeper than the %d levels accepted", w.limits.Depth))
+	case it.literals > 0:
+		w.reject("", CodeNotJSON, "the event is not valid JSON: it "+reasonNonFinite)
 	default:
 		w.object(it)
 	}
@@ -183,18 +190,14 @@ func (w *writer) event(it *item) []Reason {
 func (w *writer) object(it *item) {
 	members := w.members[it.first:it.last]
 	w.values = [fieldCount]span{}
-	var seen [fieldCount]bool
 	for _, m := range members {
 		f := w.knownName(m.name)
 		if f == fieldUnknown || f == fieldBatch {
 			continue
 		}
-		if seen[f] {
-			w.reject("/"+fieldNames[f], "unique", fieldNames[f]+" appears more than once")
-		}
-		seen[f] = true
-		if !w.isAbsent(f, m.value) {
-			w.values[f] = m.value
+		w.values[f] = m.value // the last one wins, as in JSON.parse
+		if w.isAbsent(f, m.value) {
+			w.values[f] = span{}
 		}
 	}
 	kind := w.check()
@@ -202,28 +205,39 @@ func (w *writer) object(it *item) {
 	if w.reasons != nil {
 		return
 	}
+	var contextTraits span
+	if kind == Identify && w.isEmptyObject(w.values[fieldTraits]) {
+		if contextTraits = w.contextTraits(); contextTraits.end != 0 {
+			w.values[fieldTraits] = span{}
+		}
+	}
 
 	w.out = append(w.out, `{"type":"`...)
 	w.out = append(w.out, kind...)
 	w.out = append(w.out, `","messageId":`...)
-	if id := w.values[fieldMessageID]; id.end-id.start > len(`""`) {
-		w.out = append(w.out, w.bytes(id)...)
+	if !w.empty(fieldMessageID) {
+		w.id(w.values[fieldMessageID])
 	} else {
-		w.messageID(kind, w.bytes(it.whole))
+		w.messageID(kind, w.bytes(it.whole), original.known)
 	}
 	for _, m := range members {
 		switch f := w.knownName(m.name); f {
 		case fieldUnknown, fieldBatch:
 			w.copyMember(m)
 		case fieldUserID, fieldAnonymousID, fieldPreviousID, fieldGroupID:
-			if !w.empty(f) {
-				w.copyMember(m)
+			if m.value == w.values[f] && !w.empty(f) {
+				w.name(m.name)
+				w.id(m.value)
 			}
 		case fieldEvent, fieldProperties, fieldTraits:
-			if w.values[f].end != 0 {
+			if m.value == w.values[f] {
 				w.copyMember(m)
 			}
 		}
+	}
+	if contextTraits.end != 0 {
+		w.out = append(w.out, `,"traits":`...)
+		w.out = append(w.out, w.bytes(contextTraits)...)
 	}
 	w.merged("context", w.values[fieldContext], &w.context, w.receipt.IP)
 	w.merged("integrations", w.values[fieldIntegrations], &w.integrals, "")
@@ -262,9 +276,10 @@ func (w *writer) check() (kind string) {
 	if w.kind == Batch {
 		kind = w.typeOf()
 	}
-	for _, f := range [...]field{fieldMessageID, fieldUserID, fieldAnonymousID, fieldPreviousID, fieldGroupID, fieldEvent} {
-		w.mustBe(f, '"', "a string")
+	for _, f := range [...]field{fieldMessageID, fieldUserID, fieldAnonymousID, fieldPreviousID, fieldGroupID} {
+		w.checkID(f)
 	}
+	w.mustBe(fieldEvent, '"', "a string")
 	for _, f := range [...]field{fieldContext, fieldIntegrations, fieldProperties, fieldTraits} {
 		w.mustBe(f, '{', "an object")
 	}
@@ -313,6 +328,75 @@ func (w *writer) mustBe(f field, first byte, expected string) {
 	}
 }
 
+// checkID rejects an id that is neither a string nor a whole number, or too long.
+func (w *writer) checkID(f field) {
+	value := w.values[f]
+	if value.end == 0 {
+		return
+	}
+	length := value.end - value.start
+	switch raw := w.bytes(value); {
+	case raw[0] == '"':
+		if length > w.limits.IDBytes { // with escapes it may still be short enough
+			length = len(w.text(value))
+		}
+	case wholeNumber(raw) == nil:
+		w.reject("/"+fieldNames[f], "type", fieldNames[f]+" must be a string or a whole number")
+		return
+	}
+	if length > w.limits.IDBytes {
+		w.reject("/"+fieldNames[f], "max_bytes", fmt.Sprintf("%s has %d bytes: at most %d are accepted", fieldNames[f], length, w.limits.IDBytes))
+	}
+}
+
+// wholeNumber returns the digits of a JSON number such as 4711 or 4711.0, nil for
+// any other value. Clients with untyped ids send numbers.
+func wholeNumber(raw []byte) []byte {
+	whole, fraction, _ := bytes.Cut(raw, []byte("."))
+	if len(bytes.Trim(fraction, "0")) > 0 || len(bytes.Trim(bytes.TrimPrefix(whole, []byte("-")), "0123456789")) > 0 {
+		return nil
+	}
+	return whole
+}
+
+// id writes an id as a string.
+func (w *writer) id(value span) {
+	raw := w.bytes(value)
+	if raw[0] == '"' {
+		w.out = append(w.out, raw...)
+		return
+	}
+	w.out = append(w.out, '"')
+	w.out = append(w.out, wholeNumber(raw)...)
+	w.out = append(w.out, '"')
+}
+
+// isEmptyObject reports whether a value is absent or an object without members.
+func (w *writer) isEmptyObject(value span) bool {
+	return value.end == 0 || w.scan.text[value.start] == '{' && len(bytes.TrimSpace(w.scan.text[value.start+1:value.end-1])) == 0
+}
+
+// contextTraits returns the object context.traits of the event or of its batch.
+// RudderStack's SDKs send the traits of an identify there.
+func (w *writer) contextTraits() (traits span) {
+	found := false
+	if own := w.values[fieldContext]; own.end != 0 {
+		w.inner = w.membersOf(own, w.inner[:0])
+		for _, m := range w.inner {
+			if string(unquoted(w.bytes(m.name))) == "traits" {
+				traits, found = m.value, true
+			}
+		}
+	}
+	if i, shared := w.context.index["traits"]; shared && !found {
+		traits = w.context.members[i].value
+	}
+	if traits.end == 0 || w.scan.text[traits.start] != '{' {
+		return span{}
+	}
+	return traits
+}
+
 // empty reports whether a field is absent, null or the empty string.
 func (w *writer) empty(f field) bool {
 	value := w.values[f]
@@ -345,22 +429,23 @@ func (w *writer) timeOf(f field) optionalTime {
 	if value.end == 0 {
 		return optionalTime{}
 	}
-	if w.scan.text[value.start] != '"' {
-		w.reject("/"+fieldNames[f], "type", fieldNames[f]+" must be a string")
-		return optionalTime{}
-	}
-	t, ok := parseTimestamp(w.text(value))
+	t, ok := w.timestamp(value)
 	if !ok {
-		w.reject("/"+fieldNames[f], "format", fieldNames[f]+" must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z")
+		w.reject("/"+fieldNames[f], "format", fieldNames[f]+" must be an ISO 8601 time such as 2026-01-31T12:00:00.000Z, or Unix time in seconds or milliseconds")
 	}
 	return optionalTime{t, ok}
 }
 
 func (w *writer) copyMember(m member) {
-	w.out = append(w.out, ',', '"')
-	w.out = append(w.out, w.bytes(m.name)...)
-	w.out = append(w.out, '"', ':')
+	w.name(m.name)
 	w.out = append(w.out, w.bytes(m.value)...)
+}
+
+// name writes a comma and the name of a member.
+func (w *writer) name(name span) {
+	w.out = append(w.out, ',', '"')
+	w.out = append(w.out, w.bytes(name)...)
+	w.out = append(w.out, '"', ':')
 }
 
 func (w *writer) time(name string, t millis) {
@@ -423,8 +508,9 @@ func (w *writer) merged(name string, own span, batch *shared, ip string) {
 // messageID writes the id of an event without one: a version 8 UUID from a hash
 // of the event's bytes, so a retry of the same body gives the same ids. Equal
 // events within one body are different events: their position among the equal
-// ones is hashed too.
-func (w *writer) messageID(kind string, raw []byte) {
+// ones is hashed too. Without a timestamp, equal bytes of two requests may be two
+// facts, which Receipt.Occurrence distinguishes.
+func (w *writer) messageID(kind string, raw []byte, timestamped bool) {
 	h := sha256.New()
 	_, _ = h.Write([]byte(w.receipt.Source + "\x00" + kind + "\x00"))
 	_, _ = h.Write(raw)
@@ -437,6 +523,9 @@ func (w *writer) messageID(kind string, raw []byte) {
 	w.copies[sum] = earlier + 1
 	if earlier > 0 {
 		sum = sha256.Sum256(binary.BigEndian.AppendUint64(sum[:], uint64(earlier)))
+	}
+	if !timestamped && w.receipt.Occurrence != nil {
+		sum = sha256.Sum256(binary.BigEndian.AppendUint64(sum[:], uint64(w.receipt.Occurrence(sum))))
 	}
 	sum[6] = sum[6]&0x0f | 0x80
 	sum[8] = sum[8]&0x3f | 0x80

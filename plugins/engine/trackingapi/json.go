@@ -17,7 +17,10 @@ type syntaxError struct {
 
 func (e *syntaxError) Error() string { return e.reason }
 
-const reasonTruncated = "ends before its last value is complete"
+const (
+	reasonTruncated = "ends before its last value is complete"
+	reasonNonFinite = "has NaN or Infinity, which JSON does not have"
+)
 
 // scanner walks over JSON text and returns the spans of its values, so that they
 // can be copied byte for byte. It accepts exactly the grammar of RFC 8259; the
@@ -26,6 +29,11 @@ const reasonTruncated = "ends before its last value is complete"
 type scanner struct {
 	text []byte
 	pos  int
+	// lenient accepts NaN, Infinity and -Infinity, which Python's json module
+	// writes. literals counts them; firstLiteral is the position of the first.
+	lenient      bool
+	literals     int
+	firstLiteral int
 	// objects has one bit for every open container, set for an object.
 	objects []uint64
 }
@@ -83,6 +91,10 @@ func (s *scanner) value() (deepest int, err error) {
 			err = s.literal("false")
 		case c == 'n':
 			err = s.literal("null")
+		case s.lenient && c == 'N':
+			err = s.nonFinite("NaN")
+		case s.lenient && c == 'I':
+			err = s.nonFinite("Infinity")
 		default:
 			err = s.fail("has something other than a value where a value must be")
 		}
@@ -207,6 +219,8 @@ func (s *scanner) number() error {
 		s.pos++
 	}
 	switch c := s.peek(); {
+	case s.lenient && c == 'I':
+		return s.nonFinite("Infinity")
 	case c == '0':
 		s.pos++
 	case c >= '1' && c <= '9':
@@ -255,6 +269,15 @@ func (s *scanner) literal(word string) error {
 		s.pos++
 	}
 	return nil
+}
+
+// nonFinite consumes a number that JSON does not have.
+func (s *scanner) nonFinite(word string) error {
+	if s.literals == 0 {
+		s.firstLiteral = s.pos
+	}
+	s.literals++
+	return s.literal(word)
 }
 
 // member is one name and value of an object.

@@ -131,7 +131,7 @@ var genEvent = rapid.Custom(func(t *rapid.T) object {
 })
 
 func TestEventsMatchModel(t *testing.T) {
-	parser := NewParser(Limits{EventBytes: 1 << 20, BatchEvents: 100, BatchBytes: 1 << 20, Depth: 32})
+	parser := NewParser(Limits{EventBytes: 1 << 20, BatchEvents: 100, BatchBytes: 1 << 20, Depth: 32, IDBytes: 512})
 	rapid.Check(t, func(t *rapid.T) {
 		batch := object{}
 		if rapid.Bool().Draw(t, "has batch context") {

@@ -1,6 +1,10 @@
 package trackingapi
 
-import "time"
+import (
+	"bytes"
+	"strconv"
+	"time"
+)
 
 // millis is a time in Unix milliseconds, the precision of Segment's spec.
 type millis = int64
@@ -48,6 +52,31 @@ func parseTimestamp(text []byte) (millis, bool) {
 	}
 	t := date.UnixMilli() + int64((hour*60+minute-offset)*60+second)*1000 + int64(nanos/1e6)
 	return t, inRange(t)
+}
+
+// parseUnix parses Unix time. As in the cleaning methods the number of digits
+// selects the unit: 9 or 10 digits are seconds, with an optional fraction, 12 or 13
+// milliseconds, 16 microseconds, 19 nanoseconds.
+func parseUnix(text []byte) (millis, bool) {
+	whole, fraction, _ := bytes.Cut(bytes.TrimPrefix(text, []byte("-")), []byte("."))
+	if len(bytes.Trim(whole, "0123456789")) > 0 || len(bytes.Trim(fraction, "0123456789")) > 0 {
+		return 0, false
+	}
+	digits := string(whole)
+	switch len(whole) {
+	case 9, 10:
+		digits += string(append(fraction[:min(len(fraction), 3):min(len(fraction), 3)], "000"...)[:3])
+	case 12, 13:
+	case 16, 19:
+		digits = digits[:13]
+	default:
+		return 0, false
+	}
+	t, err := strconv.ParseInt(digits, 10, 64)
+	if text[0] == '-' {
+		t = -t
+	}
+	return t, err == nil && inRange(t)
 }
 
 // inRange reports whether RFC 3339 can express a time: its year in UTC is 1 to

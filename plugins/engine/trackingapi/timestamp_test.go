@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/cleaning"
 )
 
 func TestParseTimestamp(t *testing.T) {
@@ -62,6 +64,26 @@ func TestParseTimestamp(t *testing.T) {
 		if ok {
 			require.Equal(t, want, string(appendTimestamp(nil, parsed)), text)
 		}
+	}
+}
+
+// Unix time has the units of the cleaning methods.
+func TestUnixTimeAgreesWithCleaning(t *testing.T) {
+	for _, text := range []string{
+		"1769862896", "1769862896.5", "1769862896.123456", "999999999", "-1769862896.25", "1769862896123", "176986289612",
+		"1769862896123456", "1769862896123456789",
+	} {
+		got, ok := parseUnix([]byte(text))
+		require.True(t, ok, text)
+		cleaned, err := cleaning.Timestamp(text, cleaning.TimeOptions{})
+		require.NoError(t, err)
+		want, err := time.Parse(time.RFC3339Nano, cleaned)
+		require.NoError(t, err)
+		require.Equal(t, want.Truncate(time.Millisecond).UnixMilli(), got, text)
+	}
+	for _, text := range []string{"", "-", ".", "0", "12345678", "20260131", "17698628961", "1769862896e3", "1,5", "99999999999999999999"} {
+		_, ok := parseUnix([]byte(text))
+		require.False(t, ok, text)
 	}
 }
 
