@@ -2,18 +2,17 @@
 // events of a business with a JSON Schema each, and the policies for invalid and
 // unplanned events:
 //
-// name: shop
-// version: 1.2.0
-// on_violation: dead_letter
-// events:
-//
-//	Order Completed:
-//	  properties:
-//	    type: object
-//	    required: [order_id, total]
+//	name: shop
+//	version: 1.2.0
+//	on_violation: dead_letter
+//	events:
+//	  Order Completed:
 //	    properties:
-//	      order_id: { type: string, minLength: 1 }
-//	      total: { type: number, minimum: 0 }
+//	      type: object
+//	      required: [order_id, total]
+//	      properties:
+//	        order_id: { type: string, minLength: 1 }
+//	        total: { type: number, minimum: 0 }
 //
 // The name of a track event is its event field, the name of any other event its type. A
 // schema under properties or traits applies to that member of the event, which counts

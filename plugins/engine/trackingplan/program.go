@@ -20,16 +20,15 @@ import (
 // "certainly valid" or "ask the library", so only invalid or unusual events pay for the
 // library.
 //
-// # For example, this schema
+// For example, this schema
 //
-// { "type": "object", "required": ["total"],
-//
-//	"properties": { "total": { "type": "number", "minimum": 0 } } }
+//	{ "type": "object", "required": ["total"],
+//	  "properties": { "total": { "type": "number", "minimum": 0 } } }
 //
 // compiles to two nodes:
 //
-// node{ types: object, required: ["total"], few: [{"total", →}] }
-// node{ types: number, bounds: [{opMin, 0}] }
+//	node{ types: object, required: ["total"], few: [{ "total", → }] }
+//	node{ types: number, bounds: [{ opMin, 0 }] }
 //
 // The event {"total": 12.5} is checked in three steps: the type of the root, the
 // presence of total, and the type and bound of 12.5, which is compared as a decimal

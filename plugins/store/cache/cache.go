@@ -1,12 +1,12 @@
-// Package cache keeps records that were read in memory, for readers that may
-// be a moment behind the store.
+// Package cache keeps records in memory for readers that may lag slightly behind the
+// store.
 //
-// A Cache serves a record until it is told that the record may have changed.
-// Whoever owns it passes on what this process commits and what the store tells
-// of others, and says until when nothing can have been missed. A record that is
-// reported changed while it is being read is not kept, and whoever asks for it
-// from then on reads it again: after Invalidate returns no read that begins gives
-// what was before the change.
+// A Cache serves a record until the record is invalidated. The owner of the cache
+// invalidates the records that this process commits, and a store.Watcher those that
+// other processes change; the Watcher also extends the time until which the cache is
+// valid. A record that is invalidated while it is being read is not cached, and later
+// reads of it go to the store: a read that begins after Invalidate returns never gives
+// the content from before the change.
 package cache
 
 import (
@@ -23,54 +23,56 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// Entry is a record that is kept. It must not be changed.
+// Entry is a cached record. It must not be modified.
 type Entry struct {
 	store.Record
-	// Note is what a reader has made of the record, nil for nothing.
+	// Note is data that a reader derived from the record and attached, nil for none.
 	Note      any
 	noteBytes int
 }
 
-// Loader reads records as store.Store does.
+// Loader reads records like Load of store.Store.
 type Loader func(ctx context.Context, keys []string) ([]store.Record, error)
 
 var _ store.Invalidator = (*Cache)(nil)
 
-// Cache is a store.Invalidator and a bounded set of records. It is safe for concurrent use.
+// Cache is a store.Invalidator and a bounded set of records. It is safe for concurrent
+// use.
 type Cache struct {
 	load    Loader
 	records *otter.Cache[string, *Entry]
 	began   time.Time
 
-	// freshUntil is how long after began whoever watches the store vouches for
-	// what is kept. Wall clocks may be set back.
-	freshUntil atomic.Int64
+	// validUntil is the end of the cache's validity in nanoseconds after began. It is
+	// not a wall-clock time, because clocks may be set back.
+	validUntil atomic.Int64
 
 	seed    maphash.Seed
 	stripes [64]stripe
 }
 
-// stripe has the reads under way of a part of all keys.
+// stripe holds the running reads for a part of the keys.
 type stripe struct {
 	mu      sync.Mutex
 	flights map[string]*flight
 }
 
-// flight is a read of one record, for all who ask for it meanwhile.
+// flight is a running read of one record, shared by all callers that need the record.
 type flight struct {
-	// stale is guarded by the stripe: the record changed since the read began.
+	// stale is set if the record was invalidated since the read began. The stripe's
+	// mutex guards it.
 	stale bool
-	// done is closed once the rest is set.
+	// done is closed after entry and err are set.
 	done  chan struct{}
 	entry *Entry
 	err   error
 }
 
-// entryBytes is what an entry takes beside its key, its data and its note.
+// entryBytes is the memory of an entry without its key, data and note.
 const entryBytes = 200
 
-// New makes a cache of records of about so many bytes. Until ValidUntil is called
-// everything is read from the store.
+// New returns a cache of about maxBytes. Until ValidUntil is called, all reads go to
+// the store.
 func New(load Loader, maxBytes int64) *Cache {
 	c := &Cache{load: load, began: time.Now(), seed: maphash.MakeSeed()}
 	c.records = otter.Must(&otter.Options[string, *Entry]{
@@ -85,11 +87,11 @@ func New(load Loader, maxBytes int64) *Cache {
 	return c
 }
 
-// Forever vouches for what is kept for ever: nobody else writes to the store.
+// Forever is the argument of ValidUntil for a store without other writers.
 var Forever = time.Unix(1<<40, 0)
 
 // ValidUntil implements store.Invalidator.
-func (c *Cache) ValidUntil(until time.Time) { c.freshUntil.Store(int64(until.Sub(c.began))) }
+func (c *Cache) ValidUntil(until time.Time) { c.validUntil.Store(int64(until.Sub(c.began))) }
 
 // Invalidate implements store.Invalidator.
 func (c *Cache) Invalidate(key string) {
@@ -121,21 +123,21 @@ func (c *Cache) stripe(key string) *stripe {
 	return &c.stripes[maphash.String(c.seed, key)%uint64(len(c.stripes))]
 }
 
-// usable tells whether what is kept may be served.
-func (c *Cache) usable() bool { return int64(time.Since(c.began)) < c.freshUntil.Load() }
+// isValid reports whether cached records may be served.
+func (c *Cache) isValid() bool { return int64(time.Since(c.began)) < c.validUntil.Load() }
 
-// Get returns the record of a key if it is at hand, nil if it is not. That a
-// key has no record may be at hand too, as an entry without data.
+// Get returns the cached record of a key, nil if it is not cached. An entry without
+// data means that the key has no record.
 func (c *Cache) Get(key string) *Entry {
-	if !c.usable() {
+	if !c.isValid() {
 		return nil
 	}
 	e, _ := c.records.GetIfPresent(key)
 	return e
 }
 
-// Annotate keeps what a reader has made of an entry, which takes about so many
-// bytes, along with the entry for as long as that is kept.
+// Annotate attaches a note of about the given size in bytes to an entry, for as long as
+// the entry is cached.
 func (c *Cache) Annotate(key string, e *Entry, note any, bytes int) {
 	annotated := &Entry{Record: e.Record, Note: note, noteBytes: bytes}
 	s := c.stripe(key)
@@ -146,13 +148,13 @@ func (c *Cache) Annotate(key string, e *Entry, note any, bytes int) {
 	s.mu.Unlock()
 }
 
-// Bytes is about how much memory is in use.
+// Bytes returns the approximate memory in use.
 func (c *Cache) Bytes() int64 { return int64(c.records.WeightedSize()) }
 
-// Load returns the records of keys as a store does, in one round trip for those
-// that are not at hand. Their data must not be changed.
+// Load returns the records of keys like a store, with one round trip for those that are
+// not cached. The data must not be modified.
 func (c *Cache) Load(ctx context.Context, keys []string) ([]store.Record, error) {
-	if !c.usable() {
+	if !c.isValid() {
 		return c.load(ctx, keys)
 	}
 	records := make([]store.Record, len(keys))
@@ -162,17 +164,17 @@ func (c *Cache) Load(ctx context.Context, keys []string) ([]store.Record, error)
 			records[i] = e.Record
 			continue
 		}
-		if e := b.want(c, i, key); e != nil {
+		if e := b.join(c, i, key); e != nil {
 			records[i] = e.Record
 		}
 	}
-	if len(b.at) == 0 {
+	if len(b.positions) == 0 {
 		return records, nil
 	}
 	if err := b.read(ctx, c); err != nil {
 		return nil, err
 	}
-	var again []int
+	var failed []int
 	for n, f := range b.flights {
 		select {
 		case <-f.done:
@@ -180,41 +182,42 @@ func (c *Cache) Load(ctx context.Context, keys []string) ([]store.Record, error)
 			return nil, ctx.Err()
 		}
 		if f.err != nil {
-			again = append(again, b.at[n])
+			failed = append(failed, b.positions[n])
 			continue
 		}
-		records[b.at[n]] = f.entry.Record
+		records[b.positions[n]] = f.entry.Record
 	}
-	if len(again) == 0 {
+	if len(failed) == 0 {
 		return records, nil
 	}
-	// Somebody else's read failed, maybe only because its time was up.
-	rest := make([]string, len(again))
-	for n, i := range again {
+	// The shared read of another caller failed, maybe only because that caller's
+	// context ended.
+	rest := make([]string, len(failed))
+	for n, i := range failed {
 		rest[n] = keys[i]
 	}
 	read, err := c.load(ctx, rest)
 	if err != nil {
 		return nil, err
 	}
-	for n, i := range again {
+	for n, i := range failed {
 		records[i] = read[n]
 	}
 	return records, nil
 }
 
-// batch is what one call of Load misses.
+// batch holds the cache misses of one Load.
 type batch struct {
-	at      []int // positions of the keys
-	flights []*flight
-	// Those to read here, not by somebody else.
+	positions []int // of the missing keys
+	flights   []*flight
+	// The keys that this call reads itself.
 	keys []string
 	own  []*flight
 }
 
-// want joins the read of a record, or begins one. It returns the record instead
-// if a read of it ended since the caller looked.
-func (b *batch) want(c *Cache, position int, key string) *Entry {
+// join joins the running read of a record, or begins one. It returns the record instead
+// if a read of it has ended since the caller checked the cache.
+func (b *batch) join(c *Cache, position int, key string) *Entry {
 	s := c.stripe(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -227,25 +230,25 @@ func (b *batch) want(c *Cache, position int, key string) *Entry {
 		s.flights[key] = f
 		b.keys, b.own = append(b.keys, key), append(b.own, f)
 	}
-	b.at, b.flights = append(b.at, position), append(b.flights, f)
+	b.positions, b.flights = append(b.positions, position), append(b.flights, f)
 	return nil
 }
 
-var errInterrupted = errors.New("the read of a record was interrupted")
+var errInterrupted = errors.New("the read of the record did not finish")
 
-// read loads what this batch is the first to ask for, and keeps it.
+// read loads the keys of this batch and caches them.
 func (b *batch) read(ctx context.Context, c *Cache) error {
 	if len(b.keys) == 0 {
 		return nil
 	}
 	var records []store.Record
 	err := errInterrupted
-	// Deferred so that a panic in the loader leaves nobody waiting.
+	// Deferred so that a panic of the loader does not block waiting callers.
 	defer func() {
 		for n, key := range b.keys {
 			f := b.own[n]
 			if err == nil {
-				// A copy, as the records of a call may share an allocation.
+				// Copied because the records of a call may share an allocation.
 				f.entry = &Entry{Record: store.Record{Version: records[n].Version}}
 				if data := records[n].Data; data != nil {
 					f.entry.Data = append(make([]byte, 0, len(data)), data...)

@@ -21,7 +21,7 @@ func record(text string) store.Record {
 	return store.Record{Data: []byte(text), Version: store.VersionOf([]byte(text))}
 }
 
-// loads counts what is loaded, and answers with the keys themselves.
+// loads records the keys that are loaded, and returns the keys themselves as data.
 type loads struct {
 	calls  [][]string
 	during func()
@@ -35,30 +35,30 @@ func (l *loads) load(_ context.Context, keys []string) ([]store.Record, error) {
 	}
 	records := make([]store.Record, len(keys))
 	for i, key := range keys {
-		if key != "nobody" {
+		if key != "missing" {
 			records[i] = record(fmt.Sprintf("%s %d", key, len(l.calls)))
 		}
 	}
 	return records, l.err
 }
 
-func TestRecordsAreKept(t *testing.T) {
+func TestLoadReadsOnlyMissingRecords(t *testing.T) {
 	l := &loads{}
 	c := New(l.load, 1<<20)
 	_, err := c.Load(ctx, []string{"a"})
 	require.NoError(t, err)
-	require.Nil(t, c.Get("a"), "nobody vouches for it")
+	require.Nil(t, c.Get("a"), "the cache is not valid yet")
 
 	c.ValidUntil(Forever)
-	got, err := c.Load(ctx, []string{"a", "b", "a", "nobody"})
+	got, err := c.Load(ctx, []string{"a", "b", "a", "missing"})
 	require.NoError(t, err)
 	require.Equal(t, []store.Record{record("a 2"), record("b 2"), record("a 2"), {}}, got)
-	require.Equal(t, []string{"a", "b", "nobody"}, l.calls[1])
-	again, err := c.Load(ctx, []string{"nobody", "b", "c"})
+	require.Equal(t, []string{"a", "b", "missing"}, l.calls[1])
+	again, err := c.Load(ctx, []string{"missing", "b", "c"})
 	require.NoError(t, err)
 	require.Equal(t, []store.Record{{}, record("b 2"), record("c 3")}, again)
 	require.Equal(t, []string{"c"}, l.calls[2])
-	require.Equal(t, store.Absent, c.Get("nobody").Version)
+	require.Equal(t, store.Absent, c.Get("missing").Version)
 
 	c.Invalidate("b")
 	require.Nil(t, c.Get("b"))
@@ -70,10 +70,10 @@ func TestRecordsAreKept(t *testing.T) {
 	require.NoError(t, err)
 	require.NotNil(t, c.Get("a"))
 	c.ValidUntil(time.Now().Add(-time.Second))
-	require.Nil(t, c.Get("a"), "nobody vouches for it any more")
+	require.Nil(t, c.Get("a"), "the cache is no longer valid")
 }
 
-func TestARecordThatChangesWhileItIsReadIsNotKept(t *testing.T) {
+func TestARecordInvalidatedDuringItsReadIsNotCached(t *testing.T) {
 	for name, change := range map[string]func(*Cache){
 		"changed": func(c *Cache) { c.Invalidate("a") }, "reset": (*Cache).InvalidateAll,
 	} {
@@ -84,7 +84,7 @@ func TestARecordThatChangesWhileItIsReadIsNotKept(t *testing.T) {
 			l.during = func() {
 				l.during = nil
 				change(c)
-				// Who asks from now on does not get what that read brings.
+				// A read that begins now does not get the result of the outdated read.
 				got, err := c.Load(ctx, []string{"a"})
 				require.NoError(t, err)
 				require.Equal(t, []store.Record{record("a 2")}, got)
@@ -97,7 +97,7 @@ func TestARecordThatChangesWhileItIsReadIsNotKept(t *testing.T) {
 	}
 }
 
-func TestNotes(t *testing.T) {
+func TestNotesStayWithTheirEntry(t *testing.T) {
 	l := &loads{}
 	c := New(l.load, 1<<20)
 	c.ValidUntil(Forever)
@@ -111,14 +111,14 @@ func TestNotes(t *testing.T) {
 	old := c.Get("a")
 	c.Invalidate("a")
 	c.Annotate("a", old, "late", 10)
-	require.Nil(t, c.Get("a"), "a note does not bring back what changed")
+	require.Nil(t, c.Get("a"), "a note does not restore an invalidated entry")
 	_, err = c.Load(ctx, []string{"a"})
 	require.NoError(t, err)
 	c.Annotate("a", old, "late", 10)
-	require.Nil(t, c.Get("a").Note, "a note on another record is not taken")
+	require.Nil(t, c.Get("a").Note, "a note for another entry is ignored")
 }
 
-func TestErrorsAreNotKept(t *testing.T) {
+func TestErrorsAreNotCached(t *testing.T) {
 	l := &loads{err: errors.New("away")}
 	c := New(l.load, 1<<20)
 	c.ValidUntil(Forever)
@@ -133,10 +133,10 @@ func TestErrorsAreNotKept(t *testing.T) {
 	require.Panics(t, func() { _, _ = c.Load(ctx, []string{"b"}) })
 	l.during = nil
 	_, err = c.Load(ctx, []string{"b"})
-	require.NoError(t, err, "nobody waits for a read that did not come back")
+	require.NoError(t, err, "a panic of the loader does not block other callers")
 }
 
-func TestReadersOfOneRecordShareARead(t *testing.T) {
+func TestConcurrentReadersShareARead(t *testing.T) {
 	var calls atomic.Int64
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	c := New(func(ctx context.Context, keys []string) ([]store.Record, error) {
@@ -166,24 +166,25 @@ func TestReadersOfOneRecordShareARead(t *testing.T) {
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
 	_, err := c.Load(gone, []string{"a"})
-	require.ErrorIs(t, err, context.Canceled, "who waits may go away")
+	require.ErrorIs(t, err, context.Canceled, "a waiting caller may leave")
 	close(proceed)
 	readers.Wait()
 	require.EqualValues(t, 1, calls.Load())
 }
 
-// A reader that found nothing may come to begin a read just after another ended one.
-func TestAReadThatJustEndedIsNotRepeated(t *testing.T) {
+// A caller that found nothing may begin a read just after another read of the record
+// ended.
+func TestJoinReturnsTheResultOfAReadThatJustEnded(t *testing.T) {
 	l := &loads{}
 	c := New(l.load, 1<<20)
 	c.ValidUntil(Forever)
 	_, err := c.Load(ctx, []string{"a"})
 	require.NoError(t, err)
 	var b batch
-	e := b.want(c, 0, "a")
+	e := b.join(c, 0, "a")
 	require.NotNil(t, e)
 	require.Equal(t, record("a 1"), e.Record)
-	require.Empty(t, b.at)
+	require.Empty(t, b.positions)
 }
 
 func TestMemoryIsBounded(t *testing.T) {
@@ -205,9 +206,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	require.Greater(t, c.Bytes(), int64(limit/2))
 }
 
-// TestNoReadIsOlderThanAChange: readers, writers and resets at once. What a read
-// gives is never older than what had been reported changed when it began.
-func TestNoReadIsOlderThanAChange(t *testing.T) {
+// TestNoReadReturnsDataFromBeforeAnInvalidation runs readers, writers and InvalidateAll
+// at once. A read never returns data that was invalidated before the read began.
+func TestNoReadReturnsDataFromBeforeAnInvalidation(t *testing.T) {
 	const keys = 5
 	var stored, reported [keys]atomic.Uint64
 	name := func(i int) string { return string(rune('a' + i)) }

@@ -20,7 +20,7 @@ func benchData(rng *rand.ChaCha8) []byte {
 	return data
 }
 
-// benchStore holds a record of benchBytes for every customer.
+// benchStore has a record of benchBytes for every customer.
 func benchStore(b *testing.B) *Store {
 	s := open(b, Options{Path: b.TempDir()})
 	rng := rand.NewChaCha8([32]byte{})
@@ -69,8 +69,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkCommit is a load and a commit of the same records, as the events'
-// batches make them.
+// BenchmarkCommit loads and commits the same records, as a batch of events does.
 func BenchmarkCommit(b *testing.B) {
 	s := benchStore(b)
 	for _, size := range benchSizes {

@@ -8,19 +8,19 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// recordCache remembers the present content of records lately read or written,
-// absence included, so that a Load of a busy customer and the check of versions
-// in Commit seldom ask the engine. It forgets at will, and is never wrong:
+// recordCache holds the current content of recently read or written records, including
+// the absence of a record. A Load of an active customer and the version check of a
+// Commit rarely need the engine. It may evict an entry at any time, and it is never
+// stale:
 //
-//   - The committer is the only writer; it sets what it wrote before it takes
-//     the next batch.
-//   - A Load offers what it has read, with the epoch its set had before the
-//     read. A commit to that set moves the epoch, so that an offer it has
-//     overtaken is turned down.
+//   - The committer is the only writer. It updates the cache before it takes the next
+//     batch.
+//   - A Load offers a record that it read together with the epoch of the set before the
+//     read. A commit to the set increases the epoch, so an outdated offer is rejected.
 //
-// A key belongs to one set of a few entries with a small budget, in which those
-// not used for the longest time make room. Buffers are reused, so that a steady
-// stream of writes makes no garbage.
+// A key belongs to one set of a few entries with a small budget; the least recently
+// used entry of the set is evicted. Buffers are reused, so a steady stream of writes
+// creates no garbage.
 type recordCache struct {
 	seed maphash.Seed
 	sets []cacheSet
@@ -28,8 +28,8 @@ type recordCache struct {
 
 const (
 	cacheWays = 8
-	// cacheSetBytes is the budget of a set. Of a record over it, only the
-	// version is remembered.
+	// cacheSetBytes is the budget of a set. For a larger record, only the version is
+	// cached.
 	cacheSetBytes = 8 << 10
 )
 
@@ -47,7 +47,7 @@ type cacheEntry struct {
 	used    uint32 // the set's clock at the last use
 	keyLen  int32
 	state   cacheState
-	buf     []byte // key, and data if it is whole
+	buf     []byte // the key, then the data if the state is cacheWhole
 }
 
 type cacheState uint8
@@ -67,7 +67,7 @@ func (c *recordCache) hash(key string) uint64 { return maphash.String(c.seed, ke
 
 func (c *recordCache) set(hash uint64) *cacheSet { return &c.sets[hash%uint64(len(c.sets))] }
 
-// find is called with the set locked.
+// find requires that the set is locked.
 func (s *cacheSet) find(hash uint64, key string) *cacheEntry {
 	for i := range s.entries {
 		e := &s.entries[i]
@@ -80,8 +80,7 @@ func (s *cacheSet) find(hash uint64, key string) *cacheEntry {
 	return nil
 }
 
-// victim is the entry to make room: an empty one, or else the one not used for
-// the longest time.
+// victim returns the entry to evict: an empty one, or the least recently used one.
 func (s *cacheSet) victim() *cacheEntry {
 	v := &s.entries[0]
 	for i := range s.entries {
@@ -96,8 +95,8 @@ func (s *cacheSet) victim() *cacheEntry {
 	return v
 }
 
-// oldest is the entry with memory to give up, other than e, that was not used
-// for the longest time; nil if there is none.
+// oldest returns the least recently used entry with memory other than e, nil if there
+// is none.
 func (s *cacheSet) oldest(e *cacheEntry) (found *cacheEntry) {
 	for i := range s.entries {
 		other := &s.entries[i]
@@ -108,8 +107,8 @@ func (s *cacheSet) oldest(e *cacheEntry) (found *cacheEntry) {
 	return found
 }
 
-// load copies a record into the arena if it is remembered. Otherwise it gives
-// the epoch to offer the record with.
+// load copies a cached record into the arena. If the record is not cached, it returns
+// the epoch with which to offer it.
 func (c *recordCache) load(hash uint64, key string, a *arena) (r store.Record, ok bool, epoch uint32) {
 	s := c.set(hash)
 	s.mu.Lock()
@@ -124,7 +123,7 @@ func (c *recordCache) load(hash uint64, key string, a *arena) (r store.Record, o
 	return r, true, 0
 }
 
-// version gives the present version of a record if it is remembered.
+// version returns the current version of a record if it is cached.
 func (c *recordCache) version(hash uint64, key string) (store.Version, bool) {
 	s := c.set(hash)
 	s.mu.Lock()
@@ -135,7 +134,7 @@ func (c *recordCache) version(hash uint64, key string) (store.Version, bool) {
 	return store.Absent, false
 }
 
-// offer remembers a record read since epoch, unless a commit came between.
+// offer caches a record that was read since epoch, unless a commit happened in between.
 func (c *recordCache) offer(hash uint64, key string, epoch uint32, r store.Record) {
 	s := c.set(hash)
 	s.mu.Lock()
@@ -145,7 +144,7 @@ func (c *recordCache) offer(hash uint64, key string, epoch uint32, r store.Recor
 	}
 }
 
-// write remembers what a commit has written.
+// write caches the content that a commit has written.
 func (c *recordCache) write(hash uint64, key string, r store.Record) {
 	s := c.set(hash)
 	s.mu.Lock()
@@ -154,8 +153,8 @@ func (c *recordCache) write(hash uint64, key string, r store.Record) {
 	s.put(hash, key, r)
 }
 
-// forget drops what is known of a key, after a commit whose content is not at
-// hand. Another key with the same hash may go with it.
+// forget evicts a key after a commit whose content is not available. It may also evict
+// another key with the same hash.
 func (c *recordCache) forget(hash uint64) {
 	s := c.set(hash)
 	s.mu.Lock()
@@ -168,7 +167,7 @@ func (c *recordCache) forget(hash uint64) {
 	}
 }
 
-// put is called with the set locked.
+// put requires that the set is locked.
 func (s *cacheSet) put(hash uint64, key string, r store.Record) {
 	e := s.find(hash, key)
 	if e == nil {

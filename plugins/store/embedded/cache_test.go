@@ -15,24 +15,24 @@ func record(data []byte) store.Record {
 	return store.Record{Data: data, Version: store.VersionOf(data)}
 }
 
-func TestCacheTurnsDownOvertakenOffers(t *testing.T) {
+func TestCacheRejectsOutdatedOffers(t *testing.T) {
 	c := newRecordCache(1 << 20)
 	h := c.hash("k")
 	_, ok, epoch := c.load(h, "k", &arena{})
 	require.False(t, ok)
 	c.write(h, "k", record([]byte("new")))        // a commit writes,
-	c.offer(h, "k", epoch, record([]byte("old"))) // then the load that began before it reports
+	c.offer(h, "k", epoch, record([]byte("old"))) // then the load that began before it offers its result
 	r, ok, _ := c.load(h, "k", &arena{})
 	require.True(t, ok)
 	require.Equal(t, "new", string(r.Data))
 
-	_, ok = c.version(h, "K") // another key that has the same hash
+	_, ok = c.version(h, "K") // another key with the same hash
 	require.False(t, ok)
 	_, ok, _ = c.load(h, "K", &arena{})
 	require.False(t, ok)
 }
 
-func TestCacheKeepsWhatIsUsed(t *testing.T) {
+func TestCacheEvictsTheLeastRecentlyUsed(t *testing.T) {
 	c := newRecordCache(1) // the smallest: one set
 	c.write(5, "used", record([]byte{}))
 	for i := range uint64(50) {
@@ -42,8 +42,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	}
 }
 
-// Whatever happens, the cache tells the latest content or nothing, and keeps
-// to its budget.
+// The cache always returns the latest content or nothing, and stays within its budget.
 func TestCacheAgreesWithTheModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := newRecordCache(30_000)

@@ -1,11 +1,25 @@
-// Package embedded keeps profiles in a directory on the local disk, for one
-// process. It needs no service and no repair: a Commit returns once its log
-// record is synced, and opening the store after a kill or a power failure
-// replays the log.
+// Package embedded stores profiles in a directory on the local disk, for one process.
+// It needs no service and no repair: a Commit returns when its log record is synced,
+// and opening the store after a kill or a power failure replays the log.
 //
-// The engine is pebble; docs/architecture.md tells what it was measured
-// against. One goroutine checks versions and applies changes; who committed
-// them waits for the disk, so that commits under way together share a sync.
+// The storage engine is pebble; docs/architecture.md compares it with alternatives.
+//
+// # How a Commit works
+//
+// One goroutine, the committer, is the only writer. It alone compares versions, so two
+// commits of one key cannot both succeed. The calling goroutine waits for the disk, so
+// concurrent commits share a sync:
+//
+//	caller A   encode → committer checks versions, applies to memory → wait for the sync → return
+//	caller B     encode → committer checks, applies → wait for the same sync → return
+//
+// A change is visible to Load as soon as it is applied, before it is durable. An empty
+// Commit goes through the committer too and waits for the sync of the last batch before
+// it, and so for everything that a Load may have returned (durability barrier).
+//
+// If writing the log or the manifest fails, it is unknown how much reached the disk.
+// The store then halts (halt.go): all calls return ErrFailed, and a restart recovers
+// everything that was acknowledged.
 package embedded
 
 import (
@@ -25,35 +39,35 @@ import (
 )
 
 var (
-	// ErrInUse is returned by Open for a path that another process, or another
-	// store of this process, has open.
+	// ErrInUse is returned by Open if another process, or another store of this
+	// process, has opened the path.
 	ErrInUse = errors.New("profile store is in use")
 	// ErrDiskFull is returned by Commit while the disk is full or has less than
 	// Options.MinFreeBytes free. Free space and try again.
 	ErrDiskFull = errors.New("profile store's disk is full")
-	// ErrFailed is returned by every method after a write failed in a way that
-	// leaves open what reached the disk. The process must be restarted, which
-	// recovers everything that was acknowledged.
+	// ErrFailed is returned by every method after a failed write with an unknown effect on the
+	// disk is unknown. Restart the process, which recovers everything that was
+	// acknowledged.
 	ErrFailed = errors.New("profile store failed to write and must be restarted")
 )
 
-// Store is a store.Store on the local disk.
+// Store implements store.Store on the local disk.
 type Store struct {
 	opts Options
 	*engine
 
 	cache *recordCache
 
-	// life is held shared by every call, and exclusively to close.
-	life   sync.RWMutex
-	closed bool
+	// closeMu is held for reading by every call and for writing by Close.
+	closeMu sync.RWMutex
+	closed  bool
 
-	// batches go to the committer, which ends when it is closed, and closes
+	// batches go to the committer. It ends when batches is closed, and then closes
 	// committed.
 	batches   chan *batch
 	committed chan struct{}
 
-	recordAvg atomic.Int64 // average bytes of a record lately loaded
+	recordAvg atomic.Int64 // moving average of the bytes of a loaded record
 
 	freeChecked atomic.Int64 // unix nanoseconds
 	freeBytes   atomic.Uint64
@@ -61,7 +75,7 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens the store at o.Path, creating it if it does not exist.
+// Open opens the store at o.Path and creates it if it does not exist.
 func Open(o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -80,7 +94,7 @@ func Open(o Options) (*Store, error) {
 
 // enter begins a call; leave ends it.
 func (s *Store) enter(ctx context.Context) error {
-	s.life.RLock()
+	s.closeMu.RLock()
 	var err error
 	if s.closed {
 		err = store.ErrClosed
@@ -88,12 +102,12 @@ func (s *Store) enter(ctx context.Context) error {
 		err = ctx.Err()
 	}
 	if err != nil {
-		s.life.RUnlock()
+		s.closeMu.RUnlock()
 	}
 	return err
 }
 
-func (s *Store) leave() { s.life.RUnlock() }
+func (s *Store) leave() { s.closeMu.RUnlock() }
 
 // Load implements store.Store.
 func (s *Store) Load(ctx context.Context, keys []string) ([]store.Record, error) {
@@ -143,10 +157,10 @@ func (s *Store) readError(err error) error {
 	return fmt.Errorf("embedded profile store at %q: reading: %w", s.opts.Path, rootCause(err))
 }
 
-// arena hands out copies that share few allocations.
+// arena returns copies that share few allocations.
 type arena struct {
 	free           []byte
-	bytes, records int64 // handed out
+	bytes, records int64 // copied so far
 }
 
 func (a *arena) reserve(n int) { a.free = make([]byte, 0, n) }
@@ -162,7 +176,7 @@ func (a *arena) copy(b []byte) []byte {
 	return a.free[n:len(a.free):len(a.free)]
 }
 
-// maxBatchBytes bounds what is handed to the engine at once.
+// maxBatchBytes bounds one batch of the engine.
 const maxBatchBytes = 32 << 20
 
 // batch is a part of a Commit on its way through the committer.
@@ -174,15 +188,15 @@ type batch struct {
 	encoded  *pebble.Batch
 	state    atomic.Int32
 
-	// The committer sets these and closes applied: then the changes are visible.
+	// The committer sets these and then closes applied: the changes are visible.
 	applied   chan struct{}
 	conflicts []int // positions in changes
 	err       error
 	sync      *pendingSync
 }
 
-// The states of a batch. Once its changes are checked, they are in the engine's
-// form: who waits can leave, and the committer then no longer looks at them.
+// The states of a batch. After the check the changes are in the encoded form, so the
+// caller may abandon the batch: the committer does not read its changes any more.
 const (
 	batchChecking int32 = iota
 	batchApplying
@@ -190,18 +204,18 @@ const (
 	batchAbandoned
 )
 
-// pendingSync is a write of the log that is under way.
+// pendingSync is a running write of the log.
 type pendingSync struct {
 	done chan struct{}
-	err  error // valid once done is closed
+	err  error // valid after done is closed
 }
 
-// Commit implements store.Store. With nothing to apply, an empty Commit
-// included, it still returns only when everything is durable that a Load of
-// this process may have shown before.
+// Commit implements store.Store. A Commit that applies nothing, even an empty one, is a
+// durability barrier: it returns when everything that a Load of this process may have
+// returned is durable.
 //
-// The context is heeded until changes are applied; the wait for the disk is
-// not given up.
+// The context is respected until the changes are applied. The wait for the disk is not
+// interrupted.
 func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, err
@@ -224,7 +238,8 @@ func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, erro
 			end++
 		}
 		b.changes = changes[first:end]
-		// Most batches have no conflict: encode here, beside the committer.
+		// Most batches have no conflict, so encode them here, in parallel to the
+		// committer.
 		b.hashes = make([]uint64, len(b.changes))
 		b.versions = make([]store.Version, len(b.changes))
 		for i := range b.changes {
@@ -247,9 +262,9 @@ func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, erro
 	}
 }
 
-// submit hands a batch to the committer and returns when it is applied. While
-// tables cannot be written it gives up after a time; the batch may be applied
-// later on.
+// submit sends a batch to the committer and returns when it is applied. If tables
+// cannot be written, it gives up after stallLimit; the batch may still be applied
+// later.
 func (s *Store) submit(ctx context.Context, b *batch) error {
 	submitted := s.batches
 	var cancelled <-chan struct{} = ctx.Done()
@@ -258,7 +273,7 @@ func (s *Store) submit(ctx context.Context, b *batch) error {
 	for {
 		select {
 		case submitted <- b:
-			// From here on it is applied, whether or not anybody waits.
+			// From here on the batch will be applied even if the caller leaves.
 			submitted, cancelled = nil, nil
 		case <-b.applied:
 			return nil
@@ -281,7 +296,7 @@ func (s *Store) submit(ctx context.Context, b *batch) error {
 	}
 }
 
-// wait returns once a write of the log, and so all before it, is durable.
+// wait returns when a write of the log, and so every write before it, is durable.
 func (s *Store) wait(sync *pendingSync) error {
 	select {
 	case <-sync.done:
@@ -291,7 +306,7 @@ func (s *Store) wait(sync *pendingSync) error {
 	}
 }
 
-// runCommitter is the only writer: it alone decides who wins a race.
+// runCommitter is the only writer, so it alone detects conflicts.
 func (s *Store) runCommitter() {
 	defer close(s.committed)
 	last := &pendingSync{done: make(chan struct{})}
@@ -309,7 +324,7 @@ func (s *Store) runCommitter() {
 	}
 }
 
-// check finds the conflicts of a batch and takes them out of it.
+// check finds the conflicts of a batch and removes them from it.
 func (s *Store) check(b *batch) (err error) {
 	for i := range b.changes {
 		c := &b.changes[i]
@@ -330,7 +345,7 @@ func (s *Store) check(b *batch) (err error) {
 	return nil
 }
 
-// apply makes a batch visible and starts its way to the disk.
+// apply makes a batch visible and starts to write it to the disk.
 func (s *Store) apply(b *batch) *pendingSync {
 	sync := &pendingSync{done: make(chan struct{})}
 	b.state.Store(batchApplying)
@@ -344,7 +359,7 @@ func (s *Store) apply(b *batch) *pendingSync {
 		sync.err = b.encoded.Close()
 		close(sync.done)
 	}()
-	// The changes of an abandoned batch are the caller's again.
+	// The changes of an abandoned batch belong to the caller again.
 	whole := b.state.CompareAndSwap(batchApplying, batchApplied)
 	lost := b.conflicts
 	for i := range b.hashes {
@@ -361,7 +376,8 @@ func (s *Store) apply(b *batch) *pendingSync {
 	return sync
 }
 
-// encode makes the engine's batch of all changes but those at except.
+// encode returns the engine's batch with all changes except those at the given
+// positions.
 func (s *Store) encode(b *batch, except []int) *pebble.Batch {
 	encoded := s.db.NewBatchWithSize(b.size + 64*len(b.changes))
 	var buf [128]byte
@@ -372,7 +388,7 @@ func (s *Store) encode(b *batch, except []int) *pebble.Batch {
 			except = except[1:]
 			continue
 		}
-		// These calls fail for batches already committed only.
+		// These calls fail only for batches that are committed already.
 		if c.Data == nil {
 			op := encoded.DeleteDeferred(1 + len(c.Key))
 			appendRecordKey(op.Key[:0], c.Key)
@@ -395,7 +411,7 @@ func (s *Store) encode(b *batch, except []int) *pebble.Batch {
 	return encoded
 }
 
-// version reads the present version of a record.
+// version returns the current version of a record.
 func (s *Store) version(key string) (store.Version, error) {
 	value, closer, err := s.db.Get(appendRecordKey(nil, key))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -419,7 +435,7 @@ func (s *Store) ScanIndex(ctx context.Context, index, from, to string, after sto
 	}
 	prefix, lower, upper := indexBounds(index, from, to)
 	if after != (store.IndexEntry{}) {
-		// The first engine key after the entry's own.
+		// The first engine key after that of the entry.
 		next := append(appendIndexKey(nil, index, after.Value, after.Key), 0x00)
 		if bytes.Compare(next, lower) > 0 {
 			lower = next
@@ -479,8 +495,8 @@ func (s *Store) Lookup(ctx context.Context, index string, values []string, limit
 	return found, nil
 }
 
-// CountIndex implements store.Store. It goes through the entries, some millions
-// a second.
+// CountIndex implements store.Store. It iterates over the entries, some millions per
+// second.
 func (s *Store) CountIndex(ctx context.Context, index, from, to string) (int64, error) {
 	if err := s.enter(ctx); err != nil {
 		return 0, err
@@ -529,7 +545,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Ent
 	var arena arena
 	var size int
 	more := it.First()
-	// A page of large records is a short one.
+	// A page of large records has fewer of them.
 	for ; more && len(page) < limit && size < maxBatchBytes; more = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
@@ -560,11 +576,11 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.checkSpace()
 }
 
-// freeCheckInterval is how old the last look at the disk's free space may be.
+// freeCheckInterval is the maximum age of the last check of the free space.
 const freeCheckInterval = 500 * time.Millisecond
 
-// checkSpace refuses writes while there is still room for what the engine
-// does in the background: an engine that runs out of disk cannot go on.
+// checkSpace rejects writes while the engine's background work still has enough space:
+// an engine without disk space cannot continue.
 func (s *Store) checkSpace() error {
 	now := time.Now().UnixNano()
 	if checked := s.freeChecked.Load(); now-checked >= int64(freeCheckInterval) && s.freeChecked.CompareAndSwap(checked, now) {
@@ -577,7 +593,8 @@ func (s *Store) checkSpace() error {
 	return nil
 }
 
-// free asks the file system for its free space; one that cannot tell has enough.
+// free returns the free space of the file system. If the file system does not report
+// it, the space counts as sufficient.
 func (s *Store) free() uint64 {
 	usage, err := s.fs.GetDiskUsage(s.dir)
 	if err != nil {
@@ -586,16 +603,16 @@ func (s *Store) free() uint64 {
 	return usage.AvailBytes
 }
 
-// Metrics are figures of the store's health.
+// Metrics are measurements of the store.
 type Metrics struct {
-	DiskBytes      uint64 // files of the store, log included
+	DiskBytes      uint64 // files of the store including the log
 	CacheBytes     int64
 	MemTableBytes  uint64
-	Compacting     int64 // tables being merged
+	Compacting     int64 // tables in compaction
 	CompactionDebt uint64
 }
 
-// Metrics reads the figures; it takes some microseconds.
+// Metrics returns the current measurements. It takes some microseconds.
 func (s *Store) Metrics() (Metrics, error) {
 	if err := s.enter(context.Background()); err != nil {
 		return Metrics{}, err
@@ -611,10 +628,10 @@ func (s *Store) Metrics() (Metrics, error) {
 	}, nil
 }
 
-// Close implements store.Store. It waits for calls under way.
+// Close implements store.Store. It waits for running calls.
 func (s *Store) Close() error {
-	s.life.Lock()
-	defer s.life.Unlock()
+	s.closeMu.Lock()
+	defer s.closeMu.Unlock()
 	if s.closed {
 		return store.ErrClosed
 	}
@@ -627,14 +644,14 @@ func (s *Store) Close() error {
 		case <-s.halt.stopped:
 			waiting = false
 		case <-time.After(stallLimit):
-			// Leave the engine to the end of the process, like a kill.
+			// Leave the engine as a kill of the process would.
 			if err := s.halt.stalled(); err != nil {
 				return err
 			}
 		}
 	}
 	if err := s.halt.failed(); err != nil {
-		// Parts of the engine stand still: leave it as well.
+		// Goroutines of the engine are blocked, so leave it as well.
 		return err
 	}
 	if err := errors.Join(s.db.Close(), s.lock.Close()); err != nil {

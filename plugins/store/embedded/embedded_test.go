@@ -31,7 +31,7 @@ func open(t testing.TB, o Options) *Store {
 	return s
 }
 
-// put writes a record whatever its version is.
+// put writes a record regardless of its version.
 func put(s *Store, key, data string) error {
 	for {
 		r, err := s.Load(ctx, []string{key})
@@ -124,12 +124,12 @@ func TestReleasedPathOpensAgain(t *testing.T) {
 	}
 }
 
-func TestNewerFormatIsRefused(t *testing.T) {
+func TestOpenRejectsANewerFormat(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Path: dir})
 	require.NoError(t, s.db.Set([]byte{formatSpace}, []byte{format + 1}, pebble.Sync))
 	require.NoError(t, s.Close())
-	for range 2 { // refusing leaves it unlocked
+	for range 2 { // a rejected open releases the lock
 		_, err := Open(Options{Path: dir})
 		require.ErrorContains(t, err, "run the release that wrote it")
 	}
@@ -145,8 +145,8 @@ func TestRecordLimit(t *testing.T) {
 	require.Empty(t, get(t, s, "a"))
 }
 
-// Batches over the bound go to the engine in parts.
-func TestCommitInParts(t *testing.T) {
+// A batch over the size limit is passed to the engine in parts.
+func TestLargeCommitIsSplit(t *testing.T) {
 	s := open(t, Options{Path: Memory, MemTableBytes: 4 << 20})
 	var changes []store.Change
 	var keys []string
@@ -198,9 +198,9 @@ func FuzzIndexEntry(f *testing.F) {
 	})
 }
 
-// Of what a power failure leaves, every acknowledged commit is readable, for
-// any share of the unsynced data that happens to be on the disk.
-func TestPowerFailure(t *testing.T) {
+// After a power failure, every acknowledged commit is readable, regardless of how much
+// of the unsynced data reached the disk.
+func TestPowerFailureLosesNothingAcknowledged(t *testing.T) {
 	for _, percent := range []int{0, 20, 50, 100} {
 		t.Run(fmt.Sprint(percent, "% of unsynced data"), func(t *testing.T) {
 			rng := rand.New(rand.NewSource(int64(percent) + 1))
@@ -240,7 +240,8 @@ func TestPowerFailure(t *testing.T) {
 				for deadline := time.Now().Add(time.Duration(20+rng.Intn(60)) * time.Millisecond); time.Now().Before(deadline); {
 					time.Sleep(time.Millisecond)
 				}
-				// What is acknowledged by now must be in the clone; more may be.
+				// Everything acknowledged by now must be in the clone. It may contain
+				// more.
 				mu.Lock()
 				snapshot := map[string]int{}
 				for k, n := range acknowledged {
@@ -257,7 +258,7 @@ func TestPowerFailure(t *testing.T) {
 	}
 }
 
-func TestSpaceGuard(t *testing.T) {
+func TestCommitFailsBeforeTheDiskIsFull(t *testing.T) {
 	disk := vfs.NewMem()
 	disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 30})
 	s := open(t, Options{Path: "/profiles", fs: disk})
@@ -269,7 +270,7 @@ func TestSpaceGuard(t *testing.T) {
 	require.ErrorIs(t, err, ErrDiskFull)
 	require.ErrorContains(t, err, "100 MiB free, 256 MiB to be kept free")
 	require.ErrorIs(t, s.Ping(ctx), ErrDiskFull)
-	require.Equal(t, "before", get(t, s, "k"), "reads go on")
+	require.Equal(t, "before", get(t, s, "k"), "reads continue")
 
 	disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 1 << 30})
 	s.freeChecked.Store(0)
@@ -277,15 +278,15 @@ func TestSpaceGuard(t *testing.T) {
 	require.NoError(t, put(s, "k", "after"))
 }
 
-// A Commit with nothing to write waits for what others have under way, so
-// that an answer derived from their records is not ahead of the disk.
-func TestEmptyCommitWaitsForTheDisk(t *testing.T) {
+// An empty Commit waits for the running commits of other callers, so that an answer
+// derived from their records is not ahead of the disk.
+func TestEmptyCommitIsADurabilityBarrier(t *testing.T) {
 	disk := &slowSync{FS: vfs.NewMem(), release: make(chan struct{})}
 	s := open(t, Options{Path: "/profiles", fs: disk})
 	disk.block.Store(true)
 	first := make(chan error, 1)
 	go func() { first <- put(s, "k", "v") }()
-	require.Eventually(t, func() bool { return get(t, s, "k") == "v" }, 10*time.Second, time.Millisecond, "visible before it is durable")
+	require.Eventually(t, func() bool { return get(t, s, "k") == "v" }, 10*time.Second, time.Millisecond, "the change is visible before it is durable")
 
 	second, third := make(chan error, 1), make(chan error, 1)
 	go func() { _, err := s.Commit(ctx, nil); second <- err }()
@@ -312,8 +313,8 @@ func TestEmptyCommitWaitsForTheDisk(t *testing.T) {
 	require.NoError(t, <-third)
 }
 
-// Small tables, parallel writers and readers: the race detector's food.
-func TestLoadsBesideCommits(t *testing.T) {
+// Small tables and parallel writers and readers, for the race detector.
+func TestConcurrentLoadsAndCommits(t *testing.T) {
 	s := open(t, Options{Path: Memory, MemTableBytes: minMemTableBytes})
 	var writers, readers sync.WaitGroup
 	stop := make(chan struct{})

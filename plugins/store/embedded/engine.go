@@ -15,14 +15,15 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// format is the layout of keys and values. A store with a later one is refused.
+// format is the version of the layout of keys and values. A store with a later version
+// is rejected.
 const format = 1
 
-// engineFormat is the format of pebble's files. It is named, not "the newest",
-// so that a new pebble does not make a store unreadable for the release before.
+// engineFormat is the format of pebble's files. It is fixed, so that a newer pebble
+// does not make a store unreadable for the previous release.
 const engineFormat = pebble.FormatValueSeparation
 
-// engine is pebble in its place.
+// engine is an open pebble database with its directory lock.
 type engine struct {
 	db   *pebble.DB
 	lock *pebble.Lock
@@ -31,7 +32,7 @@ type engine struct {
 	halt *halt
 }
 
-// openEngine opens pebble, locked against every other opener.
+// openEngine opens pebble and locks the directory against other openers.
 func openEngine(o Options) (*engine, error) {
 	fs, dir := o.fs, o.Path
 	switch {
@@ -67,16 +68,16 @@ func openEngine(o Options) (*engine, error) {
 		L0CompactionThreshold: 4,
 		L0StopWritesThreshold: 20,
 		LBaseMaxBytes:         max(64<<20, 4*int64(o.MemTableBytes)),
-		// Two tables may wait to be written while a third fills.
+		// Two tables may wait to be written while a third is filled.
 		MemTableStopWritesThreshold: 3,
 		MaxOpenFiles:                500,
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-		// One index block a table: looked up for every read, it stays cached.
+		// One index block per table: every read uses it, so it stays cached.
 		opts.Levels[i].IndexBlockSize = 256 << 10
-		// What is rewritten soon is not worth compressing. Most of the data is
-		// in the last level, which is.
+		// Data that is rewritten soon is not worth compressing. Most data is in the
+		// last level, which is compressed.
 		if i < len(opts.Levels)-1 {
 			opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 		}
@@ -93,7 +94,7 @@ func openEngine(o Options) (*engine, error) {
 	return &engine{db, lock, fs, dir, h}, nil
 }
 
-// openPebble turns a panic on the way into an error.
+// openPebble converts a panic of pebble to an error.
 func openPebble(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -103,8 +104,8 @@ func openPebble(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
 	return pebble.Open(dir, opts)
 }
 
-// realDir resolves links, because the lock tells stores of one process apart
-// by their path.
+// realDir resolves symbolic links, because the lock identifies stores of one process by
+// their path.
 func realDir(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -142,8 +143,8 @@ func checkFormat(db *pebble.DB) error {
 	return nil
 }
 
-// engineLog passes on what pebble has to say. Arguments may hold customers'
-// keys, so only numbers and errors of the file system are passed on.
+// engineLog forwards pebble's log. Arguments may contain keys of customers, so it
+// forwards only numbers and errors of the file system.
 type engineLog struct {
 	to   Logger
 	path string
@@ -151,23 +152,23 @@ type engineLog struct {
 	last atomic.Int64 // when the last background error was logged
 }
 
-func (l *engineLog) Infof(string, ...any) {} // file names and sizes, nothing to act on
+func (l *engineLog) Infof(string, ...any) {} // file names and sizes, which need no action
 
 func (l *engineLog) Errorf(format string, args ...any) {
 	l.to.Errorf("embedded profile store at %q: "+format, append([]any{l.path}, impersonal(args)...)...)
 }
 
-// Fatalf is called when the engine cannot go on, and must not return.
+// Fatalf is called if the engine cannot continue. It must not return.
 func (l *engineLog) Fatalf(format string, args ...any) {
 	l.halt.stop(fmt.Errorf(format, impersonal(args)...))
-	panic(fmt.Sprintf(format, impersonal(args)...)) // while opening
+	panic(fmt.Sprintf(format, impersonal(args)...)) // only while opening
 }
 
 func (l *engineLog) events() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
 			l.halt.stalls.Store(&stall{rootCause(err), time.Now()})
-			// Pebble tries again at once, over and over while a disk is full.
+			// Pebble retries immediately, which is a busy loop while a disk is full.
 			time.Sleep(retryPause)
 			now := time.Now().UnixNano()
 			if last := l.last.Load(); now-last > int64(10*time.Second) && l.last.CompareAndSwap(last, now) {
@@ -198,7 +199,7 @@ func impersonal(args []any) []any {
 	return out
 }
 
-// rootCause strips what was wrapped around an error of the operating system.
+// rootCause unwraps an error to that of the operating system.
 func rootCause(err error) error {
 	if pathErr, ok := errors.AsType[*os.PathError](err); ok {
 		return pathErr

@@ -19,7 +19,7 @@ import (
 
 func newCrashRNG(round int) *randv2.Rand { return randv2.New(randv2.NewPCG(uint64(round), 1)) }
 
-// slowSync is a file system whose log files sync when told.
+// slowSync is a file system that syncs log files on request.
 type slowSync struct {
 	vfs.FS
 	block   atomic.Bool
@@ -52,30 +52,30 @@ func (f *slowFile) SyncTo(n int64) (bool, error) {
 	return f.File.SyncTo(n)
 }
 
-// heard collects what a store logs.
-type heard struct {
+// logged collects the log of a store.
+type logged struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (h *heard) Debugf(string, ...any) {}
+func (h *logged) Debugf(string, ...any) {}
 
-func (h *heard) Errorf(format string, args ...any) {
+func (h *logged) Errorf(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.lines = append(h.lines, fmt.Sprintf(format, args...))
 }
 
-func (h *heard) text() string {
+func (h *logged) text() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return strings.Join(h.lines, "\n")
 }
 
-// Every operation on the log may fail, in turn. The commit that met the fault
-// reports it, the store then refuses all work and says what to do, and after
-// opening it again everything acknowledged is there.
-func TestLogFaults(t *testing.T) {
+// Every operation on the log fails in turn. The affected commit reports the failure,
+// the store then rejects all calls and says what to do, and after reopening everything
+// that was acknowledged is there.
+func TestLogFaultsHaltTheStore(t *testing.T) {
 	for _, kind := range []errorfs.OpKind{errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileClose, errorfs.OpCreate} {
 		for nth := range 4 {
 			t.Run(fmt.Sprintf("%d/%d", kind, nth), func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestLogFaults(t *testing.T) {
 					}
 					return nil
 				}))
-				log := &heard{}
+				log := &logged{}
 				s, err := Open(Options{Path: "/profiles", MemTableBytes: minMemTableBytes, fs: faulty, Logger: log})
 				require.NoError(t, err)
 				armed.Store(true)
@@ -115,18 +115,18 @@ func TestLogFaults(t *testing.T) {
 					_, err = s.Commit(ctx, []store.Change{{Key: "k", Data: []byte("v")}})
 					require.ErrorIs(t, err, ErrFailed)
 					require.ErrorIs(t, s.Ping(ctx), ErrFailed)
-					// Closing returns, says so, and a second time that it is closed.
+					// Close returns the failure, and ErrClosed when it is called again.
 					require.ErrorIs(t, s.Close(), ErrFailed)
 					require.ErrorIs(t, s.Close(), store.ErrClosed)
 				} else {
-					require.Zero(t, struck.Load(), "the fault struck and nobody was told")
+					require.Zero(t, struck.Load(), "the fault occurred without an error")
 					require.NoError(t, s.Close())
 				}
 
 				after := open(t, Options{Path: "/profiles", fs: disk.CrashClone(vfs.CrashCloneCfg{})})
 				for key, want := range acknowledged {
 					if got := get(t, after, key); got != want {
-						// The commit that failed may have reached the disk.
+						// The failed commit may have reached the disk.
 						require.Equal(t, attempted[key], got)
 					}
 				}
@@ -135,8 +135,8 @@ func TestLogFaults(t *testing.T) {
 	}
 }
 
-// Tables that cannot be written are written later; meanwhile nothing is lost.
-func TestTableFaultsPass(t *testing.T) {
+// Tables that cannot be written are written later, and nothing is lost meanwhile.
+func TestTableFaultsAreRetried(t *testing.T) {
 	var broken atomic.Bool
 	var struck atomic.Int64
 	faulty := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -146,10 +146,10 @@ func TestTableFaultsPass(t *testing.T) {
 		}
 		return nil
 	}))
-	log := &heard{}
+	log := &logged{}
 	s := open(t, Options{Path: "/profiles", MemTableBytes: minMemTableBytes, fs: faulty, Logger: log})
 	broken.Store(true)
-	// Less than what may wait in memory, or the writer would wait as well.
+	// Less data than may wait in memory, otherwise the writer would wait as well.
 	for i := range 60 {
 		require.NoError(t, put(s, fmt.Sprint("k", i), strings.Repeat("x", 20_000)))
 	}
@@ -165,9 +165,9 @@ func TestTableFaultsPass(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// While tables cannot be written for long, Commit says so instead of waiting
-// for ever, and what it left behind is taken up when they can.
-func TestTableFaultsThatLast(t *testing.T) {
+// While tables cannot be written for long, Commit returns an error instead of waiting
+// forever. The abandoned batch is applied when writing works again.
+func TestCommitFailsDuringLongTableFaults(t *testing.T) {
 	var broken atomic.Bool
 	faulty := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if broken.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind == errorfs.OpCreate {
@@ -193,7 +193,7 @@ func TestTableFaultsThatLast(t *testing.T) {
 	want := string(data)
 	copy(data, "changed by its owner")
 
-	// While one waits for the disk, so do others, and reads go on.
+	// While one commit waits for the disk, so do the others. Reads continue.
 	_, err = s.Commit(ctx, []store.Change{{Key: "other", Data: []byte("v")}})
 	require.ErrorIs(t, err, ErrDiskFull)
 	require.Equal(t, acknowledged["k1"], get(t, s, "k1"))
@@ -231,7 +231,7 @@ func TestCloseWhileTablesCannotBeWritten(t *testing.T) {
 }
 
 // A table that cannot be read fails the call, not the store.
-func TestReadFaultsPass(t *testing.T) {
+func TestReadFaultsFailOnlyTheCall(t *testing.T) {
 	var broken atomic.Bool
 	faulty := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if broken.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind == errorfs.OpFileReadAt {

@@ -14,13 +14,13 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// A disk that is really full, where the guard was told to look away.
+// A disk that is really full, with the space check disabled.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
 		t.Skipf("mounting a small file system needs more rights: %v", err)
 	}
-	// The stopped store keeps its files open.
+	// The halted store keeps its files open.
 	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
 
 	s, err := Open(Options{Path: dir, MemTableBytes: minMemTableBytes, MinFreeBytes: 1})
@@ -37,8 +37,8 @@ func TestFullDisk(t *testing.T) {
 	}
 	require.NotEmpty(t, acknowledged)
 	if !errors.Is(err, ErrFailed) {
-		// A table did not fit, or the guard saw that there is nothing left:
-		// reads go on, and so does all once there is space.
+		// A table did not fit, or the space check found no space: reads continue, and
+		// writes do when there is space again.
 		require.ErrorIs(t, err, ErrDiskFull)
 		require.Equal(t, string(acknowledged["k0"]), get(t, s, "k0"))
 		require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"))
@@ -49,7 +49,7 @@ func TestFullDisk(t *testing.T) {
 		require.ErrorIs(t, s.Close(), ErrFailed)
 	}
 
-	// As after a restart: the lock of a process that has ended is gone.
+	// As after a restart: the lock of an ended process is released.
 	copied := t.TempDir()
 	require.NoError(t, copyFiles(copied, dir))
 	after := open(t, Options{Path: copied})

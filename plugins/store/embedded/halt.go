@@ -12,29 +12,29 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// halt stops an engine that failed to write what it cannot do without: its log
-// or its manifest. What reached the disk is then unknown, and pebble would end
-// the process. Instead the goroutine that met the error stops where it is, for
-// good, as if the process had been killed there: nothing after the error gets
-// to the disk, so what is on it is what a kill at that moment leaves, and a
-// restart recovers it. Every call returns ErrFailed from then on.
+// halt stops an engine that failed to write its log or its manifest. How much of the
+// write reached the disk is then unknown, and pebble would end the process. Instead,
+// the goroutine that met the error blocks forever, as if the process had been killed at
+// that point. Nothing after the error reaches the disk, so a restart recovers the same
+// state as after a kill. From then on every call returns ErrFailed.
 type halt struct {
 	path   string
 	logger Logger
-	armed  atomic.Bool // not while opening: there an error is just returned
+	armed  atomic.Bool // not set while opening, when errors are simply returned
 
 	stalls atomic.Pointer[stall]
 
 	once    sync.Once
 	stopped chan struct{}
-	err     error // valid once stopped is closed
+	err     error // valid after stopped is closed
 }
 
 func newHalt(o Options) *halt {
 	return &halt{path: o.Path, logger: o.Logger, stopped: make(chan struct{})}
 }
 
-// stop does not return once the store is open.
+// stop records the error and blocks forever. While the store is being opened it
+// returns.
 func (h *halt) stop(cause error) {
 	if !h.armed.Load() {
 		return
@@ -47,7 +47,7 @@ func (h *halt) stop(cause error) {
 	select {}
 }
 
-// failed gives the error of a stopped store.
+// failed returns the error of a halted store, nil if it is not halted.
 func (h *halt) failed() error {
 	select {
 	case <-h.stopped:
@@ -57,22 +57,22 @@ func (h *halt) failed() error {
 	}
 }
 
-// stall is a table that could not be written. Unlike the log, tables are
-// written again until that succeeds; but once the memory for what is not in
-// tables yet is used up, the committer has to wait for it.
+// stall is a failed write of a table. Unlike the log, the engine retries tables until
+// the write succeeds; but when the memory for unwritten tables is used up, the
+// committer has to wait.
 type stall struct {
 	err error
 	at  time.Time
 }
 
 const (
-	// retryPause is the least time between two attempts to write a table.
+	// retryPause is the minimum time between two attempts to write a table.
 	retryPause = 50 * time.Millisecond
 	// stallLimit is how long a Commit waits while tables cannot be written.
 	stallLimit = 2 * time.Second
 )
 
-// stalled gives the error of tables that cannot be written now.
+// stalled returns an error if tables cannot be written now.
 func (h *halt) stalled() error {
 	s := h.stalls.Load()
 	if s == nil || time.Since(s.at) > stallLimit/2 {
@@ -85,7 +85,7 @@ func (h *halt) stalled() error {
 	return err
 }
 
-// logGuard is a file system that stops the engine at an error of its log.
+// logGuard is a file system that halts the engine at an error of its log.
 type logGuard struct {
 	vfs.FS
 	halt *halt

@@ -8,15 +8,16 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// The first byte of an engine key tells the key spaces apart:
+// The first byte of an engine key identifies the key space:
 //
 //	'f'                                           the format of the store
 //	'i' escape(index) escape(value) key           an index entry, without data
 //	'r' key                                       a record
 //
-// escape keeps the order of any byte strings and marks their end: a zero byte
-// becomes 00 FF and the end is 00 01, so that a string sorts before every
-// longer one it begins, and nothing in it looks like an end.
+// escape keeps the order of arbitrary byte strings and marks their end: a zero byte
+// becomes 00 FF and the end is 00 01. So a string sorts before every longer string that
+// begins with it, and no byte inside it can be mistaken for the end. For example, the
+// entry email = a@x of customer c-1 is 'i' "email" 00 01 "a@x" 00 01 "c-1".
 const (
 	formatSpace = 'f'
 	indexSpace  = 'i'
@@ -34,12 +35,12 @@ func appendIndexKey(dst []byte, index, value, key string) []byte {
 	return append(appendIndexValue(dst, index, value), key...)
 }
 
-// appendIndexValue begins the engine keys of all entries with a value.
+// appendIndexValue appends the prefix of all entries with a value.
 func appendIndexValue(dst []byte, index, value string) []byte {
 	return appendEscaped(appendIndex(dst, index), value)
 }
 
-// appendIndex begins the engine keys of all entries of an index.
+// appendIndex appends the prefix of all entries of an index.
 func appendIndex(dst []byte, index string) []byte {
 	return appendEscaped(append(dst, indexSpace), index)
 }
@@ -55,8 +56,8 @@ func appendEscaped(dst []byte, s string) []byte {
 	return append(dst, 0x00, 0x01)
 }
 
-// indexBounds are where the engine keys of an index begin, and those of its
-// entries with from <= value < to, where an empty to is no bound.
+// indexBounds returns the prefix of all entries of an index, and the bounds of those
+// with from <= value < to. An empty to means no upper bound.
 func indexBounds(index, from, to string) (prefix, lower, upper []byte) {
 	prefix = appendIndex(nil, index)
 	lower, upper = appendIndexValue(nil, index, from), prefixEnd(prefix)
@@ -66,7 +67,7 @@ func indexBounds(index, from, to string) (prefix, lower, upper []byte) {
 	return prefix, lower, upper
 }
 
-// indexEntry reads what follows the index in the engine key of an entry.
+// indexEntry decodes the part after the index name in the engine key of an entry.
 func indexEntry(b []byte) (store.IndexEntry, error) {
 	var value []byte
 	for {
@@ -88,15 +89,15 @@ func indexEntry(b []byte) (store.IndexEntry, error) {
 	}
 }
 
-// prefixEnd is the first key after all that begin with prefix. Prefixes here
-// never end in 0xff.
+// prefixEnd returns the first key after all keys with the prefix. The prefixes in this
+// package never end in 0xff.
 func prefixEnd(prefix []byte) []byte {
 	end := bytes.Clone(prefix)
 	end[len(end)-1]++
 	return end
 }
 
-// A cursor is the last key of the page before, in a form that can be printed.
+// A cursor is the last key of the previous page in a printable form.
 func encodeCursor(key []byte) string {
 	return base64.RawURLEncoding.EncodeToString(key)
 }

@@ -26,7 +26,7 @@ const (
 	childEnv = "EMBEDDED_STORE_CHILD"
 )
 
-// TestMain lets the tests start themselves as the process to be killed.
+// TestMain starts this test binary as the child process that the tests kill.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
 		if err := runChild(dir); err != nil {
@@ -40,8 +40,8 @@ func TestMain(m *testing.M) {
 
 const childWriters, childKeys = 3, 40
 
-// runChild counts up the records of each writer, in batches, and prints what
-// is acknowledged: the writer and the number all its records have reached.
+// runChild counts up the records of each writer, in batches, and prints each
+// acknowledgement: the writer and the number that all its records have reached.
 func runChild(dir string) error {
 	s, err := Open(Options{Path: dir, MemTableBytes: minMemTableBytes})
 	if err != nil {
@@ -101,9 +101,9 @@ func startChild(t *testing.T, dir string) (*exec.Cmd, *bufio.Scanner) {
 	return cmd, bufio.NewScanner(out)
 }
 
-// A process that is killed at any moment has lost nothing it acknowledged,
-// and each record has exactly its own index entry.
-func TestKill(t *testing.T) {
+// A process that is killed at any moment has lost nothing that it acknowledged, and
+// each record has exactly its own index entry.
+func TestKillLosesNothingAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	rounds := 8
 	if testing.Short() {
@@ -154,12 +154,12 @@ func TestKill(t *testing.T) {
 				}
 			}
 			require.ElementsMatch(t, want, got, "round %d: the index of writer %d", round, w)
-			acknowledged[w] = first // a commit whose answer was cut off stays
+			acknowledged[w] = first // a commit without a complete acknowledgement stays
 		}
 		require.NoError(t, s.Close())
 		t.Logf("round %d: the first writer has come to %d", round, acknowledged[0])
 	}
-	require.Positive(t, acknowledged[0], "no round got as far as a commit")
+	require.Positive(t, acknowledged[0], "no round reached a commit")
 }
 
 func TestOpenInAnotherProcess(t *testing.T) {

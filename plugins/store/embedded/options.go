@@ -7,46 +7,47 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Memory is the path of a store that keeps everything in memory and forgets
-// it when closed.
+// Memory is the path of a store that keeps everything in memory and loses it when it is
+// closed.
 const Memory = ":memory:"
 
-// Options say where a store is and how much it may use. The zero value of a
-// field is its default.
+// Options configure the location of a store and its resources. The zero value of a
+// field means its default.
 type Options struct {
-	// Path is the directory of the store, made if it does not exist, or Memory.
+	// Path is the directory of the store, which is created if it does not exist, or
+	// Memory.
 	Path string
 
-	// CacheBytes is the memory for blocks read from disk (default 64 MiB).
-	// Raise it towards the size of the data if reads wait for the disk.
+	// CacheBytes is the memory for blocks read from disk (default 64 MiB). Raise it
+	// towards the size of the data if reads wait for the disk.
 	CacheBytes int64
 
-	// RecordCacheBytes is the memory for records lately read or written
-	// (default 64 MiB). It serves busy customers without asking the engine.
+	// RecordCacheBytes is the memory for recently read or written records (default 64
+	// MiB). Records of active customers are served from it without the engine.
 	RecordCacheBytes int64
 
-	// MemTableBytes is how much is collected in memory before it is written as
-	// a table (default 32 MiB). More means fewer and larger tables, less
-	// rewriting, and a longer recovery after a kill: everything in memory is
-	// also in the log, which is read when the store opens. The store uses up to
-	// CacheBytes + RecordCacheBytes + 3 * MemTableBytes, and some MiB besides.
+	// MemTableBytes is the amount of data collected in memory before it is written as a
+	// table (default 64 MiB). A larger value means fewer and larger tables, less
+	// rewriting, and a longer recovery after a kill, because all data in memory is also
+	// in the log, which is replayed when the store opens. The store uses up to
+	// CacheBytes + RecordCacheBytes + 3 * MemTableBytes and some MiB more.
 	MemTableBytes uint64
 
 	// MaxRecordBytes is the size limit of one record (default 16 MiB).
 	MaxRecordBytes int
 
-	// MinFreeBytes is the disk space kept free (default 256 MiB). With less,
-	// Commit refuses with ErrDiskFull until space is freed; reads go on.
+	// MinFreeBytes is the disk space to keep free (default 256 MiB). With less free
+	// space Commit returns ErrDiskFull; reads continue.
 	MinFreeBytes uint64
 
-	// Logger hears of trouble in the background; nil is silence.
+	// Logger receives background errors. nil discards them.
 	Logger Logger
 
-	// fs is where the files are; tests replace it.
+	// fs is the file system. Tests replace it.
 	fs vfs.FS
 }
 
-// Logger is the part of a Connect logger the store uses.
+// Logger is the part of a Connect logger that the store uses.
 type Logger interface {
 	Debugf(format string, args ...any)
 	Errorf(format string, args ...any)

@@ -38,8 +38,8 @@ func benchBatches(size int) [][]string {
 	return batches
 }
 
-// serverCPU is what the servers of a store have used so far. On a machine that
-// is shared it tells more than the time.
+// serverCPU returns the CPU time that the servers of a store have used. On a shared
+// machine it is more meaningful than elapsed time.
 func serverCPU(b *testing.B, s *Store) (sum float64) {
 	nodes, _, err := s.primaries(ctx)
 	require.NoError(b, err)
@@ -58,8 +58,8 @@ func serverCPU(b *testing.B, s *Store) (sum float64) {
 	return sum
 }
 
-// measured runs one operation until the time is up, and reports what a record
-// costs the servers and this process.
+// measured runs one operation until the time is up, and reports the cost of a record
+// for the servers and for this process.
 func measured(b *testing.B, s *Store, size int, op func(i int)) {
 	b.ReportAllocs()
 	server, own := serverCPU(b, s), ownCPU()
@@ -120,8 +120,7 @@ func BenchmarkLoad(b *testing.B) {
 	})
 }
 
-// BenchmarkCommit is a load and a commit of the same records, as the events'
-// batches make them.
+// BenchmarkCommit loads and commits the same records, as a batch of events does.
 func BenchmarkCommit(b *testing.B) {
 	benchStores(b, func(b *testing.B, s *Store) {
 		for _, size := range benchSizes {
@@ -150,8 +149,8 @@ func BenchmarkCommit(b *testing.B) {
 	})
 }
 
-// BenchmarkScanIndex pages through an index whose entries are on all shards,
-// as the search for what is due does.
+// BenchmarkScanIndex pages through an index with entries in all shards, as the search
+// for due triggers does.
 func BenchmarkScanIndex(b *testing.B) {
 	benchStores(b, func(b *testing.B, s *Store) {
 		var changes []store.Change
@@ -182,8 +181,8 @@ func BenchmarkScanIndex(b *testing.B) {
 	})
 }
 
-// BenchmarkLookup finds the customers of values, to be read next to BenchmarkLoad,
-// which reads as many records by their keys.
+// BenchmarkLookup finds the customers of values. Compare it with BenchmarkLoad, which
+// reads as many records by their keys.
 func BenchmarkLookup(b *testing.B) {
 	benchStores(b, func(b *testing.B, s *Store) {
 		for _, size := range benchSizes {

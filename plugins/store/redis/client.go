@@ -7,22 +7,22 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// client is the connection of one mode. Either server or cluster is set.
+// client is the connection in one of the modes. Either server or cluster is set.
 type client struct {
 	goredis.UniversalClient
 	server  *goredis.Client
 	cluster *goredis.ClusterClient
 }
 
-// go-redis writes to the standard error what it also returns as an error. Who
-// gets the error decides what to log.
+// go-redis logs errors to standard error that it also returns. The caller decides which
+// of them to log.
 func init() { goredis.SetLogger(silence{}) }
 
 type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-// Buffers hold a good part of a batch, which saves system calls.
+// bufferBytes holds a large part of a batch, which saves system calls.
 const bufferBytes = 128 << 10
 
 func newClient(o Options) (client, error) {
@@ -46,7 +46,7 @@ func newClient(o Options) (client, error) {
 	}
 }
 
-// newReplicaClient reads from replicas where there are some.
+// newReplicaClient returns a client that reads from replicas if there are any.
 func newReplicaClient(o Options) (client, error) {
 	t, err := o.target()
 	if err != nil {
@@ -86,7 +86,7 @@ func (o Options) failover(t target) *goredis.FailoverOptions {
 	}
 }
 
-// primaryOf gives the server that has a key.
+// primaryOf returns the server that has a key.
 func (c client) primaryOf(ctx context.Context, key string) (*goredis.Client, error) {
 	if c.server != nil {
 		return c.server, nil

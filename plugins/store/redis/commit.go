@@ -26,8 +26,8 @@ var sweepScript string
 //go:embed lookup.lua
 var lookupScript string
 
-// maxCallChanges and maxCallBytes bound what one call of the script does,
-// during which a server does nothing else.
+// maxCallChanges and maxCallBytes bound the work of one script call, during which a
+// server is blocked.
 const (
 	maxCallChanges = 128
 	maxCallBytes   = 1 << 20
@@ -38,7 +38,7 @@ type call struct {
 	script    string
 	keys      []string
 	args      []any
-	positions []int // of the changes it makes
+	positions []int // of the changes that the call makes
 	shard     int   // of its first key
 
 	cmd *goredis.Cmd
@@ -96,7 +96,8 @@ func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, erro
 	return conflicts, nil
 }
 
-// encode makes the call that applies the changes at positions.
+// encode returns the call that applies the changes at positions. commit.lua describes
+// its arguments.
 func (s *Store) encode(changes []store.Change, positions []int) *call {
 	c := &call{script: commitScript, positions: positions, shard: s.keys.shard(changes[positions[0]].Key)}
 	size, edits := 0, 0
@@ -117,7 +118,7 @@ func (s *Store) encode(changes []store.Change, positions []int) *call {
 		shard int
 		index string
 	}
-	var indexes map[part]int // position in keys, from 1
+	var indexes map[part]int // position in keys, counting from 1
 	for i, p := range positions {
 		change := &changes[p]
 		shard := s.keys.shard(change.Key)
@@ -152,36 +153,36 @@ func (s *Store) encode(changes []store.Change, positions []int) *call {
 	return c
 }
 
-// run makes calls, and makes those again with the text of the script that met
-// a server without it: one that is new, or took over, or was told to forget it.
-// It returns an error only if it is that of no call.
+// run sends calls, and repeats with the text of the script those that reached a server
+// without it: a new server, one that took over, or one with flushed scripts. It
+// returns only errors that belong to no call.
 func (s *Store) run(ctx context.Context, calls []*call) error {
 	if err := s.send(ctx, calls, (*call).bySHA); err != nil {
 		return err
 	}
-	unknown := refused(calls)
-	if len(unknown) == 0 {
+	missing := withoutScript(calls)
+	if len(missing) == 0 {
 		return nil
 	}
-	return s.send(ctx, unknown, (*call).byText)
+	return s.send(ctx, missing, (*call).byText)
 }
 
-// ask makes calls that only read, for which there are no replicas to wait for.
-func (s *Store) ask(ctx context.Context, calls []*call) {
+// query sends calls that only read, and so need not wait for replicas.
+func (s *Store) query(ctx context.Context, calls []*call) {
 	s.pipe(ctx, calls, (*call).bySHA)
-	if unknown := refused(calls); len(unknown) > 0 {
-		s.pipe(ctx, unknown, (*call).byText)
+	if missing := withoutScript(calls); len(missing) > 0 {
+		s.pipe(ctx, missing, (*call).byText)
 	}
 }
 
-// refused are the calls that met a server without the script.
-func refused(calls []*call) (unknown []*call) {
+// withoutScript returns the calls that reached a server without the script.
+func withoutScript(calls []*call) (missing []*call) {
 	for _, c := range calls {
 		if isNoScript(c.cmd.Err()) {
-			unknown = append(unknown, c)
+			missing = append(missing, c)
 		}
 	}
-	return unknown
+	return missing
 }
 
 func isNoScript(err error) bool {
@@ -203,7 +204,7 @@ func (c *call) byText(ctx context.Context, pipe goredis.Pipeliner) {
 	c.cmd = pipe.Eval(ctx, c.script, c.keys, c.args...)
 }
 
-// send makes calls in one round trip; their errors stay with them.
+// send sends calls in one round trip. Each call keeps its own error.
 func (s *Store) send(ctx context.Context, calls []*call, add func(*call, context.Context, goredis.Pipeliner)) error {
 	if s.opts.WaitReplicas > 0 {
 		return s.sendAndWait(ctx, calls, add)
@@ -223,11 +224,11 @@ func (s *Store) pipe(ctx context.Context, calls []*call, add func(*call, context
 	_, _ = pipe.Exec(ctx)
 }
 
-// sendAndWait makes calls and lets every primary that has a part of the store
-// tell how many replicas have all that was written to it. WAIT speaks for what
-// its connection has written, so each pipeline writes, last, a key of its own:
-// the replication stream is in order, and what another process wrote before,
-// which this one may have read and built on, is then on the replicas as well.
+// sendAndWait sends calls and waits until every primary that has a part of the store
+// reports that enough replicas have its writes. WAIT covers the writes of its own
+// connection, so each pipeline writes a key of its own last. The replication stream is
+// ordered: earlier writes of other processes, which this process may have read and
+// built on, are then on the replicas as well.
 func (s *Store) sendAndWait(ctx context.Context, calls []*call, add func(*call, context.Context, goredis.Pipeliner)) error {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
@@ -235,8 +236,8 @@ func (s *Store) sendAndWait(ctx context.Context, calls []*call, add func(*call, 
 		if err == nil || attempt == attempts || !isRedirect(err) || s.client.cluster == nil {
 			return err
 		}
-		// Slots or primaries have changed. What was applied already will show
-		// as a conflict.
+		// Slots or primaries have changed. A change that was already applied will
+		// appear as a conflict.
 		s.client.cluster.ReloadState(ctx)
 	}
 }
@@ -297,7 +298,7 @@ func (s *Store) sendAndWaitOnce(ctx context.Context, calls []*call, add func(*ca
 	return errors.Join(errs...)
 }
 
-// isRedirect tells that a node does not serve a slot, or not now.
+// isRedirect reports whether a node does not serve a slot, or does not serve it now.
 func isRedirect(err error) bool {
 	if err == nil {
 		return false

@@ -42,9 +42,10 @@ const (
 	pollInterval = 20 * time.Millisecond
 )
 
-// ledger is work that shows what is lost and what is done twice: each worker
-// adds numbered items to records, once each, as events are applied once each.
-// The item is looked for before it is added, whatever the last try returned.
+// ledger is a workload that reveals lost and repeated writes: each worker adds numbered
+// items to records, once each, in the way in which events are applied. It checks
+// whether the item is present before it adds it, regardless of the result of the last
+// attempt.
 type ledger struct {
 	keys    []string
 	errors  atomic.Int64
@@ -59,8 +60,8 @@ func newLedger(n int) *ledger {
 	return l
 }
 
-// work adds items of a worker until stop says so, some to each of the records
-// in each batch, and returns how many batches it did.
+// work adds items of a worker until stop, to some of the records in each batch, and
+// returns the number of batches.
 func (l *ledger) work(t testing.TB, s *Store, worker string, stop func(batch int) bool) (batches int) {
 	for n := 0; !stop(n); n++ {
 		item := fmt.Sprintf(" %s:%d", worker, n)
@@ -112,7 +113,7 @@ func (l *ledger) try(s *Store, keys []string, item string) (again []string, err 
 	return again, nil
 }
 
-// check proves that every item of every worker is in every record once, and
+// check asserts that every item of every worker is in every record exactly once, and
 // that each record has exactly its own index entry.
 func (l *ledger) check(t testing.TB, s *Store, batches map[string]int) {
 	records, err := s.Load(ctx, l.keys)
@@ -138,8 +139,8 @@ func (l *ledger) check(t testing.TB, s *Store, batches map[string]int) {
 	require.ElementsMatch(t, want, got)
 }
 
-// cuttingProxy passes bytes on, and now and then cuts a connection, before,
-// within or after a request, or before the reply comes back.
+// cuttingProxy forwards bytes and cuts a connection now and then: before, within or
+// after a request, or before the reply arrives.
 type cuttingProxy struct {
 	listener net.Listener
 	target   string
@@ -190,9 +191,9 @@ func (p *cuttingProxy) serve(client net.Conn) {
 	pass(client, server)
 }
 
-// Connections that break at any point leave the outcome of a Commit open;
-// trying again loses nothing and does nothing twice.
-func TestLostRepliesAreSafe(t *testing.T) {
+// A connection that breaks leaves the outcome of a Commit unknown. Retrying loses
+// nothing and applies nothing twice.
+func TestRetriesAfterLostRepliesApplyOnce(t *testing.T) {
 	targets := []string{miniredis.RunT(t).Addr()}
 	if os.Getenv("TEST_REDIS_URL") != "" {
 		u, err := goredis.ParseURL(single(t).URL)
@@ -229,7 +230,7 @@ func TestLostRepliesAreSafe(t *testing.T) {
 	}
 }
 
-// during lets workers run while something happens.
+// during runs workers while f runs.
 func during(t *testing.T, s *Store, event func()) {
 	l := newLedger(60)
 	var stopped atomic.Bool
@@ -239,7 +240,7 @@ func during(t *testing.T, s *Store, event func()) {
 	for w := range 2 {
 		workers.Go(func() {
 			name := fmt.Sprint("worker", w)
-			// The records grow with each batch: enough is enough.
+			// The records grow with each batch, so the number of batches is bounded.
 			n := l.work(t, s, name, func(batch int) bool { return stopped.Load() && batch >= 20 || batch >= 3000 })
 			mu.Lock()
 			batches[name] = n
@@ -247,7 +248,7 @@ func during(t *testing.T, s *Store, event func()) {
 		})
 	}
 	func() {
-		// An event that fails ends the test: not before the workers have ended.
+		// f may end the test. The workers have to end first.
 		defer workers.Wait()
 		defer stopped.Store(true)
 		event()
@@ -256,11 +257,11 @@ func during(t *testing.T, s *Store, event func()) {
 	t.Logf("%v batches, %d errors, %d retries", batches, l.errors.Load(), l.retries.Load())
 }
 
-// takeOver lets a replica of the cluster become primary, and waits for it.
+// takeOver makes a replica of the cluster the primary and waits until it is.
 func takeOver(t *testing.T, c *goredis.ClusterClient) {
 	var mu sync.Mutex
 	var replica *goredis.Client
-	// After a takeover the nodes need a moment to agree on who is whose replica.
+	// After a takeover the nodes need a moment to agree on their roles.
 	require.Eventually(t, func() bool {
 		c.ReloadState(ctx)
 		err := c.ForEachSlave(ctx, func(ctx context.Context, n *goredis.Client) error {
@@ -289,12 +290,12 @@ func TestClusterFailover(t *testing.T) {
 			takeOver(t, s.client.cluster)
 		}
 	})
-	// Every server of the cluster is whole again before the next test.
+	// Restore all servers of the cluster before the next test.
 	require.Eventually(t, func() bool { return s.Ping(ctx) == nil }, waitLimit, pollInterval)
 }
 
-// Sentinels promote a replica without asking the primary to hand over, so that
-// only what Commit has seen on the replica is sure to be there.
+// Sentinels promote a replica without a hand-over by the primary, so only data that
+// Commit has confirmed on the replica is certain to be there.
 func TestSentinelFailover(t *testing.T) {
 	o := fresh(t, sentinel(t))
 	o.WaitReplicas, o.WaitTimeout = 1, 200*time.Millisecond
@@ -304,7 +305,7 @@ func TestSentinelFailover(t *testing.T) {
 	watch := goredis.NewSentinelClient(&goredis.Options{Addr: strings.Split(os.Getenv("TEST_REDIS_SENTINEL"), ",")[0]})
 	defer func() { _ = watch.Close() }()
 	during(t, s, func() {
-		// Sentinels refuse while the last failover is recent.
+		// Sentinels refuse a failover soon after the last one.
 		require.Eventually(t, func() bool { return watch.Failover(ctx, "profiles").Err() == nil }, waitLimit, pollInterval)
 		require.Eventually(t, func() bool {
 			now, err := s.client.Info(ctx, "server").Result()
@@ -327,8 +328,8 @@ func TestClusterReplicas(t *testing.T) {
 	replicaReads(t, o)
 }
 
-// replicaReads proves that the view of the replicas gives what was committed,
-// soon, and that some of it comes from replicas.
+// replicaReads asserts that LoadReplica soon returns committed records, and that some
+// of them come from replicas.
 func replicaReads(t *testing.T, o Options) {
 	s := open(t, fresh(t, o))
 	var keys []string
@@ -370,7 +371,7 @@ func replicaReads(t *testing.T, o Options) {
 	}, waitLimit, pollInterval)
 }
 
-func TestWaitForMoreReplicasThanThereAre(t *testing.T) {
+func TestCommitFailsWithoutEnoughReplicas(t *testing.T) {
 	o := fresh(t, cluster(t))
 	o.WaitReplicas, o.WaitTimeout = 2, 50*time.Millisecond
 	s := open(t, o)
@@ -379,9 +380,9 @@ func TestWaitForMoreReplicasThanThereAre(t *testing.T) {
 	require.ErrorContains(t, err, "1 of 2 within 50ms")
 	r, err := s.Load(ctx, []string{"k"})
 	require.NoError(t, err)
-	require.Equal(t, "v", string(r[0].Data), "it is on the primary")
+	require.Equal(t, "v", string(r[0].Data), "the primary has it")
 	_, err = s.Commit(ctx, nil)
-	require.ErrorIs(t, err, ErrNotReplicated, "and who finds it there does not take it for safe")
+	require.ErrorIs(t, err, ErrNotReplicated, "an empty Commit does not confirm it either")
 }
 
 // While a slot moves, some of its records are on one node and some on another.
@@ -476,7 +477,7 @@ func TestSlotMigration(t *testing.T) {
 	}, waitLimit, pollInterval, "a scan from before must not go on as if nothing had been")
 }
 
-func TestScanNoticesARestart(t *testing.T) {
+func TestScanDetectsARestart(t *testing.T) {
 	s := open(t, fresh(t, single(t)))
 	var changes []store.Change
 	for i := range 1000 {
@@ -494,8 +495,8 @@ func TestScanNoticesARestart(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrScanRestart)
 }
 
-// The rights that the package's documentation lists are enough.
-func TestACLUser(t *testing.T) {
+// The permissions that the package documentation lists are sufficient.
+func TestDocumentedPermissionsSuffice(t *testing.T) {
 	commands := strings.Fields("+get +mget +set +setnx +del +getrange +exists +zadd +zrem +zrangebylex +zlexcount +eval +evalsha +scan +info +ping +wait " +
 		"+cluster|slots +cluster|shards +command +readonly")
 	for _, o := range []func(testing.TB) Options{single, cluster} {
@@ -564,7 +565,7 @@ func TestTLS(t *testing.T) {
 	require.NoError(t, err)
 
 	_, err = open(t, Options{URL: "rediss://" + server.Addr(), MaxRetries: -1}).Load(ctx, []string{"k"})
-	require.ErrorContains(t, err, "certificate", "one nobody vouches for")
+	require.ErrorContains(t, err, "certificate", "a certificate of an unknown authority")
 	_, err = open(t, Options{URL: "redis://" + server.Addr(), MaxRetries: -1, Timeout: 2 * time.Second}).Load(ctx, []string{"k"})
 	require.Error(t, err, "in the clear")
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// shardEntries is what was read of one shard's part of an index.
+// shardEntries is the part of an index that was read from one shard.
 type shardEntries struct {
 	members []string
 	more    bool   // there may be entries after the last one
 	start   string // where the next read begins, as ZRANGEBYLEX has it
 }
 
-// ScanIndex implements store.Store. It reads a little of every shard's part and
-// then more of those that hold more of the page.
+// ScanIndex implements store.Store. It reads a few entries of every shard's part, and
+// then more of the parts that have more of the page.
 func (s *Store) ScanIndex(ctx context.Context, index, from, to string, after store.IndexEntry, limit int) ([]store.IndexEntry, error) {
 	if err := s.enter(ctx, s.client); err != nil {
 		return nil, err
@@ -60,21 +60,21 @@ func (s *Store) ScanIndex(ctx context.Context, index, from, to string, after sto
 		if len(entries) > 0 {
 			return entries, nil
 		}
-		// The whole page had expired: an empty one would mean the end.
+		// The whole page had expired. An empty page would mean the end.
 		start = "(" + members[len(members)-1]
 	}
 }
 
-// maxCallLookups bounds the values that one call of the script looks for, each in
-// each of its shards, during which a server does nothing else, and maxPipeLookups
-// those that are under way, so that none of the calls runs out of time.
+// maxCallLookups bounds the number of values times shards of one script call, during
+// which a server is blocked. maxPipeLookups bounds a pipeline, so that none of its
+// calls times out.
 const (
 	maxCallLookups = 2048
 	maxPipeLookups = 32 * maxCallLookups
 )
 
-// Lookup implements store.Store. Any shard may have a value, so each is asked for
-// all of them, by a script that answers with what there is.
+// Lookup implements store.Store. Any shard may have a value, so every shard is queried
+// for all values, by a script that returns only existing members.
 func (s *Store) Lookup(ctx context.Context, index string, values []string, limit int) ([][]string, error) {
 	if err := s.enter(ctx, s.client); err != nil {
 		return nil, err
@@ -84,21 +84,21 @@ func (s *Store) Lookup(ctx context.Context, index string, values []string, limit
 	if len(values) == 0 || limit <= 0 {
 		return found, nil
 	}
-	ask := make([]int, len(values)) // which values to look for
-	for i := range ask {
-		ask[i] = i
+	pending := make([]int, len(values)) // the values to look for
+	for i := range pending {
+		pending[i] = i
 	}
-	// What has expired may keep others out of the first that there are.
+	// Expired records may displace others from the first keys of a value.
 	const attempts = 4
-	for attempt := 1; len(ask) > 0; attempt++ {
-		if err := s.lookup(ctx, index, values, ask, limit, found); err != nil {
+	for attempt := 1; len(pending) > 0; attempt++ {
+		if err := s.lookup(ctx, index, values, pending, limit, found); err != nil {
 			return nil, err
 		}
 		if s.opts.IdleExpiry <= 0 {
 			break
 		}
 		var again []int
-		err := s.sweepFound(ctx, index, values, found, ask, func(i int) {
+		err := s.sweepFound(ctx, index, values, found, pending, func(i int) {
 			if len(found[i]) == limit && attempt < attempts {
 				again = append(again, i)
 			}
@@ -106,13 +106,13 @@ func (s *Store) Lookup(ctx context.Context, index string, values []string, limit
 		if err != nil {
 			return nil, err
 		}
-		ask = again
+		pending = again
 	}
 	return found, nil
 }
 
-// sweepFound takes away what was found of the values at positions and has
-// expired, and calls expired, before, for each value that has some.
+// sweepFound removes expired records from the results of the values at positions. It
+// calls expired, beforehand, for each value that has some.
 func (s *Store) sweepFound(ctx context.Context, index string, values []string, found [][]string, positions []int, expired func(int)) error {
 	var entries []store.IndexEntry
 	for _, i := range positions {
@@ -141,7 +141,7 @@ func (s *Store) sweepFound(ctx context.Context, index string, values []string, f
 // lookup finds the first keys of the values at positions.
 func (s *Store) lookup(ctx context.Context, index string, values []string, positions []int, limit int, found [][]string) error {
 	const maxValues = 1024
-	shards := 1 // that one call may ask
+	shards := 1 // the number of shards that one call may query
 	if s.client.cluster == nil {
 		shards = max(1, maxCallLookups/min(len(positions), maxValues))
 	}
@@ -157,23 +157,23 @@ func (s *Store) lookup(ctx context.Context, index string, values []string, posit
 		}
 		for shard := 0; shard < len(s.keys.tags); shard += shards {
 			c := &call{script: lookupScript, args: args, positions: part, shard: shard}
-			for at := shard; at < min(shard+shards, len(s.keys.tags)); at++ {
-				c.keys = append(c.keys, s.keys.index(at, index))
+			for i := shard; i < min(shard+shards, len(s.keys.tags)); i++ {
+				c.keys = append(c.keys, s.keys.index(i, index))
 			}
 			calls = append(calls, c)
 		}
 	}
-	for some := range slices.Chunk(calls, maxPipeLookups/maxCallLookups) {
-		s.ask(ctx, some)
+	for chunk := range slices.Chunk(calls, maxPipeLookups/maxCallLookups) {
+		s.query(ctx, chunk)
 	}
 	for _, c := range calls {
 		reply, err := c.cmd.Slice()
 		if err != nil {
 			return failed("looking up an index", err)
 		}
-		for at := 0; at+1 < len(reply); at += 2 {
-			n, known := reply[at].(int64)
-			text, _ := reply[at+1].(string)
+		for j := 0; j+1 < len(reply); j += 2 {
+			n, known := reply[j].(int64)
+			text, _ := reply[j+1].(string)
 			entry, err := memberEntry(text)
 			if err != nil || !known || n < 0 || n >= int64(len(c.positions)) {
 				return failed("looking up an index", errors.Join(errReply, err))
@@ -190,10 +190,10 @@ func (s *Store) lookup(ctx context.Context, index string, values []string, posit
 	return nil
 }
 
-var errReply = errors.New("the script answers with something else")
+var errReply = errors.New("the lookup script gave an unexpected reply")
 
-// CountIndex implements store.Store. It asks every shard at once, and each
-// answers without going through its entries.
+// CountIndex implements store.Store. It queries all shards at once; each answers
+// without iterating over its entries.
 func (s *Store) CountIndex(ctx context.Context, index, from, to string) (int64, error) {
 	if err := s.enter(ctx, s.client); err != nil {
 		return 0, err
@@ -220,15 +220,15 @@ func (s *Store) CountIndex(ctx context.Context, index, from, to string) (int64, 
 	return sum, nil
 }
 
-// firstMembers gives the first members of all shards between start and end.
+// firstMembers returns the first members of all shards between start and end.
 func (s *Store) firstMembers(ctx context.Context, index, start, end string, limit int) ([]string, error) {
 	shards := make([]shardEntries, len(s.keys.tags))
-	read := make([]int, len(shards)) // which to read from
+	read := make([]int, len(shards)) // the shards to read from
 	for i := range shards {
 		shards[i] = shardEntries{start: start, more: true}
 		read[i] = i
 	}
-	// An even share and some more, so that one round is mostly enough.
+	// An even share plus a reserve, so that one round usually suffices.
 	count := min(limit, 2*limit/len(shards)+8)
 	for {
 		pipe := s.client.Pipeline()
@@ -256,7 +256,7 @@ func (s *Store) firstMembers(ctx context.Context, index, start, end string, limi
 		if len(all) > limit {
 			all = all[:limit]
 		}
-		// A shard can hold more of the page if it was not read up to its end.
+		// A shard can have more of the page if it was not read to its end.
 		read = read[:0]
 		for i := range shards {
 			if shards[i].more && (len(all) < limit || strings.Compare(shards[i].start[1:], all[len(all)-1]) < 0) {
@@ -270,7 +270,7 @@ func (s *Store) firstMembers(ctx context.Context, index, start, end string, limi
 	}
 }
 
-// sweep takes entries away whose record has expired, also from the index.
+// sweep removes the entries of expired records, from the result and from the index.
 func (s *Store) sweep(ctx context.Context, index string, entries []store.IndexEntry) ([]store.IndexEntry, error) {
 	pipe := s.client.Pipeline()
 	exists := make([]*goredis.IntCmd, len(entries))
@@ -303,7 +303,7 @@ func (s *Store) sweep(ctx context.Context, index string, entries []store.IndexEn
 	if len(calls) == 0 {
 		return kept, nil
 	}
-	// What cannot be removed now is met again.
+	// An entry that cannot be removed now is found again by a later read.
 	_ = s.run(ctx, calls)
 	return kept, nil
 }

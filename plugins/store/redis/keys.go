@@ -14,16 +14,23 @@ import (
 // The keys of a store:
 //
 //	PREFIX:p:{TAG}KEY     a record: its version in 8 bytes, then its data
-//	PREFIX:i:{TAG}INDEX   a shard's part of an index: a sorted set whose scores
-//	                      are all 0, so that it is in order of its members,
-//	                      which are escape(value) key
-//	PREFIX:w:{TAG}        written to wait for replicas, without content
-//	PREFIX:layout         the layout and the number of shards
+//	PREFIX:i:{TAG}INDEX   the part of an index in one shard: a sorted set in which
+//	                      every score is 0, so that members are in byte order.
+//	                      A member is escape(value) key
+//	PREFIX:w:{TAG}        an empty value, written in order to wait for replicas
+//	PREFIX:layout         the version of the layout and the number of shards
 //
-// A cluster places a key by what is in its first braces: the tag of a shard,
-// which is the smallest number that falls into the shard's range of slots.
-// escape is as in the embedded store: a zero byte becomes 00 FF and the end is
-// 00 01, which keeps the order of any byte strings.
+// Redis Cluster places a key by the text in its first braces, the hash tag. The tag of
+// a shard is the smallest number with a slot in the range of the shard. A record
+// and its index entries have the same tag, so a script can change them atomically. For
+// example, in a store with one shard (tag 0) the customer c-1 with the index entry
+// email = a@example.com is
+//
+//	profiles:p:{0}c-1      <8 bytes version><record>
+//	profiles:i:{0}email    { "a@example.com" 00 01 "c-1" }
+//
+// escape is the same as in the embedded store: a zero byte becomes 00 FF, and the end
+// is 00 01. It keeps the order of arbitrary byte strings.
 
 // slots is the number of slots of a Redis Cluster.
 const slots = 16384
@@ -33,15 +40,15 @@ const layout = 1
 
 type keyspace struct {
 	prefix string
-	tags   []string // of the shards
+	tags   []string // by shard
 }
 
 func newKeyspace(prefix string, shards int) keyspace {
 	return keyspace{prefix: prefix, tags: shardTags(shards)}
 }
 
-// shardTags finds, for each of n even ranges of slots, the smallest number
-// that is placed there.
+// shardTags returns, for each of n equal ranges of slots, the smallest number with a
+// slot is in the range.
 func shardTags(n int) []string {
 	tags := make([]string, n)
 	for missing, i := n, 0; missing > 0; i++ {
@@ -55,7 +62,8 @@ func shardTags(n int) []string {
 	return tags
 }
 
-// slotOf is the slot of a hash tag: its CRC-16 (XMODEM).
+// slotOf returns the slot of a hash tag: its CRC-16 (XMODEM) modulo the number of
+// slots.
 func slotOf(tag string) uint16 {
 	var crc uint16
 	for i := range len(tag) {
@@ -89,13 +97,14 @@ func (k keyspace) barrier(shard int) string {
 
 func (k keyspace) layout() string { return k.prefix + ":layout" }
 
-// recordPattern matches the records of the store, and whatever else begins so.
+// recordPattern matches the records of the store. It may also match other keys that
+// begin alike.
 func (k keyspace) recordPattern() string {
 	escaped := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`).Replace(k.prefix)
 	return escaped + ":p:{*"
 }
 
-// recordKey undoes record.
+// recordKey is the inverse of record.
 func (k keyspace) recordKey(s string) (key string, ok bool) {
 	s, ok = strings.CutPrefix(s, k.prefix+":p:{")
 	if !ok {
@@ -120,7 +129,7 @@ func member(value, key string) string {
 	return string(append(appendEscaped(make([]byte, 0, len(value)+len(key)+4), value), key...))
 }
 
-// memberEntry undoes member.
+// memberEntry is the inverse of member.
 func memberEntry(m string) (store.IndexEntry, error) {
 	var value strings.Builder
 	for {
@@ -142,10 +151,10 @@ func memberEntry(m string) (store.IndexEntry, error) {
 	}
 }
 
-// group tells which of n keys belong together in a shard: the positions of
-// those of each shard that has any, in increasing order.
+// group groups the positions of n keys by shard. The positions of a group are in
+// increasing order.
 func (k keyspace) group(n int, key func(int) string) (groups [][]int) {
-	order := make([]uint64, n) // the shard, then the position
+	order := make([]uint64, n) // the shard in the upper half, the position in the lower half
 	for i := range n {
 		order[i] = uint64(k.shard(key(i)))<<32 | uint64(i)
 	}

@@ -1,9 +1,13 @@
--- KEYS are the parts of an index in some shards. ARGV[1] is how many members of
--- each value are wanted of each part, then come the values, as their members
--- begin. Returns the position of a value, from 0, and a member, in turns.
+-- Finds the members of values in parts of an index.
+--
+-- KEYS: the parts of the index
+-- ARGV: the maximum number of members for each value and part, then the values in the
+--   form in which their members begin
+--
+-- Returns pairs of the position of a value, from 0, and a member.
 local limit, from, to, found = ARGV[1], {}, {}, {}
 for v = 2, #ARGV do
-  -- A value ends in 00 01, and all its members begin so.
+  -- A value ends in 00 01; all of its members begin with it.
   from[v] = '[' .. ARGV[v]
   to[v] = '(' .. string.sub(ARGV[v], 1, -2) .. '\2'
 end

@@ -11,76 +11,75 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// Mode says what kind of Redis the addresses are of.
+// Mode is the kind of Redis deployment at the addresses.
 type Mode string
 
 const (
-	// Simple is one server, or whatever answers at one address.
+	// Simple is one server at one address.
 	Simple Mode = "simple"
-	// Cluster is a Redis Cluster; some of its nodes are enough as addresses.
+	// Cluster is a Redis Cluster. The addresses of some of its nodes suffice.
 	Cluster Mode = "cluster"
-	// Failover is a primary watched by Sentinels, whose addresses are given.
+	// Failover is a primary monitored by Sentinels. The addresses are those of the
+	// Sentinels.
 	Failover Mode = "failover"
 )
 
-// Options say which Redis to use and how. The zero value of a field is its
+// Options configure the connection to Redis. The zero value of a field means its
 // default.
 type Options struct {
-	// URL is redis://user:password@host:port/db, or rediss:// for TLS. For
-	// Cluster and Failover, several separated by commas; user, password and
-	// database are those of the first.
+	// URL is redis://user:password@host:port/db, or rediss:// for TLS. For Cluster and
+	// Failover it may be a comma-separated list; user, password and database are those
+	// of the first.
 	URL string
 
 	Mode Mode // default Simple
 
-	// MasterName is the name of the primary that the Sentinels watch, and the
-	// other two are for the Sentinels themselves. Failover only.
+	// MasterName is the name of the primary that the Sentinels monitor.
+	// SentinelUsername and SentinelPassword are the credentials for the Sentinels.
+	// Failover only.
 	MasterName       string
 	SentinelUsername string
 	SentinelPassword string
 
-	// Username and Password are the ACL user; they go before those of the URL.
+	// Username and Password are the ACL user. They override those of the URL.
 	Username string
 	Password string
 
-	// TLS is used to connect if it is set, also with a redis:// URL.
+	// TLS enables TLS with this configuration, also for a redis:// URL.
 	TLS *tls.Config
 
-	// Prefix begins every key (default "profiles"). Stores with different
+	// Prefix is the beginning of every key (default "profiles"). Stores with different
 	// prefixes can share a Redis.
 	Prefix string
 
-	// Shards is the number of parts the store is split into (default 64 in a
-	// cluster, 1 elsewhere), spread evenly over a cluster's slots: each part is
-	// in one slot, with its records and its share of every index, which is what
-	// makes a change atomic. It belongs to the data and cannot be changed later.
-	// Every part is asked for what an index has, so fewer make lookups, scans of
-	// indexes and batches cheaper; more make the pieces a cluster is balanced in
-	// smaller. One server has nothing to balance.
+	// Shards is the number of parts of the store (default 64 in a cluster, 1
+	// otherwise), spread evenly over the slots of a cluster. All keys of a part,
+	// records and index entries, are in one slot, which makes a change atomic. It is
+	// part of the stored data and cannot be changed later. Index reads query every
+	// part: fewer parts make lookups, index scans and batches cheaper, more parts
+	// balance a cluster more evenly. A single server has nothing to balance.
 	Shards int
 
-	// IdleExpiry deletes a record that was not written for this long. The
-	// default is never. Entries of indexes go when a ScanIndex meets them.
+	// IdleExpiry deletes a record that was not written for this long (default never).
+	// Its index entries are removed when a ScanIndex finds them.
 	IdleExpiry time.Duration
 
-	// ReadReplicas makes Replicas read from replicas. Cluster and Failover.
+	// ReadReplicas makes LoadReplica read from replicas. Cluster and Failover only.
 	ReadReplicas bool
 
-	// WaitReplicas makes Commit return only when this many replicas of every
-	// primary it wrote to have the changes, or fail after WaitTimeout (default
-	// 1s). It narrows, and does not close, the window in which a failover
-	// loses what was acknowledged.
+	// WaitReplicas makes Commit wait until this many replicas of every written primary
+	// have the changes, and fail after WaitTimeout (default 1s). It reduces, but does
+	// not eliminate, the window in which a failover loses acknowledged writes.
 	WaitReplicas int
 	WaitTimeout  time.Duration
 
 	// MaxRecordBytes is the size limit of one record (default 16 MiB).
 	MaxRecordBytes int
 
-	// DialTimeout (default 5s) and Timeout (default 3s) bound connecting, and
-	// each read or write. MaxRetries is how often a call is tried again after a
-	// network error or while a server is loading or failing over (default 3,
-	// -1 for never). PoolSize is the number of connections to each server
-	// (default ten for each CPU).
+	// DialTimeout (default 5s) bounds connecting, Timeout (default 3s) each read or
+	// write. MaxRetries is the number of retries after a network error or while a
+	// server is loading or failing over (default 3, -1 for none). PoolSize is the
+	// number of connections to each server (default ten for each CPU).
 	DialTimeout time.Duration
 	Timeout     time.Duration
 	MaxRetries  int
@@ -147,7 +146,7 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// target is what the URLs say.
+// target is the parsed form of the URLs.
 type target struct {
 	addrs              []string
 	username, password string
@@ -160,7 +159,7 @@ func (o Options) target() (target, error) {
 	for i, u := range strings.Split(o.URL, ",") {
 		parsed, err := goredis.ParseURL(strings.TrimSpace(u))
 		if err != nil {
-			// The error of a URL quotes it, with its password.
+			// The error quotes the URL, including its password.
 			if urlErr, ok := errors.AsType[*url.Error](err); ok {
 				err = urlErr.Err
 			}
@@ -172,7 +171,7 @@ func (o Options) target() (target, error) {
 		}
 		t.username, t.password, t.db = parsed.Username, parsed.Password, parsed.DB
 		if parsed.TLSConfig != nil {
-			// Without a name of its own, so that each node is checked for its own.
+			// Without ServerName, so that each node is verified by its own name.
 			t.tls = &tls.Config{MinVersion: tls.VersionTLS12}
 		}
 	}

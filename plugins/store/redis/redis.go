@@ -1,29 +1,30 @@
-// Package redis keeps profiles in Redis 6.2 to 8 or Valkey: one server, a
-// primary with Sentinels, or a Cluster, shared by any number of processes.
+// Package redis stores profiles in Redis 6.2 to 8 or Valkey: one server, a primary with
+// Sentinels, or a Cluster, shared by any number of processes.
 //
-// A batch is read by one pipeline of MGETs and written by one pipeline of calls
-// of a script, which compares and sets, and edits indexes, within one slot. So
-// a change is applied whole or not at all.
+// A batch is read by one pipeline of MGETs. It is written by one pipeline of calls of a
+// Lua script (commit.lua), which compares versions, sets records and edits indexes
+// within one slot. So a change is applied completely or not at all. keys.go describes
+// the layout of keys and indexes.
 //
-// What is durable when Commit returns is up to the server: with `appendfsync
-// always` what Commit acknowledged survives a crash of the server, with
-// `everysec` all but the last second or so, without an append-only file what
-// the last snapshot has. Replication is asynchronous: a failover may lose what
-// the new primary had not received, unless Options.WaitReplicas asks Commit to
-// wait for it. `maxmemory-policy` should be noeviction, or records vanish.
+// The server's settings determine the durability of a Commit. With `appendfsync
+// always`, an acknowledged Commit survives a crash of the server; with `everysec`, all
+// but about the last second does; without an append-only file, only the last snapshot
+// does. Replication is asynchronous: a failover may lose writes that the new primary
+// had not received, unless Options.WaitReplicas makes Commit wait for replicas.
+// `maxmemory-policy` must be noeviction, otherwise Redis evicts records.
 //
-// A Commit that returns an error, or whose reply was lost, may have been
-// applied. Trying again is safe: what was applied shows as a conflict, because
-// the version is not the one that was loaded any more; it is loaded again, and
-// applying the same events to it changes nothing.
+// A Commit that returns an error or loses its reply may have been applied.
+// Retrying is safe: an applied change appears as a conflict because the record has a
+// new version; the caller loads it again, and applying the same events again changes
+// nothing.
 //
-// An ACL user needs ~PREFIX:* and +get +mget +set +setnx +del +getrange +exists
-// +zadd +zrem +zrangebylex +zlexcount +eval +evalsha +scan +info +ping, +wait to wait for
-// replicas, and +cluster|slots, +cluster|shards, +command and +readonly in a
+// An ACL user needs ~PREFIX:* and +get +mget +set +setnx +del +getrange +exists +zadd
+// +zrem +zrangebylex +zlexcount +eval +evalsha +scan +info +ping; also +wait to wait
+// for replicas, and +cluster|slots, +cluster|shards, +command and +readonly in a
 // cluster.
 //
-// Watch needs +hello and +client|tracking besides, +cluster|nodes in a cluster
-// and +role with Sentinels.
+// Watch needs +hello and +client|tracking as well, +cluster|nodes in a cluster and
+// +role with Sentinels.
 package redis
 
 import (
@@ -42,22 +43,22 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// ErrNotReplicated is returned by Commit when the replicas it was to wait for
-// did not confirm in time. The changes are applied on the primary.
+// ErrNotReplicated is returned by Commit if the requested number of replicas did not
+// confirm in time. The changes are applied on the primary.
 var ErrNotReplicated = errors.New("replicas did not confirm the changes in time")
 
-// Store is a store.Store on Redis.
+// Store implements store.Store on Redis.
 type Store struct {
 	opts     Options
 	keys     keyspace
 	client   client
 	replicas client
 
-	// life is held shared by every call, and exclusively to close.
-	life   sync.RWMutex
-	closed bool
+	// closeMu is held for reading by every call and for writing by Close.
+	closeMu sync.RWMutex
+	closed  bool
 
-	layoutKnown atomic.Bool // the layout in Redis is ours
+	layoutKnown atomic.Bool // the layout in Redis is known to be ours
 }
 
 var (
@@ -66,8 +67,7 @@ var (
 	_ store.Watcher       = (*Store)(nil)
 )
 
-// Open makes a store. It does not connect: a Redis that is away makes calls
-// fail until it is back.
+// Open returns a store. It does not connect: while Redis is unreachable, calls fail.
 func Open(o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -88,7 +88,7 @@ func Open(o Options) (*Store, error) {
 
 // enter begins a call; leave ends it.
 func (s *Store) enter(ctx context.Context, c client) error {
-	s.life.RLock()
+	s.closeMu.RLock()
 	err := ctx.Err()
 	if s.closed {
 		err = store.ErrClosed
@@ -97,22 +97,22 @@ func (s *Store) enter(ctx context.Context, c client) error {
 		err = s.checkLayout(ctx, c)
 	}
 	if err != nil {
-		s.life.RUnlock()
+		s.closeMu.RUnlock()
 	}
 	return err
 }
 
-func (s *Store) leave() { s.life.RUnlock() }
+func (s *Store) leave() { s.closeMu.RUnlock() }
 
-// checkLayout claims the prefix, or makes sure that whoever did has the same
-// layout: records would not be found with another number of shards.
+// checkLayout claims the prefix, or checks that the store that claimed it has the same
+// layout: with another number of shards, records would not be found.
 func (s *Store) checkLayout(ctx context.Context, c client) error {
 	want := fmt.Sprintf("%d %d", layout, s.opts.Shards)
 	key := s.keys.layout()
 	got, err := c.Get(ctx, key).Result()
 	if errors.Is(err, goredis.Nil) {
 		if c != s.client {
-			return nil // a replica: leave it to the first that writes
+			return nil // a replica: the first write claims the prefix
 		}
 		if err := c.SetNX(ctx, key, want, 0).Err(); err != nil {
 			return failed("claiming the prefix", err)
@@ -133,13 +133,12 @@ func (s *Store) checkLayout(ctx context.Context, c client) error {
 	return nil
 }
 
-// failed wraps an error of Redis. Those hold no keys and no values.
+// failed wraps an error of Redis. These contain no keys and no values.
 func failed(doing string, err error) error {
 	return fmt.Errorf("redis profile store: %s: %w", doing, err)
 }
 
-// maxLoadKeys bounds the keys of one MGET, during which a server does nothing
-// else.
+// maxLoadKeys bounds the keys of one MGET, during which a server is blocked.
 const maxLoadKeys = 256
 
 // Load implements store.Store.
@@ -199,8 +198,9 @@ func (s *Store) load(ctx context.Context, c client, keys []string) ([]store.Reco
 	return records, nil
 }
 
-// parts cuts the positions of n keys into what one command may hold: those of
-// one shard in a cluster, any otherwise, until full says that a part is.
+// parts splits the positions of n keys into the parts that one command may contain: of
+// one shard in a cluster, of any shard otherwise. A part ends when full returns true
+// for it.
 func (s *Store) parts(c client, n int, key func(int) string, full func([]int) bool) func(yield func([]int) bool) {
 	return func(yield func([]int) bool) {
 		cut := func(positions []int) bool {
@@ -231,7 +231,7 @@ func (s *Store) parts(c client, n int, key func(int) string, full func([]int) bo
 	}
 }
 
-// getEach reads one by one, which works while a slot moves to another node.
+// getEach reads keys one by one, which works while a slot moves to another node.
 func getEach(ctx context.Context, c client, positions []int, names []string) ([]any, error) {
 	pipe := c.Pipeline()
 	cmds := make([]*goredis.StringCmd, len(positions))
@@ -253,14 +253,13 @@ func getEach(ctx context.Context, c client, positions []int, names []string) ([]
 	return values, nil
 }
 
-// isMigrating tells that some keys of a command have moved to another node and
-// others have not yet.
+// isMigrating reports whether some keys of a command have moved to another node and
+// others have not.
 func isMigrating(err error) bool {
 	return err != nil && strings.HasPrefix(err.Error(), "TRYAGAIN")
 }
 
-// decode takes over the bytes of a reply, which nothing else refers to, instead
-// of copying them.
+// decode uses the bytes of a reply, which have no other owner, instead of copying them.
 func decode(value string) store.Record {
 	b := unsafe.Slice(unsafe.StringData(value), len(value))
 	return store.Record{Data: b[8:len(b):len(b)], Version: store.Version(binary.BigEndian.Uint64(b))}
@@ -276,7 +275,7 @@ func (s *Store) LoadReplica(ctx context.Context, keys []string) ([]store.Record,
 	return s.load(ctx, s.replicas, keys)
 }
 
-// Ping implements store.Store. In a cluster every primary must answer.
+// Ping implements store.Store. In a cluster, every primary must answer.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.enter(ctx, s.client); err != nil {
 		return err
@@ -295,10 +294,10 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close implements store.Store. It waits for calls under way.
+// Close implements store.Store. It waits for running calls.
 func (s *Store) Close() error {
-	s.life.Lock()
-	defer s.life.Unlock()
+	s.closeMu.Lock()
+	defer s.closeMu.Unlock()
 	if s.closed {
 		return store.ErrClosed
 	}

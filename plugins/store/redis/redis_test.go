@@ -19,7 +19,7 @@ import (
 
 var ctx = context.Background()
 
-// single and cluster give the options to reach a real Redis, or skip the test.
+// single and cluster return the options for a real Redis, or skip the test.
 func single(t testing.TB) Options {
 	url := os.Getenv("TEST_REDIS_URL")
 	if url == "" {
@@ -38,7 +38,8 @@ func cluster(t testing.TB) Options {
 
 var prefixes atomic.Int64
 
-// fresh gives a prefix that nobody has, and removes what is written under it.
+// fresh returns options with an unused prefix, and deletes the keys below it after the
+// test.
 func fresh(t testing.TB, o Options) Options {
 	if o.Prefix != "" {
 		return o
@@ -48,7 +49,7 @@ func fresh(t testing.TB, o Options) Options {
 	return o
 }
 
-// forget removes all keys of a store.
+// forget deletes all keys of a store.
 func forget(o Options) {
 	o.Username, o.Password, o.WaitReplicas = "", "", 0
 	s, err := Open(o)
@@ -90,8 +91,8 @@ func TestContractInProcess(t *testing.T) {
 	for _, shards := range []int{1, clusterShards} {
 		t.Run(fmt.Sprint(shards, " shards"), func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) store.Store {
-				// A reply later than the timeout is taken for lost, and the write made
-				// again then conflicts with itself; the race detector makes this slow.
+				// A reply after the timeout counts as lost, and the retried write then
+				// conflicts with itself. The race detector makes replies slow.
 				s, err := Open(Options{URL: "redis://" + miniredis.RunT(t).Addr(), Shards: shards, Timeout: time.Minute})
 				require.NoError(t, err)
 				return s
@@ -159,7 +160,7 @@ func TestURLs(t *testing.T) {
 	require.Equal(t, target{addrs: []string{"a:6379"}, username: "v", password: "q", db: 7}, got)
 }
 
-// Shards are spread evenly, so that any number of nodes gets equal parts.
+// Shards are spread evenly, so any number of nodes gets equal parts.
 func TestShardTags(t *testing.T) {
 	require.EqualValues(t, 0x31c3, slotOf("123456789"), "the check value of CRC-16/XMODEM, below 16384 as it is")
 	for _, n := range []int{1, 3, 16, 256, 1000} {
@@ -172,11 +173,11 @@ func TestShardTags(t *testing.T) {
 			seen[tag] = true
 		}
 	}
-	// These belong to the data of every store: they must never change.
+	// These are part of the data of every store: they must never change.
 	require.Equal(t, "df5383ebf7d28a19af8c004797c2cf52e4a9e49c", sha(strings.Join(shardTags(256), ",")))
 }
 
-func TestKeysComeBack(t *testing.T) {
+func TestKeysSurviveEncoding(t *testing.T) {
 	k := newKeyspace("a:p", 16)
 	for _, key := range []string{"x", "}", "{", "{}", "}x{", "\x00", "a:p:{1}"} {
 		got, ok := k.recordKey(k.record(k.shard(key), key))
@@ -213,7 +214,7 @@ func TestLayoutIsChecked(t *testing.T) {
 	require.ErrorContains(t, err, "run the release that wrote it")
 }
 
-func TestForeignValues(t *testing.T) {
+func TestLoadRejectsForeignValues(t *testing.T) {
 	server := miniredis.RunT(t)
 	s := open(t, Options{URL: "redis://" + server.Addr()})
 	name := s.keys.record(s.keys.shard("customer"), "customer")
@@ -246,15 +247,15 @@ func TestExpiry(t *testing.T) {
 	require.Equal(t, "2", string(r[1].Data), "written 40 minutes ago")
 	got, err := s.ScanIndex(ctx, "i", "", "", store.IndexEntry{}, 2)
 	require.NoError(t, err)
-	require.Equal(t, []store.IndexEntry{{Value: "d", Key: "d"}}, got, "pages of expired entries are passed over")
+	require.Equal(t, []store.IndexEntry{{Value: "d", Key: "d"}}, got, "pages of expired entries are skipped")
 	members, err := server.ZMembers(s.keys.index(0, "i"))
 	require.NoError(t, err)
 	require.Equal(t, []string{member("d", "d")}, members, "and removed")
 	change("a", "again", store.Absent)
 }
 
-// A server that has lost the script is given it again, in the same Commit.
-func TestScriptIsLoadedAgain(t *testing.T) {
+// A server that lost the script receives it again within the same Commit.
+func TestCommitReloadsALostScript(t *testing.T) {
 	for _, o := range each(t) {
 		s := open(t, fresh(t, o))
 		for round := range 3 {
@@ -274,7 +275,7 @@ func TestScriptIsLoadedAgain(t *testing.T) {
 	}
 }
 
-// each gives the options of every Redis there is.
+// each returns the options of every available Redis.
 func each(t *testing.T) (all []Options) {
 	all = append(all, Options{URL: "redis://" + miniredis.RunT(t).Addr()})
 	if os.Getenv("TEST_REDIS_URL") != "" {
@@ -303,7 +304,7 @@ func (h *trips) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.Pr
 func TestRoundTrips(t *testing.T) {
 	for _, o := range each(t) {
 		s := open(t, fresh(t, o))
-		_, err := s.Commit(ctx, []store.Change{{Key: "first", Data: []byte("x")}}) // layout and script
+		_, err := s.Commit(ctx, []store.Change{{Key: "first", Data: []byte("x")}}) // claims the layout and loads the script
 		require.NoError(t, err)
 		nodes, _, err := s.primaries(ctx)
 		require.NoError(t, err)
@@ -331,7 +332,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-func TestErrorsOfAServerThatIsAway(t *testing.T) {
+func TestErrorsOfAnUnreachableServer(t *testing.T) {
 	server := miniredis.RunT(t)
 	s := open(t, Options{URL: "redis://" + server.Addr(), MaxRetries: -1, DialTimeout: 200 * time.Millisecond, Timeout: 2 * time.Second})
 	_, err := s.Commit(ctx, []store.Change{{Key: "customer", Data: []byte("1")}})

@@ -14,8 +14,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// position is what a cursor holds. A server's SCAN is only whole if neither
-// the server nor what it is responsible for changes on the way.
+// position is the content of a cursor. A server's SCAN is complete only if neither the
+// server nor its slots change during the scan.
 type position struct {
 	topology uint64 // of the cluster when the scan began
 	node     string // address of the primary that is scanned
@@ -43,7 +43,7 @@ func parsePosition(s string) (p position, err error) {
 }
 
 // Scan implements store.Store. It returns store.ErrScanRestart if a server was
-// restarted, failed over, or got or lost slots meanwhile.
+// restarted, failed over, or gained or lost slots during the scan.
 func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Entry, string, error) {
 	if err := s.enter(ctx, s.client); err != nil {
 		return nil, "", err
@@ -104,7 +104,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Ent
 	return page, p.String(), nil
 }
 
-// page reads the records a server has named, each once.
+// page reads the records that a server has listed, each once.
 func (s *Store) page(ctx context.Context, names []string) ([]store.Entry, error) {
 	keys := make([]string, 0, len(names))
 	for _, name := range names {
@@ -120,14 +120,14 @@ func (s *Store) page(ctx context.Context, names []string) ([]store.Entry, error)
 	}
 	page := make([]store.Entry, 0, len(keys))
 	for i, r := range records {
-		if r.Version != store.Absent { // it may be gone meanwhile
+		if r.Version != store.Absent { // it may have been deleted meanwhile
 			page = append(page, store.Entry{Key: keys[i], Record: r})
 		}
 	}
 	return page, nil
 }
 
-// primaries gives the servers by address, and their addresses in order.
+// primaries returns the servers by address, and their sorted addresses.
 func (s *Store) primaries(ctx context.Context) (map[string]*goredis.Client, []string, error) {
 	if s.client.server != nil {
 		return map[string]*goredis.Client{"": s.client.server}, []string{""}, nil
@@ -151,7 +151,7 @@ func (s *Store) primaries(ctx context.Context) (map[string]*goredis.Client, []st
 	return nodes, addrs, nil
 }
 
-// topology sums up which primary serves which slots.
+// topology returns a hash of the assignment of slots to primaries.
 func (s *Store) topology(ctx context.Context) (uint64, error) {
 	if s.client.cluster == nil {
 		return 0, nil
@@ -171,7 +171,7 @@ func (s *Store) topology(ctx context.Context) (uint64, error) {
 	return h.Sum64(), nil
 }
 
-// runID finds the id a server gives itself when it starts.
+// runID returns the id that a server chooses at its start.
 func runID(info string) string {
 	_, rest, _ := strings.Cut(info, "run_id:")
 	id, _, _ := strings.Cut(rest, "\r\n")

@@ -21,24 +21,31 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// Watching is by client tracking in its broadcasting form: every server that
-// reads may go to sends the names of all records that change, over a connection
-// that does nothing else. A heartbeat follows the names on the same connection,
-// so its answer says that all changes from before it was sent have been told.
-// go-redis hands out what a server pushes only when a command is answered, so
-// the connection speaks RESP3 itself.
+// Watching uses client-side caching in broadcast mode (CLIENT TRACKING ON BCAST). Every
+// server that serves reads sends the names of all changed records over a dedicated
+// connection. Heartbeats are sent on the same connection, and their replies are in
+// order with the names. So a reply proves that all changes up to the time of the
+// heartbeat have been received:
+//
+//	→ heartbeat sent at 10.0 s
+//	← invalidate profiles:p:{0}c-1       cache.Invalidate("c-1")
+//	← reply to the heartbeat             cache.ValidUntil(10.0 s + staleness)
+//
+// The validity is the minimum over all servers. If a connection fails or the cluster
+// changes, the cache becomes invalid at once, and it starts empty when watching works
+// again: changes in between were not reported.
+//
+// go-redis delivers push messages only when a command is answered, so the connection
+// implements RESP3 itself.
 
-// Watch tells w of the records that change, whoever changes them, until ctx
-// ends. What it vouches for is at most staleness old: where the connection to a
-// server is lost, or the cluster changes its shape, it vouches for nothing
-// until all is well again. report is given why that is so, and nil when it is
-// well, each time it changes.
-func (s *Store) Watch(ctx context.Context, staleness time.Duration, w store.Invalidator, report func(error)) {
+// Watch implements store.Watcher. It calls report with the cause when watching fails
+// and with nil when it works again.
+func (s *Store) Watch(ctx context.Context, staleness time.Duration, cache store.Invalidator, report func(error)) {
 	reconnect := backoff.Exponential{Initial: 100 * time.Millisecond, Max: 5 * time.Second}
 	for failures := 1; ctx.Err() == nil; failures++ {
 		began := time.Now()
-		err := s.watch(ctx, staleness, w, func() { report(nil) })
-		w.ValidUntil(time.Time{})
+		err := s.watch(ctx, staleness, cache, func() { report(nil) })
+		cache.ValidUntil(time.Time{})
 		if ctx.Err() != nil {
 			return
 		}
@@ -50,15 +57,15 @@ func (s *Store) Watch(ctx context.Context, staleness time.Duration, w store.Inva
 	}
 }
 
-// watch watches all servers until one of them fails or changes its part.
-func (s *Store) watch(ctx context.Context, staleness time.Duration, w store.Invalidator, ready func()) error {
+// watch watches all servers until one of them fails or the cluster changes.
+func (s *Store) watch(ctx context.Context, staleness time.Duration, cache store.Invalidator, ready func()) error {
 	nodes, err := s.readNodes(ctx)
 	if err != nil {
 		return failed("finding the servers to watch", err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := &watching{store: s, watcher: w, staleness: staleness, heard: make([]atomic.Int64, len(nodes)), began: time.Now(), ready: ready}
+	watch := &watching{store: s, cache: cache, staleness: staleness, answered: make([]atomic.Int64, len(nodes)), began: time.Now(), ready: ready}
 	conns := make([]*trackingConn, len(nodes))
 	var running sync.WaitGroup
 	defer func() {
@@ -74,17 +81,17 @@ func (s *Store) watch(ctx context.Context, staleness time.Duration, w store.Inva
 			return failed("watching for changes", err)
 		}
 	}
-	// What was kept of before is of no use: changes since were not told.
-	w.InvalidateAll()
+	// Changes since the last watch were not reported.
+	cache.InvalidateAll()
 	for i, c := range conns {
-		running.Go(func() { cancel(watch.listen(c, i)) })
-		running.Go(func() { cancel(watch.beat(ctx, c)) })
+		running.Go(func() { cancel(watch.receive(c, i)) })
+		running.Go(func() { cancel(watch.sendHeartbeats(ctx, c)) })
 	}
 	<-ctx.Done()
 	return failed("watching for changes", context.Cause(ctx))
 }
 
-// readNodes gives how to connect to each server that records are read from.
+// readNodes returns the connection options of every server that serves reads.
 func (s *Store) readNodes(ctx context.Context) ([]*goredis.Options, error) {
 	c := s.client
 	if s.opts.ReadReplicas {
@@ -109,12 +116,12 @@ func (s *Store) readNodes(ctx context.Context) ([]*goredis.Options, error) {
 
 func empty(nodes []*goredis.Options) error {
 	if len(nodes) == 0 {
-		return errors.New("there are none")
+		return errors.New("no server serves reads")
 	}
 	return nil
 }
 
-// trackingConn is a connection by which a server tells what changes.
+// trackingConn is a connection over which a server reports changes.
 type trackingConn struct {
 	net.Conn
 	in        *bufio.Reader
@@ -122,12 +129,12 @@ type trackingConn struct {
 	timeout   time.Duration
 
 	mu   sync.Mutex
-	sent []time.Time // of the heartbeats that are not answered
+	sent []time.Time // times of the heartbeats without a reply
 
 	shape [sha256.Size]byte // of the cluster, once it is known
 }
 
-// track connects to a server and has it tell what changes.
+// track connects to a server and enables tracking.
 func (s *Store) track(ctx context.Context, o *goredis.Options) (*trackingConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.DialTimeout)
 	defer cancel()
@@ -140,7 +147,7 @@ func (s *Store) track(ctx context.Context, o *goredis.Options) (*trackingConn, e
 	case s.opts.Mode == Cluster:
 		c.heartbeat = []string{"CLUSTER", "NODES"}
 	case s.opts.Mode == Failover && !s.opts.ReadReplicas:
-		// A primary that was replaced goes on answering.
+		// A replaced primary continues to answer.
 		c.heartbeat = []string{"ROLE"}
 	}
 	hello := []string{"HELLO", "3"}
@@ -176,18 +183,18 @@ func (c *trackingConn) send(command []string) error {
 // watching is the state of one watch.
 type watching struct {
 	store     *Store
-	watcher   store.Invalidator
+	cache     store.Invalidator
 	staleness time.Duration
 	began     time.Time
-	// heard has, by server, when the last heartbeat that was answered was sent:
-	// nanoseconds after began, 0 for never.
-	heard []atomic.Int64
-	ready func()
-	once  sync.Once
+	// answered holds, by server, the time at which the last answered heartbeat was
+	// sent, in nanoseconds after began, 0 for never.
+	answered []atomic.Int64
+	ready    func()
+	once     sync.Once
 }
 
-// beat sends heartbeats.
-func (w *watching) beat(ctx context.Context, c *trackingConn) error {
+// sendHeartbeats sends heartbeats until ctx ends.
+func (w *watching) sendHeartbeats(ctx context.Context, c *trackingConn) error {
 	ticker := time.NewTicker(max(w.staleness/4, 5*time.Millisecond))
 	defer ticker.Stop()
 	for {
@@ -207,8 +214,8 @@ func (w *watching) beat(ctx context.Context, c *trackingConn) error {
 	}
 }
 
-// listen takes what a server says until the connection ends.
-func (w *watching) listen(c *trackingConn, at int) error {
+// receive processes the messages of a server until the connection ends.
+func (w *watching) receive(c *trackingConn, node int) error {
 	for {
 		r, err := readReply(c.in, 0)
 		if err != nil {
@@ -224,69 +231,68 @@ func (w *watching) listen(c *trackingConn, at int) error {
 		c.mu.Lock()
 		if len(c.sent) == 0 {
 			c.mu.Unlock()
-			return errors.New("the server answers what it was not asked")
+			return errors.New("the server sent a reply without a request")
 		}
 		sent := c.sent[0]
 		c.sent = slices.Delete(c.sent, 0, 1)
 		c.mu.Unlock()
-		w.heard[at].Store(max(1, int64(sent.Sub(w.began))))
-		w.vouch()
+		w.answered[node].Store(max(1, int64(sent.Sub(w.began))))
+		w.extendValidity()
 	}
 }
 
-// pushed takes a message that nobody asked for.
+// pushed processes a push message.
 func (w *watching) pushed(r reply) {
 	if len(r.items) != 2 || r.items[0].text != "invalidate" {
 		return
 	}
 	if r.items[1].kind == '_' {
-		w.watcher.InvalidateAll() // the database was emptied
+		w.cache.InvalidateAll() // the database was flushed
 		return
 	}
 	for _, name := range r.items[1].items {
 		if key, ok := w.store.keys.recordKey(name.text); ok {
-			w.watcher.Invalidate(key)
+			w.cache.Invalidate(key)
 		}
 	}
 }
 
-// vouch passes on what all servers have answered.
-func (w *watching) vouch() {
-	oldest := w.heard[0].Load()
-	for i := range w.heard {
-		oldest = min(oldest, w.heard[i].Load())
+// extendValidity passes the time of the oldest answered heartbeat on to the cache.
+func (w *watching) extendValidity() {
+	oldest := w.answered[0].Load()
+	for i := range w.answered {
+		oldest = min(oldest, w.answered[i].Load())
 	}
 	if oldest == 0 {
 		return
 	}
-	w.watcher.ValidUntil(w.began.Add(time.Duration(oldest) + w.staleness))
+	w.cache.ValidUntil(w.began.Add(time.Duration(oldest) + w.staleness))
 	w.once.Do(w.ready)
 }
 
-// check makes sure that the answer to a heartbeat is one, and that the server
-// still is what it was.
+// check checks the reply to a heartbeat, and that the server still has its role.
 func (c *trackingConn) check(r reply) error {
 	switch c.heartbeat[0] {
 	case "ROLE":
 		if len(r.items) == 0 || r.items[0].text != "master" {
-			return errors.New("the server is no primary any more")
+			return errors.New("the server is no longer a primary")
 		}
 	case "CLUSTER":
 		shape, moving := shapeOf(r.text)
 		if moving {
-			// Records on their way may be written where nobody watches.
+			// Records of a moving slot may be written on a server that is not watched.
 			return errors.New("slots of the cluster are moving")
 		}
 		if c.shape != [sha256.Size]byte{} && shape != c.shape {
-			return errors.New("the cluster has changed its shape")
+			return errors.New("the cluster has changed")
 		}
 		c.shape = shape
 	}
 	return nil
 }
 
-// shapeOf sums up which servers a cluster has and what each is there for, and
-// tells whether slots are moving from or to the one that was asked.
+// shapeOf returns a hash of the servers of a cluster and their roles and slots, and
+// reports whether slots are moving from or to the server that was asked.
 func shapeOf(nodes string) (shape [sha256.Size]byte, moving bool) {
 	h := sha256.New()
 	for line := range strings.Lines(nodes) {
@@ -303,14 +309,14 @@ func shapeOf(nodes string) (shape [sha256.Size]byte, moving bool) {
 	return [sha256.Size]byte(h.Sum(nil)), moving
 }
 
-// reply is a value in RESP3: an aggregate has items, anything else has text.
+// reply is a RESP3 value: an aggregate has items, any other value has text.
 type reply struct {
 	kind  byte
 	text  string
 	items []reply
 }
 
-// What a server may say at most.
+// Limits for replies of a server.
 const (
 	maxReplyDepth = 8
 	maxReplyItems = 1 << 24
@@ -319,7 +325,7 @@ const (
 
 var errProtocol = errors.New("the server does not speak RESP3")
 
-// readReply reads one value. An error that the server answers is an error.
+// readReply reads one value. An error reply is returned as an error.
 func readReply(in *bufio.Reader, depth int) (r reply, err error) {
 	line, err := in.ReadSlice('\n')
 	if err != nil {
@@ -351,7 +357,7 @@ func readReply(in *bufio.Reader, depth int) (r reply, err error) {
 			return r, nil
 		}
 		var b strings.Builder
-		// Not all at once: the length is only what the server says.
+		// The value is read piecemeal, because only the server states its length.
 		if _, err := io.CopyN(&b, in, int64(n)); err != nil {
 			return r, err
 		}
@@ -382,7 +388,7 @@ func readReply(in *bufio.Reader, depth int) (r reply, err error) {
 			r.items = append(r.items, item)
 		}
 		if r.kind == '|' {
-			return readReply(in, depth) // what comes before a reply, about it
+			return readReply(in, depth) // an attribute that precedes a reply
 		}
 		return r, nil
 	}

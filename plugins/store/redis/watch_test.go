@@ -13,23 +13,23 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// witness is a watcher that writes down what it is told.
+// witness is an Invalidator that records its calls.
 type witness struct {
 	mu      sync.Mutex
 	changed []string
 	resets  int
 	fresh   time.Time
-	told    chan struct{}
+	called  chan struct{}
 }
 
-func newWitness() *witness { return &witness{told: make(chan struct{}, 1)} }
+func newWitness() *witness { return &witness{called: make(chan struct{}, 1)} }
 
 func (w *witness) note(f func()) {
 	w.mu.Lock()
 	f()
 	w.mu.Unlock()
 	select {
-	case w.told <- struct{}{}:
+	case w.called <- struct{}{}:
 	default:
 	}
 }
@@ -38,7 +38,7 @@ func (w *witness) Invalidate(key string)      { w.note(func() { w.changed = appe
 func (w *witness) InvalidateAll()             { w.note(func() { w.resets++ }) }
 func (w *witness) ValidUntil(until time.Time) { w.note(func() { w.fresh = until }) }
 
-// until waits until something holds of what was told.
+// until waits until a condition on the recorded calls holds.
 func (w *witness) until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
@@ -50,9 +50,9 @@ func (w *witness) until(t *testing.T, what string, holds func() bool) {
 			return
 		}
 		select {
-		case <-w.told:
+		case <-w.called:
 		case <-deadline:
-			t.Fatalf("waited for %s in vain", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
@@ -81,7 +81,8 @@ func testWatch(t *testing.T, o Options) {
 		w.until(t, "a change", func() bool { return len(w.changed) > 0 && w.changed[len(w.changed)-1] == key })
 	}
 
-	// A server that hangs up is watched anew, and nothing of before is relied on.
+	// After a server closes the connection, it is watched again and nothing from before
+	// is used.
 	nodes, _, err := writer.primaries(ctx)
 	require.NoError(t, err)
 	for _, n := range nodes {
@@ -104,7 +105,7 @@ func testWatch(t *testing.T, o Options) {
 func TestWatch(t *testing.T)        { testWatch(t, single(t)) }
 func TestWatchCluster(t *testing.T) { testWatch(t, cluster(t)) }
 
-func TestShapeOfACluster(t *testing.T) {
+func TestShapeOfIgnoresPingsAndEpochs(t *testing.T) {
 	const nodes = "07c3 127.0.0.1:30004@31004,host slave e7d1 0 1426238317239 4 connected\n" +
 		"e7d1 127.0.0.1:30001@31001,host myself,master - 0 0 1 connected 0-5460 5462\n"
 	shape, moving := shapeOf(nodes)
@@ -139,7 +140,7 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// FuzzReply: whatever a server says, it is a value or an error.
+// FuzzReply checks that any bytes of a server give a value or an error.
 func FuzzReply(f *testing.F) {
 	for _, text := range []string{"+OK\r\n", ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n", "%1\r\n+a\r\n:1\r\n", "$-1\r\n", "*-1\r\n"} {
 		f.Add(text)

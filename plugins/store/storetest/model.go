@@ -14,7 +14,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// model is the contract in its most naive form: maps, and sorting on demand.
+// model is a naive implementation of the contract: maps, and sorting on demand.
 type model struct {
 	records map[string][]byte
 	indexes map[string]map[store.IndexEntry]bool
@@ -44,7 +44,7 @@ func (m *model) edit(key string, e store.IndexEdit) {
 	}
 }
 
-// removals are the edits that take a key out of all indexes.
+// removals returns the edits that remove a key from all indexes.
 func (m *model) removals(key string) (edits []store.IndexEdit) {
 	for index, entries := range m.indexes {
 		for e := range entries {
@@ -92,8 +92,8 @@ func compareEntries(a, b store.IndexEntry) int {
 	return strings.Compare(a.Key, b.Key)
 }
 
-// space is a part of a store, with names of its own: opening a store for each
-// history would take longer than the history.
+// space is a part of a store with names of its own: opening a store for each history
+// would take longer than the history.
 type space struct {
 	whole store.Store
 	name  string
@@ -154,9 +154,9 @@ func (s space) scanAll(t require.TestingT, limit int) map[string]store.Record {
 	return all
 }
 
-// runModel drives a store and the model through the same random histories.
+// runModel runs the same random histories on a store and on the model.
 func runModel(t *testing.T, open func(t *testing.T) store.Store) {
-	// Few letters, so that names meet; and the ones that encodings stumble on.
+	// Few letters, so that names collide, including those that encodings confuse.
 	letters := rapid.SampledFrom([]byte{0x00, 0x01, 'a', '{', '}', ':', 0xfe, 0xff})
 	name := rapid.Map(rapid.SliceOfN(letters, 0, 3), func(b []byte) string { return string(b) })
 	key := rapid.Map(rapid.SliceOfN(letters, 1, 2), func(b []byte) string { return string(b) })
@@ -181,9 +181,9 @@ func runModel(t *testing.T, open func(t *testing.T) store.Store) {
 		histories++
 		s := space{whole, fmt.Sprintf("%d:", histories)}
 		m := newModel()
-		known := map[string]store.Version{} // what a client has loaded, stale or not
+		known := map[string]store.Version{} // versions that a client has loaded, possibly stale
 		defer func() {
-			// The next history's scans need not pass over this one.
+			// The scans of the next history need not skip this one.
 			var changes []store.Change
 			for k := range m.records {
 				changes = append(changes, store.Change{Key: k, Version: m.version(k), Index: m.removals(k)})

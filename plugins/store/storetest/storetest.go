@@ -1,5 +1,4 @@
-// Package storetest is the contract of store.Store as tests. Every
-// implementation runs it:
+// Package storetest tests the contract of store.Store. Every implementation runs it:
 //
 //	storetest.Run(t, func(t *testing.T) store.Store { ... })
 package storetest
@@ -20,14 +19,14 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// Run proves the contract on stores made by open, each of which must be new
-// and empty. The suite closes them.
+// Run tests the contract on stores created by open, each of which must be new and
+// empty. The suite closes them.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	tests := []struct {
 		name string
 		run  func(t *testing.T, s store.Store)
 	}{
-		{"load keeps order and tells missing records", testLoad},
+		{"load keeps order and reports missing records", testLoad},
 		{"loaded data belongs to the caller", testLoadOwnership},
 		{"empty inputs", testEmptyInputs},
 		{"create", testCreate},
@@ -36,23 +35,23 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"version identifies content", testVersion},
 		{"empty data is a record", testEmptyData},
 		{"conflicts are listed by position, the rest is applied", testConflicts},
-		{"refused changes apply nothing", testRefusedChanges},
-		{"commit keeps no reference to its input", testCommitOwnership},
+		{"an unacceptable change rejects the whole commit", testRefusedChanges},
+		{"commit retains no reference to its input", testCommitOwnership},
 		{"any bytes", testAnyBytes},
 		{"large records", testLargeRecords},
 		{"large batches", testLargeBatches},
-		{"index edits are applied with their record only", testIndexAtomicity},
-		{"index edits repeat harmlessly", testIndexIdempotence},
+		{"index edits are applied only with their record", testIndexAtomicity},
+		{"repeated index edits change nothing", testIndexIdempotence},
 		{"index order, ranges and pages", testIndexScan},
 		{"index counts are exact", testIndexCount},
-		{"index lookups find what there is under each value", testLookup},
+		{"index lookups find the keys of each value", testLookup},
 		{"index entries sort as bytes", testIndexBytes},
 		{"indexes are separate", testIndexSeparation},
 		{"scan lists every record", testScan},
-		{"scan misses nothing while others write", testScanUnderWrites},
-		{"racing counters lose nothing", testCounters},
-		{"racing creations have one winner", testCreationRace},
-		{"racing index moves keep record and index together", testIndexRace},
+		{"scan misses nothing during writes", testScanUnderWrites},
+		{"concurrent counters lose no update", testCounters},
+		{"one of several concurrent creations succeeds", testCreationRace},
+		{"concurrent index moves keep record and index consistent", testIndexRace},
 		{"cancelled context", testCancellation},
 		{"ping", testPing},
 		{"closed store", testClosed},
@@ -100,7 +99,7 @@ func scanIndex(t testing.TB, s store.Store, index, from, to string) []store.Inde
 	return entries
 }
 
-// scanAll reads a whole scan and fails if one does not end.
+// scanAll reads a whole scan and fails if it does not end.
 func scanAll(t require.TestingT, s store.Store, limit int) map[string]store.Record {
 	all := map[string]store.Record{}
 	cursor := ""
@@ -144,7 +143,7 @@ func testLoad(t *testing.T, s store.Store) {
 		}
 	}
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
-	keys = append(keys, keys[0], keys[1], keys[2], "customer-", "customer-0000", "") // again, and near misses
+	keys = append(keys, keys[0], keys[1], keys[2], "customer-", "customer-0000", "") // repeated keys, and near misses
 	for i, r := range load(t, s, keys...) {
 		var n int
 		_, err := fmt.Sscanf(keys[i], "customer-%03d", &n)
@@ -179,14 +178,14 @@ func testEmptyInputs(t *testing.T, s store.Store) {
 	put(t, s, "k", []byte("v"), add("i", "x"))
 	got, err = s.ScanIndex(ctx, "i", "", "", store.IndexEntry{}, 0)
 	require.NoError(t, err)
-	require.Empty(t, got, "a limit of none")
+	require.Empty(t, got, "a limit of zero")
 	got, err = s.ScanIndex(ctx, "i", "x", "x", store.IndexEntry{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, got, "an empty range")
 	got, err = s.ScanIndex(ctx, "i", "z", "a", store.IndexEntry{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, got, "a reversed range")
-	require.Len(t, scanAll(t, s, 0), 1, "a page limit of none is taken as one")
+	require.Len(t, scanAll(t, s, 0), 1, "a page limit of zero means one")
 }
 
 func testCreate(t *testing.T, s store.Store) {
@@ -204,21 +203,21 @@ func testUpdate(t *testing.T, s store.Store) {
 	require.Empty(t, commit(t, s, store.Change{Key: "k", Version: old, Data: []byte("two")}))
 	require.Equal(t, []int{0}, commit(t, s, store.Change{Key: "k", Version: old, Data: []byte("three")}))
 	require.Equal(t, "two", string(load1(t, s, "k").Data))
-	require.Empty(t, commit(t, s, store.Change{Key: "k", Version: store.VersionOf([]byte("two")), Data: []byte("two")}), "no change is a change too")
+	require.Empty(t, commit(t, s, store.Change{Key: "k", Version: store.VersionOf([]byte("two")), Data: []byte("two")}), "a change to equal data is applied")
 }
 
 func testDelete(t *testing.T, s store.Store) {
 	put(t, s, "k", []byte("one"))
 	v := load1(t, s, "k").Version
 	require.Equal(t, []int{0}, commit(t, s, store.Change{Key: "k", Version: v + 1}))
-	require.Equal(t, []int{0}, commit(t, s, store.Change{Key: "k"}), "absent it is not")
+	require.Equal(t, []int{0}, commit(t, s, store.Change{Key: "k"}), "the record is not absent")
 	require.Equal(t, "one", string(load1(t, s, "k").Data))
 	require.Empty(t, commit(t, s, store.Change{Key: "k", Version: v}))
 	require.Equal(t, store.Record{}, load1(t, s, "k"))
 	require.Empty(t, scanAll(t, s, 10))
 	require.Equal(t, []int{0}, commit(t, s, store.Change{Key: "k", Version: v, Data: []byte("two")}))
 	require.Empty(t, commit(t, s, store.Change{Key: "k"}), "deleting what does not exist")
-	require.Empty(t, commit(t, s, store.Change{Key: "k", Data: []byte("two")}), "creating it anew")
+	require.Empty(t, commit(t, s, store.Change{Key: "k", Data: []byte("two")}), "creating it again")
 	require.Equal(t, "two", string(load1(t, s, "k").Data))
 }
 
@@ -277,7 +276,7 @@ func testConflicts(t *testing.T, s store.Store) {
 		switch {
 		case !lost[i]:
 			require.Equal(t, "new", string(r.Data))
-		case c.Version == 1: // one over Absent: it did not exist
+		case c.Version == 1: // it replaced Absent: the record did not exist
 			require.Equal(t, store.Record{}, r)
 		default:
 			require.Equal(t, "old", string(r.Data))
@@ -322,8 +321,8 @@ func testCommitOwnership(t *testing.T, s store.Store) {
 	require.Equal(t, entries("x", "k"), scanIndex(t, s, "i", "", ""))
 }
 
-// oddStrings are what escaping, separators, hash tags, patterns and encodings
-// get wrong.
+// oddStrings contain characters that break escaping, separators, hash tags, patterns
+// and encodings.
 var oddStrings = []string{
 	"\x00", "\x00\x00", "\x00\x01", "\x00\xff", "\x01", "\xff", "\xff\xff", "\xff\x00", "a\x00", "a\x00b", "a", "aa",
 	"{", "}", "{}", "{a}", "}{", "a{b}c", ":", "::", "a:b", "*", "?", "[a-z]", "\\", "\\x00", "%", "%00", " ", "\n", "\r\n",
@@ -482,7 +481,7 @@ func testIndexCount(t *testing.T, s store.Store) {
 		require.NoError(t, err)
 		return n
 	}
-	require.Zero(t, count("", ""), "an index that is not there")
+	require.Zero(t, count("", ""), "an unknown index")
 	var changes []store.Change
 	for i := range 3_000 {
 		changes = append(changes, store.Change{Key: fmt.Sprintf("k%d", i), Data: []byte("x"), Index: []store.IndexEdit{add("i", fmt.Sprint(i%3)), add("other", "1")}})
@@ -493,7 +492,7 @@ func testIndexCount(t *testing.T, s store.Store) {
 	require.EqualValues(t, 2_000, count("1", ""))
 	require.Zero(t, count("2", "1"), "a reversed range")
 	put(t, s, "k0", []byte("y"), add("i", "0"))
-	require.EqualValues(t, 3_000, count("", ""), "an entry that exists is not added again")
+	require.EqualValues(t, 3_000, count("", ""), "an existing entry is not added again")
 	put(t, s, "k0", nil, remove("i", "0"), remove("other", "1"))
 	require.EqualValues(t, 2_999, count("", ""))
 }
@@ -505,7 +504,7 @@ func testLookup(t *testing.T, s store.Store) {
 		require.NoError(t, err)
 		return found
 	}
-	require.Equal(t, [][]string{nil}, lookup(2, "1"), "an index that is not there")
+	require.Equal(t, [][]string{nil}, lookup(2, "1"), "an unknown index")
 	require.Empty(t, lookup(2), "no values")
 	var changes []store.Change
 	for i := range 3_000 {
@@ -516,10 +515,10 @@ func testLookup(t *testing.T, s store.Store) {
 	require.Equal(t, [][]string{{"k0007"}, nil, {"k0000", "k0001"}, {"k0003", "k0004"}, {"k0007"}},
 		lookup(2, "one7", "none", "all", "three1", "one7"), "in the order of values, the first keys of each")
 	require.Equal(t, [][]string{{"k0003", "k0004", "k0005"}}, lookup(10, "three1"))
-	require.Equal(t, [][]string{nil, nil, nil, nil}, lookup(2, "on", "one", "one7\x00", ""), "a part of a value is another")
+	require.Equal(t, [][]string{nil, nil, nil, nil}, lookup(2, "on", "one", "one7\x00", ""), "a prefix of a value is another value")
 	require.Equal(t, [][]string{nil}, lookup(0, "one7"))
 
-	// More than any one request holds.
+	// More than one request can hold.
 	values := make([]string, 3_000)
 	for i := range values {
 		values[i] = fmt.Sprintf("one%d", len(values)-1-i)
@@ -598,7 +597,8 @@ func testScanUnderWrites(t *testing.T, s store.Store) {
 	for w := range 2 {
 		writers.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				// One record appears and goes, one of the stable ones changes.
+				// One record appears and disappears, and one of the stable records
+				// changes.
 				passing, changing := fmt.Sprintf("passing-%d-%d", w, i), fmt.Sprintf("stable-%d", (i*2+w)%stable)
 				write := func(key string, data []byte) {
 					retry(t, s, []string{key}, func(key string, r store.Record) store.Change {
@@ -710,7 +710,7 @@ func testIndexRace(t *testing.T, s store.Store) {
 			rng := rand.New(rand.NewPCG(uint64(w), 8))
 			for range rounds {
 				retry(t, s, []string{fmt.Sprintf("k%d", rng.IntN(keys))}, func(key string, r store.Record) store.Change {
-					// The record's data is its value in the index.
+					// The data of a record is its value in the index.
 					c := store.Change{Key: key, Version: r.Version, Data: []byte(fmt.Sprintf("%d", rng.IntN(3)))}
 					if r.Version != store.Absent {
 						c.Index = append(c.Index, remove("i", string(r.Data)))
@@ -759,7 +759,7 @@ func testClosed(t *testing.T, s store.Store) {
 	ctx := context.Background()
 	put(t, s, "k", []byte("v"))
 
-	// Calls under way while the store closes either succeed or say closed.
+	// Calls that run while the store closes either succeed or return ErrClosed.
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
