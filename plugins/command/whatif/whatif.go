@@ -141,10 +141,10 @@ func run(c *cli.Context, out, progress io.Writer) error {
 		fmt.Fprintf(out, "%d events, %d of them refused, as replayed\n", r.events, r.refused)
 	}
 	q := customers.WhatIfQuery{
-		Segment: c.String(flagSegment), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), At: time.Now(),
+		Segment: c.String(flagSegment), Trigger: c.String(flagTrigger), Sample: c.Int(flagSample), Seed: c.Uint64(flagSeed), Profiles: c.Bool(flagShow), AsOf: time.Now(),
 	}
 	if at := c.Timestamp(flagAt); at != nil {
-		q.At = *at
+		q.AsOf = *at
 	}
 	if when := c.String(flagWhen); when != "" {
 		if q.Query, err = profiledefinition.CompileQuery(when, p.Definition()); err != nil {
@@ -211,7 +211,7 @@ func fillIn(text string) string {
 }
 
 func write(w io.Writer, q *customers.WhatIfQuery, a *customers.WhatIfResult) {
-	fmt.Fprintf(w, "%d customers as of %s\n", a.Customers, q.At.UTC().Format(time.RFC3339))
+	fmt.Fprintf(w, "%d customers as of %s\n", a.Customers, q.AsOf.UTC().Format(time.RFC3339))
 	if a.Unreadable > 0 {
 		fmt.Fprintf(w, "%d records cannot be read\n", a.Unreadable)
 	}

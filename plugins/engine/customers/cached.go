@@ -11,18 +11,24 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 )
 
-// CacheOptions say how records are kept in memory.
+// CacheOptions configure a cache of records.
 type CacheOptions struct {
-	// MaxBytes is about how much memory they may take.
+	// MaxBytes is the approximate maximum of memory in use.
 	MaxBytes int64
-	// MaxStaleness is how old a record may be that another process changed.
+	// MaxStaleness is the maximum age of a record that another process changed.
 	MaxStaleness time.Duration
 }
 
-// Cached reads profiles by way of records in memory. What this process commits
-// shows at once, and what others commit to Redis as soon as Redis has told, after
-// MaxStaleness at the latest: while Redis cannot tell, every read goes to the
-// store. Features are evaluated at the moment of the read all the same.
+// CachedReader reads profiles through a cache of encoded records. It is safe for
+// concurrent use.
+//
+// Reads are consistent with the writes of this process (read-your-writes): a
+// commit invalidates the records that it changes. Changes by other processes
+// appear when Redis sends their notification, and after MaxStaleness at the
+// latest; while notifications do not arrive, all reads go to the store. The cache
+// holds state and not results, so features are always evaluated at the time of
+// the read. A record that is read repeatedly also keeps its rendering: the JSON
+// with gaps for the values that change over time.
 type CachedReader struct {
 	*Service
 	cache *cache.Cache
@@ -30,32 +36,32 @@ type CachedReader struct {
 	done  sync.WaitGroup
 }
 
-// Cached returns a reader with a cache of its own. Close it before the profiles.
+// Cached returns a reader with its own cache. Close it before the service.
 func (p *Service) Cached(o CacheOptions) *CachedReader {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &CachedReader{Service: p, cache: cache.New(p.reads, o.MaxBytes), stop: stop}
 	p.caches.add(c.cache)
 	watcher, ok := p.backing.(store.Watcher)
 	if !ok {
-		c.cache.ValidUntil(cache.Forever) // nobody but this process writes
+		c.cache.ValidUntil(cache.Forever) // no other process writes
 		return c
 	}
 	c.done.Go(func() {
-		away := false
+		disabled := false
 		watcher.Watch(ctx, o.MaxStaleness, c.cache, func(err error) {
 			switch {
-			case err != nil && !away:
-				p.log.Warnf("Profiles are read without the cache until the store tells of changes again: %v", err)
-			case err == nil && away:
-				p.log.Infof("The store tells of changes again, and profiles are cached.")
+			case err != nil && !disabled:
+				p.log.Warnf("The profile cache is disabled until change notifications arrive again: %v", err)
+			case err == nil && disabled:
+				p.log.Infof("Change notifications arrive again; the profile cache is enabled.")
 			}
-			away = err != nil
+			disabled = err != nil
 		})
 	})
 	return c
 }
 
-// Close ends the cache; the profiles stay open.
+// Close closes the cache. The service stays open.
 func (c *CachedReader) Close(context.Context) error {
 	c.stop()
 	c.done.Wait()
@@ -63,10 +69,10 @@ func (c *CachedReader) Close(context.Context) error {
 	return nil
 }
 
-// CacheBytes is about how much memory the records take.
+// CacheBytes returns the approximate memory in use by the cache.
 func (c *CachedReader) CacheBytes() int64 { return c.cache.Bytes() }
 
-// Read reads like Profiles.Read.
+// Read is Service.Read through the cache.
 func (c *CachedReader) Read(ctx context.Context, ids []string, q Query) ([]Result, error) {
 	if q.Fresh {
 		return c.Service.Read(ctx, ids, q)
@@ -80,62 +86,62 @@ func (c *CachedReader) Read(ctx context.Context, ids []string, q Query) ([]Resul
 		if err != nil {
 			return nil, err
 		}
-		return c.readBy(ctx, c.cache.Load, by, ids, c.moment(q), sel)
+		return c.readBy(ctx, c.cache.Load, by, ids, c.asOf(q), sel)
 	}
-	ask := ask{asOf: c.moment(q), sel: sel, everything: len(q.Fields) == 0, now: q.AsOf.IsZero()}
+	r := request{asOf: c.asOf(q), sel: sel, allFields: len(q.Fields) == 0, isNow: q.AsOf.IsZero()}
 	results := make([]Result, len(ids))
 	found := make([]bool, len(ids))
 	c.each(len(ids), func(rd *reader, i int) {
-		rd.room()
-		found[i] = c.recall(rd, &results[i], ids[i], &ask)
-		rd.used(results[i].JSON)
+		rd.reserve()
+		found[i] = c.fromMemory(rd, &results[i], ids[i], &r)
+		rd.advance(results[i].JSON)
 	})
 	var missing []string
-	var at []int
+	var positions []int
 	for i := range ids {
 		if !found[i] {
-			missing, at = append(missing, ids[i]), append(at, i)
+			missing, positions = append(missing, ids[i]), append(positions, i)
 		}
 	}
 	if len(missing) == 0 {
 		return results, nil
 	}
-	read, err := c.read(ctx, c.cache.Load, missing, ask.asOf, sel)
+	read, err := c.read(ctx, c.cache.Load, missing, r.asOf, sel)
 	if err != nil {
 		return nil, err
 	}
-	for n, i := range at {
+	for n, i := range positions {
 		results[i] = read[n]
 	}
 	return results, nil
 }
 
-// ReadCached answers a read from memory alone, appending the profile to dst; false
-// tells that the store has to be asked, or that there is something to say about
-// the question.
+// ReadCached reads one profile from the cache only and appends it to dst. It
+// returns false if the read needs the store, or if the query has an error.
 func (c *CachedReader) ReadCached(dst []byte, id string, q Query) (result Result, ok bool) {
 	sel, err := c.selection(q.Fields)
 	if err != nil || q.By != "" {
-		return result, false // only the store knows who has a value
+		return result, false // identifiers are in the store only
 	}
 	rd := c.reader()
 	defer c.readers.Put(rd)
 	rd.out = dst
-	ok = c.recall(rd, &result, id, &ask{asOf: c.moment(q), sel: sel, everything: len(q.Fields) == 0, now: q.AsOf.IsZero()})
+	ok = c.fromMemory(rd, &result, id, &request{asOf: c.asOf(q), sel: sel, allFields: len(q.Fields) == 0, isNow: q.AsOf.IsZero()})
 	rd.out = nil
 	return result, ok
 }
 
-// ask is a query, prepared.
-type ask struct {
+// request is a resolved query.
+type request struct {
 	asOf int64
 	sel  *record.Selection
-	// everything and now tell that sel and asOf are no others.
-	everything, now bool
+	// allFields and isNow report whether sel is everything and asOf is now.
+	allFields, isNow bool
 }
 
-// recall fills in a result from memory, its JSON behind what is in rd.out.
-func (c *CachedReader) recall(rd *reader, result *Result, id string, q *ask) bool {
+// fromMemory sets result from the cache and appends its JSON to rd.out. It returns
+// false if a record is not in the cache.
+func (c *CachedReader) fromMemory(rd *reader, result *Result, id string, q *request) bool {
 	key := "u" + id
 	e := c.cache.Get(key)
 	if e != nil && e.Version == store.Absent {
@@ -147,21 +153,21 @@ func (c *CachedReader) recall(rd *reader, result *Result, id string, q *ask) boo
 			return false
 		}
 		if e.Version == store.Absent {
-			return result.ID == "" // otherwise it is the end of a link
+			return result.ID == "" // otherwise a link leads here
 		}
 		loads := c.loads.Load()
-		kept, _ := e.Note.(*rendered)
-		if kept != nil && kept.Rendering != nil && kept.loads == loads && q.everything {
-			if json, ok := kept.AppendJSON(rd.out, q.asOf); ok {
-				*result = kept.result
+		cached, _ := e.Note.(*rendered)
+		if cached != nil && cached.Rendering != nil && cached.loads == loads && q.allFields {
+			if json, ok := cached.AppendJSON(rd.out, q.asOf); ok {
+				*result = cached.result
 				result.JSON = json[len(rd.out):len(json):len(json)]
 				return true
 			}
 		}
 		link := c.view(rd, result, key, e.Data, q.asOf, q.sel)
 		if link == "" {
-			if q.everything && q.now && result.Found && (kept == nil || kept.Rendering != nil) {
-				c.keep(rd, result, key, e, q.asOf, loads)
+			if q.allFields && q.isNow && result.Found && (cached == nil || cached.Rendering != nil) {
+				c.storeRendering(rd, result, key, e, q.asOf, loads)
 			}
 			return true
 		}
@@ -172,15 +178,15 @@ func (c *CachedReader) recall(rd *reader, result *Result, id string, q *ask) boo
 	return false
 }
 
-// rendered is what is kept with a record that was read more than once.
+// rendered is the rendering of a record that was read more than once.
 type rendered struct {
-	*record.Rendering        // nil where there is none
+	*record.Rendering        // nil if the record cannot be rendered in advance
 	result            Result // without JSON
-	loads             uint64 // how often models had been loaded before
+	loads             uint64 // Service.loads when it was rendered
 }
 
-// keep keeps the rendering of a record with it.
-func (c *CachedReader) keep(rd *reader, result *Result, key string, e *cache.Entry, asOf int64, loads uint64) {
+// storeRendering adds the rendering of a record to its cache entry.
+func (c *CachedReader) storeRendering(rd *reader, result *Result, key string, e *cache.Entry, asOf int64, loads uint64) {
 	v, err := rd.viewer.Render(&rd.rec, result.ID, asOf)
 	if err != nil {
 		return
@@ -195,44 +201,44 @@ func (c *CachedReader) keep(rd *reader, result *Result, key string, e *cache.Ent
 	c.cache.Annotate(key, e, r, size)
 }
 
-// caches are those that are told what this process commits.
+// caches are the caches that commits of this process invalidate.
 type caches struct {
 	mu   sync.RWMutex
 	list []*cache.Cache
 }
 
-func (c *caches) add(one *cache.Cache) {
+func (c *caches) add(added *cache.Cache) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.list = append(slices.Clone(c.list), one)
+	c.list = append(slices.Clone(c.list), added)
 }
 
-func (c *caches) remove(one *cache.Cache) {
+func (c *caches) remove(removed *cache.Cache) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.list = slices.DeleteFunc(slices.Clone(c.list), func(o *cache.Cache) bool { return o == one })
+	c.list = slices.DeleteFunc(slices.Clone(c.list), func(o *cache.Cache) bool { return o == removed })
 }
 
-func (c *caches) changed(changes []store.Change) {
+func (c *caches) invalidate(changes []store.Change) {
 	c.mu.RLock()
 	list := c.list
 	c.mu.RUnlock()
-	for _, one := range list {
+	for _, cached := range list {
 		for i := range changes {
-			one.Invalidate(changes[i].Key)
+			cached.Invalidate(changes[i].Key)
 		}
 	}
 }
 
-// reporting is a store that tells caches what it commits.
-type reporting struct {
+// invalidating is a store. Its commits invalidate caches.
+type invalidating struct {
 	store.Store
 	caches *caches
 }
 
-// Commit implements store.Store. Whatever becomes of it, any of the changes may
-// have been applied.
-func (r reporting) Commit(ctx context.Context, changes []store.Change) ([]int, error) {
-	defer r.caches.changed(changes)
+// Commit implements store.Store. It invalidates after failures too, because any of
+// the changes may have been applied.
+func (r invalidating) Commit(ctx context.Context, changes []store.Change) ([]int, error) {
+	defer r.caches.invalidate(changes)
 	return r.Store.Commit(ctx, changes)
 }

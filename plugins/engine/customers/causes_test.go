@@ -338,7 +338,7 @@ func TestASweepThatOthersBeganIsDoneAnew(t *testing.T) {
 	before := dueIndex(t, p)
 	other := under(t, p, fmt.Sprintf(trigger, "3d"))
 	s := sweeper{p: other, interval: time.Minute}
-	require.NoError(t, s.turn(context.Background()))
+	require.NoError(t, s.sweepIfDue(context.Background()))
 	require.NotEqual(t, before, dueIndex(t, p))
 	// As if it had died just before the end.
 	s.begin(now.Now().UnixMilli(), s.state.Rules)

@@ -2,5 +2,5 @@ package customers
 
 import "time"
 
-// wallClock tells the time. Builds for simulations have another.
+// wallClock returns the current time. Builds for simulations replace it.
 var wallClock = time.Now

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// In a build for simulations the time is what a file says, in eight bytes: Unix
-// milliseconds. There is no other way to tell such a process the time, and no
-// way to tell another kind of process.
+// In a build for simulations the current time is the content of a file: Unix
+// milliseconds in eight bytes, little endian. Other builds cannot be simulated.
 func init() {
 	path := os.Getenv("SIMULATED_CLOCK")
 	if path == "" {

@@ -8,26 +8,25 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// stuck are customers with whom nothing can be done, by key, with what an index of
-// times has of them: they are passed over, so that they stand in nobody's way, and
-// all of them are tried again from time to time. Their records may be damaged, or
-// of a newer release.
+// stuck are keys with a record that cannot be decoded, because it is damaged or written
+// by a newer release, with their value in a time index. They are skipped, so that
+// they do not block other customers, and retried every stuckFor.
 type stuck struct {
 	values map[string]string
 	since  time.Time
 }
 
 const (
-	stuckFor  = time.Minute
-	mostStuck = 100_000
+	stuckFor = time.Minute
+	maxStuck = 100_000
 )
 
 func (s *stuck) add(key, value string) { s.values[key] = value }
 
-// due returns the first entries of an index of times up to one, in their order,
-// without those that are stuck.
+// due returns the first entries of a time index up to a time, in order, without
+// stuck keys.
 func (p *Service) due(ctx context.Context, index string, until int64, limit int, s *stuck) ([]store.IndexEntry, error) {
-	if now := p.now(); s.values == nil || len(s.values) > mostStuck || now.Sub(s.since) > stuckFor {
+	if now := p.now(); s.values == nil || len(s.values) > maxStuck || now.Sub(s.since) > stuckFor {
 		*s = stuck{map[string]string{}, now}
 	}
 	var found []store.IndexEntry
@@ -44,7 +43,7 @@ func (p *Service) due(ctx context.Context, index string, until int64, limit int,
 			}
 		}
 		if len(page) < limit {
-			break // no more than this, and an empty page costs a round trip
+			break // the last page; asking for the next would cost a round trip
 		}
 	}
 	return found, nil

@@ -9,11 +9,11 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// ErrErased is the result of an event that is not taken in because its customer
-// was erased. It should go nowhere else either, dead letters included.
+// ErrErased is the error for an event that was rejected because its customer was
+// erased. Such an event must be dropped and not be written to dead letters.
 var ErrErased = errors.New("the customer was erased")
 
-// erasing tells what an event asks for that is not the customer's doing.
+// erasing is the request of an event about an erasure.
 type erasing byte
 
 const (
@@ -22,7 +22,7 @@ const (
 	readmit
 )
 
-func erasingOf(e *event.Event) erasing {
+func erasingRequest(e *event.Event) erasing {
 	switch e.Type {
 	case event.TypeErase:
 		return erase
@@ -32,27 +32,27 @@ func erasingOf(e *event.Event) erasing {
 	return noErasure
 }
 
-// identifyErasure finds whom an erasure concerns: the customers of both ids,
-// whatever the definition says of such ids now.
+// identifyErasure sets the customers of an erasure: those of both ids, even if the
+// definition ignores such ids by now.
 func (u *updater) identifyErasure(e *event.Event, up *update) {
 	if len(e.AnonymousID) > 0 {
-		up.who = u.customer(record.Anonymous, e.AnonymousID)
+		up.customer = u.customer(record.Anonymous, e.AnonymousID)
 	}
 	if len(e.UserID) > 0 {
 		if len(e.AnonymousID) > 0 {
-			up.anonymous = up.who
+			up.anonymous = up.customer
 		}
-		up.who = u.customer(record.User, e.UserID)
+		up.customer = u.customer(record.User, e.UserID)
 	}
 }
 
-// applyErasure erases or readmits the customers an event names.
+// applyErasure erases or readmits the customers of an event.
 func (u *updater) applyErasure(up *update) error {
-	for _, i := range [...]int{up.who, up.anonymous} {
+	for _, i := range [...]int{up.customer, up.anonymous} {
 		if i < 0 {
 			continue
 		}
-		u.pardon(u.customers[i])
+		u.resetCorrupt(u.customers[i])
 		c, err := u.resolve(i)
 		if err != nil {
 			return err
@@ -69,36 +69,35 @@ func (u *updater) applyErasure(up *update) error {
 	return nil
 }
 
-// pardon makes a record that cannot be read one that can be erased: nobody can
-// be told that what is stored of them stays because it is broken. One that a
-// later release wrote is not broken.
-func (u *updater) pardon(c *customer) {
+// resetCorrupt makes a corrupt record erasable: a damaged record must not prevent
+// an erasure. A record that a newer release wrote is not corrupt.
+func (u *updater) resetCorrupt(c *customer) {
 	if errors.Is(c.err, record.ErrCorrupt) {
 		c.err = nil
 		c.rec.Reset(u.p.def)
 	}
 }
 
-// refuses tells whether an event must not be taken in because the customer
-// whose id it has, or the one that leads to, was erased.
-func (u *updater) refuses(up *update, to *customer) bool {
-	at := &u.customers[up.who].rec
-	if !at.RejectsEvent(up.fact.Time, up.fact.ReceivedAt) && !to.rec.RejectsEvent(up.fact.Time, up.fact.ReceivedAt) {
+// rejectsErased reports whether an event must be rejected because its customer, or
+// the customer to that it links, was erased.
+func (u *updater) rejectsErased(up *update, to *customer) bool {
+	own := &u.customers[up.customer].rec
+	if !own.RejectsEvent(up.fact.Time, up.fact.ReceivedAt) && !to.rec.RejectsEvent(up.fact.Time, up.fact.ReceivedAt) {
 		return false
 	}
 	u.p.erasedEvents.Incr(1)
 	return true
 }
 
-// eraseWith erases a customer who is one with another that is erased, though
-// the other does not know it: their merge was under way.
+// eraseWith erases a customer with an interrupted merge into an erased customer,
+// so that the tombstone does not list it.
 func (c *customer) eraseWith(into *customer) {
 	c.rec.EraseWith(&into.rec)
 	c.follow, c.changed = -1, true
 }
 
-// finishErasures does what is left to do of the erasure of each tombstone that
-// this batch has written, or met: the records of all keys that lead to it.
+// finishErasures completes the erasure of every tombstone that this batch has
+// written or read: it erases the records of all keys that are linked to it.
 func (u *updater) finishErasures(ctx context.Context) error {
 	for _, c := range u.customers {
 		if c.err != nil || c.lost || !c.loaded || !c.rec.Erased() {
@@ -117,7 +116,7 @@ func (u *updater) finishErasures(ctx context.Context) error {
 	return nil
 }
 
-// eraseKeys makes tombstones of the records of keys.
+// eraseKeys replaces the records of keys by tombstones.
 func (p *Service) eraseKeys(ctx context.Context, keys []string, at int64) error {
 	for len(keys) > 0 {
 		records, err := p.store.Load(ctx, keys)
@@ -132,12 +131,12 @@ func (p *Service) eraseKeys(ctx context.Context, keys []string, at int64) error 
 			} else if err := rec.Decode(p.def, key, records[i].Data); errors.Is(err, record.ErrCorrupt) {
 				rec.Reset(p.def)
 			} else if err != nil {
-				continue // of a later release, which knows how to
+				continue // written by a newer release, which can erase it
 			}
 			if !rec.Erase(at) {
 				continue
 			}
-			// What was merged into it is among the keys.
+			// keys includes all records that were merged into this one.
 			rec.FinishErasure()
 			changes = append(changes, store.Change{Key: key, Version: records[i].Version, Data: rec.Encode(nil, key), Index: indexEdits(&rec)})
 		}
@@ -153,8 +152,8 @@ func (p *Service) eraseKeys(ctx context.Context, keys []string, at int64) error 
 	return nil
 }
 
-// finishErasure makes the tombstone of a key, of an erasure at a time, forget
-// the keys that were erased with it.
+// finishErasure removes the list of linked keys from the tombstone of an erasure,
+// which is identified by its key and time.
 func (p *Service) finishErasure(ctx context.Context, key string, at int64) error {
 	for {
 		records, err := p.store.Load(ctx, []string{key})

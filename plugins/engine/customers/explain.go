@@ -8,17 +8,18 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
-// Explain tells how the profile that an id, or with by the value of an
-// identifier, leads to came to be, as of a time; zero is now. The text is that
-// of a profile.Explanation as JSON, nil if there is no profile.
+// Explain returns the provenance of a profile as of a time, as the JSON of a
+// record.Explanation: the events behind features, the sources of traits and the
+// segment history. id is an id or, with by, the value of an identifier; a zero
+// time means now. The result is nil if there is no profile, or if it was erased.
 func (p *Service) Explain(ctx context.Context, id, by string, asOf time.Time) ([]byte, error) {
 	if asOf.IsZero() {
 		asOf = p.now()
 	}
 	var rec record.Record
-	key, err := p.one(ctx, &rec, id, by)
+	key, err := p.find(ctx, &rec, id, by)
 	if err != nil || key == "" || rec.Erased() {
-		return nil, err // nothing is known of whoever was erased
+		return nil, err
 	}
 	var viewer record.Viewer
 	explained, err := viewer.Explain(&rec, record.KeyID(key), asOf.UnixMilli())

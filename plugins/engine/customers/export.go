@@ -7,11 +7,12 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
-// Export returns everything held of the customer that an id, or with by the
-// value of an identifier, stands for, as the JSON of the result.
+// Export returns all stored data of a customer as the JSON of the result, for a
+// data subject access request. id is an id or, with by, the value of an
+// identifier.
 func (p *Service) Export(ctx context.Context, id, by string) (Result, error) {
 	var rec record.Record
-	key, err := p.one(ctx, &rec, id, by)
+	key, err := p.find(ctx, &rec, id, by)
 	switch {
 	case unreadable(err):
 		return Result{Err: err}, nil
@@ -27,7 +28,8 @@ func (p *Service) Export(ctx context.Context, id, by string) (Result, error) {
 	return result, nil
 }
 
-// unreadable tells an error of what was asked for from one of the store.
+// unreadable reports whether err is about the requested customer and not about
+// the store.
 func unreadable(err error) bool {
 	return errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrVersion) || errors.Is(err, ErrAmbiguous)
 }

@@ -16,29 +16,38 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// The events that firings are told as.
+// Names of the events that a firing emits.
 const (
 	EventTriggerFired   = "Trigger Fired"
 	EventTriggerHeldOut = "Trigger Held Out"
 )
 
-// TriggerScheduler fires what is due. Any number of them, in any number of processes,
-// share the work: a firing is a commit on the condition that the record is as
-// it was when the firing was decided, so that one of several wins. What is told
-// goes into the record's outbox in the same commit; who dies before it has done
-// nothing, and who dies after it has done everything.
+// TriggerScheduler fires due triggers. Any number of schedulers, in any number of
+// processes, share the work.
+//
+// Records with pending triggers are in an index by the time when the first of them
+// is due. Fire loads the due records, decides about each due trigger (consent,
+// frequency caps, quiet hours, control group, ...), and commits the record with the
+// decision and, if it fired, the message in the record's outbox. The commit is
+// conditional on the version that was loaded, so of several processes one wins, and
+// a crash leaves either no trace or the complete result. For example:
+//
+//	09:00  u1 adds a product to the cart         index: u1 at 10:00
+//	09:20  u1 orders: the order cancels it       index: no entry
+//	09:30  u1 adds another product               index: u1 at 10:30
+//	10:30  Fire: outbox of u1 has the message    index: no entry
 type TriggerScheduler struct {
 	p       *Service
 	limit   int
 	rec     record.Record
 	viewer  record.Viewer
 	watcher record.TriggerEvaluator
-	since   []int64 // when each trigger came to be
+	since   []int64 // by rule: creation time
 	stuck   stuck
 }
 
-// TriggerScheduler returns one that looks at up to limit customers at a time, nil if
-// the definition has no triggers. It is for one goroutine.
+// TriggerScheduler returns a scheduler that handles up to limit customers at a time.
+// It is for one goroutine. It is nil if the definition has no triggers.
 func (p *Service) TriggerScheduler(limit int) *TriggerScheduler {
 	if p.messages == nil {
 		return nil
@@ -46,33 +55,32 @@ func (p *Service) TriggerScheduler(limit int) *TriggerScheduler {
 	return &TriggerScheduler{p: p, limit: limit}
 }
 
-// Fire decides what is due for some customers. It looks ahead for a time, the
-// longest that the caller is going to wait, and tells in how much of that the
-// next is due: 0 if one may be due now.
-func (t *TriggerScheduler) Fire(ctx context.Context, ahead time.Duration) (next time.Duration, err error) {
+// Fire handles due triggers of up to limit customers. It returns the time until the
+// next trigger is due, at most maxWait; 0 if more may be due now.
+func (t *TriggerScheduler) Fire(ctx context.Context, maxWait time.Duration) (next time.Duration, err error) {
 	now := t.p.now()
 	if t.since == nil {
 		if t.since, err = t.p.introduced(ctx, now.UnixMilli(), true); err != nil {
 			return 0, err
 		}
 	}
-	page, err := t.p.due(ctx, record.TriggerIndex, now.Add(ahead).UnixMilli(), 4*t.limit, &t.stuck)
+	page, err := t.p.due(ctx, record.TriggerIndex, now.Add(maxWait).UnixMilli(), 4*t.limit, &t.stuck)
 	if err != nil {
 		return 0, err
 	}
-	next = ahead
+	next = maxWait
 	later := record.FormatTime(now.UnixMilli() + 1)
 	if n := slices.IndexFunc(page, func(e store.IndexEntry) bool { return e.Value >= later }); n >= 0 {
 		if due, ok := record.ParseTime(page[n].Value); ok {
-			next = min(ahead, time.UnixMilli(due).Sub(now))
+			next = min(maxWait, time.UnixMilli(due).Sub(now))
 		}
 		page = page[:n]
 	}
 	if len(page) == 0 {
 		return next, nil
 	}
-	// Of much that is due a part at random is taken, so that those who look at
-	// the same time seldom want the same.
+	// Processes that fire at the same time take random parts of a long list, so
+	// that they seldom conflict.
 	if len(page) > t.limit {
 		next = 0
 		from := rand.IntN(len(page) - t.limit + 1)
@@ -81,7 +89,7 @@ func (t *TriggerScheduler) Fire(ctx context.Context, ahead time.Duration) (next 
 	found := make(map[string]string, len(page))
 	keys := make([]string, 0, len(page))
 	for _, e := range page {
-		if _, twice := found[e.Key]; !twice {
+		if _, listed := found[e.Key]; !listed {
 			found[e.Key] = e.Value
 			keys = append(keys, e.Key)
 		}
@@ -94,7 +102,7 @@ func (t *TriggerScheduler) fire(ctx context.Context, keys []string, found map[st
 	if err != nil {
 		return err
 	}
-	// What is decided is as of now, when it is known what was loaded.
+	// Decisions are as of the time after the load.
 	now := t.p.now().UnixMilli()
 	changes := make([]store.Change, 0, len(keys))
 	decided := make([][]triggers.Decision, 0, len(keys))
@@ -107,21 +115,21 @@ func (t *TriggerScheduler) fire(ctx context.Context, keys []string, found map[st
 				decisions, err = t.decide(key, now)
 			}
 			if err != nil {
-				t.stuck.add(key, found[key]) // whoever updates the customer says so
+				t.stuck.add(key, found[key]) // Update reports the error
 				continue
 			}
-			c.Data, c.Index = t.rec.Encode(room(records[i].Data), key), indexEdits(&t.rec)
+			c.Data, c.Index = t.rec.Encode(encodeBuffer(records[i].Data), key), indexEdits(&t.rec)
 		}
-		// An entry that no record stands behind, as one that expired leaves,
-		// goes.
+		// An expired record leaves an index entry without a record, which is
+		// removed here.
 		stale := store.IndexEdit{Index: record.TriggerIndex, Value: found[key], Remove: true}
-		due, some := t.rec.TriggersDue()
-		gone := records[i].Version == store.Absent || !some || record.FormatTime(due) != found[key]
+		due, pending := t.rec.TriggersDue()
+		gone := records[i].Version == store.Absent || !pending || record.FormatTime(due) != found[key]
 		if gone && !slices.Contains(c.Index, stale) {
 			c.Index = append(c.Index, stale)
 		}
 		if !gone && len(decisions) == 0 {
-			continue // not due yet: somebody was faster
+			continue // another process has fired it
 		}
 		changes, decided = append(changes, c), append(decided, decisions)
 	}
@@ -134,8 +142,8 @@ func (t *TriggerScheduler) fire(ctx context.Context, keys []string, found map[st
 	}
 	for i := range changes {
 		if len(lost) > 0 && lost[0] == i {
-			// Somebody fired it, or an event came. In the second case it is
-			// found again.
+			// Another process fired it, or an event changed the record. In the
+			// second case the next call finds it.
 			lost = lost[1:]
 			t.p.lostFirings.Incr(1)
 			continue
@@ -153,18 +161,18 @@ func (t *TriggerScheduler) fire(ctx context.Context, keys []string, found map[st
 	return nil
 }
 
-// decide decides what is due for the customer whose record was read.
+// decide decides about the due triggers of the customer in t.rec.
 func (t *TriggerScheduler) decide(key string, now int64) ([]triggers.Decision, error) {
-	// Segments are those of the moment, for causes and conditions alike.
+	// Causes and conditions use the current segments.
 	if t.rec.Link() == "" {
 		j, err := t.viewer.EvaluateSegments(&t.rec, key, now, record.Cause{})
 		if err != nil {
 			return nil, err
 		}
-		t.p.judged(j)
+		t.p.countSegmentChanges(j)
 	}
-	must := &conditions{t: t, now: now}
-	decisions, err := t.watcher.Decide(nil, &t.rec, key, now, must)
+	conditions := &conditions{t: t, now: now}
+	decisions, err := t.watcher.Decide(nil, &t.rec, key, now, conditions)
 	if err != nil {
 		return nil, err
 	}
@@ -174,53 +182,53 @@ func (t *TriggerScheduler) decide(key string, now int64) ([]triggers.Decision, e
 			continue
 		}
 		id := t.p.messages.ID(&d.Firing, record.KeyID(key))
-		t.rec.Enqueue(record.Message{ID: id, Time: now, Content: t.content(key, d, id, now, must)})
+		t.rec.Enqueue(record.Message{ID: id, Time: now, Content: t.content(key, d, id, now, conditions)})
 	}
 	return decisions, t.watcher.Schedule(&t.rec, key)
 }
 
-// conditions answers what must hold for the customer whose record was read.
+// conditions evaluates the queries of triggers for the customer in t.rec.
 type conditions struct {
 	t     *TriggerScheduler
 	now   int64
-	known map[string]any
+	facts map[string]any // nil before the first query
 }
 
-func (c *conditions) facts() (map[string]any, error) {
+func (c *conditions) loadFacts() (map[string]any, error) {
 	var err error
-	if c.known == nil {
-		c.known, err = c.t.viewer.QueryDocument(&c.t.rec, c.now, c.t.p.messages.Features, c.t.p.messages.ReadsSegments)
+	if c.facts == nil {
+		c.facts, err = c.t.viewer.QueryDocument(&c.t.rec, c.now, c.t.p.messages.Features, c.t.p.messages.ReadsSegments)
 	}
-	return c.known, err
+	return c.facts, err
 }
 
-func (c *conditions) ask(q *definition.Query) (bool, error) {
+func (c *conditions) holds(q *definition.Query) (bool, error) {
 	if q == nil {
 		return true, nil
 	}
-	facts, err := c.facts()
+	facts, err := c.loadFacts()
 	if err != nil {
 		return false, err
 	}
 	return q.Holds(facts)
 }
 
-// Consent implements trigger.Conditions.
+// Consent implements triggers.Conditions.
 func (c *conditions) Consent(channel int) (bool, error) {
-	return c.ask(c.t.p.messages.Consent[channel])
+	return c.holds(c.t.p.messages.Consent[channel])
 }
 
-// When implements trigger.Conditions.
-func (c *conditions) When(rule int) (bool, error) { return c.ask(c.t.p.messages.When[rule]) }
+// When implements triggers.Conditions.
+func (c *conditions) When(rule int) (bool, error) { return c.holds(c.t.p.messages.When[rule]) }
 
-// Introduced implements trigger.Conditions.
+// Introduced implements triggers.Conditions.
 func (c *conditions) Introduced(rule int) int64 { return c.t.since[rule] }
 
-// maxData bounds what goes with a message.
+// maxData is the maximum size of the data of a message, in bytes.
 const maxData = 16 << 10
 
-// content is the event by which a firing is told.
-func (t *TriggerScheduler) content(key string, d *triggers.Decision, id record.MessageID, now int64, must *conditions) []byte {
+// content returns the event of a firing as JSON.
+func (t *TriggerScheduler) content(key string, d *triggers.Decision, id record.MessageID, now int64, c *conditions) []byte {
 	rule := &t.p.messages.Rules[d.Rule]
 	name, field := EventTriggerFired, "userId"
 	if d.Outcome == triggers.ControlGroup {
@@ -229,7 +237,7 @@ func (t *TriggerScheduler) content(key string, d *triggers.Decision, id record.M
 	if key[0] == record.Anonymous {
 		field = "anonymousId"
 	}
-	at := func(dst []byte, before string, ms int64) []byte {
+	appendTime := func(dst []byte, before string, ms int64) []byte {
 		return append(event.AppendTime(append(dst, before...), ms), '"')
 	}
 	b := append(make([]byte, 0, 512), `{"type":"track","event":"`...)
@@ -238,20 +246,20 @@ func (t *TriggerScheduler) content(key string, d *triggers.Decision, id record.M
 	b = hex.AppendEncode(b, id[:])
 	b = append(b, `","`+field+`":`...)
 	b = jsontext.AppendString(b, record.KeyID(key))
-	b = at(b, `,"timestamp":"`, now)
+	b = appendTime(b, `,"timestamp":"`, now)
 	b = append(b, `,"properties":{"trigger":"`+rule.Name+`","channel":"`+t.p.messages.Channels[rule.Channel].Name+`"`...)
-	b = at(b, `,"cause_at":"`, d.CauseTime)
-	b = at(b, `,"due_at":"`, d.Due)
+	b = appendTime(b, `,"cause_at":"`, d.CauseTime)
+	b = appendTime(b, `,"due_at":"`, d.Due)
 	if q := t.p.messages.Data[d.Rule]; q != nil {
-		if data := t.data(q, must); data != nil {
+		if data := t.data(q, c); data != nil {
 			b = append(append(b, `,"data":`...), data...)
 		}
 	}
 	return append(b, "}}"...)
 }
 
-func (t *TriggerScheduler) data(q *definition.Query, must *conditions) []byte {
-	facts, err := must.facts()
+func (t *TriggerScheduler) data(q *definition.Query, c *conditions) []byte {
+	facts, err := c.loadFacts()
 	if err != nil {
 		return nil
 	}

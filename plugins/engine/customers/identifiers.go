@@ -13,25 +13,24 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 )
 
-// UnknownIdentifierError is returned for an identifier that is not declared.
+// UnknownIdentifierError is the error for an identifier that is not declared.
 type UnknownIdentifierError struct {
 	Name string
-	// Declared are those that are.
+	// Declared are the declared identifiers.
 	Declared []string
 }
 
 func (e *UnknownIdentifierError) Error() string {
 	if len(e.Declared) == 0 {
-		return "customers are found by their ids alone: the definition of the profiles has no identifiers"
+		return "customers can be read by id only: the profile definition has no identifiers"
 	}
 	return fmt.Sprintf("there is no identifier %q%s; there are %s", e.Name, spelling.Hint(e.Name, e.Declared), strings.Join(e.Declared, ", "))
 }
 
-// ErrAmbiguous is the result of a read by a value that several customers have.
+// ErrAmbiguous is the result of a read by a value that several customers share.
 var ErrAmbiguous = errors.New("several customers have this value")
 
-// Identifiers returns the names of the traits that customers are found by, in
-// order.
+// Identifiers returns the names of the declared identifiers, in order.
 func (p *Service) Identifiers() []string { return p.def.Identifiers.Names() }
 
 func (p *Service) identifier(name string) (*record.Identifier, error) {
@@ -41,70 +40,71 @@ func (p *Service) identifier(name string) (*record.Identifier, error) {
 	return nil, &UnknownIdentifierError{name, p.Identifiers()}
 }
 
-// sought is a value of an identifier, and who has it.
-type sought struct {
-	entry record.Entry // as the record of whoever has it has
-	key   string       // empty for nobody
+// lookup is a value of an identifier and the customer that has it.
+type lookup struct {
+	entry record.Entry // the index entry that the customer's record has
+	key   string       // empty if no customer has the value
 	err   error        // ErrAmbiguous
 }
 
-// seek finds out who has each of values. What is found may change before it is
-// read: whoever reads a record makes sure that it has the entry.
-func (p *Service) seek(ctx context.Context, by *record.Identifier, values []string) ([]sought, error) {
-	all := make([]sought, len(values))
-	known := make([]string, 0, len(values))
-	at := make([]int, 0, len(values))
+// lookup finds the customers that have values of an identifier. An index entry may
+// be removed before the record is read, so the caller must check that the record
+// has the entry.
+func (p *Service) lookup(ctx context.Context, by *record.Identifier, values []string) ([]lookup, error) {
+	all := make([]lookup, len(values))
+	normalised := make([]string, 0, len(values))
+	positions := make([]int, 0, len(values))
 	for i, value := range values {
 		all[i].entry = record.Entry{Index: by.Index(), Value: by.Normalise(value)}
 		if all[i].entry.Value != "" {
-			known, at = append(known, all[i].entry.Value), append(at, i)
+			normalised, positions = append(normalised, all[i].entry.Value), append(positions, i)
 		}
 	}
-	if len(known) == 0 {
+	if len(normalised) == 0 {
 		return all, nil
 	}
-	found, err := p.store.Lookup(ctx, by.Index(), known, 2)
+	found, err := p.store.Lookup(ctx, by.Index(), normalised, 2)
 	if err != nil {
 		return nil, err
 	}
 	for n, keys := range found {
-		switch s := &all[at[n]]; len(keys) {
+		switch l := &all[positions[n]]; len(keys) {
 		case 0:
 		case 1:
-			s.key = keys[0]
+			l.key = keys[0]
 		default:
-			s.err = ErrAmbiguous
+			l.err = ErrAmbiguous
 		}
 	}
 	return all, nil
 }
 
-// seekAttempts is how often a value is looked up whose customer turns out to
-// have another by then.
-const seekAttempts = 3
+// lookupAttempts is the number of lookups of a value while records that are found
+// no longer have it.
+const lookupAttempts = 3
 
-// readBy reads the profiles of those who have values of an identifier, in order
-// of the values.
+// readBy reads the profiles of the customers that have values of an identifier, in
+// the order of the values.
 func (p *Service) readBy(ctx context.Context, load cache.Loader, by *record.Identifier, values []string, asOf int64, sel *record.Selection) ([]Result, error) {
 	results := make([]Result, len(values))
-	left := make([]int, len(values)) // which to read
+	left := make([]int, len(values)) // positions to read
 	for i := range left {
 		left[i] = i
 	}
-	for range seekAttempts {
+	for range lookupAttempts {
 		wanted := make([]string, len(left))
 		for n, i := range left {
 			wanted[n] = values[i]
 		}
-		all, err := p.seek(ctx, by, wanted)
+		all, err := p.lookup(ctx, by, wanted)
 		if err != nil {
 			return nil, err
 		}
 		var keys []string
-		var of []int // positions in left
+		var positions []int // of keys in left
 		for n := range all {
 			if results[left[n]].Err = all[n].err; all[n].key != "" {
-				keys, of = append(keys, all[n].key), append(of, n)
+				keys, positions = append(keys, all[n].key), append(positions, n)
 			}
 		}
 		if len(keys) == 0 {
@@ -116,22 +116,22 @@ func (p *Service) readBy(ctx context.Context, load cache.Loader, by *record.Iden
 		}
 		stale := make([]bool, len(keys))
 		p.each(len(keys), func(rd *reader, n int) {
-			result := &results[left[of[n]]]
+			result := &results[left[positions[n]]]
 			if stale[n] = records[n].Version == store.Absent; stale[n] {
 				return
 			}
 			if result.Err = rd.rec.Decode(p.def, keys[n], records[n].Data); result.Err != nil {
 				return
 			}
-			if stale[n] = !rd.rec.HasEntry(all[of[n]].entry); stale[n] {
+			if stale[n] = !rd.rec.HasEntry(all[positions[n]].entry); stale[n] {
 				return
 			}
-			rd.room()
-			p.show(rd, result, keys[n], asOf, sel)
-			rd.used(result.JSON)
+			rd.reserve()
+			p.render(rd, result, keys[n], asOf, sel)
+			rd.advance(result.JSON)
 		})
 		var again []int
-		for n, i := range of {
+		for n, i := range positions {
 			if stale[n] {
 				again = append(again, left[i])
 			}
@@ -139,15 +139,15 @@ func (p *Service) readBy(ctx context.Context, load cache.Loader, by *record.Iden
 		if left = again; len(left) == 0 {
 			break
 		}
-		// What was read of memory or of a replica may be older than the index.
+		// A record from a cache or a replica may be older than the index.
 		load = p.store.Load
 	}
 	return results, nil
 }
 
-// candidates are the keys of the record that a question is about, in order of
-// preference, and the entry that it has to have, if any. There are none for a
-// value that nobody has.
+// candidates returns the keys that an id may stand for, in order of preference.
+// With an identifier, it returns the key that has the value, if any, and the index
+// entry that its record must have.
 func (p *Service) candidates(ctx context.Context, id, by string) (keys []string, entry *record.Entry, err error) {
 	if by == "" {
 		return []string{string(record.User) + id, string(record.Anonymous) + id}, nil, nil
@@ -156,7 +156,7 @@ func (p *Service) candidates(ctx context.Context, id, by string) (keys []string,
 	if err != nil {
 		return nil, nil, err
 	}
-	all, err := p.seek(ctx, i, []string{id})
+	all, err := p.lookup(ctx, i, []string{id})
 	switch {
 	case err != nil:
 		return nil, nil, err
@@ -168,10 +168,11 @@ func (p *Service) candidates(ctx context.Context, id, by string) (keys []string,
 	return []string{all[0].key}, &all[0].entry, nil
 }
 
-// one decodes the record that a question is about into rec, and returns its key,
-// empty if there is no record. A tombstone is a record.
-func (p *Service) one(ctx context.Context, rec *record.Record, id, by string) (key string, err error) {
-	for range seekAttempts {
+// find decodes the record of an id, or with by of the value of an identifier, into
+// rec, and returns its key. The key is empty if there is no record; a tombstone is
+// a record.
+func (p *Service) find(ctx context.Context, rec *record.Record, id, by string) (key string, err error) {
+	for range lookupAttempts {
 		keys, entry, err := p.candidates(ctx, id, by)
 		if err != nil || len(keys) == 0 {
 			return "", err
@@ -181,13 +182,13 @@ func (p *Service) one(ctx context.Context, rec *record.Record, id, by string) (k
 			if err != nil {
 				return "", err
 			}
-			at := slices.IndexFunc(records, func(r store.Record) bool { return r.Version != store.Absent })
-			if at < 0 {
+			found := slices.IndexFunc(records, func(r store.Record) bool { return r.Version != store.Absent })
+			if found < 0 {
 				key = ""
 				break
 			}
-			key = keys[at]
-			if err := rec.Decode(p.def, key, records[at].Data); err != nil {
+			key = keys[found]
+			if err := rec.Decode(p.def, key, records[found].Data); err != nil {
 				return key, err
 			}
 			if link := rec.Link(); link != "" {

@@ -234,7 +234,7 @@ func TestIdentifierIndexesAreRight(t *testing.T) {
 		p := use(1)
 		sweep := func() {
 			sw := sweeper{p: p, interval: time.Minute}
-			require.NoError(t, sw.turn(ctx))
+			require.NoError(t, sw.sweepIfDue(ctx))
 		}
 		sweep()
 		var said [][]byte

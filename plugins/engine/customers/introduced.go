@@ -8,22 +8,23 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// A trigger that is added to customers who have long done what causes it tells
-// them nothing that was due before it was there: a thousand would get at once
-// what nobody had meant to send. Since when it is there is known by a record of
-// the store's own, which the first process writes that fires it. One whose cause
-// was changed is a new one.
+// A new trigger must not fire for causes that were due before it was created:
+// otherwise a deployment would send messages for months of past events at once.
+// A reserved record of the store contains the creation time of every trigger;
+// the first process that fires triggers writes it. A trigger whose cause changed
+// counts as new.
 const introducedKey = "!triggers"
 
-// introduction is since when a trigger is there, and what its cause is.
+// introduction is the creation time of a trigger, in Unix milliseconds, and the
+// hash of its cause.
 type introduction struct {
 	Since int64  `json:"since"`
 	Cause string `json:"cause"`
 }
 
-// introduced returns since when each trigger is there: from now on for one that
-// is not known, which is noted if it is to be.
-func (p *Service) introduced(ctx context.Context, now int64, note bool) ([]int64, error) {
+// introduced returns the creation time of each trigger. A trigger that is not yet
+// in the reserved record is created now; with write it is added to the record.
+func (p *Service) introduced(ctx context.Context, now int64, write bool) ([]int64, error) {
 	for {
 		records, err := p.store.Load(ctx, []string{introducedKey})
 		if err != nil {
@@ -40,13 +41,13 @@ func (p *Service) introduced(ctx context.Context, now int64, note bool) ([]int64
 		changed := len(known) != len(since)
 		for i := range p.messages.Rules {
 			name, cause := p.messages.Rules[i].Name, p.messages.Causes[i]
-			one, there := known[name]
-			if !there || one.Cause != cause {
-				one, changed = introduction{now, cause}, true
+			created, exists := known[name]
+			if !exists || created.Cause != cause {
+				created, changed = introduction{now, cause}, true
 			}
-			since[i], next[name] = one.Since, one
+			since[i], next[name] = created.Since, created
 		}
-		if !note || !changed {
+		if !write || !changed {
 			return since, nil
 		}
 		text, err := json.Marshal(next)

@@ -259,7 +259,7 @@ func TestWhatIsToldAddsUp(t *testing.T) {
 			for cursor := ""; ; {
 				page, next, err := inner.Scan(context.Background(), cursor, 100)
 				require.NoError(t, err)
-				for sweeper.judge(context.Background(), page) != nil {
+				for sweeper.evaluate(context.Background(), page) != nil {
 					sweeper.state.Found = map[string]int64{}
 				}
 				if cursor = next; next == "" {

@@ -11,45 +11,52 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// Messages about customers wait in the records of these, written with what
-// caused them, and are in an index by the time from which they may be
-// delivered. A deliverer claims a record by a lease: a conditional commit, of
-// which one of several wins. It removes the messages when they have arrived. If
-// it dies, the lease runs out and another delivers them again, the same to the
-// byte.
+// The outbox of a customer is part of the customer's record, so a message is
+// written in the same commit as the change that caused it (transactional outbox).
+// The record is in an index by the time from which its messages may be delivered:
+//
+//	10:00:00.000  an update enqueues a message    index: u1 at 10:00:00.000
+//	10:00:00.020  an Outbox claims u1 for 30 s    index: u1 at 10:00:30.020
+//	10:00:00.090  the output acknowledges         index: no entry
+//
+// A claim is a lease: a conditional commit that moves the record in the index to
+// the end of the lease. If several processes claim a record, one commit wins. If
+// the process dies, the lease ends and another process delivers the same bytes
+// again (at-least-once delivery).
 
-// Outbox delivers what is to be told about customers. Any number of them, in
-// any number of processes, share the work. Each is used by one goroutine; its
-// deliveries may be settled by others.
+// Outbox claims and delivers messages about customers. Any number of outboxes, in
+// any number of processes, share the work. An Outbox is used by one goroutine; its
+// deliveries may be acknowledged by others.
 type Outbox struct {
 	p        *Service
 	interval time.Duration
 	lease    time.Duration
 	limit    int
 	nextPoll time.Time
-	// unsure are the customers of a claim of which no answer came, by when it
-	// ends: if it was written it is ours, and nobody else finds them until then.
+	// unsure are the keys of claims whose commit failed without an answer, with
+	// the end of the lease. If such a claim was written, this outbox owns it, and
+	// the other outboxes do not find it before then.
 	unsure map[string]int64
 	stuck  stuck
 }
 
-// hints bounds how many customers this process remembers to have messages for.
-// Those it forgets are found by the next look at the index.
-const hints = 4096
+// maxHints is the maximum number of keys that wait in Service.hinted. The next poll
+// of the index finds the others.
+const maxHints = 4096
 
-// Outbox returns a deliverer that looks for messages of other processes, and
-// for those a dead one left, at an interval, and is told of what this process
-// writes at once. It claims up to limit customers at a time for the time of a
-// lease. Close it when it is no longer used.
+// Outbox returns an outbox. It delivers messages of this process at once, and polls
+// the index at an interval for those of other processes and of expired leases. It
+// claims up to limit customers at a time, for the duration of a lease. Close it
+// when it is no longer used.
 func (p *Service) Outbox(interval, lease time.Duration, limit int) *Outbox {
 	p.outboxes.Add(1)
 	return &Outbox{p: p, interval: interval, lease: lease, limit: limit, unsure: map[string]int64{}}
 }
 
-// Close tells that nobody takes messages any more.
+// Close releases the outbox. It does not affect deliveries.
 func (o *Outbox) Close() { o.p.outboxes.Add(-1) }
 
-// hint tells the outboxes of this process that a customer may have messages.
+// hint notifies the outboxes of this process that a customer may have messages.
 func (p *Service) hint(key string) {
 	if p.outboxes.Load() == 0 {
 		return
@@ -60,16 +67,18 @@ func (p *Service) hint(key string) {
 	}
 }
 
-// OutboxMessage is a message on its way.
+// OutboxMessage is a claimed message.
 type OutboxMessage struct {
 	record.Message
-	// CustomerID is the id of the customer it is about.
+	// CustomerID is the id of the customer that the message is about.
 	CustomerID string
 }
 
-// Delivery is messages that nobody else delivers as long as its lease lasts.
+// Delivery is a batch of claimed messages. Until its lease ends, no other outbox
+// delivers them.
 type Delivery struct {
-	// Messages are those of a customer in the order in which they came up.
+	// Messages are ordered by customer, and for each customer in the order in
+	// which they were enqueued.
 	Messages []OutboxMessage
 
 	p      *Service
@@ -77,14 +86,14 @@ type Delivery struct {
 	claims []claim
 }
 
-// claim is what of a delivery is one customer's.
+// claim is the part of a delivery that belongs to one customer.
 type claim struct {
 	key string
 	ids []record.MessageID
 }
 
-// Next waits for messages that are due and claims them. The error is that of
-// the store, or of ctx.
+// Next waits for due messages and claims them. The error is that of the store or of
+// ctx.
 func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 	for {
 		if d, err := o.take(ctx); err != nil || d != nil {
@@ -96,14 +105,14 @@ func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 			wait.Stop()
 			return nil, ctx.Err()
 		case key := <-o.p.hinted:
-			o.p.hint(key) // back to the others
+			o.p.hint(key) // take reads it again
 		case <-wait.C:
 		}
 		wait.Stop()
 	}
 }
 
-// take claims messages that are due, nil if there are none to be found now.
+// take claims due messages. It returns nil if there are none.
 func (o *Outbox) take(ctx context.Context) (*Delivery, error) {
 	var keys []string
 	for {
@@ -115,7 +124,7 @@ func (o *Outbox) take(ctx context.Context) (*Delivery, error) {
 		}
 		keys = keys[:0]
 		var found map[string]string // by key, the value in the index
-		// A clock may be put back.
+		// wait exceeds the interval if the clock was set back.
 		if wait := o.nextPoll.Sub(o.p.now()); wait <= 0 || wait > o.interval {
 			var err error
 			if keys, found, err = o.poll(ctx, keys); err != nil {
@@ -133,8 +142,8 @@ func (o *Outbox) take(ctx context.Context) (*Delivery, error) {
 	}
 }
 
-// poll looks at the index. Of much that is due it takes a part at random, so
-// that those who look at the same time seldom want the same.
+// poll reads due keys from the index. If there are many, it takes a random part of
+// them, so that processes that poll at the same time seldom conflict.
 func (o *Outbox) poll(ctx context.Context, keys []string) ([]string, map[string]string, error) {
 	now := o.p.now()
 	page, err := o.p.due(ctx, record.OutboxIndex, now.UnixMilli(), 4*o.limit, &o.stuck)
@@ -149,7 +158,7 @@ func (o *Outbox) poll(ctx context.Context, keys []string) ([]string, map[string]
 	}
 	found := make(map[string]string, len(page))
 	for _, e := range page {
-		if _, twice := found[e.Key]; !twice {
+		if _, listed := found[e.Key]; !listed {
 			found[e.Key] = e.Value
 			keys = append(keys, e.Key)
 		}
@@ -157,7 +166,7 @@ func (o *Outbox) poll(ctx context.Context, keys []string) ([]string, map[string]
 	return keys, found, nil
 }
 
-// takeHints adds the customers this process knows to have messages.
+// takeHints appends keys that this process has written messages for.
 func (o *Outbox) takeHints(keys []string) []string {
 	known := make(map[string]bool, len(keys))
 	for _, key := range keys {
@@ -177,8 +186,8 @@ func (o *Outbox) takeHints(keys []string) []string {
 	return keys
 }
 
-// claim takes what is due of customers. An entry of the index that belongs to
-// no message, as an expired record leaves one, is removed.
+// claim claims the due messages of customers. It removes index entries without a
+// message, such as those of expired records.
 func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]string) (*Delivery, error) {
 	records, err := o.p.store.Load(ctx, keys)
 	if err != nil {
@@ -188,7 +197,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	d := &Delivery{p: o.p, until: now + o.lease.Milliseconds()}
 	var rec record.Record
 	var changes []store.Change
-	var claims []claim // of each change, without ids for one that only removes an entry
+	var claims []claim // by change; one that only removes an index entry has no ids
 	var messages [][]OutboxMessage
 	for i, key := range keys {
 		c := store.Change{Key: key, Version: records[i].Version, Data: records[i].Data}
@@ -201,7 +210,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 			if value, listed := found[key]; listed {
 				o.stuck.add(key, value)
 			}
-			continue // whoever updates the customer says so
+			continue // Update reports the error
 		case len(rec.Outbox()) > 0 && (rec.OutboxDue() <= now || rec.ClaimedUntil() > 0 && rec.ClaimedUntil() == o.unsure[key]):
 			for _, m := range rec.Outbox() {
 				if m.Time <= now {
@@ -210,7 +219,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 				}
 			}
 			rec.Claim(d.until)
-			c.Data = rec.Encode(room(records[i].Data), key)
+			c.Data = rec.Encode(encodeBuffer(records[i].Data), key)
 			c.Index = indexEdits(&rec)
 		}
 		if len(due) == 0 {
@@ -237,8 +246,8 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	}
 	for i := range changes {
 		if len(lost) > 0 && lost[0] == i {
-			// Somebody claimed it, or an event came. In the second case it
-			// still is to be delivered, and the next look finds it.
+			// Another process claimed the record, or changed it. In the second
+			// case the next poll finds it.
 			lost = lost[1:]
 			o.p.lostClaims.Incr(1)
 			continue
@@ -252,10 +261,10 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	return d, nil
 }
 
-// Acknowledge removes the messages, which have arrived. After an error they may be
-// delivered again.
+// Acknowledge removes the delivered messages from their outboxes. After an error
+// they may be delivered again.
 func (d *Delivery) Acknowledge(ctx context.Context) error {
-	return d.release(ctx, func(rec *record.Record, ids []record.MessageID) bool {
+	return d.editClaimed(ctx, func(rec *record.Record, ids []record.MessageID) bool {
 		changed := rec.Acknowledge(ids)
 		if rec.ClaimedUntil() == d.until {
 			rec.Release()
@@ -265,28 +274,29 @@ func (d *Delivery) Acknowledge(ctx context.Context) error {
 	})
 }
 
-// Release gives the messages back, to be delivered again in a while.
-func (d *Delivery) Release(ctx context.Context, in time.Duration) error {
-	again := d.p.now().Add(in).UnixMilli()
-	return d.release(ctx, func(rec *record.Record, _ []record.MessageID) bool {
+// Release ends the claim and schedules the messages for another delivery after a
+// delay.
+func (d *Delivery) Release(ctx context.Context, delay time.Duration) error {
+	retryAt := d.p.now().Add(delay).UnixMilli()
+	return d.editClaimed(ctx, func(rec *record.Record, _ []record.MessageID) bool {
 		if rec.ClaimedUntil() != d.until {
 			return false
 		}
-		rec.Claim(again)
+		rec.Claim(retryAt)
 		return true
 	})
 }
 
-// release changes every record of the delivery, and those that took one over
-// since, until all are written.
-func (d *Delivery) release(ctx context.Context, change func(rec *record.Record, ids []record.MessageID) bool) error {
+// editClaimed changes every record of the delivery, and the records that they were
+// merged into since the claim.
+func (d *Delivery) editClaimed(ctx context.Context, change func(rec *record.Record, ids []record.MessageID) bool) error {
 	idsOf := make(map[string][]record.MessageID, len(d.claims))
 	keys := make([]string, 0, len(d.claims))
 	for _, c := range d.claims {
 		keys = append(keys, c.key)
 		idsOf[c.key] = c.ids
 	}
-	return d.p.edit(ctx, keys, func(key string, rec *record.Record) (changed bool, also string) {
+	return d.p.edit(ctx, keys, func(key string, rec *record.Record) (changed bool, next string) {
 		link := rec.Link()
 		if link != "" {
 			idsOf[link] = append(idsOf[link][:len(idsOf[link]):len(idsOf[link])], idsOf[key]...)
@@ -295,10 +305,10 @@ func (d *Delivery) release(ctx context.Context, change func(rec *record.Record, 
 	})
 }
 
-// edit changes records that exist, each as often as it takes to be the one who
-// did. change tells whether there is something to write, and names another
-// record that is to be changed too, if there is one.
-func (p *Service) edit(ctx context.Context, keys []string, change func(key string, rec *record.Record) (changed bool, also string)) error {
+// edit changes existing records and retries those that another writer changed
+// meanwhile. change reports whether it changed the record, and may return the key
+// of another record to change. Records that cannot be decoded are skipped.
+func (p *Service) edit(ctx context.Context, keys []string, change func(key string, rec *record.Record) (changed bool, next string)) error {
 	var rec record.Record
 	seen := make(map[string]bool, len(keys))
 	for attempt := 0; len(keys) > 0; attempt++ {
@@ -311,18 +321,18 @@ func (p *Service) edit(ctx context.Context, keys []string, change func(key strin
 		}
 		var next []string
 		var changes []store.Change
-		var waiting []bool // whether messages are left
+		var waiting []bool // by change: whether messages are left
 		for i, key := range keys {
 			if records[i].Version == store.Absent || rec.Decode(p.def, key, records[i].Data) != nil {
 				continue
 			}
-			changed, also := change(key, &rec)
-			if also != "" && !seen[also] {
-				seen[also] = true
-				next = append(next, also)
+			changed, other := change(key, &rec)
+			if other != "" && !seen[other] {
+				seen[other] = true
+				next = append(next, other)
 			}
 			if changed {
-				changes = append(changes, store.Change{Key: key, Version: records[i].Version, Data: rec.Encode(room(records[i].Data), key), Index: indexEdits(&rec)})
+				changes = append(changes, store.Change{Key: key, Version: records[i].Version, Data: rec.Encode(encodeBuffer(records[i].Data), key), Index: indexEdits(&rec)})
 				waiting = append(waiting, len(rec.Outbox()) > 0)
 			}
 		}
@@ -340,7 +350,7 @@ func (p *Service) edit(ctx context.Context, keys []string, change func(key strin
 		}
 		keys = next
 		if attempt > 2 && len(keys) > 0 {
-			if err := conflictBackoff.Wait(ctx, attempt); err != nil {
+			if err := pause(ctx, rand.N(time.Millisecond<<min(attempt, 8))); err != nil {
 				return err
 			}
 		}
@@ -348,5 +358,17 @@ func (p *Service) edit(ctx context.Context, keys []string, change func(key strin
 	return nil
 }
 
-// room is an empty slice with room for a record that was so long, and a message.
-func room(data []byte) []byte { return make([]byte, 0, len(data)+512) }
+// encodeBuffer returns an empty buffer for the next encoding of a record.
+func encodeBuffer(data []byte) []byte { return make([]byte, 0, len(data)+512) }
+
+// pause waits for a duration. It returns early with the error of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wait.C:
+		return nil
+	}
+}

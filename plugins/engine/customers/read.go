@@ -13,93 +13,92 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store/cache"
 )
 
-// Query says what of profiles is wanted, and as of when.
+// Query selects parts of profiles, as of a time.
 type Query struct {
-	// AsOf is the moment features are evaluated at; zero is now.
+	// AsOf is the time at which features are evaluated; zero means now.
 	AsOf time.Time
-	// Fields are the parts wanted: traits, features, segments, traits.NAME,
-	// features.NAME and segments.NAME. None wants everything.
+	// Fields are the selected parts: traits, features, segments, traits.NAME,
+	// features.NAME and segments.NAME. Empty selects everything.
 	Fields []string
-	// Fresh asks the store, whatever is in memory: for who writes by what is read.
+	// Fresh bypasses the cache. Use it when the result decides a write.
 	Fresh bool
-	// By is the name of the identifier whose values customers are asked for by,
-	// in place of their ids; empty for ids.
+	// By is the name of an identifier: ids are then values of it.
+	// Empty means by id.
 	By string
 }
 
-// UnknownFieldError is returned for a field that no profile has.
+// UnknownFieldError is the error for a field that is not in the definition.
 type UnknownFieldError struct{ Field string }
 
 func (e *UnknownFieldError) Error() string {
 	return fmt.Sprintf("field %q is unknown; use traits, features, segments, traits.NAME, or features.NAME or segments.NAME of one that is defined", e.Field)
 }
 
-// Result is a profile as it was asked for.
+// Result is the result of a read for one customer.
 type Result struct {
 	Found bool
-	// ID is the customer's id: that of the known customer if the id asked for
-	// was merged into one. It is set without Found while a merge into a new
-	// customer is under way.
+	// ID is the customer's id. If the requested id was merged into a known
+	// customer, it is the id of that customer. While a merge into a new customer
+	// is in progress, ID is set and Found is false.
 	ID string
 	// UpdatedAt is the latest receivedAt of the customer's events.
 	UpdatedAt time.Time
 	// JSON is the profile, an object with id, traits, features, segments, as_of
 	// and updated_at.
 	JSON []byte
-	// Complete tells that the features are what they were at AsOf. It is false
-	// for an AsOf so early that events of around it are no longer kept one by
-	// one. Traits are always those of now.
+	// Complete reports whether the features have the values of AsOf. It is false
+	// if events of that time are no longer kept individually. Traits always have
+	// their current values.
 	Complete bool
-	// Erased tells that the customer was erased, and is not Found for that
-	// reason.
+	// Erased reports whether the customer was erased. Found is then false.
 	Erased bool
-	// Anonymous tells that the customer is not known by a userId.
+	// Anonymous reports whether the customer has no userId.
 	Anonymous bool
-	// Err is why this customer's record could not be read, or ErrAmbiguous; the
-	// others of the batch can be.
+	// Err is ErrAmbiguous, or the reason why the record of this customer cannot
+	// be read. Other results of the batch are not affected.
 	Err error
 }
 
-// reader holds the memory of one reading goroutine; they are pooled.
+// reader holds the buffers of one reading goroutine. Readers are pooled.
 type reader struct {
 	viewer record.Viewer
 	rec    record.Record
-	// out is where the next profile goes, behind what is there. It belongs to
-	// the results.
+	// out is the buffer that the next profile is appended to. The results share
+	// it, so a full one is replaced and never reused.
 	out []byte
 }
 
-// What is allocated at once for profiles, of which one more always is likely to
-// fit.
+// Sizes of the buffers for profiles: that of a single read, that of further
+// profiles, and the free space below which a buffer is replaced.
 const (
-	firstRoom  = 1 << 10
-	manyRoom   = 32 << 10
-	leastSpace = 2 << 10
+	firstBuffer = 1 << 10
+	nextBuffer  = 32 << 10
+	minFree     = 2 << 10
 )
 
-// room makes sure that a profile is likely to fit.
-func (rd *reader) room() {
+// reserve makes sure that most profiles fit into the buffer.
+func (rd *reader) reserve() {
 	switch {
 	case rd.out == nil:
-		rd.out = make([]byte, 0, firstRoom)
-	case cap(rd.out)-len(rd.out) < leastSpace:
-		rd.out = make([]byte, 0, manyRoom)
+		rd.out = make([]byte, 0, firstBuffer)
+	case cap(rd.out)-len(rd.out) < minFree:
+		rd.out = make([]byte, 0, nextBuffer)
 	}
 }
 
-// used makes the next profile go behind one that was written.
-func (rd *reader) used(json []byte) {
+// advance moves the end of the buffer behind a profile that was appended.
+func (rd *reader) advance(json []byte) {
 	if n := len(rd.out) + len(json); n <= cap(rd.out) {
 		rd.out = rd.out[:n]
 	} else {
-		rd.out = rd.out[:cap(rd.out)] // it was written elsewhere
+		rd.out = rd.out[:cap(rd.out)] // append reallocated: the profile is elsewhere
 	}
 }
 
-// Read returns the profiles of ids in their order, in one round trip to the
-// store, or two when an id was merged into another customer. An id is a
-// customer's userId or, if there is no such customer, an anonymousId; by an
-// identifier, its value.
+// Read returns the profiles of ids, in their order. It takes one round trip to the
+// store, and another for ids that were merged into a customer. An id is a userId
+// or, if there is no such customer, an anonymousId. With q.By, ids are values of
+// that identifier.
 func (p *Service) Read(ctx context.Context, ids []string, q Query) ([]Result, error) {
 	sel, err := p.selection(q.Fields)
 	if err != nil {
@@ -110,13 +109,13 @@ func (p *Service) Read(ctx context.Context, ids []string, q Query) ([]Result, er
 		if err != nil {
 			return nil, err
 		}
-		return p.readBy(ctx, p.reads, by, ids, p.moment(q), sel)
+		return p.readBy(ctx, p.reads, by, ids, p.asOf(q), sel)
 	}
-	return p.read(ctx, p.reads, ids, p.moment(q), sel)
+	return p.read(ctx, p.reads, ids, p.asOf(q), sel)
 }
 
-// moment returns the moment a query is about, in Unix milliseconds.
-func (p *Service) moment(q Query) int64 {
+// asOf returns the time of a query in Unix milliseconds.
+func (p *Service) asOf(q Query) int64 {
 	if q.AsOf.IsZero() {
 		q.AsOf = p.now()
 	}
@@ -135,24 +134,24 @@ func (p *Service) read(ctx context.Context, load cache.Loader, ids []string, asO
 	results := make([]Result, len(ids))
 	links := make([]string, len(ids))
 	p.each(len(ids), func(rd *reader, i int) {
-		at := 2 * i
-		if records[at].Version == store.Absent {
-			at++
+		n := 2 * i // the userId; the anonymousId follows
+		if records[n].Version == store.Absent {
+			n++
 		}
-		if records[at].Version != store.Absent {
-			rd.room()
-			links[i] = p.view(rd, &results[i], keys[at], records[at].Data, asOf, sel)
-			rd.used(results[i].JSON)
+		if records[n].Version != store.Absent {
+			rd.reserve()
+			links[i] = p.view(rd, &results[i], keys[n], records[n].Data, asOf, sel)
+			rd.advance(results[i].JSON)
 		}
 	})
 	return results, p.followLinks(ctx, load, results, links, asOf, sel)
 }
 
-// longestChain bounds how far links are followed.
+// longestChain is the maximum number of links that a read follows.
 const longestChain = 16
 
-// followLinks reads what ids that were merged lead to and, where known customers
-// were merged, what that leads to again.
+// followLinks reads the customers that merged ids link to. If known customers were
+// merged, it follows their links too.
 func (p *Service) followLinks(ctx context.Context, load cache.Loader, results []Result, links []string, asOf int64, sel *record.Selection) error {
 	for range longestChain {
 		var keys []string
@@ -174,22 +173,22 @@ func (p *Service) followLinks(ctx context.Context, load cache.Loader, results []
 			i := resultOf[n]
 			links[i] = ""
 			if records[n].Version == store.Absent {
-				// The link is written before what it leads to.
+				// A merge writes the link before the record that it links to.
 				results[i].ID, results[i].Anonymous = record.KeyID(keys[n]), keys[n][0] == record.Anonymous
 				return
 			}
-			rd.room()
+			rd.reserve()
 			links[i] = p.view(rd, &results[i], keys[n], records[n].Data, asOf, sel)
-			rd.used(results[i].JSON)
+			rd.advance(results[i].JSON)
 		})
 	}
 	return nil
 }
 
-// each calls fn for every i below n, side by side where there are many.
+// each calls fn for every i below n, in parallel if n is large.
 func (p *Service) each(n int, fn func(rd *reader, i int)) {
-	const worthAWorker = 128
-	workers := max(1, min(runtime.GOMAXPROCS(0), n/worthAWorker))
+	const minPerWorker = 128
+	workers := max(1, min(runtime.GOMAXPROCS(0), n/minPerWorker))
 	work := func(from, to int) {
 		rd := p.reader()
 		defer func() {
@@ -200,12 +199,12 @@ func (p *Service) each(n int, fn func(rd *reader, i int)) {
 			fn(rd, i)
 		}
 	}
-	var others sync.WaitGroup
+	var wg sync.WaitGroup
 	for w := 1; w < workers; w++ {
-		others.Go(func() { work(w*n/workers, (w+1)*n/workers) })
+		wg.Go(func() { work(w*n/workers, (w+1)*n/workers) })
 	}
 	work(0, n/workers)
-	others.Wait()
+	wg.Wait()
 }
 
 func (p *Service) reader() *reader {
@@ -215,7 +214,8 @@ func (p *Service) reader() *reader {
 	return &reader{}
 }
 
-// view fills in a result from a record, its JSON behind what is in rd.out, or returns the key the record links to.
+// view sets result from a record and appends its JSON to rd.out. If the record is
+// a link, it returns the key that the record links to instead.
 func (p *Service) view(rd *reader, result *Result, key string, data []byte, asOf int64, sel *record.Selection) (link string) {
 	if result.Err = rd.rec.Decode(p.def, key, data); result.Err != nil {
 		return ""
@@ -223,12 +223,12 @@ func (p *Service) view(rd *reader, result *Result, key string, data []byte, asOf
 	if link := rd.rec.Link(); link != "" {
 		return link
 	}
-	p.show(rd, result, key, asOf, sel)
+	p.render(rd, result, key, asOf, sel)
 	return ""
 }
 
-// show fills in a result from the record in rd.rec, which has no link.
-func (p *Service) show(rd *reader, result *Result, key string, asOf int64, sel *record.Selection) {
+// render sets result from rd.rec, which is not a link.
+func (p *Service) render(rd *reader, result *Result, key string, asOf int64, sel *record.Selection) {
 	result.ID = record.KeyID(key)
 	result.Anonymous = key[0] == record.Anonymous
 	if result.Erased = rd.rec.Erased(); result.Erased {

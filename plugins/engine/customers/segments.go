@@ -9,7 +9,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// UnknownSegmentError is returned for a segment that is not defined.
+// UnknownSegmentError is the error for a segment that is not defined.
 type UnknownSegmentError struct {
 	Name string
 	hint string
@@ -19,7 +19,8 @@ func (e *UnknownSegmentError) Error() string {
 	return fmt.Sprintf("there is no segment %q%s", e.Name, e.hint)
 }
 
-func (p *Service) knowSegment(name string) error {
+// checkSegment returns an *UnknownSegmentError if there is no such segment.
+func (p *Service) checkSegment(name string) error {
 	if p.def.Segments == nil {
 		return &UnknownSegmentError{name, "; the definition has no segments"}
 	}
@@ -29,7 +30,7 @@ func (p *Service) knowSegment(name string) error {
 	return nil
 }
 
-// Segments returns the names of the segments, in order.
+// Segments returns the names of the defined segments, in order.
 func (p *Service) Segments() []string {
 	if p.def.Segments == nil {
 		return nil
@@ -43,8 +44,8 @@ type Member struct {
 	Anonymous bool
 }
 
-// Key is the name the customer's record has in the store, to continue a list
-// of members after.
+// Key returns the customer's key in the store. Pass it to SegmentMembers to get
+// the next page.
 func (m Member) Key() string {
 	if m.Anonymous {
 		return record.Key(record.Anonymous, []byte(m.ID))
@@ -52,12 +53,12 @@ func (m Member) Key() string {
 	return record.Key(record.User, []byte(m.ID))
 }
 
-// SegmentMembers lists the customers in a segment, anonymous ones first, in
-// order of id: at most limit of those after the one with a key, which is empty
-// to begin. An empty page is the end. A customer enters and leaves the list in
-// the same write in which that is told.
+// SegmentMembers returns a page of the members of a segment, anonymous customers
+// first, in order of id: at most limit members after the given key, which is empty
+// for the first page. An empty page is the end. The list changes in the same write
+// that enqueues the segment event of a customer.
 func (p *Service) SegmentMembers(ctx context.Context, name, after string, limit int) ([]Member, error) {
-	if err := p.knowSegment(name); err != nil {
+	if err := p.checkSegment(name); err != nil {
 		return nil, err
 	}
 	entries, err := p.store.ScanIndex(ctx, record.SegmentIndex+name, "", "", store.IndexEntry{Key: after}, limit)
@@ -71,9 +72,9 @@ func (p *Service) SegmentMembers(ctx context.Context, name, after string, limit 
 	return members, nil
 }
 
-// SegmentCount returns how many customers are in a segment.
+// SegmentCount returns the number of members of a segment.
 func (p *Service) SegmentCount(ctx context.Context, name string) (int64, error) {
-	if err := p.knowSegment(name); err != nil {
+	if err := p.checkSegment(name); err != nil {
 		return 0, err
 	}
 	return p.store.CountIndex(ctx, record.SegmentIndex+name, "", "")

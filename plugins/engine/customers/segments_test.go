@@ -83,7 +83,7 @@ func lines(all []transitionTold) (out []string) {
 
 func sweep(t testing.TB, p *Service) {
 	s := sweeper{p: p, interval: time.Minute}
-	require.NoError(t, s.turn(context.Background()))
+	require.NoError(t, s.sweepIfDue(context.Background()))
 }
 
 func segmentsOf(t testing.TB, p *Service, id string) map[string]any {
@@ -507,7 +507,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 				if b%10 == 5 {
 					follow(p)
 					s := sweeper{p: p, interval: time.Millisecond}
-					if err := s.turn(ctx); err != nil {
+					if err := s.sweepIfDue(ctx); err != nil {
 						t.Error(err)
 					}
 				}
@@ -521,7 +521,7 @@ func TestRebuildWhileEventsFlow(t *testing.T) {
 	}
 	end := time.Now()
 	s1 := sweeper{p: writers[0], interval: time.Nanosecond}
-	require.NoError(t, s1.turn(ctx))
+	require.NoError(t, s1.sweepIfDue(ctx))
 	for outboxEntries(t, writers[0]) > 0 {
 		time.Sleep(time.Millisecond)
 	}

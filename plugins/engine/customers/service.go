@@ -34,8 +34,7 @@ type Service struct {
 	log     Logger
 	metrics
 
-	// taken and refused count the events of every Update.
-	taken, refused atomic.Int64
+	applied, rejected atomic.Int64 // events of all calls of Update
 
 	readers  sync.Pool
 	updaters sync.Pool
@@ -69,9 +68,9 @@ func New(def *definition.Definition, s store.Store, o Options) *Service {
 	}
 	p := &Service{
 		def: def.Definition, backing: s, reads: s.Load, caches: &caches{}, log: o.Logger, metrics: newMetrics(o.Metrics), now: wallClock,
-		hinted: make(chan string, hints), messages: def.Messaging, files: def.ParameterFiles,
+		hinted: make(chan string, maxHints), messages: def.Messaging, files: def.ParameterFiles,
 	}
-	p.store = reporting{s, p.caches}
+	p.store = invalidating{s, p.caches}
 	if replicated, ok := s.(store.ReplicaReader); ok {
 		p.reads = replicated.LoadReplica
 	}
@@ -108,7 +107,7 @@ func (p *Service) Now() time.Time { return p.now() }
 
 // Events returns the numbers of events that this process has applied, and
 // rejected.
-func (p *Service) Events() (applied, rejected int64) { return p.taken.Load(), p.refused.Load() }
+func (p *Service) Events() (applied, rejected int64) { return p.applied.Load(), p.rejected.Load() }
 
 // Ping returns nil if the store can serve requests now.
 func (p *Service) Ping(ctx context.Context) error { return p.store.Ping(ctx) }

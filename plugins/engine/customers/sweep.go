@@ -8,68 +8,78 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// A sweep judges every customer anew: those whose segments change because time
-// passes, without any event, and all of them after the rules changed, while
-// events flow. After triggers changed it finds for each customer anew when the
-// first is due, and after identifiers changed what they are found by. One
-// process of those that sweep the same store does it at a time; if it ends,
-// another goes on where it was.
+// A sweep re-evaluates all profiles while events are processed: segments that change
+// because time passes, without an event; all segments after a change of rules or
+// parameters; the due times of triggers after a change of triggers; and index
+// entries after a change of identifiers.
+//
+// Processes coordinate by a reserved record of the store, the sweep state. One
+// process sweeps at a time: it holds a lease and saves its cursor. For example:
+//
+//	12:00:00  P1 starts a sweep   {until 12:01:00, cursor ""}
+//	12:00:06  P1 saves            {until 12:01:06, cursor "..500"}
+//	12:00:09  P1 crashes
+//	12:01:07  P2 finds an expired lease and continues after "..500"
+//
+// A page is evaluated in memory, and changed records are committed on the condition
+// that they were not changed meanwhile; records with a conflict are loaded and
+// evaluated again. If the rules change during a sweep, it starts again.
 
-// The store's own records have keys that are no customer's.
+// Keys of reserved records, which belong to no customer.
 const (
 	sweepKey  = "!sweep"
 	countsKey = "!segments"
 )
 
-// isCustomer tells a customer's key from those of the store's own records.
+// isCustomer reports whether a key is that of a customer and not of a reserved
+// record.
 func isCustomer(key string) bool { return key[0] == record.User || key[0] == record.Anonymous }
 
-// sweepState is what processes agree on who sweep: a record of the store.
+// sweepState is the content of the reserved record sweepKey.
 type sweepState struct {
-	// Until is when whoever sweeps has to have said that it still does, in Unix
-	// milliseconds; 0 if nobody sweeps.
+	// Until is the end of the lease in Unix milliseconds; 0 without a sweep.
 	Until int64 `json:"until"`
-	// Cursor is where the sweep is, Started when it began and by which Rules.
+	// Cursor is the position of the current sweep, Started its start time, and
+	// Rules the rules that it evaluates.
 	Cursor  string `json:"cursor"`
 	Started int64  `json:"started"`
 	Rules   string `json:"rules"`
-	// Finished is when the last whole sweep had begun, and Swept its rules.
+	// Finished is the start time of the last complete sweep, and Swept its rules.
 	Finished int64  `json:"finished"`
 	Swept    string `json:"swept"`
-	// Found are the members seen so far, by segment, and entries by index.
+	// Found counts the members by segment, and the entries by identifier index.
 	Found map[string]int64 `json:"found"`
 }
 
 const (
 	sweepPage  = 500
 	sweepLease = time.Minute
-	// sweepLook is how often those who do not sweep look whether they should.
-	sweepLook = 5 * time.Second
+	// sweepCheck is the interval at which idle processes check the sweep state.
+	sweepCheck = 5 * time.Second
 )
 
-// Sweep judges all customers every interval, and soon after the rules or their
+// Sweep re-evaluates all customers at an interval, and soon after rules or
 // parameters changed, until ctx ends. Any number of processes may call it.
 func (p *Service) Sweep(ctx context.Context, interval time.Duration) {
 	s := sweeper{p: p, interval: interval}
-	look := min(sweepLook, max(interval/4, time.Millisecond))
+	check := min(sweepCheck, max(interval/4, time.Millisecond))
 	for {
-		if err := s.turn(ctx); err != nil && ctx.Err() == nil {
+		if err := s.sweepIfDue(ctx); err != nil && ctx.Err() == nil {
 			p.StoreFailed(err)
 		} else if err == nil {
 			p.StoreRecovered()
 		}
-		if backoff.Sleep(ctx, look) != nil {
+		if pause(ctx, check) != nil {
 			return
 		}
 	}
 }
 
-// sweeper is one process's part in sweeping.
+// sweeper is the part of one process in sweeping.
 type sweeper struct {
 	p        *Service
 	interval time.Duration
@@ -80,8 +90,7 @@ type sweeper struct {
 	rec      record.Record
 }
 
-// rules identifies the rules, parameters, triggers and identifiers that hold
-// now.
+// rules identifies the current rules, parameters, triggers and identifiers.
 func (p *Service) rules() (rules string) {
 	if s := p.def.Segments; s != nil {
 		rules = strconv.FormatUint(uint64(s.Hash)<<32|uint64(s.Parameters().Hash), 16)
@@ -95,12 +104,14 @@ func (p *Service) rules() (rules string) {
 	return rules
 }
 
-// expires tells whether a sweep is due from time to time: because time passes,
-// or because records that expired leave entries of indexes behind.
-func (p *Service) expires() bool { return p.def.Segments != nil || len(p.def.Identifiers) > 0 }
+// sweepsPeriodically reports whether sweeps are needed without a change of rules:
+// because segments depend on time, or because expired records leave index entries.
+func (p *Service) sweepsPeriodically() bool {
+	return p.def.Segments != nil || len(p.def.Identifiers) > 0
+}
 
-// turn sweeps if a sweep is due and nobody else is at it.
-func (s *sweeper) turn(ctx context.Context) error {
+// sweepIfDue sweeps if a sweep is due and no other process is sweeping.
+func (s *sweeper) sweepIfDue(ctx context.Context) error {
 	records, err := s.p.store.Load(ctx, []string{sweepKey})
 	if err != nil {
 		return err
@@ -108,7 +119,7 @@ func (s *sweeper) turn(ctx context.Context) error {
 	s.state, s.version = sweepState{}, records[0].Version
 	if s.version != store.Absent {
 		if err := json.Unmarshal(records[0].Data, &s.state); err != nil {
-			s.state = sweepState{} // a sweep more does no harm
+			s.state = sweepState{} // an additional sweep is harmless
 		}
 	}
 	now, rules := s.p.now().UnixMilli(), s.p.rules()
@@ -116,13 +127,13 @@ func (s *sweeper) turn(ctx context.Context) error {
 		return nil
 	}
 	if s.state.Started == 0 || s.state.Rules != rules {
-		begun := s.state.Started > 0 // by other rules, which some records follow
-		if !begun && rules == s.state.Swept && (!s.p.expires() || now < s.state.Finished+s.interval.Milliseconds()) {
+		begun := s.state.Started > 0 // with other rules, which some records have
+		if !begun && rules == s.state.Swept && (!s.p.sweepsPeriodically() || now < s.state.Finished+s.interval.Milliseconds()) {
 			return nil
 		}
 		s.begin(now, rules)
 	}
-	if mine, err := s.save(ctx); err != nil || !mine {
+	if owned, err := s.save(ctx); err != nil || !owned {
 		return err
 	}
 	return s.sweep(ctx)
@@ -130,12 +141,12 @@ func (s *sweeper) turn(ctx context.Context) error {
 
 func (s *sweeper) begin(now int64, rules string) {
 	if s.state.Started > 0 && s.state.Rules != rules {
-		s.state.Swept = "" // records follow the one and the other
+		s.state.Swept = "" // records have a mixture of rules
 	}
 	s.state.Cursor, s.state.Started, s.state.Rules, s.state.Found = "", now, rules, map[string]int64{}
 }
 
-// save writes the state, and tells whether the sweep still is this process's.
+// save writes the state and reports whether this process still owns the sweep.
 func (s *sweeper) save(ctx context.Context) (bool, error) {
 	if s.state.Started > 0 {
 		s.state.Until = s.p.now().Add(sweepLease).UnixMilli()
@@ -152,7 +163,7 @@ func (s *sweeper) save(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// sweep goes on from the state's cursor to the end.
+// sweep continues from the cursor of the state to the end.
 func (s *sweeper) sweep(ctx context.Context) error {
 	saved := s.p.now()
 	for {
@@ -164,7 +175,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := s.judge(ctx, page); err != nil {
+		if err := s.evaluate(ctx, page); err != nil {
 			return err
 		}
 		if s.state.Cursor = next; next == "" {
@@ -173,9 +184,9 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		if s.p.rules() != s.state.Rules {
 			s.begin(s.p.now().UnixMilli(), s.p.rules())
 		}
-		// A process that dies has to do again what it did since.
+		// After a crash, the pages since the last save are evaluated again.
 		if now := s.p.now(); now.Sub(saved) > sweepLease/10 {
-			if mine, err := s.save(ctx); err != nil || !mine {
+			if owned, err := s.save(ctx); err != nil || !owned {
 				return err
 			}
 			saved = now
@@ -183,11 +194,11 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	}
 }
 
-// judge judges a page of records and writes those that changed.
-func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
+// evaluate evaluates a page of records and commits those that changed.
+func (s *sweeper) evaluate(ctx context.Context, page []store.Entry) error {
 	now := s.p.now().UnixMilli()
 	var changes []store.Change
-	var waiting []bool // whether the record has messages
+	var waiting []bool // by change: whether the record has messages
 	for i := range page {
 		e := &page[i]
 		if !isCustomer(e.Key) || s.rec.Decode(s.p.def, e.Key, e.Data) != nil || s.rec.Link() != "" {
@@ -195,7 +206,7 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 		}
 		changed, err := s.change(&s.rec, e.Key, now)
 		if err != nil {
-			continue // whoever updates the customer says so
+			continue // Update reports the error
 		}
 		s.rec.VisitSegments(func(name string) { s.state.Found[name]++ })
 		s.rec.VisitIdentifiers(func(name, _ string) { s.state.Found[record.IdentifierIndex+name]++ })
@@ -230,33 +241,32 @@ func (s *sweeper) judge(ctx context.Context, page []store.Entry) error {
 	})
 }
 
-// change makes a record follow the rules as of a moment, and tells whether it
-// did not.
+// change applies the current rules to a record and reports whether it changed.
 func (s *sweeper) change(rec *record.Record, key string, now int64) (changed bool, err error) {
 	j, err := s.viewer.EvaluateSegments(rec, key, now, record.Cause{})
 	if err != nil {
 		return false, err
 	}
-	found, err := rec.SetIdentifiers()
+	reindexed, err := rec.SetIdentifiers()
 	if err != nil {
 		return false, err
 	}
-	changed = j.Entered+j.Left > 0 || found
+	changed = j.Entered+j.Left > 0 || reindexed
 	if !changed && s.state.Rules == s.state.Swept {
 		return false, nil
 	}
-	due, some := rec.TriggersDue()
+	due, pending := rec.TriggersDue()
 	if err := s.watcher.Schedule(rec, key); err != nil {
 		return false, err
 	}
-	if again, still := rec.TriggersDue(); again != due || still != some {
+	if newDue, nowPending := rec.TriggersDue(); newDue != due || nowPending != pending {
 		changed = true
 	}
-	s.p.judged(j)
+	s.p.countSegmentChanges(j)
 	return changed, nil
 }
 
-// finish ends a sweep: it makes sure of the indexes and tells the sizes of the
+// finish ends a sweep: it removes stale index entries and emits the sizes of the
 // segments.
 func (s *sweeper) finish(ctx context.Context) error {
 	counts := map[string]int64{}
@@ -265,10 +275,10 @@ func (s *sweeper) finish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// A record that expired leaves its entries; and customers move
-		// meanwhile, which costs a look in vain.
+		// More entries than members were found: expired records left some, or
+		// customers entered during the sweep.
 		if n > s.state.Found[name] {
-			if err := s.p.clean(ctx, record.SegmentIndex+name); err != nil {
+			if err := s.p.removeStale(ctx, record.SegmentIndex+name); err != nil {
 				return err
 			}
 			if n, err = s.p.SegmentCount(ctx, name); err != nil {
@@ -285,22 +295,22 @@ func (s *sweeper) finish(ctx context.Context) error {
 			return err
 		}
 		if n > s.state.Found[index] {
-			if err := s.p.clean(ctx, index); err != nil {
+			if err := s.p.removeStale(ctx, index); err != nil {
 				return err
 			}
 		}
 	}
 	s.state.Finished, s.state.Swept = s.state.Started, s.state.Rules
 	s.state.Started, s.state.Until, s.state.Cursor, s.state.Found = 0, 0, "", nil
-	mine, err := s.save(ctx)
-	if err != nil || !mine || len(counts) == 0 {
+	owned, err := s.save(ctx)
+	if err != nil || !owned || len(counts) == 0 {
 		return err
 	}
-	return s.p.tellCounts(ctx, counts)
+	return s.p.enqueueCounts(ctx, counts)
 }
 
-// clean removes the entries of an index that no record has.
-func (p *Service) clean(ctx context.Context, index string) error {
+// removeStale removes the index entries that no record has.
+func (p *Service) removeStale(ctx context.Context, index string) error {
 	var rec record.Record
 	var after store.IndexEntry
 	for {
@@ -333,9 +343,9 @@ func (p *Service) clean(ctx context.Context, index string) error {
 	}
 }
 
-// tellCounts leaves a message about the sizes of the segments, in the outbox
-// of a record of the store's own.
-func (p *Service) tellCounts(ctx context.Context, counts map[string]int64) error {
+// enqueueCounts adds a message with the sizes of the segments to the outbox of a
+// reserved record.
+func (p *Service) enqueueCounts(ctx context.Context, counts map[string]int64) error {
 	now := p.now().UnixMilli()
 	for {
 		records, err := p.store.Load(ctx, []string{countsKey})

@@ -3,26 +3,48 @@ package customers
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
-	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// Update takes a batch of events into the profiles of their customers. It
-// reads all the records concerned in one round trip and writes those that
-// changed in another, each on the condition that nobody changed it meanwhile;
-// records that somebody did change are read and written again.
+// Update applies a batch of events to profiles in two round trips: it loads the
+// records of all customers in the batch, applies the events in memory, and commits
+// the changed records, each on the condition that its version is still the loaded
+// one (optimistic concurrency). Records that another writer changed meanwhile are
+// loaded and applied again. For example, with the events
 //
-// The result has an error for each event that could not be taken in, nil for
-// the others; an *event.Error says what is wrong with the event, any other
-// error what is wrong with the customer's record. When Update itself fails the
-// store could not be read or written: any part of the batch may have been
-// taken in, and calling it again with the same events completes it without
-// counting anything twice.
+//	e1  track     userId u1
+//	e2  identify  userId u1, anonymousId a1
+//	e3  track     userId u2
+//
+// it works in these steps:
+//
+//	load    u1, a1, u2 in one round trip
+//	apply   e1 and e2 to u1; e2 also merges the content of a1 into u1; e3 to u2
+//	commit  a1 as a link to u1 that still has its content
+//	commit  u1 with the content of a1, and u2
+//	strip   a1: the content of a1 is removed, the link stays
+//
+// Only a batch with a merge needs the first commit and the strip. Their order makes
+// a crash harmless: after the first commit the link says that the content of a1
+// belongs to u1, and the next batch with either customer completes the merge; the
+// content is removed only after it is durable in u1.
+//
+// If u2 lost a race, only e3 is applied again. Every record remembers the ids of
+// its recent messages, so an event that is delivered again changes nothing. If
+// nothing changed, Update still calls Commit, as a durability barrier: it returns
+// once everything that this process may have read is durable.
+//
+// The result has one error for each event, nil if it was applied: an *event.Error
+// if the event is invalid, ErrErased if its customer was erased, and any other
+// error if the record of the customer cannot be changed. If Update itself fails,
+// the store could not be read or written. Any part of the batch may have been
+// applied, and calling Update again with the same events completes it.
 func (p *Service) Update(ctx context.Context, events [][]byte) ([]error, error) {
 	u, _ := p.updaters.Get().(*updater)
 	if u == nil {
@@ -31,25 +53,25 @@ func (p *Service) Update(ctx context.Context, events [][]byte) ([]error, error) 
 	defer p.updaters.Put(u)
 	u.begin(p, len(events))
 	for i, raw := range events {
-		if err := u.read(i, raw); err != nil {
+		if err := u.parse(i, raw); err != nil {
 			u.errs[i] = err
 		}
 	}
 	if err := u.run(ctx); err != nil {
 		return nil, err
 	}
-	refused := 0
+	rejected := 0
 	for _, err := range u.errs {
 		if err != nil {
-			refused++
+			rejected++
 		}
 	}
-	p.refused.Add(int64(refused))
-	p.taken.Add(int64(len(events) - refused))
+	p.rejected.Add(int64(rejected))
+	p.applied.Add(int64(len(events) - rejected))
 	return u.errs, nil
 }
 
-// updater holds the state of one Update; they are pooled for their memory.
+// updater is the state of one Update. Updaters are pooled for their buffers.
 type updater struct {
 	p         *Service
 	parser    event.Parser
@@ -63,28 +85,28 @@ type updater struct {
 	key       []byte
 	extract   []byte
 	keys      []string
-	who       []int
+	positions []int // of keys and of changes in customers
 	changes   []store.Change
 	watcher   record.TriggerEvaluator
 	viewer    record.Viewer
-	now       int64 // of the attempt under way, in Unix milliseconds
+	now       int64 // time of the current attempt, in Unix milliseconds
 }
 
-// update is an event, read.
+// update is a parsed event.
 type update struct {
 	event     int
-	who       int // the customer it is about
-	anonymous int // the anonymous customer to merge into that one, -1 for none
-	known     int // the known customer to merge into that one, -1 for none
+	customer  int // the customer that the event is about
+	anonymous int // the anonymous customer to merge into it, -1 for none
+	known     int // the known customer to merge into it, -1 for none
 	fact      record.Fact
-	logged    bool // the event matters to a feature or carries traits
+	logged    bool // the event has features or traits to apply
 	erasing   erasing
 	source    []byte
-	traits    int // how many of updater.traits are its
-	firstOf   int
-	settled   bool
-	refused   bool   // the customer was erased
-	messageID []byte // if segments are judged
+	traits    int // number of its traits in updater.traits
+	firstOf   int // position of the first of them
+	done      bool
+	erased    bool   // rejected because the customer was erased
+	messageID []byte // set if the definition has segments
 }
 
 type traitUpdate struct {
@@ -92,19 +114,19 @@ type traitUpdate struct {
 	value event.Value
 }
 
-// customer is a record being worked on.
+// customer is a record in memory.
 type customer struct {
 	key     string
 	rec     record.Record
 	version store.Version
 	loaded  bool
-	judged  bool // as it was before anything is applied, if others judged it last
+	updated bool // segments were evaluated with the current rules
 	changed bool
-	linked  bool // got its link in this round
-	strip   bool // its content is in the record it links to
-	lost    bool // somebody else wrote it first: its updates go again
-	follow  int  // the customer its link leads to, -1 for none
-	sources []int
+	linked  bool         // its link is new in this attempt
+	strip   bool         // its content is merged into the customer that it links to
+	lost    bool         // the commit had a conflict: its updates are applied again
+	follow  int          // the customer that it links to, -1 for none
+	sources []int        // customers merged into it in this attempt
 	cause   record.Cause // of the latest change
 	err     error
 }
@@ -122,8 +144,8 @@ func (u *updater) begin(p *Service, n int) {
 	clear(u.index)
 }
 
-// read parses an event and notes what is to be done about it.
-func (u *updater) read(i int, raw []byte) error {
+// parse parses an event and adds it to the updates.
+func (u *updater) parse(i int, raw []byte) error {
 	e, err := u.parser.Parse(raw)
 	if err != nil {
 		return err
@@ -142,7 +164,7 @@ func (u *updater) read(i int, raw []byte) error {
 	up := update{event: i, anonymous: -1, known: -1, fact: record.Fact{
 		Time: e.Time, ReceivedAt: min(max(e.ReceivedAt, 0), record.MaxTime-1), ID: record.HashID(e.MessageID),
 	}}
-	if up.erasing = erasingOf(e); up.erasing != noErasure {
+	if up.erasing = erasingRequest(e); up.erasing != noErasure {
 		u.identifyErasure(e, &up)
 		u.updates = append(u.updates, up)
 		return nil
@@ -177,17 +199,16 @@ func (u *updater) read(i int, raw []byte) error {
 	return nil
 }
 
-// identify finds the customers an event concerns. Ids that stand for nobody
-// are as good as absent.
+// identify sets the customers of an event. Placeholder ids count as missing.
 func (u *updater) identify(e *event.Event, up *update) error {
 	ids := &u.p.def.Identity
 	user := len(e.UserID) > 0 && ids.Valid(e.UserID)
 	anonymous := len(e.AnonymousID) > 0 && ids.Valid(e.AnonymousID)
 	switch {
 	case user:
-		up.who = u.customer(record.User, e.UserID)
+		up.customer = u.customer(record.User, e.UserID)
 	case anonymous:
-		up.who = u.customer(record.Anonymous, e.AnonymousID)
+		up.customer = u.customer(record.Anonymous, e.AnonymousID)
 	default:
 		u.p.unidentified.Incr(1)
 		return &event.Error{Rule: "identifier", Message: "neither userId nor anonymousId identifies a customer: they are placeholders, addresses or blank"}
@@ -205,7 +226,7 @@ func (u *updater) identify(e *event.Event, up *update) error {
 	return nil
 }
 
-// customer returns the position of the customer with an id.
+// customer returns the position of a customer, which it adds if it is new.
 func (u *updater) customer(kind byte, id []byte) int {
 	u.key = append(append(u.key[:0], kind), id...)
 	if i, ok := u.index[string(u.key)]; ok {
@@ -225,23 +246,19 @@ func (u *updater) customerByKey(key string) int {
 		c = &customer{}
 	}
 	c.key = key
-	c.forget()
+	c.reset()
 	i := len(u.customers)
 	u.customers = append(u.customers, c)
 	u.index[key] = i
 	return i
 }
 
-// forget makes the customer one that is to be loaded.
-func (c *customer) forget() {
-	c.loaded, c.judged, c.changed, c.linked, c.strip, c.lost = false, false, false, false, false, false
+// reset marks the customer to be loaded.
+func (c *customer) reset() {
+	c.loaded, c.updated, c.changed, c.linked, c.strip, c.lost = false, false, false, false, false, false
 	c.follow, c.err, c.sources = -1, nil, c.sources[:0]
 	c.cause = record.Cause{Reason: record.ByMerge}
 }
-
-// conflictBackoff is the delay after conditional writes that conflict again and
-// again.
-var conflictBackoff = backoff.Exponential{Initial: 2 * time.Millisecond, Max: 256 * time.Millisecond}
 
 func (u *updater) run(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
@@ -249,29 +266,33 @@ func (u *updater) run(ctx context.Context) error {
 			return err
 		}
 		u.now = u.p.now().UnixMilli()
-		u.judgeAnew()
+		u.evaluateOutdated()
 		u.apply()
 		again, err := u.commit(ctx)
 		if err != nil || !again {
 			return err
 		}
-		// Writers that keep meeting on one customer spread out.
+		// Back off if writers repeatedly conflict on one customer.
 		if attempt > 2 {
-			if err := conflictBackoff.Wait(ctx, attempt); err != nil {
-				return err
+			wait := time.NewTimer(rand.N(time.Millisecond << min(attempt, 8)))
+			select {
+			case <-ctx.Done():
+				wait.Stop()
+				return ctx.Err()
+			case <-wait.C:
 			}
 		}
 	}
 }
 
-// load reads every customer that is not loaded, and those their links lead to.
+// load loads the customers that are not loaded yet, and those that they link to.
 func (u *updater) load(ctx context.Context) error {
 	for {
-		u.keys, u.who = u.keys[:0], u.who[:0]
+		u.keys, u.positions = u.keys[:0], u.positions[:0]
 		for i, c := range u.customers {
 			if !c.loaded {
 				u.keys = append(u.keys, c.key)
-				u.who = append(u.who, i)
+				u.positions = append(u.positions, i)
 			}
 		}
 		if len(u.keys) == 0 {
@@ -281,7 +302,7 @@ func (u *updater) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for n, i := range u.who {
+		for n, i := range u.positions {
 			c := u.customers[i]
 			c.loaded, c.version = true, records[n].Version
 			if c.version == store.Absent {
@@ -299,7 +320,7 @@ func (u *updater) load(ctx context.Context) error {
 	}
 }
 
-// resolve returns the customer that a customer's events go to.
+// resolve follows the links of a customer to the one that receives its events.
 func (u *updater) resolve(i int) (*customer, error) {
 	seen := i
 	for steps := 1; ; steps++ {
@@ -312,20 +333,19 @@ func (u *updater) resolve(i int) (*customer, error) {
 		}
 		i = c.follow
 		// Two writers that merge two known customers into each other at the
-		// same time make a circle. The customer first in order of key is
-		// taken to be the one that stays.
+		// same time create a cycle. It is broken at the smallest key.
 		if i == seen {
 			first := u.customers[i]
-			for at := u.customers[i].follow; at != seen; at = u.customers[at].follow {
-				if u.customers[at].key < first.key {
-					first = u.customers[at]
+			for n := u.customers[i].follow; n != seen; n = u.customers[n].follow {
+				if u.customers[n].key < first.key {
+					first = u.customers[n]
 				}
 			}
 			first.rec.LinkTo("")
 			first.follow, first.changed = -1, true
 			return first, nil
 		}
-		// A tail that leads into a circle is followed into it.
+		// After so many steps i is inside a cycle that started further along.
 		if steps > len(u.customers) {
 			seen, steps = i, 0
 		}
@@ -333,7 +353,7 @@ func (u *updater) resolve(i int) (*customer, error) {
 }
 
 func (u *updater) apply() {
-	// A merge, or an erasure, that a crash cut short comes first.
+	// First complete merges and erasures that a crash interrupted.
 	for i, c := range u.customers {
 		if c.err != nil || c.follow < 0 || c.strip {
 			continue
@@ -352,14 +372,14 @@ func (u *updater) apply() {
 	}
 	for i := range u.updates {
 		up := &u.updates[i]
-		if up.settled {
+		if up.done {
 			continue
 		}
 		err := u.applyOne(up)
-		up.refused = err == ErrErased
+		up.erased = err == ErrErased
 		if err != nil {
 			u.errs[up.event] = err
-			up.settled = !up.refused
+			up.done = !up.erased
 		}
 	}
 }
@@ -368,15 +388,15 @@ func (u *updater) applyOne(up *update) error {
 	if up.erasing != noErasure {
 		return u.applyErasure(up)
 	}
-	if at := u.customers[up.who]; at.err == nil && u.p.def.Identity.MaxShared > 0 && at.rec.SeenWithCount() >= u.p.def.Identity.MaxShared {
+	if own := u.customers[up.customer]; own.err == nil && u.p.def.Identity.MaxShared > 0 && own.rec.SeenWithCount() >= u.p.def.Identity.MaxShared {
 		u.p.unidentified.Incr(1)
 		return &event.Error{Pointer: "/anonymousId", Rule: "identifier", Message: "anonymousId has been seen with too many customers to identify one"}
 	}
-	c, err := u.resolve(up.who)
+	c, err := u.resolve(up.customer)
 	if err != nil {
 		return err
 	}
-	if u.refuses(up, c) {
+	if u.rejectsErased(up, c) {
 		return ErrErased
 	}
 	for _, other := range [...]int{up.anonymous, up.known} {
@@ -419,8 +439,8 @@ func (u *updater) applyOne(up *update) error {
 	return nil
 }
 
-// join merges a customer into c, unless it belongs to another already: the first
-// customer an id is identified as keeps it.
+// join merges a customer into c unless it is already merged into another: an
+// anonymous id belongs to the first customer that it is identified with.
 func (u *updater) join(c *customer, other int) error {
 	a := u.customers[other]
 	ids := &u.p.def.Identity
@@ -430,7 +450,8 @@ func (u *updater) join(c *customer, other int) error {
 	case err != nil:
 		return err
 	case into == c:
-		// The link may be all that a crash has left of a merge of nothing.
+		// A crash may have written the link of an empty record but not the
+		// merge.
 		if a != c && !c.rec.Merged(a.key) {
 			u.merge(c, other)
 		}
@@ -455,8 +476,8 @@ func (u *updater) join(c *customer, other int) error {
 	return a.err
 }
 
-// merge takes the content of the customer at from, which has a link, into
-// another.
+// merge copies the content of a customer that has a link into the one that it links
+// to.
 func (u *updater) merge(into *customer, from int) {
 	c := u.customers[from]
 	changed, err := into.rec.Merge(c.key, &c.rec)
@@ -469,9 +490,9 @@ func (u *updater) merge(into *customer, from int) {
 	c.strip = c.rec.HasUnmergedContent()
 }
 
-// commit writes what changed, in the order of merge.go: links, then content,
-// then what is left behind. It tells whether updates must be applied again
-// because somebody else changed their customers.
+// commit writes the changes in the order that Update describes: links, then
+// content, then stripped records. It reports whether updates must be applied again
+// because of conflicts.
 func (u *updater) commit(ctx context.Context) (again bool, err error) {
 	if slices.ContainsFunc(u.customers, func(c *customer) bool { return c.linked }) {
 		if err := u.write(ctx, func(c *customer) bool { return c.linked }); err != nil {
@@ -479,7 +500,7 @@ func (u *updater) commit(ctx context.Context) (again bool, err error) {
 		}
 	}
 	for _, c := range u.customers {
-		// Without its link in the store a customer's content stays its own.
+		// Content must not be merged before its link is written.
 		for _, from := range c.sources {
 			c.lost = c.lost || u.customers[from].lost || u.customers[from].err != nil
 		}
@@ -495,70 +516,70 @@ func (u *updater) commit(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 
-	// What is written is not written again when the updates of others go again.
+	// Committed records are not written again in the next attempt.
 	for _, c := range u.customers {
 		c.changed, c.linked, c.strip, c.sources = false, false, false, c.sources[:0]
 	}
 	for i := range u.updates {
 		up := &u.updates[i]
-		if up.settled {
+		if up.done {
 			continue
 		}
 		lost := up.known >= 0 && u.customers[up.known].lost
-		for _, at := range [...]int{up.who, up.anonymous} {
-			for ; at >= 0 && !lost; at = u.customers[at].follow {
-				lost = u.customers[at].lost
+		for _, n := range [...]int{up.customer, up.anonymous} {
+			for ; n >= 0 && !lost; n = u.customers[n].follow {
+				lost = u.customers[n].lost
 			}
 		}
-		up.settled = !lost
+		up.done = !lost
 		again = again || lost
-		if !lost && !up.refused {
-			_, u.errs[up.event] = u.resolve(up.who)
+		if !lost && !up.erased {
+			_, u.errs[up.event] = u.resolve(up.customer)
 		}
 	}
 	if !again {
 		return false, nil
 	}
-	// Whoever is concerned by an update that goes again is read again, whether
-	// lost or written: what was written has a version we do not know.
+	// Customers of an update that is applied again are loaded again, whether the
+	// commit of their record had a conflict or not.
 	for i := range u.updates {
 		up := &u.updates[i]
-		if up.settled {
+		if up.done {
 			continue
 		}
-		u.forget(up.who)
+		u.reload(up.customer)
 		for _, other := range [...]int{up.anonymous, up.known} {
 			if other >= 0 {
-				u.forget(other)
+				u.reload(other)
 			}
 		}
 	}
 	return true, nil
 }
 
-func (u *updater) forget(i int) {
+// reload marks a customer, and those that it links to, to be loaded again.
+func (u *updater) reload(i int) {
 	for i >= 0 {
 		c := u.customers[i]
 		i = c.follow
 		if c.err == nil {
-			c.forget()
+			c.reset()
 		}
 	}
 }
 
-// write commits the customers chosen and marks those that lost a race. Having
-// none to commit it commits nothing, which waits for what others wrote and this
-// batch has read to be durable: a batch that only repeats events must not be
-// acknowledged before they are.
-func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error {
-	u.changes, u.who = u.changes[:0], u.who[:0]
+// write commits the selected customers and marks those with a conflict. It calls
+// Commit even if none is selected, as a durability barrier: a batch of duplicates
+// must not be acknowledged before the first delivery of its events is durable.
+func (u *updater) write(ctx context.Context, selected func(*customer) bool) error {
+	u.changes, u.positions = u.changes[:0], u.positions[:0]
 	for i, c := range u.customers {
-		if c.err != nil || c.follow >= 0 && !c.linked || !chosen(c) {
+		if c.err != nil || c.follow >= 0 && !c.linked || !selected(c) {
 			continue
 		}
 		c.rec.EnqueueMergeLeaves(u.now)
 		if !c.linked {
-			if err := u.judge(c, c.cause); err != nil {
+			if err := u.evaluateSegments(c, c.cause); err != nil {
 				c.err = err
 				continue
 			}
@@ -571,14 +592,14 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 		}
 		u.extract = c.rec.Encode(u.extract[:0], c.key)
 		u.changes = append(u.changes, store.Change{Key: c.key, Version: c.version, Data: u.arena.keep(u.extract), Index: indexEdits(&c.rec)})
-		u.who = append(u.who, i)
+		u.positions = append(u.positions, i)
 	}
 	conflicts, err := u.p.store.Commit(ctx, u.changes)
 	for tooLarge(err) {
-		// Nothing was applied. The others go without this one.
+		// Nothing was applied. Commit the other records without this one.
 		n := err.(*store.ChangeError).Position
-		u.customers[u.who[n]].err = &event.Error{Rule: "size", Message: "the customer's profile would be too large to store: " + err.(*store.ChangeError).Err.Error()}
-		u.changes, u.who = slices.Delete(u.changes, n, n+1), slices.Delete(u.who, n, n+1)
+		u.customers[u.positions[n]].err = &event.Error{Rule: "size", Message: "the customer's profile would be too large to store: " + err.(*store.ChangeError).Err.Error()}
+		u.changes, u.positions = slices.Delete(u.changes, n, n+1), slices.Delete(u.positions, n, n+1)
 		conflicts, err = u.p.store.Commit(ctx, u.changes)
 	}
 	if err != nil {
@@ -586,9 +607,9 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 	}
 	u.p.conflicts.Incr(int64(len(conflicts)))
 	for _, n := range conflicts {
-		u.customers[u.who[n]].lost = true
+		u.customers[u.positions[n]].lost = true
 	}
-	for _, i := range u.who {
+	for _, i := range u.positions {
 		if c := u.customers[i]; !c.lost && len(c.rec.Outbox()) > 0 && c.rec.OutboxDue() <= u.p.now().UnixMilli() {
 			u.p.hint(c.key)
 		}
@@ -596,29 +617,30 @@ func (u *updater) write(ctx context.Context, chosen func(*customer) bool) error 
 	return nil
 }
 
-// judgeAnew judges those customers as they were before anything is applied who
-// were last judged by other rules or parameters: what these make of them is not
-// for an event. Parameters that change from here on are for the next attempt. They
-// are taken after the records are read, lest a sweep had written these by newer.
-func (u *updater) judgeAnew() {
+// evaluateOutdated evaluates the segments of customers that were last evaluated with
+// other rules or parameters, before any event is applied: segment changes that
+// follow from the rules must not be attributed to an event. It pins the parameters
+// for this attempt. That happens after the load, because a sweep may have written
+// the records with newer parameters.
+func (u *updater) evaluateOutdated() {
 	u.viewer.PinParameters(u.p.def)
 	for _, c := range u.customers {
-		if c.err == nil && c.version != store.Absent && c.follow < 0 && !c.judged && u.viewer.SegmentsOutdated(&c.rec) {
-			c.err = u.judge(c, record.Cause{})
+		if c.err == nil && c.version != store.Absent && c.follow < 0 && !c.updated && u.viewer.SegmentsOutdated(&c.rec) {
+			c.err = u.evaluateSegments(c, record.Cause{})
 		}
-		c.judged = true
+		c.updated = true
 	}
 }
 
-// judge finds the segments a customer is in now.
-func (u *updater) judge(c *customer, cause record.Cause) error {
+// evaluateSegments updates the segment membership of a customer.
+func (u *updater) evaluateSegments(c *customer, cause record.Cause) error {
 	j, err := u.viewer.EvaluateSegments(&c.rec, c.key, u.now, cause)
-	u.p.judged(j)
+	u.p.countSegmentChanges(j)
 	return err
 }
 
-// judged counts what came of a judgement.
-func (p *Service) judged(j record.SegmentChanges) {
+// countSegmentChanges adds segment changes to the metrics.
+func (p *Service) countSegmentChanges(j record.SegmentChanges) {
 	if j != (record.SegmentChanges{}) {
 		p.entered.Incr(int64(j.Entered))
 		p.left.Incr(int64(j.Left))
@@ -626,8 +648,8 @@ func (p *Service) judged(j record.SegmentChanges) {
 	}
 }
 
-// indexEdits makes the indexes agree with a record that is about to be written.
-// Every write of a record takes them along.
+// indexEdits returns the changes of indexes for a record. Every write of a record
+// includes them.
 func indexEdits(r *record.Record) (edits []store.IndexEdit) {
 	r.Edits(func(e record.Entry, remove bool) {
 		edits = append(edits, store.IndexEdit{Index: e.Index, Value: e.Value, Remove: remove})
@@ -635,16 +657,16 @@ func indexEdits(r *record.Record) (edits []store.IndexEdit) {
 	return edits
 }
 
-// tooLarge tells whether err is a *store.ChangeError for a record over the
-// store's size limit.
+// tooLarge reports whether err is a *store.ChangeError about a record above the
+// size limit of the store.
 func tooLarge(err error) bool {
 	refused, ok := err.(*store.ChangeError)
 	return ok && errors.Is(refused, store.ErrTooLarge)
 }
 
-// stripMerged drops the content of records whose content now is where their
-// link leads. Whoever wrote such a record meanwhile, such as to tell what waits in
-// it, need not have dropped it: it is tried until it is done.
+// stripMerged removes the content of records that were merged into the customer
+// that they link to. It retries after conflicts: another writer, such as an outbox
+// that acknowledges messages, leaves the content in place.
 func (u *updater) stripMerged(ctx context.Context) error {
 	u.keys = u.keys[:0]
 	for i, c := range u.customers {
@@ -681,16 +703,16 @@ func (u *updater) stripMerged(ctx context.Context) error {
 	return nil
 }
 
-// arena keeps bytes for the duration of a batch, in chunks that the next batch
-// uses again.
+// arena stores bytes for the duration of a batch, in chunks that the next batch
+// reuses.
 type arena struct {
 	chunks [][]byte
-	at     int
+	chunk  int // the first chunk that may have free space
 }
 
 const (
 	arenaChunk = 64 << 10
-	// maxArenaChunks bounds what is held between batches.
+	// maxArenaChunks limits the memory that is kept between batches.
 	maxArenaChunks = 256
 )
 
@@ -701,23 +723,23 @@ func (a *arena) reset() {
 	for i := range a.chunks {
 		a.chunks[i] = a.chunks[i][:0]
 	}
-	a.at = 0
+	a.chunk = 0
 }
 
-// keep returns a copy of b that lives until reset.
+// keep returns a copy of b that is valid until reset.
 func (a *arena) keep(b []byte) []byte {
 	if len(b) == 0 {
 		return nil
 	}
-	for ; a.at < len(a.chunks); a.at++ {
-		if chunk := a.chunks[a.at]; len(b) <= cap(chunk)-len(chunk) {
+	for ; a.chunk < len(a.chunks); a.chunk++ {
+		if chunk := a.chunks[a.chunk]; len(b) <= cap(chunk)-len(chunk) {
 			break
 		}
 	}
-	if a.at == len(a.chunks) {
+	if a.chunk == len(a.chunks) {
 		a.chunks = append(a.chunks, make([]byte, 0, max(arenaChunk, len(b))))
 	}
-	chunk := &a.chunks[a.at]
+	chunk := &a.chunks[a.chunk]
 	n := len(*chunk)
 	*chunk = append(*chunk, b...)
 	return (*chunk)[n:len(*chunk):len(*chunk)]

@@ -13,68 +13,67 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// WhatIfQuery is what would be if a rule went live. One of Query, Segment and
-// Trigger is set.
+// WhatIfQuery selects a rule to try. One of Query, Segment and Trigger is set.
 type WhatIfQuery struct {
 	Query *definition.Query
 	// Segment is the name of a segment of the definition.
 	Segment string
 	// Trigger is the name of a trigger of the definition.
 	Trigger string
-	// At is the moment it is asked for; zero is now.
-	At time.Time
-	// Sample is how many of the customers are listed.
+	// AsOf is the time at which the rule is evaluated; zero means now.
+	AsOf time.Time
+	// Sample is the number of customers to list.
 	Sample int
-	// Seed chooses them.
+	// Seed selects them.
 	Seed uint64
-	// Profiles tells whether their whole profiles are, too.
+	// Profiles reports whether their profiles are listed too.
 	Profiles bool
 }
 
-// WhatIfResult is what came of looking at all profiles.
+// WhatIfResult is the result of a rule over all profiles.
 type WhatIfResult struct {
-	// Customers is how many there are, Unreadable how many records could not be
-	// read, and Matching for how many the rule holds: who match the query, or
-	// for whom the trigger waits.
+	// Customers and Unreadable are the numbers of customers and of records that
+	// cannot be decoded. Matching is the number of customers that match the query
+	// or segment, or for which the trigger is pending.
 	Customers, Unreadable, Matching int
-	// Failed is for how many the query could not be evaluated.
+	// Failed is the number of customers for which the query failed.
 	Failed int
-	// Entering and Leaving are how many of those who match a segment are not yet
-	// stored to be in it, and how many are but do not match.
+	// Entering is the number of customers that match a segment and are not stored
+	// as members. Leaving is the number of members that do not match.
 	Entering, Leaving int
-	// Waiting counts firings of the trigger by when they are due: the first of
-	// Horizons that is not too short.
+	// Waiting counts pending firings by the first of Horizons within which they
+	// are due.
 	Waiting []int
-	// Outcomes counts how they would be decided if they were due at once.
+	// Outcomes counts the decisions about pending firings if they were due now.
 	Outcomes map[string]int
-	// Sample are some of the customers, chosen evenly.
+	// Sample is a uniform sample of the matching customers.
 	Sample []SampleCustomer
 }
 
-// SampleCustomer is a customer for whom the rule holds.
+// SampleCustomer is a customer that matches the rule.
 type SampleCustomer struct {
 	ID string
-	// Due is when the trigger is due for the customer.
+	// Due is the time when the trigger is due for the customer.
 	Due time.Time
-	// Profile is the whole profile as JSON, if it was asked for.
+	// Profile is the profile as JSON, if it was requested.
 	Profile []byte
 }
 
-// Horizons are the spans of time that Waiting counts by; what is due later is
-// counted after the last.
+// Horizons are the upper bounds of the groups in WhatIfResult.Waiting. A firing that
+// is due later is counted behind the last.
 var Horizons = []time.Duration{0, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
 
-// WhatIf looks at all profiles and answers a question. It changes nothing.
-// progress is called with the number of customers so far, now and then.
+// WhatIf evaluates a rule over all profiles, without any change to the store. It
+// calls progress from time to time with the number of customers read so far.
 func (p *Service) WhatIf(ctx context.Context, q WhatIfQuery, progress func(customers int)) (*WhatIfResult, error) {
-	t := &trial{p: p, q: q, at: q.At.UnixMilli(), progress: progress}
-	if q.At.IsZero() {
-		t.at = p.now().UnixMilli()
+	t := &trial{p: p, q: q, asOf: q.AsOf.UnixMilli(), progress: progress}
+	if q.AsOf.IsZero() {
+		t.asOf = p.now().UnixMilli()
 	}
 	switch {
 	case q.Query != nil:
 	case q.Segment != "":
-		if err := p.knowSegment(q.Segment); err != nil {
+		if err := p.checkSegment(q.Segment); err != nil {
 			return nil, err
 		}
 		t.segment, _ = p.def.Segments.Lookup(q.Segment)
@@ -94,35 +93,35 @@ func (p *Service) WhatIf(ctx context.Context, q WhatIfQuery, progress func(custo
 		}
 		t.triggers = &TriggerScheduler{p: p}
 		var err error
-		if t.triggers.since, err = p.introduced(ctx, t.at, false); err != nil {
+		if t.triggers.since, err = p.introduced(ctx, t.asOf, false); err != nil {
 			return nil, err
 		}
 	}
 	for {
 		err := t.run(ctx)
 		if !errors.Is(err, store.ErrScanRestart) {
-			return &t.answer, err
+			return &t.result, err
 		}
 	}
 }
 
-// trial is one look at all profiles.
+// trial is one evaluation of a rule over all profiles.
 type trial struct {
 	p        *Service
 	q        WhatIfQuery
-	at       int64
+	asOf     int64
 	segment  int
 	rule     int
 	triggers *TriggerScheduler
 	progress func(int)
-	answer   WhatIfResult
+	result   WhatIfResult
 	rand     *rand.Rand
 	viewer   record.Viewer
 	rec      record.Record
 }
 
 func (t *trial) run(ctx context.Context) error {
-	t.answer = WhatIfResult{Waiting: make([]int, len(Horizons)+1), Outcomes: map[string]int{}}
+	t.result = WhatIfResult{Waiting: make([]int, len(Horizons)+1), Outcomes: map[string]int{}}
 	t.rand = rand.New(rand.NewPCG(t.q.Seed, 1))
 	const pageSize = 1000
 	for cursor := ""; ; {
@@ -131,20 +130,20 @@ func (t *trial) run(ctx context.Context) error {
 			return err
 		}
 		for i := range page {
-			if err := t.look(&page[i]); err != nil {
-				t.answer.Unreadable++
+			if err := t.evaluate(&page[i]); err != nil {
+				t.result.Unreadable++
 			}
 		}
-		t.progress(t.answer.Customers)
+		t.progress(t.result.Customers)
 		if cursor = next; cursor == "" {
 			return nil
 		}
 	}
 }
 
-func (t *trial) look(e *store.Entry) error {
-	if e.Key[0] != record.User && e.Key[0] != record.Anonymous {
-		return nil // the store's own
+func (t *trial) evaluate(e *store.Entry) error {
+	if !isCustomer(e.Key) {
+		return nil
 	}
 	rec := &t.rec
 	if t.triggers != nil {
@@ -154,22 +153,22 @@ func (t *trial) look(e *store.Entry) error {
 		return err
 	}
 	if rec.Link() != "" {
-		return nil // it is counted where it leads
+		return nil // the linked customer is counted
 	}
-	t.answer.Customers++
+	t.result.Customers++
 	if t.triggers != nil {
-		return t.lookForTrigger(e.Key)
+		return t.evaluateTrigger(e.Key)
 	}
 	if t.q.Segment != "" {
-		return t.lookForSegment(e.Key)
+		return t.evaluateSegment(e.Key)
 	}
-	facts, err := t.viewer.QueryDocument(rec, t.at, t.q.Query.Features, t.q.Query.ReadsSegments)
+	facts, err := t.viewer.QueryDocument(rec, t.asOf, t.q.Query.Features, t.q.Query.ReadsSegments)
 	if err != nil {
 		return err
 	}
 	holds, err := t.q.Query.Holds(facts)
 	if err != nil {
-		t.answer.Failed++
+		t.result.Failed++
 	}
 	if holds {
 		t.match(e.Key, rec, 0)
@@ -177,17 +176,17 @@ func (t *trial) look(e *store.Entry) error {
 	return nil
 }
 
-func (t *trial) lookForSegment(key string) error {
-	in, err := t.viewer.Segments(&t.rec, t.at)
+func (t *trial) evaluateSegment(key string) error {
+	in, err := t.viewer.Segments(&t.rec, t.asOf)
 	if err != nil {
 		return err
 	}
 	_, stored := t.rec.MemberSince(t.q.Segment)
 	switch matches := in[t.segment]; {
 	case matches && !stored:
-		t.answer.Entering++
+		t.result.Entering++
 	case !matches && stored:
-		t.answer.Leaving++
+		t.result.Leaving++
 	}
 	if in[t.segment] {
 		t.match(key, &t.rec, 0)
@@ -195,31 +194,31 @@ func (t *trial) lookForSegment(key string) error {
 	return nil
 }
 
-func (t *trial) lookForTrigger(key string) error {
-	// As the firing does it; nothing is written.
-	if _, err := t.triggers.viewer.EvaluateSegments(&t.triggers.rec, key, t.at, record.Cause{}); err != nil {
+func (t *trial) evaluateTrigger(key string) error {
+	// This repeats TriggerScheduler.decide, but writes nothing.
+	if _, err := t.triggers.viewer.EvaluateSegments(&t.triggers.rec, key, t.asOf, record.Cause{}); err != nil {
 		return err
 	}
-	must := &conditions{t: t.triggers, now: t.at}
-	trials, err := t.triggers.watcher.Preview(nil, &t.triggers.rec, key, t.at, must)
+	conditions := &conditions{t: t.triggers, now: t.asOf}
+	trials, err := t.triggers.watcher.Preview(nil, &t.triggers.rec, key, t.asOf, conditions)
 	if err != nil {
 		return err
 	}
 	var due int64
 	waits := false
-	for _, one := range trials {
-		if one.Rule != t.rule {
+	for _, pending := range trials {
+		if pending.Rule != t.rule {
 			continue
 		}
-		if !waits || one.Due < due {
-			waits, due = true, one.Due
+		if !waits || pending.Due < due {
+			waits, due = true, pending.Due
 		}
 		slot := 0
-		for slot < len(Horizons) && one.Due > t.at+Horizons[slot].Milliseconds() {
+		for slot < len(Horizons) && pending.Due > t.asOf+Horizons[slot].Milliseconds() {
 			slot++
 		}
-		t.answer.Waiting[slot]++
-		t.answer.Outcomes[one.Outcome.String()]++
+		t.result.Waiting[slot]++
+		t.result.Outcomes[pending.Outcome.String()]++
 	}
 	if waits {
 		t.match(key, &t.triggers.rec, due)
@@ -227,26 +226,26 @@ func (t *trial) lookForTrigger(key string) error {
 	return nil
 }
 
-// match counts a customer, and keeps an even sample of them.
+// match counts a customer and adds it to the sample (reservoir sampling).
 func (t *trial) match(key string, rec *record.Record, due int64) {
-	t.answer.Matching++
-	at := len(t.answer.Sample)
-	if at == t.q.Sample {
-		if at = t.rand.IntN(t.answer.Matching); at >= t.q.Sample {
+	t.result.Matching++
+	slot := len(t.result.Sample)
+	if slot == t.q.Sample {
+		if slot = t.rand.IntN(t.result.Matching); slot >= t.q.Sample {
 			return
 		}
 	} else {
-		t.answer.Sample = append(t.answer.Sample, SampleCustomer{})
+		t.result.Sample = append(t.result.Sample, SampleCustomer{})
 	}
-	one := SampleCustomer{ID: record.KeyID(key)}
+	customer := SampleCustomer{ID: record.KeyID(key)}
 	if due > 0 {
-		one.Due = time.UnixMilli(due).UTC()
+		customer.Due = time.UnixMilli(due).UTC()
 	}
 	if t.q.Profiles {
-		text, err := t.viewer.AppendJSON(nil, rec, one.ID, t.at, &record.Everything)
+		text, err := t.viewer.AppendJSON(nil, rec, customer.ID, t.asOf, &record.Everything)
 		if err == nil {
-			one.Profile = text
+			customer.Profile = text
 		}
 	}
-	t.answer.Sample[at] = one
+	t.result.Sample[slot] = customer
 }
