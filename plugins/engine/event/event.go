@@ -1,5 +1,5 @@
-// Package event reads one customer event from its bytes: Segment's common
-// fields, and any property by path, without building generic maps.
+// Package event parses one customer event from its bytes: the common fields of
+// Segment's spec, and any property by path, without building generic maps.
 package event
 
 import (
@@ -21,22 +21,20 @@ const (
 	TypeAlias    = "alias"
 )
 
-// The types of what is about a customer rather than by one: that all of theirs
-// is to be erased, and that they are customers again. They come from the
-// profile API and never from those who collect events.
+// Types of administrative events: erase the customer, and readmit an erased
+// customer. Only the profile API sends them, no collector accepts them.
 const (
 	TypeErase   = "erase"
 	TypeReadmit = "readmit"
 )
 
-// Error is one thing wrong with an event, and where. The message never holds
-// the value itself.
+// Error describes one mistake in an event. It never contains the value itself.
 type Error struct {
-	// Pointer is the JSON pointer to the value.
+	// Pointer is the JSON pointer of the value.
 	Pointer string
-	// Rule names the check that failed.
+	// Rule is the name of the failed check.
 	Rule string
-	// Message says what was expected.
+	// Message states the expected form.
 	Message string
 }
 
@@ -47,21 +45,21 @@ func (e *Error) Error() string {
 	return e.Pointer + ": " + e.Message
 }
 
-// Event is a view of one event. It and every byte slice it returns are valid
-// until its Parser parses again.
+// Event is a view of one event. The event and every byte slice it returns are
+// valid until its Parser parses again.
 type Event struct {
 	// Type is track, identify, page, screen, group, alias, erase or readmit.
 	Type string
-	// Name is what definitions call the event: the event field of a track
-	// event, the type of any other.
+	// Name is the name that definitions use: the event field of a track event,
+	// the type of any other event.
 	Name []byte
 	// MessageID, UserID, AnonymousID, PreviousID and Source are the fields of
 	// these names, empty when absent or null. At least one of UserID and
 	// AnonymousID is set.
 	MessageID, UserID, AnonymousID, PreviousID, Source []byte
-	// Time is the event's timestamp and ReceivedAt its receivedAt, in Unix
-	// milliseconds. ReceivedAt is Time when the event has none, which Received
-	// tells.
+	// Time is the timestamp and ReceivedAt the receivedAt of the event, in
+	// Unix milliseconds. An event without receivedAt has HasReceivedAt unset
+	// and ReceivedAt equal to Time.
 	Time, ReceivedAt int64
 	HasReceivedAt    bool
 
@@ -69,14 +67,14 @@ type Event struct {
 	tree any
 }
 
-// Parser parses events one after the other, reusing its memory. It is not
+// Parser parses one event after the other and reuses its memory. It is not
 // safe for concurrent use; the zero value is ready.
 type Parser struct {
 	json  fastjson.Parser
 	event Event
 }
 
-// Parse reads the event in data. The error is an *Error.
+// Parse parses the event in data. The error is an *Error.
 func (p *Parser) Parse(data []byte) (*Event, error) {
 	if !utf8.Valid(data) {
 		return nil, &Error{"", "encoding", "event is not valid UTF-8"}
@@ -153,8 +151,8 @@ func (p *Parser) Parse(data []byte) (*Event, error) {
 	return e, nil
 }
 
-// Structured returns the event as generic maps, for queries that need them.
-// It is built at the first call.
+// Structured returns the event as generic maps, for queries. The maps are
+// built at the first call.
 func (e *Event) Structured() any {
 	if e.tree == nil {
 		e.tree = Generic(e.root)
@@ -163,7 +161,7 @@ func (e *Event) Structured() any {
 }
 
 // VisitTraits calls fn for every top-level trait of an identify event, in the
-// order they are written, and reports a traits field that is no object.
+// order of the text. It returns an error if the traits field is not an object.
 func (e *Event) VisitTraits(fn func(name []byte, v Value)) error {
 	t := e.root.Get("traits")
 	if t == nil || t.Type() == fastjson.TypeNull {
@@ -202,11 +200,11 @@ func instant(root *fastjson.Value, name string) (ms int64, ok bool, err error) {
 
 var errTime = errors.New("not an RFC 3339 time between the years 1 and 9999")
 
-// ParseTime reads an RFC 3339 time and returns Unix milliseconds, fractions of
-// a millisecond cut off.
+// ParseTime parses an RFC 3339 time into Unix milliseconds. Fractions of a
+// millisecond are cut off.
 func ParseTime(s []byte) (int64, error) {
-	// The form our collector writes is read without the generality, and a
-	// third of the cost, of time.Parse.
+	// The collector's own format is parsed without time.Parse, which costs
+	// three times as much.
 	if len(s) == 24 && s[4] == '-' && s[7] == '-' && s[10] == 'T' && s[13] == ':' && s[16] == ':' && s[19] == '.' && s[23] == 'Z' {
 		year, month, day := digits(s[0:4]), digits(s[5:7]), digits(s[8:10])
 		hour, minute, second, milli := digits(s[11:13]), digits(s[14:16]), digits(s[17:19]), digits(s[20:23])
@@ -226,14 +224,15 @@ func ParseTime(s []byte) (int64, error) {
 	return t.UnixMilli(), nil
 }
 
-// AppendTime appends the form ParseTime reads fastest.
+// AppendTime appends a time in the format that ParseTime parses fastest.
 func AppendTime(dst []byte, ms int64) []byte {
 	const msPerDay = 24 * 60 * 60 * 1000
 	if ms < 0 || ms > lastTime {
 		return time.UnixMilli(ms).UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
 	}
-	// Profiles are full of times. Days are counted in eras of 400 years from
-	// the first of March of the year 0, so that leap days come last.
+	// Profiles contain many times, so formatting is hand-written. Days are
+	// counted in eras of 400 years from 1 March of year 0, which puts the leap
+	// day at the end of a year.
 	day, rest := ms/msPerDay+719468, ms%msPerDay
 	era := day / 146097
 	ofEra := day % 146097
@@ -256,12 +255,13 @@ func AppendTime(dst []byte, ms int64) []byte {
 	return append(appendTwo(append(dst, '.', byte('0'+rest/100%10)), rest%100), 'Z')
 }
 
-// lastTime is the last that has a year of four digits.
+// lastTime is the last moment with a year of four digits.
 const lastTime = 253402300799999
 
 func appendTwo(dst []byte, n int64) []byte { return append(dst, byte('0'+n/10), byte('0'+n%10)) }
 
-// digits returns the number s spells, negative if it spells none.
+// digits parses decimal digits; the result is negative if s contains anything
+// else.
 func digits(s []byte) int {
 	n := 0
 	for _, c := range s {
@@ -277,7 +277,7 @@ func daysIn(year, month int) int {
 	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
-// Generic returns a JSON value as generic maps, for queries that need them.
+// Generic returns a JSON value as generic maps, for queries.
 func Generic(v *fastjson.Value) any {
 	switch v.Type() {
 	case fastjson.TypeObject:

@@ -23,7 +23,8 @@ const (
 	JSON
 )
 
-// Value is a property's value. Text belongs to the event's parser.
+// Value is the value of a property or trait. Text belongs to the event's
+// parser.
 type Value struct {
 	Kind   Kind
 	Number float64
@@ -53,9 +54,9 @@ func valueOf(v *fastjson.Value) Value {
 	return Value{}
 }
 
-// Path leads to a value in an event: keys joined by dots, such as
-// properties.total. One key may end in [], and then the path leads to that
-// part of every element of the array: properties.products[].category.
+// Path is the path of a value in an event: keys joined by dots, such as
+// properties.total. One key may end in []; the path then addresses a value in
+// every element of that array, as in properties.products[].category.
 type Path struct {
 	text         string
 	keys         []string // up to the array, or to the value
@@ -63,7 +64,7 @@ type Path struct {
 	rest         []string // from an element of the array to the value
 }
 
-// ParsePath reads the written form of a path.
+// ParsePath parses the text of a path.
 func ParsePath(text string) (Path, error) {
 	p := Path{text: text}
 	for key := range strings.SplitSeq(text, ".") {
@@ -83,22 +84,22 @@ func ParsePath(text string) (Path, error) {
 	return p, nil
 }
 
-// String returns the written form of the path.
+// String returns the text of the path.
 func (p Path) String() string { return p.text }
 
-// IsZero tells whether the path is unset.
+// IsZero reports whether the path is unset.
 func (p Path) IsZero() bool { return p.text == "" }
 
-// Each tells whether the path goes through an array, and so may lead to any
-// number of values.
+// ThroughArray reports whether the path contains [], so that it may address
+// any number of values.
 func (p Path) ThroughArray() bool { return p.throughArray }
 
-// Array returns the path of the array that an Each path goes through.
+// Array returns the path of the array in a path with [].
 func (p Path) Array() string { return strings.Join(p.keys, ".") }
 
 var errNoEach = errors.New("event: Get of a path through an array")
 
-// Get returns the value at a path that does not go through an array.
+// Get returns the value at a path without [].
 func (e *Event) Get(p Path) Value {
 	if p.throughArray {
 		panic(errNoEach)
@@ -106,9 +107,9 @@ func (e *Event) Get(p Path) Value {
 	return valueOf(e.root.Get(p.keys...))
 }
 
-// VisitEach calls fn with the values at paths for every element of the array
-// they all go through. A path that goes through none gives the same value for
-// every element. If the array is absent fn is not called.
+// VisitEach calls fn for every element of the array that the paths share, with
+// the values at the paths. A path without [] has the same value for every
+// element. If the array is absent, fn is not called.
 func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 	var array []*fastjson.Value
 	for _, p := range paths {
@@ -117,8 +118,8 @@ func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 			break
 		}
 	}
-	var room [2]Value
-	values := room[:0]
+	var buffer [2]Value
+	values := buffer[:0]
 	for _, element := range array {
 		values = values[:0]
 		for _, p := range paths {
@@ -135,19 +136,19 @@ func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 	}
 }
 
-// Visit calls fn with every value that the path leads to in a JSON value: one,
-// which may be Missing, or one for each element of the array it goes through.
-// It tells whether that array, if any, is there. Texts belong to the parser.
+// Visit calls fn for every value that the path addresses in a JSON value: one,
+// which may be Missing, or one for each element of the array. It reports
+// whether that array, if any, is present. Texts belong to the parser.
 func (p Path) Visit(root *fastjson.Value, fn func(Value)) bool {
-	at := root.Get(p.keys...)
+	v := root.Get(p.keys...)
 	if !p.throughArray {
-		fn(valueOf(at))
+		fn(valueOf(v))
 		return true
 	}
-	if at == nil || at.Type() != fastjson.TypeArray {
+	if v == nil || v.Type() != fastjson.TypeArray {
 		return false
 	}
-	for _, element := range at.GetArray() {
+	for _, element := range v.GetArray() {
 		if len(p.rest) > 0 {
 			element = element.Get(p.rest...)
 		}
@@ -156,15 +157,15 @@ func (p Path) Visit(root *fastjson.Value, fn func(Value)) bool {
 	return true
 }
 
-// Keys calls fn with the name of every member of the object that the path leads
-// to, that of root itself if the path is unset.
+// Keys calls fn with the name of every member of the object at the path, or of
+// root if the path is unset.
 func (p Path) Keys(root *fastjson.Value, fn func(name []byte)) {
-	at := root
+	v := root
 	if !p.IsZero() {
-		at = root.Get(p.keys...)
+		v = root.Get(p.keys...)
 	}
-	if at == nil || at.Type() != fastjson.TypeObject {
+	if v == nil || v.Type() != fastjson.TypeObject {
 		return
 	}
-	at.GetObject().Visit(func(name []byte, _ *fastjson.Value) { fn(name) })
+	v.GetObject().Visit(func(name []byte, _ *fastjson.Value) { fn(name) })
 }

@@ -1,24 +1,25 @@
 package record
 
-// A customer who is erased leaves a tombstone: a record that holds nothing but
-// when that was, and that refuses whatever is heard of the customer until they
-// are readmitted. Who was readmitted keeps both times, so that what was erased
-// does not come back when the events of before are sent again.
+// An erased customer leaves a tombstone: a record that contains only the time
+// of the erasure and rejects all events of the customer until the customer is
+// readmitted. A readmitted customer's record keeps both times, so that sending
+// old events again does not restore the erased data.
 //
-// Erasing is writes in this order, each of which may be the last before a
-// crash, and all of which may be repeated:
+// An erasure is a sequence of writes. A crash may end it after any of them,
+// and each may be repeated:
 //
-//  1. The record becomes a tombstone that still lists the keys merged into it.
-//     From now on nobody sees anything of the customer.
+//  1. The record becomes a tombstone that still lists the keys merged into it. From now on no reader sees any of the customer's data.
 //  2. The record of each of these keys becomes a tombstone.
-//  3. The list goes.
+//  3. The list is deleted.
 //
-// Whoever meets a tombstone with a list does steps 2 and 3 first. A record that
-// links to a tombstone, because a merge was under way, is erased as well.
+// A process that reads a tombstone with a list completes steps 2 and 3 first.
+// A record that links to a tombstone, because a merge was in progress, is
+// erased as well.
 
-// Erase makes the record a tombstone, of a customer erased at a time in Unix
-// milliseconds, and tells whether that changed it: an erasure that the record
-// knows of, whether or not the customer was readmitted since, does not.
+// Erase turns the record into a tombstone of a customer erased at a time in
+// Unix milliseconds, and reports whether the record changed. An erasure that
+// the record already contains changes nothing, even if the customer was
+// readmitted since.
 func (r *Record) Erase(at int64) bool {
 	if at <= r.erasedAt {
 		return false
@@ -29,21 +30,21 @@ func (r *Record) Erase(at int64) bool {
 	return true
 }
 
-// EraseWith makes the record, which links to a tombstone, one too, whatever it
-// knows of earlier erasures.
+// EraseWith turns a record that links to a tombstone into a tombstone,
+// whatever earlier erasures it contains.
 func (r *Record) EraseWith(tombstone *Record) {
 	r.Erase(max(tombstone.erasedAt, r.erasedAt+1, r.readmittedAt+1))
 }
 
-// Erased tells whether the record is a tombstone.
+// Erased reports whether the record is a tombstone.
 func (r *Record) Erased() bool { return r.erasedAt > r.readmittedAt }
 
-// ErasedAt returns when the customer was erased last, in Unix milliseconds, 0
-// for never.
+// ErasedAt returns the time of the latest erasure in Unix milliseconds, 0 for
+// none.
 func (r *Record) ErasedAt() int64 { return r.erasedAt }
 
-// Readmit makes a tombstone the record of a customer of whom nothing is known
-// yet, as of a time in Unix milliseconds, and tells whether that changed it.
+// Readmit turns a tombstone into the empty record of a customer readmitted at
+// a time in Unix milliseconds, and reports whether the record changed.
 func (r *Record) Readmit(at int64) bool {
 	if !r.Erased() || at <= r.erasedAt {
 		return false
@@ -52,15 +53,15 @@ func (r *Record) Readmit(at int64) bool {
 	return true
 }
 
-// Refuses tells whether an event, by its time and when it was received, must
-// not be taken in because the customer was erased: any until they are
-// readmitted, and then those of before.
+// RejectsEvent reports whether an event with these times (timestamp and
+// receivedAt) must be rejected because of an erasure: every event until
+// readmission, afterwards the events from before it.
 func (r *Record) RejectsEvent(time, received int64) bool {
 	return r.erasedAt > 0 && (r.Erased() || time <= r.erasedAt || received <= r.readmittedAt)
 }
 
-// Unerased returns the keys whose records are still to be erased with that of
-// a tombstone.
+// PendingErasures returns the keys of the records that must still be erased together
+// with a tombstone.
 func (r *Record) PendingErasures() []string {
 	if !r.Erased() {
 		return nil
@@ -68,7 +69,7 @@ func (r *Record) PendingErasures() []string {
 	return r.MergedKeys()
 }
 
-// MergedKeys returns the keys merged into the record, in order.
+// MergedKeys returns the keys merged into the record, sorted.
 func (r *Record) MergedKeys() []string {
 	keys := make([]string, len(r.merged))
 	for i, key := range r.merged {
@@ -77,7 +78,7 @@ func (r *Record) MergedKeys() []string {
 	return keys
 }
 
-// FinishErasure makes a tombstone forget the keys merged into it.
+// FinishErasure deletes the list of merged keys from a tombstone.
 func (r *Record) FinishErasure() { r.merged = r.merged[:0] }
 
 func (r *Record) readErasure(src []byte) error {

@@ -15,87 +15,92 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 )
 
-// The segments that a record holds its customer to be in are those that the
-// rules gave when they were last judged: with every change of the record, and
-// regularly because of the time that passes. What the world is told are the
-// differences between one judgement and the next.
+// Segment membership is part of the record. It is re-evaluated with every
+// change of the record, and periodically, because membership can change with
+// time alone (the sweep). Each evaluation compares the new membership with the
+// stored one, and enqueues one message for each segment entered or left:
+//
+//	stored {buyer, new}   evaluated {buyer, vip}   messages: left new, entered vip
 
-// Reason is why a customer entered or left a segment.
+// Reason is reason a customer entered or left a segment.
 type Reason string
 
-// The reasons.
 const (
-	// ByEvent: an event was taken in.
+	// ByEvent: an event was applied.
 	ByEvent Reason = "event"
-	// ByMerge: another customer was merged in, or this one into another.
+	// ByMerge: another customer was merged into this one, or this one into
+	// another.
 	ByMerge Reason = "merge"
 	// ByTime: time passed.
 	ByTime Reason = "time"
-	// ByDefinition and ByParameter: the rule, or something it reads, is another.
+	// ByDefinition and ByParameter: the rule, or something it reads, changed.
 	ByDefinition Reason = "definition"
 	ByParameter  Reason = "parameter"
 )
 
-// Cause is what a judgement is made for.
+// Cause is the occasion of an evaluation.
 type Cause struct {
-	// Reason is ByEvent, ByMerge, or empty to find out: the record is as it was
-	// at the last judgement, so it is the time that passed, or the rules.
+	// Reason is ByEvent, ByMerge, or empty. If it is empty, the record has not
+	// changed since the last evaluation, and EvaluateSegments finds out
+	// whether time or the rules made the difference.
 	Reason Reason
 	// EventID is the messageId of the event.
 	EventID []byte
 }
 
-// Judgement tells what came of judging a record.
+// SegmentChanges is the number of segments entered and left in one evaluation.
 type SegmentChanges struct {
 	Entered, Left int
-	// Dropped is how many messages were given up to make room.
+	// Dropped is the number of messages that were dropped to make room in the
+	// outbox.
 	Dropped int
 }
 
-// Judge finds the segments the customer of key is in at a time, or at that of
-// the last judgement if that is later, as the clocks of two processes may
-// have it. For each segment entered or left since the last judgement it
-// leaves a message in the outbox. A record that is not judged for an event
-// stays as it is if there is none.
-func (w *Viewer) EvaluateSegments(r *Record, key string, now int64, cause Cause) (j SegmentChanges, err error) {
+// EvaluateSegments updates the segment membership of the customer of key and
+// enqueues a message for each segment entered or left. The moment of
+// evaluation is now, or that of the last evaluation if it is later, because
+// the clocks of two processes may differ. Without an event, and without a
+// change of membership, the record does not change.
+func (w *Viewer) EvaluateSegments(r *Record, key string, now int64, cause Cause) (changes SegmentChanges, err error) {
 	if r.Erased() {
-		return j, nil // nothing is to be said of them
+		return changes, nil // no message about an erased customer
 	}
 	set := r.def.Segments
 	if set == nil && len(r.members) == 0 {
 		if cause.Reason != "" {
 			r.left = nil
 		}
-		return j, nil
+		return changes, nil
 	}
 	before := r.evaluatedAt
 	asOf := max(now, before)
-	turn := r.toggles
+	toggles := r.toggles
 	if asOf > before {
-		turn = 0
+		toggles = 0
 	}
-	var judgedBy uint32
+	var evaluatedBy uint32
 	parameters := w.parametersOf(set)
 	if set != nil {
-		judgedBy = set.Fingerprint(parameters)
+		evaluatedBy = set.Fingerprint(parameters)
 	}
 	if err := w.computeMembership(r, asOf, parameters); err != nil {
-		return j, err
+		return changes, err
 	}
 	changed := w.membershipChanges(r)
 	if len(changed) > 0 && cause.Reason == "" {
-		// The record is as it was. If today's rules would have given what was
-		// found then, it is the time that made the difference.
+		// The record has not changed. If the present rules give the stored
+		// membership at the time of the last evaluation, time made the
+		// difference.
 		in := slices.Clone(w.membership)
 		if err := w.computeMembership(r, before, parameters); err != nil {
-			return j, err
+			return changes, err
 		}
 		for i := range changed {
 			c := &changed[i]
 			switch {
 			case before > 0 && c.segment >= 0 && w.membership[c.segment] != c.entered:
 				c.reason = ByTime
-			case before > 0 && segments.SameRules(r.evaluatedBy, judgedBy):
+			case before > 0 && segments.SameRules(r.evaluatedBy, evaluatedBy):
 				c.reason = ByParameter
 			default:
 				c.reason = ByDefinition
@@ -103,35 +108,35 @@ func (w *Viewer) EvaluateSegments(r *Record, key string, now int64, cause Cause)
 		}
 		w.membership = append(w.membership[:0], in...)
 	}
-	again := uint64(0) // 1 if a segment is left in the moment it was entered
+	toggled := uint64(0) // 1 if a segment is left at the moment it was entered
 	for _, c := range changed {
 		since := asOf
 		if c.entered {
-			j.Entered++
+			changes.Entered++
 		} else {
-			j.Left++
+			changes.Left++
 			if since = r.members[c.member].since; since == asOf {
-				again = 1
+				toggled = 1
 			}
 		}
-		why := cause
+		reason := cause
 		if c.reason != "" {
-			why.Reason = c.reason
+			reason.Reason = c.reason
 		}
-		r.recordTriggerCause(c, why.Reason, asOf)
-		j.Dropped += r.Enqueue(transition{key: key, segment: c.name, entered: c.entered, time: asOf, since: since, cause: why, toggles: turn, erasedAt: r.erasedAt}.message())
+		r.recordTriggerCause(c, reason.Reason, asOf)
+		changes.Dropped += r.Enqueue(transition{key: key, segment: c.name, entered: c.entered, time: asOf, since: since, cause: reason, toggles: toggles, erasedAt: r.erasedAt}.message())
 	}
 	if cause.Reason == "" && len(changed) == 0 {
-		return j, nil
+		return changes, nil
 	}
-	r.setMembers(w.membership, asOf, judgedBy)
-	r.toggles = turn + again
+	r.setMembers(w.membership, asOf, evaluatedBy)
+	r.toggles = toggles + toggled
 	r.forgetLeft(asOf)
-	return j, nil
+	return changes, nil
 }
 
-// HoldParameters makes the viewer judge by the parameters of this moment, until
-// it is called again.
+// PinParameters makes the viewer use the parameters in effect now, until the
+// next call.
 func (w *Viewer) PinParameters(def *Definition) {
 	w.pinned = nil
 	if def.Segments != nil {
@@ -139,7 +144,7 @@ func (w *Viewer) PinParameters(def *Definition) {
 	}
 }
 
-// parametersOf returns what segments are judged by, nil if there are none.
+// parametersOf returns the parameters for an evaluation, nil without segments.
 func (w *Viewer) parametersOf(set *segments.Set) *segments.Parameters {
 	if w.pinned != nil || set == nil {
 		return w.pinned
@@ -147,21 +152,22 @@ func (w *Viewer) parametersOf(set *segments.Set) *segments.Parameters {
 	return set.Parameters()
 }
 
-// JudgedByOthers tells that a record was last judged by other rules or parameters
-// than the viewer judges by, or never.
+// SegmentsOutdated reports whether the record's segments were never evaluated,
+// or with rules or parameters other than the viewer's.
 func (w *Viewer) SegmentsOutdated(r *Record) bool {
 	set := r.def.Segments
 	return set != nil && (r.evaluatedAt == 0 || r.evaluatedBy != set.Fingerprint(w.parametersOf(set)))
 }
 
-// causeOfTriggers notes a change that is a cause of triggers. One of the rules
-// is none: the customer did nothing.
-func (r *Record) recordTriggerCause(c change, why Reason, at int64) {
+// recordTriggerCause stores a change of membership that is the cause of a
+// trigger. A change of the rules is no cause, because the customer did
+// nothing.
+func (r *Record) recordTriggerCause(c change, reason Reason, at int64) {
 	rules := r.def.Triggers
 	if rules == nil {
 		return
 	}
-	byRules := why == ByDefinition || why == ByParameter
+	byRules := reason == ByDefinition || reason == ByParameter
 	switch {
 	case c.entered && byRules:
 		rules.SkipEntry(&r.triggers, c.name, at)
@@ -173,14 +179,14 @@ func (r *Record) recordTriggerCause(c change, why Reason, at int64) {
 // change is a segment that a customer entered or left.
 type change struct {
 	name    string
-	segment int // position in the definition, -1 for a segment that is no more
-	member  int // position among the members of the record, for one left
+	segment int // position in the definition, -1 for a removed segment
+	member  int // position among the record's members, if the segment was left
 	entered bool
 	reason  Reason
 }
 
-// changes compares what was judged with what the record holds; both are in
-// order of name.
+// membershipChanges compares the evaluated membership with the stored one;
+// both are ordered by name.
 func (w *Viewer) membershipChanges(r *Record) (changed []change) {
 	m := 0
 	left := func(at int) {
@@ -208,12 +214,12 @@ func (w *Viewer) membershipChanges(r *Record) (changed []change) {
 	return changed
 }
 
-// keepMembers makes the record hold its customer to be in the segments of in.
-// When that was found is kept even by a definition without segments: what is told
-// by another must not be of a moment before.
-func (r *Record) setMembers(in []bool, at int64, judgedBy uint32) {
-	var room [16]member
-	kept := room[:0]
+// setMembers stores the evaluated membership. The time is stored even if the
+// definition has no segments, so that messages under a later definition are
+// not dated earlier.
+func (r *Record) setMembers(in []bool, at int64, evaluatedBy uint32) {
+	var buffer [16]member
+	kept := buffer[:0]
 	for i, holds := range in {
 		if !holds {
 			continue
@@ -226,10 +232,10 @@ func (r *Record) setMembers(in []bool, at int64, judgedBy uint32) {
 		}
 	}
 	r.members = append(r.members[:0], kept...)
-	r.evaluatedAt, r.evaluatedBy = at, judgedBy
+	r.evaluatedAt, r.evaluatedBy = at, evaluatedBy
 }
 
-// evaluateSegments sets w.in.
+// computeMembership evaluates the features that rules read, then the rules.
 func (w *Viewer) computeMembership(r *Record, asOf int64, parameters *segments.Parameters) error {
 	w.membership = w.membership[:0]
 	if r.def.Segments == nil {
@@ -242,7 +248,7 @@ func (w *Viewer) computeMembership(r *Record, asOf int64, parameters *segments.P
 	return w.applyRules(r, parameters)
 }
 
-// judge sets w.in once the features are ready.
+// applyRules sets w.membership from features that are ready.
 func (w *Viewer) applyRules(r *Record, parameters *segments.Parameters) error {
 	if err := r.parseTraits(); err != nil {
 		return err
@@ -260,10 +266,10 @@ func (w *Viewer) applyRules(r *Record, parameters *segments.Parameters) error {
 	return nil
 }
 
-// FeatureAt implements segment.Inputs.
+// FeatureAt implements segments.Inputs.
 func (w *Viewer) FeatureAt(at int) features.Result { return w.value(at).result }
 
-// Trait implements segment.Inputs.
+// Trait implements segments.Inputs.
 func (w *Viewer) Trait(name string) event.Value {
 	at, found := slices.BinarySearchFunc(w.record.traits, name, func(t trait, name string) int { return bytes.Compare(t.name, []byte(name)) })
 	if !found {
@@ -272,13 +278,13 @@ func (w *Viewer) Trait(name string) event.Value {
 	return w.record.traits[at].value
 }
 
-// In implements segment.Inputs.
+// InSegment implements segments.Inputs.
 func (w *Viewer) InSegment(at int) bool { return w.membership[at] }
 
-// Parameter implements segment.Inputs.
+// Parameter implements segments.Inputs.
 func (w *Viewer) Parameter(name string) any { return w.parameters.Values[name] }
 
-// Document implements segment.Inputs.
+// Document implements segments.Inputs.
 func (w *Viewer) Document() map[string]any {
 	if w.document == nil {
 		def := w.record.def
@@ -303,7 +309,8 @@ func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selectio
 		return dst, err
 	}
 	if w.rendering != nil {
-		// What compares a value that moves changes at a moment nobody knows.
+		// A rule over a continuously changing value becomes true at a moment
+		// that cannot be computed in advance.
 		w.rendering.unstable = w.rendering.unstable || !r.def.Segments.FeaturesOnly ||
 			slices.ContainsFunc(r.def.Segments.Features, func(at int) bool { return w.value(at).motion.Varies() })
 	}
@@ -336,30 +343,31 @@ func (w *Viewer) appendSegments(dst []byte, r *Record, asOf int64, sel *Selectio
 	return append(dst, '}'), nil
 }
 
-// transition is a customer's entering or leaving of a segment.
+// transition is one entry into or exit from a segment.
 type transition struct {
 	key      string
 	segment  string
 	entered  bool
-	time     int64 // when it was found
+	time     int64 // the moment of evaluation
 	since    int64 // when the membership began
 	cause    Cause
-	into     string // the key of the customer this one was merged into
-	toggles  uint64 // Record.turn before it
-	erasedAt int64  // when the customer was erased before, 0 for never
+	into     string // the key of the customer that this one was merged into
+	toggles  uint64 // Record.toggles before the transition
+	erasedAt int64  // time of the customer's latest erasure, 0 for none
 }
 
-// The names of the events that transitions are told as.
+// The names of the events that report segments.
 const (
 	SegmentEntered = "Segment Entered"
 	SegmentLeft    = "Segment Left"
-	// SegmentsCounted tells how many customers are in each segment.
+	// SegmentsCounted reports the number of customers in each segment.
 	SegmentsCounted = "Segments Counted"
 )
 
-// message makes the message of a transition. Its id follows from all that it
-// says and, for a customer who comes to and fro within a moment or was erased
-// before, from which of several moves it is that say the same.
+// message encodes the transition. The id is a hash of the content. Transitions
+// with equal content, possible for a customer who enters and leaves a segment
+// within one millisecond or was erased before, get different ids by toggles
+// and erasedAt.
 func (t transition) message() Message {
 	name := SegmentLeft
 	if t.entered {
@@ -388,14 +396,15 @@ func (t transition) message() Message {
 		tail = jsontext.AppendString(tail, KeyID(t.into))
 	}
 	tail = append(tail, `}}`...)
-	var which []byte
+	var variant []byte
 	if t.toggles > 0 || t.erasedAt > 0 {
-		which = binary.AppendUvarint(appendTime([]byte{0}, t.erasedAt), t.toggles)
+		variant = binary.AppendUvarint(appendTime([]byte{0}, t.erasedAt), t.toggles)
 	}
-	return newMessage(t.key, name, t.time, tail, which)
+	return newMessage(t.key, name, t.time, tail, variant)
 }
 
-// CountsMessage makes the message of how many customers are in each segment.
+// CountsMessage returns the message that reports the number of customers in
+// each segment.
 func CountsMessage(counts map[string]int64, at int64) Message {
 	tail := append([]byte(nil), `","timestamp":"`...)
 	tail = event.AppendTime(tail, at)
@@ -410,11 +419,11 @@ func CountsMessage(counts map[string]int64, at int64) Message {
 	return newMessage("", SegmentsCounted, at, append(tail, `}}}`...), nil)
 }
 
-// newMessage makes a message of the form of events, about the customer of key
-// or, if it is empty, about nobody;
-// tail is what follows the messageId. which tells messages apart that say the
-// same, and is empty for the first of them.
-func newMessage(key, name string, at int64, tail, which []byte) Message {
+// newMessage encodes a message in the form of an event about the customer of
+// key, or about no customer if key is empty. tail is the text that follows the
+// messageId. variant distinguishes messages with equal content; it is empty
+// for the first.
+func newMessage(key, name string, at int64, tail, variant []byte) Message {
 	head := append([]byte(nil), `{"type":"track","event":`...)
 	head = jsontext.AppendString(head, name)
 	switch {
@@ -428,15 +437,15 @@ func newMessage(key, name string, at int64, tail, which []byte) Message {
 	sum := sha256.New()
 	_, _ = sum.Write(head)
 	_, _ = sum.Write(tail)
-	_, _ = sum.Write(which)
+	_, _ = sum.Write(variant)
 	m := Message{ID: MessageID(sum.Sum(nil)[:len(MessageID{})]), Time: at}
 	head = hex.AppendEncode(head, m.ID[:])
 	m.Content = append(head, tail...)
 	return m
 }
 
-// leaveAll notes that the customer of another record, who is merged into this
-// one, is in no segment any more.
+// collectMergeLeaves notes that the customer of a merged record leaves all its
+// segments. It reports whether there are any.
 func (r *Record) collectMergeLeaves(key string, o *Record) (changed bool) {
 	r.mergeLeaves = append(r.mergeLeaves, o.mergeLeaves...)
 	for _, m := range o.members {
@@ -447,8 +456,9 @@ func (r *Record) collectMergeLeaves(key string, o *Record) (changed bool) {
 	return len(o.members) > 0
 }
 
-// TellLeft tells at a time which segments those customers left who were merged
-// in since the record was read. Whoever merges does this before writing.
+// EnqueueMergeLeaves enqueues, with the given time, the messages about
+// segments that merged customers left since the record was decoded. Call it
+// before writing a record after a merge.
 func (r *Record) EnqueueMergeLeaves(now int64) {
 	for _, t := range r.mergeLeaves {
 		t.time = now

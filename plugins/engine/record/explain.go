@@ -8,22 +8,22 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// Explanation is how a profile came to be, for people to read.
+// Explanation describes, for a human reader, the data behind a profile.
 type Explanation struct {
 	ID        string `json:"id"`
 	AsOf      string `json:"as_of"`
 	UpdatedAt string `json:"updated_at,omitempty"`
-	// Complete is false if features at AsOf may be off, because events of
-	// around it are no longer kept one by one.
+	// Complete is false if features at AsOf may be inexact, because events of
+	// that time were folded into tiles.
 	Complete bool `json:"complete"`
-	// Merged is how many other ids were merged into the customer.
+	// Merged is the number of other ids merged into the customer.
 	Merged   int                  `json:"merged"`
 	Traits   []TraitExplanation   `json:"traits"`
 	Features []FeatureExplanation `json:"features"`
 	Events   EventsExplanation    `json:"events"`
 }
 
-// TraitExplanation is a trait, and who stated it when.
+// TraitExplanation is a trait with its provenance.
 type TraitExplanation struct {
 	Name string `json:"name"`
 	// Value is null for a trait that was unset.
@@ -32,63 +32,63 @@ type TraitExplanation struct {
 	Time   string          `json:"time"`
 }
 
-// FeatureExplanation is a feature's value and what it was computed from.
+// FeatureExplanation is a feature's value and the occurrences behind it.
 type FeatureExplanation struct {
 	Name  string          `json:"name"`
 	Value json.RawMessage `json:"value"`
 	Kind  string          `json:"kind"`
-	// Events, Where, Of, By and Window are those of its definition.
+	// Events, Where, Of, By and Window are those of the definition.
 	Events []string `json:"events,omitempty"`
 	Where  string   `json:"where,omitempty"`
 	Of     string   `json:"of,omitempty"`
 	By     string   `json:"by,omitempty"`
 	Window string   `json:"window,omitempty"`
-	// Needs are the features that a derived one is computed from.
+	// Needs are the features from which a derived feature is computed.
 	Needs []string `json:"needs,omitempty"`
-	// Since is from when it has data, if it has not all.
+	// Since is the start of the feature's data, if it does not cover the whole
+	// history.
 	Since string `json:"since,omitempty"`
-	// Counted is how many occurrences count that are kept one by one; Folded
-	// tells that others count as well.
+	// Counted is the number of occurrences, kept individually, that the
+	// feature counts. Folded is set if it counts folded events as well.
 	Counted int  `json:"counted"`
 	Folded  bool `json:"folded,omitempty"`
-	// Occurrences are the latest of those that count, the latest first.
+	// Occurrences are the latest of the counted ones, the latest first.
 	Occurrences []OccurrenceExplanation `json:"occurrences,omitempty"`
 }
 
-// OccurrenceExplanation is an event, or an element of its array, that counts.
+// OccurrenceExplanation is a counted event, or a counted element of its array.
 type OccurrenceExplanation struct {
 	Time   string                     `json:"time"`
 	Values map[string]json.RawMessage `json:"values,omitempty"`
 }
 
-// EventsExplanation is what is kept of the customer's events.
+// EventsExplanation describes the customer's stored events.
 type EventsExplanation struct {
-	// Kept is how many are kept one by one, up to the moment asked for.
+	// Kept is the number of events kept individually, up to AsOf.
 	Kept int `json:"kept"`
-	// FoldedTo is the time of the latest event that no longer is.
+	// FoldedTo is the time of the latest folded event.
 	FoldedTo string `json:"folded_to,omitempty"`
-	// Latest are the latest of those kept, the latest first.
+	// Latest are the latest events kept individually, the latest first.
 	Latest []EventExplanation `json:"latest"`
 }
 
-// EventExplanation is an event that is kept.
+// EventExplanation is an event kept individually.
 type EventExplanation struct {
 	Time string `json:"time"`
-	// Names are what the event may be called: a record keeps which features it
-	// counts for, not its name.
+	// Names are the possible names of the event: a record stores for which
+	// features an event counts, not its name.
 	Names []string `json:"names,omitempty"`
-	// Features are those it may count for.
+	// Features are those for which it may count.
 	Features []string `json:"features,omitempty"`
 }
 
-// The most that an explanation lists.
+// Maximum lengths of the lists in an explanation.
 const (
 	maxExplainedOccurrences = 20
 	maxExplainedEvents      = 50
 )
 
-// Explain tells how the record gives a profile as of a time in Unix
-// milliseconds.
+// Explain explains the profile as of a time in Unix milliseconds.
 func (w *Viewer) Explain(r *Record, id string, asOf int64) (*Explanation, error) {
 	all := r.def.Features.Features
 	w.chosen = w.chosen[:0]
@@ -168,7 +168,7 @@ func (r *Record) explainEvents(asOf int64) EventsExplanation {
 		extract []byte
 	}
 	var latest []entry
-	// The log was checked when it was read.
+	// The log was validated when it was decoded.
 	_ = r.walk(func(_ int, at logPosition, extract []byte) bool {
 		if at.time > asOf {
 			return false

@@ -9,18 +9,17 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
-// AppendExport appends all that the record holds, as a JSON object for the
-// customer it is about to read: traits with who stated them and when, each
-// event that is kept with its time and what was read of it, summaries of those
-// that are no longer kept one by one, other ids, segments, what they are found
-// by, and what is about to be told.
+// AppendExport appends the whole content of the record as a JSON object, for
+// the customer to read (right of access): traits with their provenance, each
+// stored event with its time and the values read from it, summaries of folded
+// events, other ids, segments, identifiers, and messages in the outbox.
 func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 	if err := r.parseTraits(); err != nil {
 		return dst, err
 	}
 	dst = appendKey(dst, key)
 	dst = append(dst[:len(dst)-1], `,"updated_at":`...)
-	dst = appendInstant(dst, r.updatedAt)
+	dst = appendTimeOrNull(dst, r.updatedAt)
 	dst = r.exportTraits(dst)
 	var err error
 	if dst, err = r.exportEvents(dst); err != nil {
@@ -37,7 +36,7 @@ func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 	for i, m := range r.members {
 		dst = append(appendComma(dst, i), `{"name":`...)
 		dst = jsontext.AppendString(dst, m.name)
-		dst = append(appendInstant(append(dst, `,"since":`...), m.since), '}')
+		dst = append(appendTimeOrNull(append(dst, `,"since":`...), m.since), '}')
 	}
 	dst = append(dst, `],"identifiers":[`...)
 	for i, id := range r.identifiers {
@@ -49,16 +48,16 @@ func (r *Record) AppendExport(dst []byte, key string) ([]byte, error) {
 		m := &r.outbox[i]
 		dst = append(appendComma(dst, i), `{"id":"`...)
 		dst = hex.AppendEncode(dst, m.ID[:])
-		dst = appendInstant(append(dst, `","at":`...), m.Time)
+		dst = appendTimeOrNull(append(dst, `","at":`...), m.Time)
 		dst = append(jsontext.AppendString(append(dst, `,"content":`...), m.Content), '}')
 	}
-	// What was told of triggers is times and hashes.
+	// The state of triggers consists of times and hashes.
 	dst = append(dst, `],"triggers":"`...)
 	dst = hex.AppendEncode(dst, r.triggers.Append(nil))
 	dst = append(dst, `","seen_with_other_customers":`...)
 	dst = strconv.AppendInt(dst, int64(r.SeenWithCount()), 10)
-	dst = appendInstant(append(dst, `,"erased_at":`...), r.erasedAt)
-	dst = appendInstant(append(dst, `,"readmitted_at":`...), r.readmittedAt)
+	dst = appendTimeOrNull(append(dst, `,"erased_at":`...), r.erasedAt)
+	dst = appendTimeOrNull(append(dst, `,"readmitted_at":`...), r.readmittedAt)
 	return append(dst, '}'), nil
 }
 
@@ -69,14 +68,14 @@ func appendComma(dst []byte, i int) []byte {
 	return dst
 }
 
-func appendInstant(dst []byte, ms int64) []byte {
+func appendTimeOrNull(dst []byte, ms int64) []byte {
 	if ms <= 0 {
 		return append(dst, "null"...)
 	}
 	return append(event.AppendTime(append(dst, '"'), ms), '"')
 }
 
-// appendKey appends the kind of id and the id that a key was made of.
+// appendKey appends the kind of id and the id in a key.
 func appendKey(dst []byte, key string) []byte {
 	kind := "userId"
 	if key[0] == Anonymous {
@@ -92,14 +91,14 @@ func (r *Record) exportTraits(dst []byte) []byte {
 		dst = append(appendComma(dst, i), `{"name":`...)
 		dst = jsontext.AppendString(dst, t.name)
 		dst = features.AppendJSON(append(dst, `,"value":`...), t.value)
-		dst = appendInstant(append(dst, `,"stated_at":`...), t.time)
+		dst = appendTimeOrNull(append(dst, `,"stated_at":`...), t.time)
 		dst = append(jsontext.AppendString(append(dst, `,"source":`...), t.source), '}')
 	}
 	return append(dst, ']')
 }
 
-// seriesName tells what a series is for: the features that are computed from
-// it, or the fingerprint of one that no feature is computed from now.
+// seriesName returns the names of the features that are computed from a
+// series, or its fingerprint if there are none.
 func (r *Record) seriesName(i int) []byte {
 	var name []byte
 	if i < len(r.def.Features.Series) {
@@ -123,7 +122,7 @@ func (r *Record) exportEvents(dst []byte) ([]byte, error) {
 	n := 0
 	var failed error
 	err := r.walk(func(_ int, at logPosition, extract []byte) bool {
-		dst = appendInstant(append(appendComma(dst, n), `{"time":`...), at.time)
+		dst = appendTimeOrNull(append(appendComma(dst, n), `{"time":`...), at.time)
 		n++
 		dst = append(dst, `,"id":"`...)
 		dst = strconv.AppendUint(dst, at.id, 16)
@@ -169,5 +168,5 @@ func (r *Record) exportSummaries(dst []byte) ([]byte, error) {
 		dst = append(tiles.AppendJSON(append(dst, `,"spans":`...)), '}')
 	}
 	dst = append(dst, `],"events_summarised_until":`...)
-	return appendInstant(dst, r.folded.time), nil
+	return appendTimeOrNull(dst, r.folded.time), nil
 }

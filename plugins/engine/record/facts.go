@@ -1,9 +1,8 @@
 package record
 
-// Facts returns what a query over a customer reads, as encoding/json decodes
-// it, as of a time in Unix milliseconds: an object of features, those at some
-// positions of the definition, of all traits, and, if segments are asked for, of
-// whether the customer is in each then.
+// QueryDocument returns the input of a query about a customer as of a time in
+// Unix milliseconds, in the types of encoding/json: the features at the given
+// positions, all traits, and, if requested, the membership of each segment.
 func (w *Viewer) QueryDocument(r *Record, asOf int64, features []int, segments bool) (map[string]any, error) {
 	w.chosen = append(w.chosen[:0], features...)
 	set := r.def.Segments
@@ -30,9 +29,9 @@ func (w *Viewer) QueryDocument(r *Record, asOf int64, features []int, segments b
 	return map[string]any{"features": values, "traits": w.Traits(), "segments": in}, nil
 }
 
-// Segments returns whether the customer of a record is in each segment of the
-// definition, in order, as of a time in Unix milliseconds. It is valid until the
-// next use of the viewer.
+// Segments returns the membership of each segment of the definition, in order,
+// as of a time in Unix milliseconds. The result is valid until the next use of
+// the viewer.
 func (w *Viewer) Segments(r *Record, asOf int64) ([]bool, error) {
 	err := w.computeMembership(r, asOf, w.parametersOf(r.def.Segments))
 	return w.membership, err

@@ -6,8 +6,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// wasFolded tells whether an event is among the folded ones that are
-// remembered.
+// wasFolded reports whether an event is among the remembered folded ones.
 func (r *Record) wasFolded(id uint64) bool {
 	for ids := r.foldedIDs; len(ids) >= idSize; ids = ids[idSize:] {
 		if binary.LittleEndian.Uint64(ids) == id {
@@ -22,8 +21,8 @@ func (r *Record) rememberFolded(ids []byte) {
 	r.foldedIDs = all[max(0, len(all)-maxFoldedIDs*idSize):]
 }
 
-// fold moves the oldest quarter of the log into tiles, and more if the log is
-// too long by bytes or reaches back beyond what is folded already.
+// fold moves the oldest quarter of the log into tiles; more if the log exceeds
+// its limit of bytes, or reaches back before the latest folded event.
 func (r *Record) fold() error {
 	keep, keepBytes := r.def.events()*3/4, maxLogBytes*3/4
 	cut := 0
@@ -46,14 +45,14 @@ func (r *Record) fold() error {
 	return nil
 }
 
-// foldLate takes an event that is older than what is folded.
+// foldLate folds an event that is older than the latest folded one.
 func (r *Record) foldLate(fact Fact) error {
 	f := folder{record: r}
 	f.add(logPosition{fact.Time, fact.ID}, fact.Extract)
 	return f.finish()
 }
 
-// folding takes events into the tiles of a record.
+// folder adds events to the tiles of a record.
 type folder struct {
 	record *Record
 	ids    []byte
@@ -77,7 +76,8 @@ func (f *folder) add(at logPosition, extract []byte) {
 		f.series = map[int][]features.Occurrence{}
 	}
 	if err := features.Visit(extract, r.layouts, func(series int, o features.Occurrence) {
-		// What belongs to no present feature cannot be summarised for one.
+		// A series without a feature has no tiles, because a feature
+		// determines their form.
 		if series < len(r.def.Features.Series) {
 			o.Time, o.ID = at.time, at.id
 			f.series[series] = append(f.series[series], o)

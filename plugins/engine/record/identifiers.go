@@ -12,30 +12,30 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// IdentifierIndex, with an identifier's name after it, has the customers by the
-// value of the identifier, as Identifier.Normalise writes it.
+// IdentifierIndex is the prefix of the indexes of identifiers. The index
+// IdentifierIndex+NAME maps a value, as returned by Identifier.Normalise, to
+// customers.
 const IdentifierIndex = "id/"
 
-// An Identifier is a trait by whose value a customer is found, such as an
-// e-mail address. Nothing makes it the value of one customer only.
+// An Identifier is a trait with a value by which a customer can be looked up, such as
+// an e-mail address. A value need not be unique.
 type Identifier struct {
-	// Name is what it is asked for by.
+	// Name is the name used in lookups.
 	Name string
-	// Trait has its value.
+	// Trait is the name of the trait with the value.
 	Trait string
-	// IgnoreCase finds a value however it is written in upper and lower case,
-	// and with blanks around it.
+	// IgnoreCase ignores case and surrounding blanks in lookups.
 	IgnoreCase bool
 }
 
-// Identifiers are those of a definition, in order of name.
+// Identifiers are the identifiers of a definition, ordered by name.
 type Identifiers []Identifier
 
-// MaxIdentifierBytes is how long a value can be that a customer is found by. A
-// longer one is as good as none.
+// MaxIdentifierBytes is the maximum length of a value. A longer value cannot
+// be looked up.
 const MaxIdentifierBytes = 256
 
-// Named returns the identifier of a name, nil if there is none.
+// Lookup returns the identifier with a name, nil if there is none.
 func (ids Identifiers) Lookup(name string) *Identifier {
 	at, found := slices.BinarySearchFunc(ids, name, func(i Identifier, name string) int { return strings.Compare(i.Name, name) })
 	if !found {
@@ -53,7 +53,7 @@ func (ids Identifiers) Names() []string {
 	return names
 }
 
-// Hash tells sets of identifiers apart. It is 0 for none.
+// Hash identifies a set of identifiers. It is 0 for none.
 func (ids Identifiers) Hash() uint32 {
 	if len(ids) == 0 {
 		return 0
@@ -72,13 +72,13 @@ func (ids Identifiers) Hash() uint32 {
 	return max(h.Sum32(), 1)
 }
 
-// Index is the name of the identifier's index.
+// Index returns the name of the identifier's index.
 func (i *Identifier) Index() string { return IdentifierIndex + i.Name }
 
-// Normalise returns the form in which values are compared, empty for one that
-// nobody can be found by.
+// Normalise returns the form in which values are compared, empty for a value
+// that cannot be looked up.
 func (i *Identifier) Normalise(value string) string {
-	// What is trimmed and in lower case may be shorter by far.
+	// Trimming and lower case can shorten a value considerably.
 	if len(value) > 4*MaxIdentifierBytes || !utf8.ValidString(value) {
 		return ""
 	}
@@ -91,8 +91,8 @@ func (i *Identifier) Normalise(value string) string {
 	return value
 }
 
-// of returns the identifier's value by a trait. Only texts and numbers identify
-// somebody.
+// value returns the identifier's value for a trait. Only strings and numbers
+// are values.
 func (i *Identifier) value(v event.Value) string {
 	switch v.Kind {
 	case event.String:
@@ -103,15 +103,15 @@ func (i *Identifier) value(v event.Value) string {
 	return ""
 }
 
-// identifier is a value that a record's customer is found by.
+// identifier is a value by which the record's customer can be looked up.
 type identifier struct {
 	name, value []byte
 }
 
-// SetIdentifiers makes the values that the record's customer is found by those
-// of the traits, and tells whether that changed any. Whoever writes a record in
-// which a trait may have changed does this before. Neither a record that was
-// merged into another nor a tombstone has any.
+// SetIdentifiers sets the identifiers of the record from its traits and
+// reports whether any changed. Call it before writing a record with traits
+// that may have changed. A record that was merged into another, and a tombstone,
+// have none.
 func (r *Record) SetIdentifiers() (changed bool, err error) {
 	if len(r.def.Identifiers) == 0 && len(r.identifiers) == 0 {
 		return false, nil
@@ -124,7 +124,7 @@ func (r *Record) SetIdentifiers() (changed bool, err error) {
 	if err := r.parseTraits(); err != nil {
 		return false, err
 	}
-	// Both are in order of name, so what is the same stays where it is.
+	// Both lists are ordered by name, so unchanged identifiers stay in place.
 	n := 0
 	for at := range r.def.Identifiers {
 		i := &r.def.Identifiers[at]
@@ -146,7 +146,7 @@ func (r *Record) SetIdentifiers() (changed bool, err error) {
 }
 
 // trait returns the value of a trait, Missing if it is unset or was never set.
-// The traits are parsed.
+// The traits must be parsed.
 func (r *Record) trait(name string) event.Value {
 	at, found := slices.BinarySearchFunc(r.traits, name, func(t trait, name string) int { return bytes.Compare(t.name, []byte(name)) })
 	if !found {
@@ -155,8 +155,7 @@ func (r *Record) trait(name string) event.Value {
 	return r.traits[at].value
 }
 
-// VisitIdentifiers calls fn for every value that the record's customer is found
-// by.
+// VisitIdentifiers calls fn for every identifier of the record.
 func (r *Record) VisitIdentifiers(fn func(name, value string)) {
 	for _, i := range r.identifiers {
 		fn(string(i.name), string(i.value))

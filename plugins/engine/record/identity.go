@@ -9,28 +9,33 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Identity says which ids make customers and how far they are merged.
+// Identity configures identity resolution: which ids are valid, and the limits
+// of merges.
 type Identity struct {
-	// Ignored are ids, in lower case, that stand for no customer.
+	// Ignored are ids, in lower case, that identify no customer
+	// (placeholders).
 	Ignored map[string]bool
-	// IgnoreAddresses refuses e-mail addresses in place of ids.
+	// IgnoreAddresses rejects e-mail addresses as ids.
 	IgnoreAddresses bool
-	// MaxMerged is how many ids may be merged into one customer, and
-	// MaxShared how many customers may be identified with one anonymous id
-	// before it is taken to identify nobody. 0 stands for no limit.
+	// MaxMerged is the maximum number of ids merged into one customer.
+	// MaxShared is the maximum number of customers seen with one anonymous id;
+	// above it the id identifies no customer. 0 means no limit.
 	MaxMerged, MaxShared int
-	// MergeKnown lets an alias merge one known customer into another.
+	// MergeKnown allows an alias event to merge one known customer into
+	// another.
 	MergeKnown bool
 }
 
-// DefaultIgnored are what programs write where they have no id.
+// DefaultIgnored are the placeholders that programs write in place of a
+// missing id.
 var DefaultIgnored = []string{
 	"null", "nil", "none", "undefined", "nan", "n/a", "na", "-", "unknown", "anonymous", "guest", "user", "test",
 	"true", "false", "[object object]", "{}", "[]", "(none)", "not set", "(not set)", "id", "userid", "user_id", "anonymousid", "0", "-1",
 }
 
-// Known tells whether an id stands for a customer: it is none of the ignored,
-// not blank, not made of zeros only (as the nil UUID is), and no address.
+// Valid reports whether an id identifies a customer. Ignored ids, blank ids,
+// ids of zeros only (such as the nil UUID) and, with IgnoreAddresses, e-mail
+// addresses do not.
 func (i *Identity) Valid(id []byte) bool {
 	id = bytes.TrimSpace(id)
 	if len(id) == 0 || len(bytes.Trim(id, "0-")) == 0 {
@@ -43,9 +48,10 @@ func (i *Identity) Valid(id []byte) bool {
 	return len(id) > longest || len(i.Ignored) == 0 || !i.Ignored[strings.ToLower(string(id))]
 }
 
-// Claim notes that an anonymous id, which this record is of, was seen with the
-// customer of a key other than the one it links to, and tells whether that is
-// new. What is noted is bounded by limit.
+// NoteSeenWith notes that the anonymous id of this record was seen with the
+// customer of key, who is not the customer that the record links to. It
+// reports whether that is new. At most limit customers are noted; 0 means no
+// limit.
 func (r *Record) NoteSeenWith(key string, limit int) bool {
 	var hash [idSize]byte
 	binary.LittleEndian.PutUint64(hash[:], xxhash.Sum64String(key))
@@ -64,6 +70,5 @@ func (r *Record) NoteSeenWith(key string, limit int) bool {
 	return true
 }
 
-// Claims returns how many customers other than the one it links to the
-// anonymous id was seen with.
+// SeenWithCount returns the number of customers noted by NoteSeenWith.
 func (r *Record) SeenWithCount() int { return len(r.claims) / idSize }

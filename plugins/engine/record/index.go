@@ -7,25 +7,26 @@ import (
 	"sync/atomic"
 )
 
-// Entry is an element of a store's index that points at a record: the record's
-// key is to be found in Index under Value.
+// Entry is an element of a store's index that refers to a record: the index
+// maps Value to the record's key.
 type Entry struct {
 	Index string
 	Value string
 }
 
-// The indexes of records.
+// Names of indexes.
 const (
-	// SegmentIndex, with a segment's name after it, has the customers whose
-	// records hold them to be in the segment, without values.
+	// SegmentIndex is the prefix of the indexes of segments. The index
+	// SegmentIndex+NAME contains the members of a segment, without values.
 	SegmentIndex = "segment/"
-	// OutboxIndex has the customers with messages to deliver, by the time from
-	// which they may be, as TimeValue writes it.
+	// OutboxIndex contains the customers with messages to deliver; the value
+	// is the time from which the outbox can be claimed, in the form of
+	// FormatTime.
 	OutboxIndex = "outbox"
 )
 
-// TimeValue is a time, in Unix milliseconds, as the value of an index entry, so
-// that values sort as times do.
+// FormatTime encodes a time in Unix milliseconds as the value of an index
+// entry. The encoding preserves order.
 func FormatTime(ms int64) string {
 	const digits = "0123456789abcdef"
 	var text [2 * timeSize]byte
@@ -35,16 +36,16 @@ func FormatTime(ms int64) string {
 	return string(text[:])
 }
 
-// ValueTime undoes TimeValue; ok is false if the value is not a time.
+// ParseTime decodes the form of FormatTime; ok is false for anything else.
 func ParseTime(value string) (ms int64, ok bool) {
 	n, err := strconv.ParseInt(value, 16, 64)
 	return n, err == nil && len(value) == 2*timeSize
 }
 
-// Entries appends the index entries a record has. They follow from what is
-// stored in the record alone, neither from its definition nor from the moment:
-// whoever writes a record can so tell what to add to the indexes and what to
-// remove (Edits), and an index is made anew by going over all records.
+// Entries appends the record's index entries. They depend on the stored record
+// alone, not on the definition or the present moment. A writer can therefore
+// compute the changes of indexes from the record before and after (see Edits),
+// and an index can be rebuilt by scanning all records.
 func (r *Record) Entries(dst []Entry) []Entry {
 	for _, m := range r.members {
 		dst = append(dst, Entry{Index: segmentIndexes.name(m.name)})
@@ -52,7 +53,7 @@ func (r *Record) Entries(dst []Entry) []Entry {
 	if len(r.outbox) > 0 {
 		dst = append(dst, Entry{OutboxIndex, FormatTime(r.OutboxDue())})
 	}
-	if due, some := r.TriggersDue(); some {
+	if due, ok := r.TriggersDue(); ok {
 		dst = append(dst, Entry{TriggerIndex, FormatTime(due)})
 	}
 	for _, i := range r.identifiers {
@@ -61,15 +62,15 @@ func (r *Record) Entries(dst []Entry) []Entry {
 	return dst
 }
 
-// Has tells whether an entry is among those a record has.
+// HasEntry reports whether the record has an index entry.
 func (r *Record) HasEntry(e Entry) bool {
 	r.entriesBuffer = r.Entries(r.entriesBuffer[:0])
 	return slices.Contains(r.entriesBuffer, e)
 }
 
-// Edits calls edit for every entry that the record had when it was decoded and
-// no longer has, then for every one that it has gained. Clear a record that is
-// to be deleted first.
+// Edits calls edit for every index entry that the record had when it was
+// decoded and lacks now, then for every entry that was added. Call Clear first
+// for a record that is to be deleted.
 func (r *Record) Edits(edit func(e Entry, remove bool)) {
 	if _, due := r.TriggersDue(); len(r.stored) == 0 && len(r.members) == 0 && len(r.outbox) == 0 && len(r.identifiers) == 0 && !due {
 		return // the usual case
@@ -87,8 +88,8 @@ func (r *Record) Edits(edit func(e Entry, remove bool)) {
 	}
 }
 
-// indexNames are the names of the indexes of something that has a name itself,
-// by that name: records are read far more often than segments are named.
+// indexNames caches the names of indexes by the name of a segment or
+// identifier, because records are read far more often than definitions change.
 type indexNames struct {
 	prefix string
 	known  atomic.Pointer[map[string]string]
@@ -99,19 +100,19 @@ var (
 	identifierIndexes = indexNames{prefix: IdentifierIndex}
 )
 
-func (n *indexNames) name(what []byte) string {
+func (n *indexNames) name(suffix []byte) string {
 	known := n.known.Load()
 	if known != nil {
-		if name, ok := (*known)[string(what)]; ok {
+		if name, ok := (*known)[string(suffix)]; ok {
 			return name
 		}
 	}
-	name := n.prefix + string(what)
-	more := map[string]string{string(what): name}
-	const most = 10_000
-	if known != nil && len(*known) < most {
-		maps.Copy(more, *known)
+	name := n.prefix + string(suffix)
+	names := map[string]string{string(suffix): name}
+	const maxCached = 10_000
+	if known != nil && len(*known) < maxCached {
+		maps.Copy(names, *known)
 	}
-	n.known.CompareAndSwap(known, &more)
+	n.known.CompareAndSwap(known, &names)
 	return name
 }

@@ -6,15 +6,14 @@ import (
 	"slices"
 )
 
-// member is a segment that a record holds its customer to be in, or to have
-// left.
+// member is a segment that a customer is in, or has left.
 type member struct {
 	name  []byte
 	since int64
 }
 
-// MemberSince returns since when, in Unix milliseconds, the record holds its
-// customer to be in a segment, false if it does not.
+// MemberSince returns the time, in Unix milliseconds, since which the customer
+// is in a segment; false if the customer is not.
 func (r *Record) MemberSince(segment string) (int64, bool) {
 	at, found := r.findMember(segment)
 	if !found {
@@ -23,8 +22,7 @@ func (r *Record) MemberSince(segment string) (int64, bool) {
 	return r.members[at].since, true
 }
 
-// VisitSegments calls fn for every segment the record holds its customer to be
-// in.
+// VisitSegments calls fn for every segment that the customer is in.
 func (r *Record) VisitSegments(fn func(name string)) {
 	for _, m := range r.members {
 		fn(string(m.name))
@@ -37,9 +35,9 @@ func find(list []member, segment string) (at int, found bool) {
 	return slices.BinarySearchFunc(list, segment, func(m member, name string) int { return bytes.Compare(m.name, []byte(name)) })
 }
 
-// LeftAt returns when, in Unix milliseconds, the customer left a segment they
-// have not entered again, false if they did not or if it no longer matters to a
-// trigger.
+// LeftAt returns the time, in Unix milliseconds, at which the customer left a
+// segment without entering it again; false if there is none, or if no trigger
+// needs it any more.
 func (r *Record) LeftAt(segment string) (int64, bool) {
 	at, found := find(r.left, segment)
 	if !found {
@@ -48,8 +46,8 @@ func (r *Record) LeftAt(segment string) (int64, bool) {
 	return r.left[at].since, true
 }
 
-// noteLeft notes that the customer left a segment, unless they left it later,
-// and tells whether that changed the record.
+// noteLeft stores that the customer left a segment, unless a later time is
+// stored, and reports whether the record changed.
 func (r *Record) noteLeft(segment []byte, at int64) bool {
 	i, found := find(r.left, string(segment))
 	switch {
@@ -63,8 +61,8 @@ func (r *Record) noteLeft(segment []byte, at int64) bool {
 	return true
 }
 
-// mergeLeft takes what segments the customer of another record left, who is
-// found to be this one, and tells whether that changed the record.
+// mergeLeft adds the segments that the customer of a merged record left, and
+// reports whether the record changed.
 func (r *Record) mergeLeft(o *Record) (changed bool) {
 	for _, m := range o.left {
 		if _, member := r.findMember(string(m.name)); !member {
@@ -74,10 +72,11 @@ func (r *Record) mergeLeft(o *Record) (changed bool) {
 	return changed
 }
 
-// forgetLeft forgets, as of a time, what no trigger asks about any more.
+// forgetLeft deletes, as of a time, the segments left that no trigger needs
+// any more.
 func (r *Record) forgetLeft(now int64) {
 	r.left = slices.DeleteFunc(r.left, func(m member) bool {
-		if _, again := r.findMember(string(m.name)); again || r.def.Triggers == nil {
+		if _, isMember := r.findMember(string(m.name)); isMember || r.def.Triggers == nil {
 			return true
 		}
 		return m.since+r.def.Triggers.LeaveRetention(string(m.name)).Milliseconds() <= now
@@ -97,11 +96,11 @@ func (r *Record) readMembers(src []byte) error {
 			src, into = src[1:], &r.left
 		}
 		if src[0] == 0 && into == &r.left {
-			turn, width := binary.Uvarint(src[1:])
-			if turn == 0 || width != len(src)-1 || src[width] == 0 {
+			toggles, width := binary.Uvarint(src[1:])
+			if toggles == 0 || width != len(src)-1 || src[width] == 0 {
 				return ErrCorrupt
 			}
-			r.toggles = turn
+			r.toggles = toggles
 			return nil
 		}
 		n, width := binary.Uvarint(src)
@@ -119,7 +118,7 @@ func (r *Record) readMembers(src []byte) error {
 	return nil
 }
 
-// appendMembers appends nothing for a record that was never judged.
+// appendMembers appends nothing for a record that was never evaluated.
 func (r *Record) appendMembers(dst []byte) []byte {
 	if r.evaluatedAt == 0 && len(r.members) == 0 && len(r.left) == 0 {
 		return dst

@@ -7,39 +7,52 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// A merge of customer A into customer B is three writes, any of which may be
-// the last before a crash, and all of which may be repeated:
+// A merge of customer A into customer B is three writes. A crash may follow
+// any of them, and each may be repeated:
 //
-//  1. A gets a link to B. From now on whoever meets A works on B.
-//  2. B takes A's events and traits, and lists A among those merged.
-//  3. A drops its events and traits and keeps the link.
+//  1. A gets a link to B. From now on every reader of A continues with B.
+//  2. B takes A's events and traits, and adds A to its list of merged keys.
+//  3. A deletes its events and traits and keeps the link.
 //
-// Whoever meets A with a link and content does steps 2 and 3 before anything
-// else.
+// A process that reads A with both a link and content completes steps 2 and 3
+// first.
+//
+// For example, the visitor a1 signs in as u1:
+//
+//	before        a1: log [10:00 view, 10:05 cart]      u1: log [09:00 order]
+//	after write 1 a1: the same log, link u1             u1: log [09:00 order]
+//	after write 2 a1: the same log, link u1             u1: log [09:00 10:00 10:05], merged [a1]
+//	after write 3 a1: link u1                           u1: log [09:00 10:00 10:05], merged [a1]
+//
+// Repeating write 2 is harmless: a log is a set ordered by time and id, a
+// trait keeps its latest statement, and triggers keep the union of decisions.
+// Tiles and the outbox are not sets. They are merged only while A is not yet
+// in B's list.
 
-// LinkTo makes the record one that was merged into that of key.
+// LinkTo marks the record as merged into the record of key.
 func (r *Record) LinkTo(key string) { r.link = []byte(key) }
 
-// Unmerged tells that the record has a link and still has content, which the
-// record it links to may lack.
+// HasUnmergedContent reports whether the record has a link and also content,
+// which the linked record may lack.
 func (r *Record) HasUnmergedContent() bool {
 	return len(r.link) > 0 && (len(r.log) > 0 || len(r.rawTraits) > 0 || len(r.traits) > 0 || r.folded != never || len(r.members) > 0 || len(r.left) > 0 || len(r.outbox) > 0)
 }
 
-// Strip drops everything but the link and what goes with it from the record of
-// key. That of a known customer may have to stay after all, if two were merged
-// into each other: it keeps what tells its next moves from those of before.
+// Strip deletes everything except the link and what belongs to it from the
+// record of key. The record of a known customer may become active again, if
+// two customers were merged into each other; it keeps the data that
+// distinguishes its later segment messages from earlier ones.
 func (r *Record) Strip(key string) {
 	link, claims, erased, readmitted := r.link, r.claims, r.erasedAt, r.readmittedAt
-	judgedAt, judgedBy, turn := r.evaluatedAt, r.evaluatedBy, r.toggles
+	evaluatedAt, evaluatedBy, toggles := r.evaluatedAt, r.evaluatedBy, r.toggles
 	r.Clear()
 	r.link, r.claims, r.erasedAt, r.readmittedAt = link, claims, erased, readmitted
-	if key[0] == User && judgedAt > 0 {
-		r.evaluatedAt, r.evaluatedBy, r.toggles = judgedAt, judgedBy, turn+1
+	if key[0] == User && evaluatedAt > 0 {
+		r.evaluatedAt, r.evaluatedBy, r.toggles = evaluatedAt, evaluatedBy, toggles+1
 	}
 }
 
-// Merged tells whether the record of key was merged into this one.
+// Merged reports whether the record of key was merged into this one.
 func (r *Record) Merged(key string) bool {
 	_, found := slices.BinarySearchFunc(r.merged, key, func(m []byte, key string) int { return bytes.Compare(m, []byte(key)) })
 	return found
@@ -53,22 +66,23 @@ func (r *Record) addMerged(key []byte) bool {
 	return !found
 }
 
-// MergedCount returns how many records were merged into this one.
+// MergedCount returns the number of records merged into this one.
 func (r *Record) MergedCount() int { return len(r.merged) }
 
-// Merge takes the events and traits of the record of key o into this one, as
-// if they had always been this customer's, and tells whether that changed it.
-// Both must be of the same definition. The record keeps parts of o.
+// Merge adds the events and traits of the record of key o to this one, as if
+// they had always belonged to this customer, and reports whether the record
+// changed. Both records must have the same definition. The record keeps parts
+// of o.
 func (r *Record) Merge(key string, o *Record) (bool, error) {
-	again := r.Merged(key)
+	repeated := r.Merged(key)
 	changed := r.addMerged([]byte(key))
-	// So that who erases this customer finds every key that leads here.
+	// An erasure must find every key that leads to this record.
 	for _, m := range o.merged {
 		changed = r.addMerged(m) || changed
 	}
-	// What the other had to tell is told here from now on. A merge that is done
-	// again finds it told, perhaps.
-	if !again {
+	// This record delivers the messages of the other from now on. If the merge
+	// is repeated, they may already be delivered.
+	if !repeated {
 		changed = r.mergeOutbox(o) || changed
 		changed = r.collectMergeLeaves(key, o) || changed
 	}
@@ -84,7 +98,7 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 		changed = r.putTrait(t) || changed
 	}
 	to := make([]int, len(o.series))
-	straight := true
+	sameOrder := true
 	for i, s := range o.series {
 		at := slices.IndexFunc(r.series, func(m seriesState) bool { return m.fingerprint == s.fingerprint })
 		if at < 0 {
@@ -94,17 +108,17 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 		}
 		r.series[at].since = max(r.series[at].since, s.since)
 		to[i] = at
-		straight = straight && at == i
+		sameOrder = sameOrder && at == i
 	}
-	// Logs can be united any number of times, tiles only once.
-	if o.folded != never && !again {
+	// Logs can be merged repeatedly, tiles only once.
+	if o.folded != never && !repeated {
 		if err := r.mergeTiles(o, to); err != nil {
 			return false, err
 		}
 	}
 	var failed error
 	err := o.walk(func(_ int, at logPosition, extract []byte) bool {
-		if !straight && len(extract) > 0 {
+		if !sameOrder && len(extract) > 0 {
 			extract, failed = features.Renumber(nil, extract, o.layouts, to)
 			if failed != nil {
 				return false
@@ -121,8 +135,8 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 	return changed, nil
 }
 
-// mergeTiles takes what o has folded, the series of which are at other
-// positions here.
+// mergeTiles adds the tiles of o; to maps the positions of its series to those
+// of this record.
 func (r *Record) mergeTiles(o *Record, to []int) error {
 	if o.folded.compare(r.folded) > 0 {
 		r.folded = o.folded
@@ -151,6 +165,6 @@ func (r *Record) mergeTiles(o *Record, to []int) error {
 		mine.Compact(s, r.last.time)
 		r.setTiles(at, mine.Append(nil))
 	}
-	// The log begins after what is folded.
+	// The log begins after the latest folded event.
 	return r.fold()
 }

@@ -6,39 +6,47 @@ import (
 	"slices"
 )
 
-// The outbox of a record is what must be told to the world about its customer:
-// a message is written with whatever caused it, in one commit, and removed when
-// somebody confirms that it was delivered. Its id and its content never change,
-// so that whoever hears it twice can tell.
+// The outbox of a record contains the messages about its customer that are not
+// yet delivered (transactional outbox). A message is enqueued in the same
+// conditional write as the change that caused it, and removed when its
+// delivery is acknowledged. Id and content of a message never change, so
+// consumers can use the id as an idempotency key.
 //
-// Deliverers claim a customer's whole outbox by a lease, which keeps the
-// customer's messages in order and deliverers out of each other's way. When
-// the lease has run out anybody may claim the outbox again.
+// A deliverer claims the outbox of one customer by a lease. This keeps the
+// messages of a customer in order, and two deliverers from sending the same
+// message. After a crash the lease expires, and any deliverer can claim the
+// outbox again:
+//
+//	10:00:00 update_profile  Enqueue(m1), write
+//	10:00:01 deliverer A     Claim(until 10:00:31), write, send m1, crash
+//	10:00:31 deliverer B     Claim(until 10:01:01), write, send m1 again (same id)
+//	10:00:32 deliverer B     Acknowledge(m1), Release, write
 
-// MessageID identifies a message for ever.
+// MessageID identifies a message permanently.
 type MessageID [16]byte
 
-// Message is something to tell.
+// Message is a message to deliver.
 type Message struct {
 	ID MessageID
-	// At is when it came up, in Unix milliseconds; it is not delivered before.
+	// Time is when the message was caused, in Unix milliseconds; it is not
+	// delivered earlier.
 	Time int64
-	// Content is what is told.
+	// Content is the body of the message.
 	Content []byte
 }
 
 const (
-	// maxOutbox bounds the messages that wait for a deliverer, and
-	// outboxRetention their age, in milliseconds: without a deliverer records
-	// would grow for ever.
+	// maxOutbox is the maximum number of waiting messages, and outboxRetention
+	// their maximum age in milliseconds. Without a deliverer, records would
+	// otherwise grow without limit.
 	maxOutbox       = 256
 	outboxRetention = 7 * 24 * 60 * 60 * 1000
 
 	messageHeader = timeSize + len(MessageID{})
 )
 
-// Tell adds a message, unless one with its id waits already. It returns how
-// many messages were given up because nobody delivered them.
+// Enqueue adds a message, unless a message with its id is waiting. It returns
+// the number of older messages that were dropped to respect the limits.
 func (r *Record) Enqueue(m Message) (dropped int) {
 	if slices.ContainsFunc(r.outbox, func(o Message) bool { return o.ID == m.ID }) {
 		return 0
@@ -53,11 +61,11 @@ func (r *Record) Enqueue(m Message) (dropped int) {
 	return dropped
 }
 
-// Outbox returns the messages that wait, in the order in which they came up.
+// Outbox returns the waiting messages, oldest first.
 func (r *Record) Outbox() []Message { return r.outbox }
 
-// DueAt returns when the outbox may be claimed: when the first message of it
-// comes up and no lease holds any more.
+// OutboxDue returns the time from which the outbox can be claimed: when its
+// first message is deliverable and no lease is in effect.
 func (r *Record) OutboxDue() int64 {
 	due := int64(MaxTime - 1)
 	for i := range r.outbox {
@@ -72,17 +80,17 @@ func (r *Record) Claim(until int64) { r.lease = until }
 // Release ends the lease of the outbox.
 func (r *Record) Release() { r.lease = 0 }
 
-// HeldUntil returns until when the outbox is claimed, 0 if it is free.
+// ClaimedUntil returns the end of the lease, 0 if the outbox is not claimed.
 func (r *Record) ClaimedUntil() int64 { return r.lease }
 
-// Told removes messages and tells whether any of them was there.
+// Acknowledge removes delivered messages and reports whether any was present.
 func (r *Record) Acknowledge(ids []MessageID) bool {
 	before := len(r.outbox)
 	r.outbox = slices.DeleteFunc(r.outbox, func(m Message) bool { return slices.Contains(ids, m.ID) })
 	return len(r.outbox) < before
 }
 
-// takeOutbox takes over what another record still has to tell.
+// mergeOutbox adds the waiting messages of a merged record.
 func (r *Record) mergeOutbox(o *Record) (changed bool) {
 	for _, m := range o.outbox {
 		r.Enqueue(m)
@@ -110,7 +118,7 @@ func (r *Record) readOutbox(src []byte) error {
 	return nil
 }
 
-// appendOutbox appends nothing for an empty outbox: nobody needs to hold it.
+// appendOutbox appends nothing for an empty outbox, because it needs no lease.
 func (r *Record) appendOutbox(dst []byte) []byte {
 	if len(r.outbox) == 0 {
 		return dst

@@ -1,15 +1,18 @@
-// Package record is a customer's record: what is kept of the events and
-// traits of one customer, how an event or another record is taken into it, its
-// stored form, and the profile that is read from it at a moment.
+// Package record defines the record of one customer: the stored events and
+// traits, the operations that apply an event or merge another record, the
+// stored form, and the profile as of any moment.
 //
-// # Why a record is a log
+// # A record is a log
 //
-// A record keeps, for each event that matters to a feature, its time, the hash
-// of its messageId and the few values that features read, in order of time.
-// From this log every feature follows by its definition: exactly, whatever the
-// order of arrival, at whatever moment, and for a feature declared tomorrow over
-// the same events too. Merging two customers is the union of two logs, and an
-// event seen twice is found by its hash.
+// For each event that a feature uses, a record keeps the time, the hash of the
+// messageId and the few values that features read, ordered by time. Every
+// feature is computed from this log by its definition: exactly, independent of
+// the order of arrival, as of any moment, and even for a feature that is
+// declared later over the same events. Two customers are merged by the union
+// of their logs, and a repeated event is recognised by its hash:
+//
+//	apply 10:00 m1, 10:07 m3, 10:02 m2, 10:00 m1 (again)
+//	log   10:00 m1, 10:02 m2, 10:07 m3
 //
 // # Stored form
 //
@@ -21,55 +24,56 @@
 //	sections = { tag(1 byte) length(uvarint) content(length bytes) }
 //	checksum = low 4 bytes of XXH64(key ++ everything before the checksum)
 //
-// Sections appear once at most, in order of tag, and only if they have content:
+// Each section occurs at most once, in the order of tags, and only if it has
+// content:
 //
 //	1 times   updated_at(6): the latest receivedAt, Unix milliseconds
-//	2 series  { fingerprint(8) uvarint(layout | since<<3) }: the series the log's
-//	          bits stand for; since is the receivedAt up to which events were
-//	          not yet kept for it, 0 if all are
+//	2 series  { fingerprint(8) uvarint(layout | since<<3) }: the series of the
+//	          log's extracts; since is the receivedAt up to which no events
+//	          were kept for it, 0 if all are kept
 //	3 log     { uvarint(n) time(6) id(8) extract(n-14) }: ordered by time, id;
-//	          extract is what feature.Definition.Extract makes of an event
+//	          extract is the result of features.Definition.Extract
 //	4 traits  { uvarint(n) name(n) time(6) uvarint(m) source(m) value }:
-//	          ordered by name; value as feature.AppendValue, missing if unset
-//	5 link    the key of the record this customer was merged into
+//	          ordered by name; value as features.AppendValue, missing if unset
+//	5 link    the key of the record that this customer was merged into
 //	6 merged  { uvarint(n) key(n) }: the keys merged into this record, ordered
-//	7 folded  time(6) id(8) { id(8) }: the latest event that was folded, and
-//	          the ids of the last that were
-//	8 tiles   { uvarint(series) uvarint(n) tiles(n) }: what was folded, by
-//	          position of the series; tiles as feature.Tiles
-//	9 claims  { hash(8) }: hashes of the keys of other customers an anonymous
-//	          id was identified as, ordered
+//	7 folded  time(6) id(8) { id(8) }: the latest folded event, and the ids of
+//	          the last folded events
+//	8 tiles   { uvarint(series) uvarint(n) tiles(n) }: the folded events, by
+//	          position of the series; tiles as features.Tiles
+//	9 claims  { hash(8) }: hashes of the keys of other customers that an
+//	          anonymous id was seen with, ordered
 //	10 segments
-//	          time(6) rules(4) { uvarint(n) name(n) since(6) }: when and by which
-//	          rules and parameters the customer was last judged, and the segments
-//	          it was then in, since when; ordered by name. If it left any that a
-//	          trigger asks about, or came to and fro within the moment: 0 and the
-//	          same of these, with when they were left. If it came to and fro: 0
-//	          and uvarint(turn), how often
-//	11 outbox lease(6) { uvarint(n) at(6) id(16) content(n-22) }: what is to be
-//	          told, in the order it came up, and until when somebody has claimed
-//	          to tell it
+//	          time(6) rules(4) { uvarint(n) name(n) since(6) }: the moment of the
+//	          last evaluation, the fingerprint of its rules and parameters, and
+//	          the segments the customer is in, since when; ordered by name.
+//	          Then, if the customer left segments that a trigger uses, or
+//	          toggles > 0: 0 and a list of the same form, with the times of
+//	          leaving. Then, if toggles > 0: 0 and uvarint(toggles), the number
+//	          of times that the customer, at the moment of the last evaluation,
+//	          left a segment entered at that moment
+//	11 outbox lease(6) { uvarint(n) time(6) id(16) content(n-22) }: the end of
+//	          the lease, and the messages to deliver, oldest first
 //	12 triggers
-//	          when the first trigger is due, and which were settled: as
-//	          trigger.State
+//	          when the first trigger is due, and the decided causes: as
+//	          triggers.State
 //	13 erasure
-//	          time(6) time(6): when the customer was erased last, and when
-//	          readmitted, 0 for never
+//	          time(6) time(6): the latest erasure, and the readmission, 0 for
+//	          none
 //	14 identifiers
-//	          { uvarint(n) name(n) uvarint(m) value(m) }: the values that the
-//	          customer is found by, normalised; ordered by name
+//	          { uvarint(n) name(n) uvarint(m) value(m) }: the normalised values
+//	          by which the customer can be looked up; ordered by name
 //
-// As long as nothing is folded, a record is the same, byte for byte, for the
-// same events under the same definition, however they were ordered, repeated or
-// split into batches.
+// While no event is folded, the same events under the same definition give the
+// same record to the byte, whatever their order, repetition or batches.
 //
 // # Heavy customers
 //
-// When a log outgrows its limit its oldest events are folded into tiles, and
-// from then on features are within the bounds that feature.Tiles documents. An
-// event older than what was folded goes straight into a tile. Of folded events
-// the ids of the last 1,024 are remembered; an older one that arrives again is
-// counted again.
+// When a log exceeds its limit, its oldest events are folded into tiles. From
+// then on features are within the bounds that features.Tiles documents. An
+// event that is older than the latest folded one is folded at once. The record
+// remembers the ids of the last 1,024 folded events; if an older one is sent
+// again, it counts again.
 package record
 
 import (
@@ -113,64 +117,64 @@ const (
 	checksumSize = 4
 )
 
-// MaxTime is the first time, in Unix milliseconds, that a record cannot hold;
-// the last one before 1970 is the other limit.
+// MaxTime is the end of the range of times, in Unix milliseconds, that a
+// record can store; the range begins in 1970.
 const MaxTime = 1 << (8 * timeSize)
 
 var (
-	// ErrCorrupt is returned for stored bytes that are not a whole record.
+	// ErrCorrupt is returned for stored bytes that are not a complete record.
 	ErrCorrupt = errors.New("profile record is corrupt")
-	// ErrVersion is returned for a record in a form this version cannot read.
+	// ErrVersion is returned for a record in an unknown format version.
 	ErrVersion = errors.New("profile record is of an unknown format version")
 )
 
-// Fact is what an event contributes to a record.
+// Fact is the contribution of one event to a record.
 type Fact struct {
-	// Time and ReceivedAt are the event's, in Unix milliseconds.
+	// Time and ReceivedAt are those of the event, in Unix milliseconds.
 	Time, ReceivedAt int64
-	// ID is the hash of its messageId, by HashID.
+	// ID is HashID of the event's messageId.
 	ID uint64
-	// Extract is what feature.Definition.Extract made of it; it may be empty
-	// for an event that is kept for its id only.
+	// Extract is the result of features.Definition.Extract. It is empty for an
+	// event of which only the id is kept.
 	Extract []byte
 }
 
-// HashID returns the hash by which a record recognises a messageId. Two of a
-// customer's events share it by chance with a probability below 1 in 10^12 as
-// long as the customer has fewer than 5,000.
+// HashID returns the hash that identifies a messageId in a record. For a
+// customer with fewer than 5,000 events, the probability of a collision is
+// below 1 in 10^12.
 func HashID(messageID []byte) uint64 { return xxhash.Sum64(messageID) }
 
-// Definition is what a profile is.
+// Definition is everything that determines the profiles of customers.
 type Definition struct {
 	Features *features.Definition
-	// Segments are judged with every change; nil if there are none.
+	// Segments are evaluated with every change; nil if there are none.
 	Segments *segments.Set
 	// Sources ranks the sources of traits.
 	Sources Sources
-	// Identity says whose events are whose.
+	// Identity configures identity resolution.
 	Identity Identity
-	// MaxFuture is how far, in milliseconds, an event's timestamp may lie
-	// after its receivedAt.
+	// MaxFuture is the maximum, in milliseconds, by which an event's timestamp
+	// may exceed its receivedAt.
 	MaxFuture int64
-	// Events is how many events of a customer are kept one by one; 0 stands
-	// for DefaultEvents.
+	// Events is the number of a customer's events that are kept individually;
+	// 0 means DefaultEvents.
 	Events int
-	// Triggers are what customers are told and when, nil for nothing. The
-	// series of their rules are among those of Features.
+	// Triggers are the rules for messages, nil if there are none. The series
+	// of their events are among those of Features.
 	Triggers *triggers.Set
-	// Identifiers are the traits that customers are found by, besides their ids.
+	// Identifiers are the traits by which customers can be looked up, besides
+	// their ids.
 	Identifiers Identifiers
 }
 
-// DefaultEvents is how many events of a customer are kept one by one where a
-// definition does not say.
+// DefaultEvents is the default of Definition.Events.
 const DefaultEvents = 512
 
 const (
-	// maxLogBytes bounds the log of customers with bulky events.
+	// maxLogBytes limits the log of customers with large events.
 	maxLogBytes = 24 << 10
-	// maxFoldedIDs is how many folded events are recognised when they come
-	// again.
+	// maxFoldedIDs is the number of folded events that are recognised when
+	// they are sent again.
 	maxFoldedIDs = 1024
 )
 
@@ -182,7 +186,8 @@ func (d *Definition) events() int {
 }
 
 // Record is the state of one customer under a definition. It is not safe for
-// concurrent use. Reset and Decode make it ready; it may be reused.
+// concurrent use. Call Reset or Decode before any other method; a Record can
+// be reused.
 type Record struct {
 	def         *Definition
 	updatedAt   int64
@@ -190,10 +195,10 @@ type Record struct {
 	layouts     []features.Layout
 	log         []byte
 	logOwned    bool
-	buffers     [2][]byte // for logs that change; one of them may be the log
+	buffers     [2][]byte // for logs under change; one of them may be the log
 	entries     int
 	last        logPosition // the latest event, folded or not
-	folded      logPosition // the latest that is folded; its time is -1 for none
+	folded      logPosition // the latest folded event; its time is -1 for none
 	foldedIDs   []byte
 	tiles       [][]byte // by position of the series
 	rawTraits   []byte
@@ -202,14 +207,14 @@ type Record struct {
 	link        []byte
 	merged      [][]byte
 	claims      []byte
-	members     []member // by name
-	left        []member // segments it left, which triggers ask about; by name
-	evaluatedAt int64    // when members was found, 0 for never
-	evaluatedBy uint32   // the rules and parameters it was found by
-	toggles     uint64   // how often, at judgedAt, it left what it had entered then
+	members     []member // segments the customer is in, by name
+	left        []member // segments the customer left and a trigger uses, by name
+	evaluatedAt int64    // the moment of the last evaluation of segments, 0 for never
+	evaluatedBy uint32   // the fingerprint of its rules and parameters
+	toggles     uint64   // how often, at evaluatedAt, a segment entered at that moment was left
 	outbox      []Message
 	lease       int64
-	mergeLeaves []transition // of customers merged in, to be told
+	mergeLeaves []transition // of merged customers, not yet enqueued
 	triggers    triggers.State
 	scratch     []byte
 
@@ -217,19 +222,19 @@ type Record struct {
 
 	identifiers []identifier // by name
 
-	stored        []Entry // the index entries of the stored form
+	stored        []Entry // the index entries of the decoded record
 	entriesBuffer []Entry
 }
 
-// seriesState is a series as this record knows it. Those of the definition
-// come first and in its order; then those of other definitions that the log
-// still holds values for.
+// seriesState is a series of this record. The series of the definition come
+// first and in its order, then those of other definitions for which the log
+// contains values.
 type seriesState struct {
 	fingerprint uint64
 	since       int64
 }
 
-// never is before every event.
+// never precedes every event.
 var never = logPosition{time: -1}
 
 type logPosition struct {
@@ -253,14 +258,14 @@ func (p logPosition) compare(o logPosition) int {
 	return 0
 }
 
-// Reset makes the record that of a customer nothing is known of.
+// Reset empties the record: the state of a new customer.
 func (r *Record) Reset(def *Definition) {
 	r.stored = r.stored[:0]
 	r.clear(def)
 }
 
-// Clear makes the record one without content. Unlike after Reset, it is still
-// the record that was decoded: Edits removes the index entries it had.
+// Clear deletes the content of the record. Unlike Reset it keeps the index
+// entries of the decoded record, which Edits then removes.
 func (r *Record) Clear() { r.clear(r.def) }
 
 func (r *Record) clear(def *Definition) {
@@ -279,8 +284,8 @@ func (r *Record) clear(def *Definition) {
 	}
 }
 
-// Decode makes the record what data, stored under key, says. The record keeps
-// parts of data, which must not change as long as it is used.
+// Decode decodes data, stored under key. The record keeps parts of data, which
+// must not change while the record is used.
 func (r *Record) Decode(def *Definition, key string, data []byte) error {
 	r.Reset(def)
 	if len(data) < 1+checksumSize {
@@ -369,13 +374,12 @@ func (r *Record) Decode(def *Definition, key string, data []byte) error {
 	return r.check()
 }
 
-// readSeries reconciles the series the record was written with and those of
-// the definition.
+// readSeries maps the series of the stored record to those of the definition.
 func (r *Record) readSeries(table, tiles []byte) error {
-	var oldRoom [32]seriesState
-	old := oldRoom[:0]
-	var layoutRoom [32]features.Layout
-	oldLayouts := layoutRoom[:0]
+	var oldBuffer [32]seriesState
+	old := oldBuffer[:0]
+	var layoutBuffer [32]features.Layout
+	oldLayouts := layoutBuffer[:0]
 	same := true
 	for len(table) > 0 {
 		if len(table) < 9 {
@@ -419,8 +423,8 @@ func (r *Record) readSeries(table, tiles []byte) error {
 	return r.renumber(oldLayouts, to)
 }
 
-// readTiles finds the tiles of each of n series, which to moves elsewhere if it
-// is not nil.
+// readTiles decodes the tiles of n series. If to is not nil, it maps the
+// positions of series.
 func (r *Record) readTiles(src []byte, to []int, n int) error {
 	for len(src) > 0 {
 		at, width := binary.Uvarint(src)
@@ -456,7 +460,7 @@ func (r *Record) tilesOf(series int) []byte {
 	return nil
 }
 
-// renumber rewrites the log for series that moved.
+// renumber rewrites the log after series have moved.
 func (r *Record) renumber(layouts []features.Layout, to []int) error {
 	var moved []byte
 	var failed error
@@ -475,10 +479,10 @@ func (r *Record) renumber(layouts []features.Layout, to []int) error {
 	return nil
 }
 
-// entryAt reads the entry at an offset of the log. The width is that of its
-// length; it is 0 if there is no whole entry.
+// entryAt returns the entry at an offset of the log, and the width of its
+// length field. The width is 0 if the entry is incomplete.
 func entryAt(log []byte, offset int) (entry []byte, width int) {
-	// All but bulky entries have a length of one byte.
+	// The length of all but large entries is one byte.
 	if n := log[offset]; n < 0x80 && n >= entryHeader && int(n) < len(log)-offset {
 		return log[offset+1 : offset+1+int(n)], 1
 	}
@@ -493,7 +497,7 @@ func positionOf(entry []byte) logPosition {
 	return logPosition{readTime(entry), binary.LittleEndian.Uint64(entry[timeSize:])}
 }
 
-// walk calls fn for each entry of the log, with its offset, until fn returns
+// walk calls fn for each entry of the log with its offset, until fn returns
 // false.
 func (r *Record) walk(fn func(offset int, at logPosition, extract []byte) bool) error {
 	for offset := 0; offset < len(r.log); {
@@ -509,8 +513,8 @@ func (r *Record) walk(fn func(offset int, at logPosition, extract []byte) bool) 
 	return nil
 }
 
-// check finds the number of entries and the last of them, and that they are
-// whole and in order.
+// check validates that the entries are complete and in order, counts them and
+// finds the last.
 func (r *Record) check() error {
 	r.last = r.folded
 	for offset := 0; offset < len(r.log); {
@@ -529,15 +533,15 @@ func (r *Record) check() error {
 	return nil
 }
 
-// find looks for an event in the log: whether it is there and, if it is not, the
-// offset at which it belongs.
+// find reports whether the log contains an event and, if not, the offset at
+// which to insert it.
 func (r *Record) find(at logPosition) (offset int, there bool) {
 	var id [idSize]byte
 	binary.LittleEndian.PutUint64(id[:], at.id)
 	insert := -1
 	later := at.compare(r.last) > 0
 	for offset := 0; offset < len(r.log); {
-		// The log was checked when it was read.
+		// The log was validated when it was decoded.
 		entry, width := entryAt(r.log, offset)
 		if [idSize]byte(entry[timeSize:entryHeader]) == id {
 			return 0, true
@@ -553,9 +557,9 @@ func (r *Record) find(at logPosition) (offset int, there bool) {
 	return insert, false
 }
 
-// Apply takes an event into the record and tells whether that changed it: an
-// event it has already does not. The error is ErrCorrupt, and then the record
-// must not be stored.
+// Apply adds an event to the record and reports whether the record changed: a
+// repeated event changes nothing. After an error, which is ErrCorrupt, the
+// record must not be stored.
 func (r *Record) Apply(f Fact) (bool, error) {
 	at := logPosition{f.Time, f.ID}
 	insert, seen := r.find(at)
@@ -563,7 +567,8 @@ func (r *Record) Apply(f Fact) (bool, error) {
 		return false, nil
 	}
 	r.updatedAt = max(r.updatedAt, f.ReceivedAt)
-	// Series of other definitions miss what is taken in under this one.
+	// Series of other definitions do not get the events applied under this
+	// one.
 	for i := len(r.def.Features.Series); i < len(r.series); i++ {
 		r.series[i].since = r.updatedAt
 	}
@@ -586,7 +591,8 @@ func (r *Record) Apply(f Fact) (bool, error) {
 	return true, nil
 }
 
-// setLog makes the log a copy of one that is in another buffer, or in none.
+// setLog copies a log, which is not in buffers[1], into a buffer of the
+// record.
 func (r *Record) setLog(log []byte) {
 	r.buffers[0], r.buffers[1] = r.buffers[1], r.buffers[0]
 	r.log = append(r.buffers[0][:0], log...)
@@ -594,29 +600,28 @@ func (r *Record) setLog(log []byte) {
 	r.logOwned = true
 }
 
-// own makes the log writable.
+// makeLogWritable copies the log if it is part of the decoded data.
 func (r *Record) makeLogWritable() {
 	if !r.logOwned {
 		r.setLog(r.log)
 	}
 }
 
-// Link returns the key of the record this customer was merged into, empty if
-// it was not.
+// Link returns the key of the record that this customer was merged into, empty
+// for none.
 func (r *Record) Link() string { return string(r.link) }
 
 // UpdatedAt returns the latest receivedAt of the record's events in Unix
-// milliseconds, 0 if it has none.
+// milliseconds, 0 for none.
 func (r *Record) UpdatedAt() int64 { return r.updatedAt }
 
-// LastEventAt returns the time of the latest event, -1 if there is none.
+// LastEventAt returns the time of the latest event, -1 for none.
 func (r *Record) LastEventAt() int64 { return r.last.time }
 
-// Definition returns what the record is read by.
+// Definition returns the definition that the record was decoded with.
 func (r *Record) Definition() *Definition { return r.def }
 
-// FoldedTo returns the time of the latest event that is no longer kept by
-// itself, -1 if all are.
+// FoldedTo returns the time of the latest folded event, -1 for none.
 func (r *Record) FoldedTo() int64 { return r.folded.time }
 
 // Encode appends the stored form of the record under key.
@@ -703,14 +708,13 @@ func readTime(src []byte) int64 {
 }
 
 func checksum(key string, body []byte) uint32 {
-	var room [512]byte
-	// The key is part of the sum, so that a record found under another
-	// customer's key is noticed. Short records, the usual ones, are summed in
-	// one go.
-	if len(key)+len(body) <= len(room) {
-		n := copy(room[:], key)
-		n += copy(room[n:], body)
-		return uint32(xxhash.Sum64(room[:n]))
+	var buffer [512]byte
+	// The checksum covers the key, to detect a record stored under another
+	// customer's key. Short records, the usual ones, are summed in one call.
+	if len(key)+len(body) <= len(buffer) {
+		n := copy(buffer[:], key)
+		n += copy(buffer[n:], body)
+		return uint32(xxhash.Sum64(buffer[:n]))
 	}
 	var d xxhash.Digest
 	d.Reset()
@@ -719,8 +723,8 @@ func checksum(key string, body []byte) uint32 {
 	return uint32(d.Sum64())
 }
 
-// trait is an attribute with its provenance. A Missing value is an attribute
-// that was unset.
+// trait is an attribute with its provenance. The value is Missing for an
+// attribute that was unset.
 type trait struct {
 	name   []byte
 	time   int64
@@ -728,7 +732,7 @@ type trait struct {
 	value  event.Value
 }
 
-// parseTraits makes r.traits valid.
+// parseTraits parses rawTraits into traits, once.
 func (r *Record) parseTraits() error {
 	if r.parsed {
 		return nil

@@ -5,24 +5,25 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// Rendering is the profile that a record gives, along with what time does to
-// it: until an event falls out of a window, or another counts that lies ahead,
-// all that changes is as_of and the values that follow from the time alone. So
-// the profile of every moment until then is known without looking at the record.
+// Rendering is a profile as JSON together with its changes over time. Until an
+// event leaves a window, or a future event begins to count, only as_of and the
+// values that depend on time alone change. The profile of every moment until
+// then can therefore be written without the record.
 //
-// There is none for customers with folded events, and none where a feature is a
-// query or follows from one that moves.
+// There is none for customers with folded events, and none if a feature is a
+// query or is derived from a value that changes continuously.
 type Rendering struct {
 	json        []byte
-	from, until int64 // it holds for from <= asOf < until
+	from, until int64 // valid for from <= asOf < until
 	asOfOffset  int
-	moving      []moving // in order
+	moving      []moving // ordered by begin
 	updatedAt   int64
 
-	unstable bool // while it is made: it will not do
+	unstable bool // set during Render: the profile has no rendering
 }
 
-// moving is a value that moves: where in the JSON it is written and how it does.
+// moving is a continuously changing value: its place in the JSON, and its
+// motion.
 type moving struct {
 	begin, end int
 	motion     features.Trajectory
@@ -41,7 +42,7 @@ func (w *Viewer) Render(r *Record, id string, asOf int64) (*Rendering, error) {
 	w.rendering = v
 	json, err := w.AppendJSON(make([]byte, 0, 1024), r, id, asOf, &Everything)
 	w.rendering = nil
-	// Years of more digits make as_of longer.
+	// A year with more than four digits makes as_of longer.
 	if err != nil || v.unstable || v.until <= asOf || len(json) < v.asOfOffset+timeLength || json[v.asOfOffset+timeLength] != '"' {
 		return nil, err
 	}
@@ -49,14 +50,14 @@ func (w *Viewer) Render(r *Record, id string, asOf int64) (*Rendering, error) {
 	return v, nil
 }
 
-// Size is about how many bytes the rendering takes.
+// Size returns the approximate memory use in bytes.
 func (v *Rendering) Size() int { return len(v.json) + 80*len(v.moving) + 120 }
 
 // UpdatedAt returns the latest receivedAt of the record, 0 for none.
 func (v *Rendering) UpdatedAt() int64 { return v.updatedAt }
 
-// AppendJSON appends the profile as of a moment, and tells whether the
-// rendering holds then; if it does not, nothing is appended.
+// AppendJSON appends the profile as of a moment and reports whether the
+// rendering is valid then; if not, it appends nothing.
 func (v *Rendering) AppendJSON(dst []byte, asOf int64) ([]byte, bool) {
 	if asOf < v.from || asOf >= v.until || asOf >= endOfTime {
 		return dst, false
@@ -73,5 +74,5 @@ func (v *Rendering) AppendJSON(dst []byte, asOf int64) ([]byte, bool) {
 	return append(dst, v.json[v.asOfOffset+timeLength:]...), true
 }
 
-// endOfTime is the beginning of the year 10000, whose times are longer.
+// endOfTime is the start of the year 10000, which has five digits.
 const endOfTime = 253402300800000

@@ -9,8 +9,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// Sources ranks the sources of traits, the most trusted first. A source that
-// is not listed ranks below all that are.
+// Sources ranks the sources of traits, the most trusted first. An unlisted
+// source ranks below all listed ones.
 type Sources []string
 
 func (s Sources) rank(source []byte) int {
@@ -22,12 +22,12 @@ func (s Sources) rank(source []byte) int {
 	return len(s)
 }
 
-// SetTrait takes an attribute that a source stated at a time; a Missing value
-// unsets it. The newer statement wins; of two at the same time that of the
-// higher ranked source, and among equals the one whose source and value are
-// later in byte order, so that the outcome never depends on the order of
-// arrival. It tells whether the record changed. The record keeps name, source
-// and the value's Text.
+// SetTrait applies a statement of an attribute by a source at a time; a
+// Missing value unsets it. The later statement wins (last-write-wins). Of two
+// at the same time, the one of the higher ranked source wins, and among equals
+// the one whose source and value are later in byte order, so that the result
+// does not depend on the order of arrival. SetTrait reports whether the record
+// changed. The record keeps name, source and the value's Text.
 func (r *Record) SetTrait(name []byte, v event.Value, time int64, source []byte) (bool, error) {
 	if err := r.parseTraits(); err != nil {
 		return false, err
@@ -48,7 +48,7 @@ func (r *Record) putTrait(t trait) bool {
 	return true
 }
 
-// compare orders statements about the same attribute; the greatest holds.
+// compare orders the statements of one attribute; the greatest is in effect.
 func (t trait) compare(o trait, ranks Sources) int {
 	return cmp.Or(
 		cmp.Compare(t.time, o.time),

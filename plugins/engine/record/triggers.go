@@ -8,31 +8,30 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/triggers"
 )
 
-// TriggerIndex has the customers for whom a trigger waits, by the time at which
-// the first of them is due, as TimeValue writes it.
+// TriggerIndex contains the customers with a pending trigger; the value is the
+// time at which the first is due, in the form of FormatTime.
 const TriggerIndex = "triggers"
 
-// TriggersDue returns when the first trigger is due, as the record was last
-// written.
-func (r *Record) TriggersDue() (due int64, some bool) { return r.triggers.Due() }
+// TriggersDue returns when the first trigger is due, as of the last write.
+func (r *Record) TriggersDue() (due int64, ok bool) { return r.triggers.Due() }
 
-// mergeTriggers takes what was settled for another record, and tells whether
-// that changed anything.
+// mergeTriggers adds the trigger state of a merged record and reports whether
+// anything changed.
 func (r *Record) mergeTriggers(o *Record) bool {
 	before := string(r.triggers.Append(nil))
 	r.triggers.Merge(&o.triggers)
 	return before != string(r.triggers.Append(nil))
 }
 
-// Watcher finds what triggers wait for customers, reusing its memory. It is not
-// safe for concurrent use; the zero value is ready.
+// TriggerEvaluator evaluates the triggers of records and reuses its memory. It
+// is not safe for concurrent use; the zero value is ready.
 type TriggerEvaluator struct {
 	states []features.State
 	wanted []bool
 	subject
 }
 
-// subject is a record as triggers see it.
+// subject adapts a record to triggers.Customer.
 type subject struct {
 	record *Record
 	key    string
@@ -40,8 +39,8 @@ type subject struct {
 	zone   *time.Location
 }
 
-// Watch notes in a record, which is about to be stored under a key, when its
-// first trigger is due. Whoever writes a record does this before.
+// Schedule stores in the record when its first trigger is due. Call it before
+// writing a record under key.
 func (w *TriggerEvaluator) Schedule(r *Record, key string) error {
 	rules := r.def.Triggers
 	if rules == nil || len(r.link) > 0 || r.Erased() {
@@ -55,9 +54,9 @@ func (w *TriggerEvaluator) Schedule(r *Record, key string) error {
 	return nil
 }
 
-// Decide decides what is due for a record's customer at a time in Unix
-// milliseconds, and notes it in the record.
-func (w *TriggerEvaluator) Decide(dst []triggers.Decision, r *Record, key string, now int64, must triggers.Conditions) ([]triggers.Decision, error) {
+// Decide decides the triggers that are due at a time in Unix milliseconds,
+// appends the decisions and stores them in the record.
+func (w *TriggerEvaluator) Decide(dst []triggers.Decision, r *Record, key string, now int64, conditions triggers.Conditions) ([]triggers.Decision, error) {
 	rules := r.def.Triggers
 	if rules == nil || len(r.link) > 0 || r.Erased() {
 		return dst, nil
@@ -65,18 +64,18 @@ func (w *TriggerEvaluator) Decide(dst []triggers.Decision, r *Record, key string
 	if err := w.read(r, key); err != nil {
 		return dst, err
 	}
-	return rules.Decide(dst, &w.subject, &r.triggers, now, must), nil
+	return rules.Decide(dst, &w.subject, &r.triggers, now, conditions), nil
 }
 
-// Trial is a firing that waits, and how it would be decided now.
+// Preview is a pending firing and the outcome that it would have now.
 type Preview struct {
 	triggers.Firing
 	Outcome triggers.Outcome
 }
 
-// Try finds what waits for a record's customer, and how each would be decided if
-// it were due at a time in Unix milliseconds. It changes nothing.
-func (w *TriggerEvaluator) Preview(dst []Preview, r *Record, key string, now int64, must triggers.Conditions) ([]Preview, error) {
+// Preview appends every pending firing, with the outcome that it would have at
+// a time in Unix milliseconds. It changes nothing.
+func (w *TriggerEvaluator) Preview(dst []Preview, r *Record, key string, now int64, conditions triggers.Conditions) ([]Preview, error) {
 	rules := r.def.Triggers
 	if rules == nil || len(r.link) > 0 {
 		return dst, nil
@@ -85,12 +84,12 @@ func (w *TriggerEvaluator) Preview(dst []Preview, r *Record, key string, now int
 		return dst, err
 	}
 	for _, f := range rules.Pending(nil, &w.subject, &r.triggers) {
-		dst = append(dst, Preview{f, rules.Preview(&f, &w.subject, &r.triggers, now, must)})
+		dst = append(dst, Preview{f, rules.Preview(&f, &w.subject, &r.triggers, now, conditions)})
 	}
 	return dst, nil
 }
 
-// read gathers what triggers read of a record.
+// read prepares the parts of a record that triggers read.
 func (w *TriggerEvaluator) read(r *Record, key string) error {
 	w.subject = subject{record: r, key: key, states: &w.states}
 	zone, err := r.zone()

@@ -12,11 +12,11 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 )
 
-// Selection says what of a profile is wanted.
+// Selection selects the parts of a profile.
 type Selection struct {
-	// Traits, Features and Segments are those wanted; AllTraits, AllFeatures
-	// and AllSegments want all of them. Features and Segments are positions in
-	// the definition.
+	// Traits, Features and Segments select single ones; AllTraits, AllFeatures
+	// and AllSegments select all. Features and Segments are positions in the
+	// definition.
 	Traits      []string
 	Features    []int
 	Segments    []int
@@ -28,8 +28,8 @@ type Selection struct {
 // Everything selects the whole profile.
 var Everything = Selection{AllTraits: true, AllFeatures: true, AllSegments: true}
 
-// Viewer evaluates records, reusing its memory. It is not safe for concurrent
-// use; the zero value is ready.
+// Viewer evaluates records and reuses its memory. It is not safe for
+// concurrent use; the zero value is ready.
 type Viewer struct {
 	evaluator features.Evaluator
 	states    []features.State
@@ -37,16 +37,15 @@ type Viewer struct {
 	chosen    []int
 	values    []value
 
-	// Of the evaluation that is under way.
+	// State of the evaluation in progress.
 	record *Record
 	moment features.Moment
 	traits map[string]any
 
-	// lasting is what is being found out of how long the profile holds, nil if
-	// nobody asks.
+	// rendering collects how long the profile is valid, nil outside Render.
 	rendering *Rendering
 
-	// Of the judgement that is under way.
+	// State of the segment evaluation in progress.
 	membership []bool // by position of the segment
 	parameters *segments.Parameters
 	document   map[string]any
@@ -54,7 +53,7 @@ type Viewer struct {
 	pinned *segments.Parameters
 }
 
-// value is a feature's, once it is known.
+// value is the value of a feature, if known.
 type value struct {
 	known  bool
 	result features.Result
@@ -62,17 +61,16 @@ type value struct {
 	motion features.Trajectory
 }
 
-// AppendJSON appends the profile that the record gives as of a time in Unix
-// milliseconds:
+// AppendJSON appends the profile as of a time in Unix milliseconds:
 //
 //	{"id":…,"traits":{…},"features":{…},"segments":{…},"as_of":…,"updated_at":…}
 //
-// segments is an object of those the customer is in, each with since: when the
-// customer was found to be in it, null if that is yet to happen. It is there if
-// the definition has segments.
+// segments is present if the definition has segments. It is an object of the
+// segments that the customer is in, each with since: when the record entered
+// the segment, null if the stored membership does not contain it yet.
 //
-// features_since is added, an object of times by feature, when the record
-// lacks the events of before those times for some features.
+// features_since is added if the record lacks early events for some features:
+// an object of the times, by feature, from which events are complete.
 func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *Selection) ([]byte, error) {
 	dst = append(dst, `{"id":`...)
 	dst = jsontext.AppendString(dst, id)
@@ -168,7 +166,7 @@ func (w *Viewer) prepare(r *Record, asOf int64) error {
 			if err != nil {
 				return err
 			}
-			w.moment.Zone = zone // nil, if it is not known, is UTC
+			w.moment.Zone = zone // nil, for an unknown zone, is UTC
 			break
 		}
 	}
@@ -212,7 +210,8 @@ func (w *Viewer) appendFeatures(dst []byte, r *Record) []byte {
 	return dst
 }
 
-// gather collects the state of the series that the chosen features need.
+// gather collects the events and tiles of the series that the chosen features
+// need.
 func (w *Viewer) gather(r *Record) error {
 	w.wanted = append(w.wanted[:0], make([]bool, len(r.series))...)
 	w.values = append(w.values[:0], make([]value, len(r.def.Features.Features))...)
@@ -222,7 +221,7 @@ func (w *Viewer) gather(r *Record) error {
 	return r.gather(&w.states, w.wanted)
 }
 
-// gather collects the state of the series that are wanted, by position.
+// gather collects the events and tiles of the wanted series, by position.
 func (r *Record) gather(into *[]features.State, wanted []bool) error {
 	for len(*into) < len(r.series) {
 		*into = append(*into, features.State{})
@@ -257,7 +256,7 @@ func (r *Record) gather(into *[]features.State, wanted []bool) error {
 	return nil
 }
 
-// want marks the series that a feature and those it is computed from need.
+// want marks the series that a feature and its inputs need.
 func (w *Viewer) want(f *features.Feature, all []features.Feature) {
 	if f.Series >= 0 {
 		w.wanted[f.Series] = true
@@ -267,7 +266,7 @@ func (w *Viewer) want(f *features.Feature, all []features.Feature) {
 	}
 }
 
-// value evaluates the feature at a position, and first those it needs.
+// value evaluates the feature at a position, after its inputs.
 func (w *Viewer) value(i int) *value {
 	v := &w.values[i]
 	if v.known {
@@ -297,7 +296,7 @@ func (w *Viewer) value(i int) *value {
 	return v
 }
 
-// Feature implements feature.Inputs.
+// Feature implements features.Inputs.
 func (w *Viewer) Feature(name string) features.Result {
 	i, ok := w.record.def.Features.Lookup(name)
 	if !ok {
@@ -306,13 +305,13 @@ func (w *Viewer) Feature(name string) features.Result {
 	return w.value(i).result
 }
 
-// Traits implements feature.Inputs.
+// Traits implements features.Inputs.
 func (w *Viewer) Traits() map[string]any {
 	if w.traits != nil {
 		return w.traits
 	}
 	w.traits = map[string]any{}
-	// Traits that cannot be read make the whole view fail elsewhere.
+	// A record with corrupt traits makes the view fail elsewhere.
 	if w.record.parseTraits() == nil {
 		for _, t := range w.record.traits {
 			if t.value.Kind != event.Missing {
@@ -323,8 +322,7 @@ func (w *Viewer) Traits() map[string]any {
 	return w.traits
 }
 
-// zoneTrait is the trait that names the customer's time zone, such as
-// Europe/Berlin.
+// zoneTrait is the trait with the customer's time zone, such as Europe/Berlin.
 const zoneTrait = "timezone"
 
 // zone returns the customer's time zone, nil if it is not known.
@@ -340,7 +338,8 @@ func (r *Record) zone() (*time.Location, error) {
 	return nil, nil
 }
 
-// zones caches *time.Location by name: loading one parses its whole history.
+// zones caches *time.Location by name, because loading one parses its whole
+// history.
 var zones sync.Map
 
 func loadZone(name string) *time.Location {
@@ -349,15 +348,14 @@ func loadZone(name string) *time.Location {
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil || name == "Local" {
-		// Not cached: traits can hold any number of names that are none.
+		// Unknown names are not cached: their number is not bounded.
 		return nil
 	}
 	zones.Store(name, zone)
 	return zone
 }
 
-// Key is the name a customer's record is stored under: the kind of id and the
-// id.
+// Key returns the key of a customer's record: the kind of id and the id.
 func Key(kind byte, id []byte) string {
 	b := make([]byte, 1, 1+len(id))
 	b[0] = kind
@@ -370,5 +368,5 @@ const (
 	Anonymous = 'a'
 )
 
-// KeyID returns the id that a key was made of.
+// KeyID returns the id in a key.
 func KeyID(key string) string { return key[1:] }

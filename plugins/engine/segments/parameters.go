@@ -16,16 +16,16 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
-// Parameters are the named values that rules read. They do not change; a file
-// of parameters that does gives others.
+// Parameters are the named values that rules read. They are immutable; a
+// changed file yields new Parameters.
 type Parameters struct {
-	// Values are numbers (float64), texts and booleans by name.
+	// Values are numbers (float64), strings and booleans by name.
 	Values map[string]any
-	// Hash identifies them.
+	// Hash identifies the values.
 	Hash uint32
 }
 
-// NewParameters checks values and makes parameters of them.
+// NewParameters validates values and returns them as Parameters.
 func NewParameters(values map[string]any) (*Parameters, error) {
 	p := &Parameters{Values: make(map[string]any, len(values))}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -51,7 +51,7 @@ func NewParameters(values map[string]any) (*Parameters, error) {
 			return nil, fmt.Errorf("parameter %q must be a number, a text or a boolean, such as %s: 500", name, name)
 		}
 	}
-	text, err := json.Marshal(p.Values) // in order of name
+	text, err := json.Marshal(p.Values) // sorted by name
 	if err != nil {
 		return nil, fmt.Errorf("parameters: %w", err)
 	}
@@ -61,26 +61,26 @@ func NewParameters(values map[string]any) (*Parameters, error) {
 
 func (p *Parameters) names() []string { return slices.Sorted(maps.Keys(p.Values)) }
 
-// with returns parameters with some in place of those here.
+// with returns parameters in which overrides replace values of the same name.
 func (p *Parameters) with(others map[string]any) (*Parameters, error) {
 	all := maps.Clone(p.Values)
 	maps.Copy(all, others)
 	return NewParameters(all)
 }
 
-// File follows a file of parameters: an object in YAML, of numbers, texts and
-// booleans by name. A file that is wrong is never taken: the last good
-// parameters stay.
+// File polls a parameters file, a YAML object of numbers, strings and booleans
+// by name. An invalid version is never loaded: the last valid parameters stay
+// in effect.
 type File struct {
-	*follow.Files[string] // by the text
+	*follow.Files[string] // the state is the file's text
 
 	path    string
 	base    *Parameters
 	current atomic.Pointer[Parameters]
 }
 
-// OpenFile reads the file at path. Its parameters take the place of those of
-// the same name in base.
+// OpenFile loads the file at path. Its parameters override those of the same
+// name in base.
 func OpenFile(path string, base *Parameters) (*File, error) {
 	f := &File{path: path, base: base}
 	text, err := f.read()
@@ -98,13 +98,13 @@ func OpenFile(path string, base *Parameters) (*File, error) {
 	return f, nil
 }
 
-// Path is the path of the file.
+// Path returns the path of the file.
 func (f *File) Path() string { return f.path }
 
-// Current returns the parameters as they are now.
+// Current returns the parameters in effect.
 func (f *File) Current() *Parameters { return f.current.Load() }
 
-// maxFile bounds the size of a file of parameters.
+// maxFile is the maximum size of a parameters file in bytes.
 const maxFile = 1 << 20
 
 func (f *File) read() (string, error) {
@@ -140,7 +140,8 @@ func (f *File) parse(text string) (*Parameters, error) {
 		return nil, fmt.Errorf("parameters file %s: %w", f.path, err)
 	}
 	if old := f.current.Load(); old != nil {
-		// Rules were checked against the names there were.
+		// Rules were compiled against the present names, so none may
+		// disappear.
 		for name := range old.Values {
 			if _, there := p.Values[name]; !there {
 				return nil, fmt.Errorf("parameters file %s lacks %q, which a rule may read; put it back", f.path, name)
@@ -150,7 +151,7 @@ func (f *File) parse(text string) (*Parameters, error) {
 	return p, nil
 }
 
-// ParseFile reads the text of a file of parameters.
+// ParseFile parses the text of a parameters file.
 func ParseFile(text []byte) (map[string]any, error) {
 	var values map[string]any
 	d := yaml.NewDecoder(bytes.NewReader(text))

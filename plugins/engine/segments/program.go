@@ -10,17 +10,23 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// Program is a rule that is judged without a query: comparisons of features,
-// traits, segments, parameters and literals, joined by && and ||. It gives what
-// the query of the same text gives, and makes no maps for it.
+// Program is a compiled rule that consists of comparisons of features, traits,
+// segments, parameters and literals, joined by && and ||, such as
+//
+//	features.orders_30d >= 3 && traits.country == "DE" || segments.vip
+//
+// Most rules have this form. A Program gives the same result as the Bloblang
+// query of the same text, without building maps for it. A rule of another form
+// is left to Bloblang, and so is a single evaluation on values that only
+// Bloblang compares: Holds then returns known = false.
 type Program struct{ root node }
 
-// ErrOther is returned for a text that is more than a Program can be.
+// ErrUnsupported is returned for a rule that is not of a Program's form.
 var ErrUnsupported = errors.New("the rule is more than comparisons")
 
-// truth is what an expression comes to: failed, as a query fails by comparing
-// what cannot be compared, or unknown, when a value is of a kind that only a
-// query compares.
+// truth is the result of an expression. It is failed where the query fails
+// because two values cannot be compared, and unknown where only the query can
+// compare them.
 type truth uint8
 
 const (
@@ -30,19 +36,20 @@ const (
 	unknown
 )
 
-// node is an expression that is true or false.
+// node is a boolean expression.
 type node func(in Inputs) truth
 
-// operand gives a value; ok is false for objects and lists.
+// operand returns a value; ok is false for objects and arrays.
 type operand func(in Inputs) (v event.Value, ok bool)
 
-// Holds tells whether the rule holds; known is false if only its query can tell.
+// Holds reports whether the rule is true; known is false if only its query can
+// decide.
 func (p *Program) Holds(in Inputs) (holds, known bool) {
 	t := p.root(in)
 	return t == yes, t != unknown
 }
 
-// CompileProgram makes a program of a rule's text, or gives ErrOther.
+// CompileProgram compiles the text of a rule, or returns ErrUnsupported.
 func CompileProgram(text string, names Names) (*Program, error) {
 	p := parser{tokens: token.FindAllString(text, -1), names: names}
 	if noSpaces(strings.Join(p.tokens, "")) != strings.Join(strings.Fields(token.ReplaceAllStringFunc(text, noSpaces)), "") {
@@ -57,7 +64,7 @@ func CompileProgram(text string, names Names) (*Program, error) {
 
 var token = regexp.MustCompile(`"[^"\\]*"|&&|\|\||==|!=|>=|<=|>|<|!|\(|\)|[0-9]+(\.[0-9]+)?\b|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*`)
 
-// noSpaces keeps a literal whole where white space is dropped.
+// noSpaces protects the blanks inside a literal while white space is removed.
 func noSpaces(s string) string { return strings.ReplaceAll(s, " ", "\x00") }
 
 type parser struct {
@@ -80,12 +87,12 @@ func (p *parser) next() string {
 	return t
 }
 
-// or is a chain of && and ||, which in a query are of equal rank and go from
-// left to right.
+// expression parses a chain of && and ||. In Bloblang both have the same
+// precedence and are evaluated from left to right.
 func (p *parser) expression() node {
 	left := p.comparison()
 	for !p.failed && (p.peek() == "&&" || p.peek() == "||") {
-		ends := no // what of the left settles it
+		ends := no // the left result that ends the evaluation
 		if p.next() == "||" {
 			ends = yes
 		}
@@ -188,7 +195,7 @@ func truthOf(b bool) truth {
 
 func equality(l, r event.Value, want bool) truth {
 	if isBool(l) != isBool(r) && (l.Kind == event.Number || r.Kind == event.Number) {
-		return unknown // queries take some numbers for booleans
+		return unknown // Bloblang treats some numbers as booleans
 	}
 	return truthOf(equal(l, r) == want)
 }
@@ -254,9 +261,9 @@ func constant(v event.Value) operand {
 	return func(Inputs) (event.Value, bool) { return v, true }
 }
 
-// path is a value by its name, nil if it is not one that a program reads.
+// path returns the operand for a dotted name, nil if a program cannot read it.
 func (p *parser) path(path []string) operand {
-	// A name with a parenthesis after it is a method.
+	// A name followed by a parenthesis is a method call.
 	if p.peek() == "(" || len(path) < 2 || len(path) > 3 || len(path) == 3 && path[0] != "features" {
 		return nil
 	}
@@ -296,7 +303,7 @@ func (p *parser) path(path []string) operand {
 	return nil
 }
 
-// entry is a value in an object; null is in none.
+// entry returns a member of an object. It is Missing if the object is null.
 func entry(r features.Result, name string) (event.Value, bool) {
 	switch {
 	case r.Shape == features.Object:

@@ -1,6 +1,5 @@
-// Package segments holds rules by which customers are in segments: what a rule
-// may read, in which order rules that build on each other are judged, and what
-// of a customer has to be known to judge them.
+// Package segments evaluates the rules that define segments. It orders rules
+// that depend on each other, and collects the features that they read.
 package segments
 
 import (
@@ -17,70 +16,73 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// Spec is a segment as somebody wrote it.
+// Spec is a segment as written in the definition.
 type Spec struct {
-	// Name is what the segment is called.
+	// Name is the name of the segment.
 	Name string
 	// When is the text of its rule.
 	When string
 }
 
-// Inputs are what rules read of a customer at a moment.
+// Inputs are the values that rules read, of one customer at one moment.
 type Inputs interface {
-	// FeatureAt returns the value of the feature at a position of the
-	// definition, one of Set.Features.
+	// FeatureAt returns the value of a feature by its position in the
+	// definition; the position is one of Set.Features.
 	FeatureAt(at int) features.Result
 	// Trait returns a trait, Missing if it is not set.
 	Trait(name string) event.Value
-	// In tells whether the customer is in the segment at a position, which was
-	// judged before.
+	// InSegment reports whether the customer is in the segment at a position,
+	// which was evaluated before.
 	InSegment(at int) bool
-	// Parameter returns a parameter; all of a judgement are of one moment.
+	// Parameter returns a parameter. All parameters of one evaluation belong
+	// to the same version of the file.
 	Parameter(name string) any
-	// Document returns all of this as a query reads it: an object of features,
-	// traits, segments, parameters and as_of.
+	// Document returns the inputs in the form that a query reads: an object
+	// with features, traits, segments, parameters and as_of.
 	Document() map[string]any
 }
 
-// Rule decides. It is safe for concurrent use. A rule that cannot be evaluated,
-// such as by comparing a feature that is null, does not hold.
+// Rule reports whether a customer is in a segment. It is safe for concurrent
+// use. A rule that cannot be evaluated, for example because it compares a
+// feature that is null, is false.
 type Rule func(in Inputs) bool
 
-// RuleCompiler makes a rule of its text.
+// RuleCompiler compiles the text of a rule.
 type RuleCompiler func(text string, names Names) (Rule, error)
 
-// Names are what the rules of a definition can name, by position.
+// Names resolves the names in a rule to positions.
 type Names struct {
 	Feature func(name string) (int, bool)
 	Segment func(name string) (int, bool)
 }
 
-// Segment is a checked Spec.
+// Segment is a validated Spec.
 type Segment struct {
 	Spec
 	rule     Rule
-	segments []int // that the rule reads
+	segments []int // positions of the segments that the rule reads
 }
 
-// Set is the segments of a definition, in order of name. It is immutable, but
-// for its parameters, and safe for concurrent use.
+// Set is the segments of a definition, ordered by name. Except for its
+// parameters it is immutable. It is safe for concurrent use.
 type Set struct {
 	Segments []Segment
 	// Features are the positions of the features that rules read.
 	Features []int
-	// Hash identifies the rules, without their parameters.
+	// Hash identifies the rules without their parameters.
 	Hash uint32
-	// Lasting tells that segments are the same as long as the features are: no
-	// rule reads as_of, and the parameters are those of always.
+	// FeaturesOnly is set if membership depends on nothing but features,
+	// traits and fixed parameters: no rule reads as_of. Membership is then
+	// constant while they are.
 	FeaturesOnly bool
 
 	parameters func() *Parameters
-	order      []int // in which segments are judged
+	order      []int // evaluation order
 }
 
-// SpecError is what is wrong with one segment.
+// SpecError is a mistake in one segment.
 type SpecError struct {
-	// Segment is its position in the definition as it was written.
+	// Segment is the position in the definition as written.
 	Segment int
 	Name    string
 	Err     error
@@ -90,7 +92,7 @@ func (e *SpecError) Error() string { return fmt.Sprintf("segment %q: %v", e.Name
 
 func (e *SpecError) Unwrap() error { return e.Err }
 
-// MaxSegments is how many segments a definition can have.
+// MaxSegments is the maximum number of segments of a definition.
 const MaxSegments = 1000
 
 var (
@@ -100,8 +102,8 @@ var (
 	clock    = regexp.MustCompile(`\b(now|timestamp_unix(_milli|_micro|_nano)?)\s*\(\s*\)`)
 )
 
-// References returns the names that a rule reads of one kind: the words after
-// "features." and so on. The error is for a mention without a name.
+// References returns the names of one kind that a rule reads: the words after
+// "features." and so on. The error reports a mention without a name.
 func References(text, kind string) (names []string, err error) {
 	text = literal.ReplaceAllString(text, `""`)
 	for _, m := range regexp.MustCompile(`(^|[^.\w])(this\.)?`+kind+`\b(\.[A-Za-z_][A-Za-z0-9_]*)?`).FindAllStringSubmatch(text, -1) {
@@ -115,9 +117,9 @@ func References(text, kind string) (names []string, err error) {
 	return names, nil
 }
 
-// New checks specs and makes a set of them. parameters returns those that hold
-// at the moment, and always has the same names. The error joins a *SpecError
-// for everything that is wrong.
+// New validates specs and compiles them into a Set. parameters returns the
+// parameters in effect and must always return the same names. The error joins
+// a *SpecError for every mistake.
 func New(specs []Spec, features *features.Definition, parameters func() *Parameters, compile RuleCompiler) (*Set, error) {
 	s := &Set{parameters: parameters, FeaturesOnly: true}
 	if len(specs) > MaxSegments {
@@ -160,7 +162,7 @@ func New(specs []Spec, features *features.Definition, parameters func() *Paramet
 	return s, nil
 }
 
-// link finds what a segment's rule reads.
+// link resolves the names that a segment's rule reads and compiles the rule.
 func (s *Set) link(seg *Segment, features *features.Definition, names Names, compile RuleCompiler) (errs []error) {
 	kinds := [...]struct {
 		name, one string
@@ -194,7 +196,7 @@ func (s *Set) link(seg *Segment, features *features.Definition, names Names, com
 		}
 	}
 	if clock.MatchString(literal.ReplaceAllString(seg.When, `""`)) {
-		errs = append(errs, errors.New("a rule cannot ask for the time; read a time_since feature, or as_of, the moment of the judgement"))
+		errs = append(errs, errors.New("a rule cannot ask for the time; read a time_since feature, or as_of, the moment of evaluation"))
 	}
 	if len(errs) > 0 {
 		return errs
@@ -215,7 +217,8 @@ func featureNames(d *features.Definition) []string {
 	return names
 }
 
-// sort puts segments after those they build on.
+// orderRules sorts segments topologically: each after the segments that it
+// reads.
 func (s *Set) orderRules(written map[string]int) (errs []error) {
 	const fresh, entered, left = 0, 1, 2
 	state := make([]uint8, len(s.Segments))
@@ -257,7 +260,7 @@ func (s *Set) Lookup(name string) (int, bool) {
 	return at, true
 }
 
-// Names returns the names of the segments, in order.
+// Names returns the names of the segments, sorted.
 func (s *Set) Names() []string {
 	names := make([]string, len(s.Segments))
 	for i := range s.Segments {
@@ -266,21 +269,22 @@ func (s *Set) Names() []string {
 	return names
 }
 
-// Parameters returns the parameters that hold now.
+// Parameters returns the parameters in effect.
 func (s *Set) Parameters() *Parameters { return s.parameters() }
 
-// Fingerprint identifies what customers are judged by, in the four bytes that a
-// record has for it: the upper half the rules, the lower half the parameters.
+// Fingerprint identifies rules and parameters in the four bytes that a record
+// has for it: the upper half is of the rules, the lower half of the
+// parameters.
 func (s *Set) Fingerprint(p *Parameters) uint32 { return s.Hash&^0xffff | p.Hash&0xffff }
 
-// SameRules tells whether two fingerprints are of the same rules, whatever the
-// parameters.
+// SameRules reports whether two fingerprints have the same rules, whatever
+// their parameters.
 func SameRules(a, b uint32) bool { return a>>16 == b>>16 }
 
-// Judge calls judged for every segment, those that others build on first, with
-// whether the customer is in it.
-func (s *Set) Evaluate(in Inputs, judged func(at int, holds bool)) {
+// Evaluate calls fn for every segment, in evaluation order, with whether the
+// customer is in it.
+func (s *Set) Evaluate(in Inputs, fn func(i int, member bool)) {
 	for _, i := range s.order {
-		judged(i, s.Segments[i].rule(in))
+		fn(i, s.Segments[i].rule(in))
 	}
 }

@@ -9,11 +9,12 @@ const (
 	day    = 24 * 60 * minute
 )
 
-// Quiet is a span of the day in which nothing is sent, in minutes after
-// midnight. It may go over midnight, and is empty if both ends are the same.
+// Quiet is a daily span without messages (quiet hours), in minutes after
+// midnight: From is included, To is not. It may cross midnight. It is empty if
+// both ends are equal.
 type Quiet struct{ From, To int }
 
-// contains tells whether a time of day, in milliseconds, is in the span.
+// contains reports whether a time of day, in milliseconds, is in the span.
 func (q Quiet) contains(ofDay int64) bool {
 	from, to := int64(q.From)*minute, int64(q.To)*minute
 	if from <= to {
@@ -22,34 +23,34 @@ func (q Quiet) contains(ofDay int64) bool {
 	return from <= ofDay || ofDay < to
 }
 
-// End returns the first moment at or after another at which the clocks of a
-// zone show a time outside the span.
-func (q Quiet) End(at int64, zone *time.Location) int64 {
+// End returns t if the local time at t is outside the span, otherwise the
+// first moment after t at which it is. All moments are Unix milliseconds.
+func (q Quiet) End(t int64, zone *time.Location) int64 {
 	for {
-		offset, until := period(at, zone)
-		ofDay := floorMod(at+offset, day)
+		offset, until := period(t, zone)
+		ofDay := floorMod(t+offset, day)
 		if !q.contains(ofDay) {
-			return at
+			return t
 		}
-		end := at + floorMod(int64(q.To)*minute-ofDay, day)
+		end := t + floorMod(int64(q.To)*minute-ofDay, day)
 		if end < until {
 			return end
 		}
-		// The clocks are changed before the span ends.
-		at = until
+		// The zone changes its offset before the span ends.
+		t = until
 	}
 }
 
-// instant returns the first moment at which the clocks of a zone show a date
-// and time, or a later one. The date and time are given as the moment at which
-// clocks of UTC show them.
+// instant returns the moment at which a local date and time occurs in a zone,
+// or, if clocks skip it, the moment of the skip. wall is the local date and
+// time, encoded as the moment at which UTC clocks show it.
 func instant(wall int64, zone *time.Location) int64 {
-	// No clock is more than 26 hours ahead of UTC.
+	// No zone is more than 26 hours ahead of UTC.
 	for at := wall - 26*60*minute; ; {
 		offset, until := period(at, zone)
 		shown := wall - offset
 		if shown <= at {
-			// The clocks were put forward beyond it.
+			// The clocks skip this time.
 			return at
 		}
 		if shown < until {
@@ -59,8 +60,8 @@ func instant(wall int64, zone *time.Location) int64 {
 	}
 }
 
-// period returns how far clocks of a zone are ahead of UTC at a moment, and
-// until when they are.
+// period returns the zone's offset from UTC, in milliseconds, and the end of
+// the period during which that offset applies.
 func period(at int64, zone *time.Location) (offset, until int64) {
 	t := time.UnixMilli(at).In(zone)
 	_, seconds := t.Zone()
@@ -71,14 +72,14 @@ func period(at int64, zone *time.Location) (offset, until int64) {
 	return int64(seconds) * 1000, end.UnixMilli()
 }
 
-// date is a day that somebody stated; its year is 0 if they did not say.
+// date is a calendar day; its year is 0 if the trait states none.
 type date struct {
 	year  int
 	month time.Month
 	day   int
 }
 
-// parseDate reads 1990-05-10, 1990-05-10T00:00:00Z, 05-10 and --05-10.
+// parseDate parses 1990-05-10, 1990-05-10T00:00:00Z, 05-10 and --05-10.
 func parseDate(text []byte) (d date, ok bool) {
 	if len(text) > 10 && (text[10] == 'T' || text[10] == ' ') {
 		text = text[:10]
@@ -107,8 +108,8 @@ func parseDate(text []byte) (d date, ok bool) {
 	return d, true
 }
 
-// in returns the day in a year as the moment at which it begins in UTC. The
-// 29th of February is the 28th in a year that has none.
+// in returns the day in a given year, encoded as its midnight in UTC. 29
+// February becomes 28 February in a year that is not a leap year.
 func (d date) in(year int) int64 {
 	return time.Date(year, d.month, min(d.day, daysIn(year, d.month)), 0, 0, 0, 0, time.UTC).UnixMilli()
 }
@@ -117,7 +118,7 @@ func daysIn(year int, month time.Month) int {
 	return time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
-// number returns what digits spell, -1 if they are none.
+// number parses decimal digits and returns -1 for anything else.
 func number(digits []byte) int {
 	n := 0
 	for _, c := range digits {

@@ -5,27 +5,26 @@ import (
 	"slices"
 )
 
-// Outcome is how a firing was decided.
+// Outcome is the result of deciding a firing.
 type Outcome uint8
 
-// The outcomes.
 const (
-	// Fired: the customer is told.
+	// Fired: the message is sent.
 	Fired Outcome = iota
-	// HeldOut: everything held, but the customer is in the share that is told
-	// nothing.
+	// ControlGroup: everything else allows the message, but the customer
+	// belongs to the control group.
 	ControlGroup
-	// Expired: it was found too late.
+	// Expired: the firing was evaluated too late.
 	Expired
-	// Predates: it was due before the rule was there.
+	// Predates: the firing was due before the trigger was created.
 	Predates
-	// NoConsent: the customer does not want the channel.
+	// NoConsent: the customer does not consent to the channel.
 	NoConsent
-	// Unmet: the rule's condition did not hold.
+	// Unmet: the trigger's condition is false.
 	Unmet
-	// Failed: the condition, or the channel's consent, could not be evaluated.
+	// Failed: the condition or the consent cannot be evaluated.
 	Failed
-	// Capped: a limit was reached.
+	// Capped: a frequency cap is reached.
 	Capped
 )
 
@@ -33,41 +32,42 @@ var outcomes = [...]string{"fired", "held_out", "expired", "predates", "no_conse
 
 func (o Outcome) String() string { return outcomes[o] }
 
-// Outcomes lists the names of all outcomes.
+// Outcomes returns the names of all outcomes.
 func Outcomes() []string { return outcomes[:] }
 
-// Decision is a firing that was decided.
+// Decision is a decided firing.
 type Decision struct {
 	Firing
 	Outcome Outcome
 }
 
-// Conditions are what must hold at the moment of firing.
+// Conditions evaluates the conditions of a firing for one customer at one
+// moment.
 type Conditions interface {
-	// Consent tells whether the customer wants to be told by a channel.
+	// Consent reports whether the customer consents to a channel.
 	Consent(channel int) (bool, error)
-	// When tells whether the condition of a rule holds.
+	// When reports whether the condition of a rule is true.
 	When(rule int) (bool, error)
-	// Introduced is when a rule came to be as it is. What was due before is not
-	// made up for.
+	// Introduced returns when the present version of a rule was introduced.
+	// Earlier firings are skipped.
 	Introduced(rule int) int64
 }
 
-// Decide decides everything that is due for a customer, appends the decisions,
-// and notes them in the state. What is due in quiet hours is put off. The same
-// customer, state and moment give the same decisions.
-func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, must Conditions) []Decision {
+// Decide decides every due firing of a customer, appends the decisions and
+// records them in the state. A firing inside quiet hours is deferred to their
+// end. The result depends only on the customer, the state and the moment.
+func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, conditions Conditions) []Decision {
 	pending := s.Pending(nil, c, state)
 	pending = slices.DeleteFunc(pending, func(f Firing) bool { return f.Due > now })
 	slices.SortFunc(pending, s.compareFirings)
 	for i := range pending {
 		f := &pending[i]
 		r := &s.Rules[f.Rule]
-		if end := s.quietUntil(r, c, now); f.Expires > now && f.Due >= must.Introduced(f.Rule) && end > now {
+		if end := s.quietUntil(r, c, now); f.Expires > now && f.Due >= conditions.Introduced(f.Rule) && end > now {
 			state.ensure(r.hash).deferUntil(now, end)
 			continue
 		}
-		outcome := s.decide(f, c, state, now, must)
+		outcome := s.decide(f, c, state, now, conditions)
 		repeat := r.On.Repeat
 		if r.On.Kind != Events {
 			repeat = Latest
@@ -83,14 +83,14 @@ func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, must C
 	return dst
 }
 
-// Try tells how a firing would be decided if it were due at a moment, and
-// changes nothing.
-func (s *Set) Preview(f *Firing, c Customer, state *State, now int64, must Conditions) Outcome {
-	return s.decide(f, c, state, now, must)
+// Preview returns the outcome that a firing would have at a moment. It changes
+// nothing.
+func (s *Set) Preview(f *Firing, c Customer, state *State, now int64, conditions Conditions) Outcome {
+	return s.decide(f, c, state, now, conditions)
 }
 
-// quietUntil returns when the quiet hours that a moment is in end, the moment
-// if there are none.
+// quietUntil returns the end of the quiet hours that contain now, or now if
+// there are none.
 func (s *Set) quietUntil(r *Rule, c Customer, now int64) int64 {
 	if quiet := s.Channels[r.Channel].Quiet; quiet.From != quiet.To && !r.Urgent {
 		return quiet.End(now, s.zone(c))
@@ -98,21 +98,21 @@ func (s *Set) quietUntil(r *Rule, c Customer, now int64) int64 {
 	return now
 }
 
-func (s *Set) decide(f *Firing, c Customer, state *State, now int64, must Conditions) Outcome {
+func (s *Set) decide(f *Firing, c Customer, state *State, now int64, conditions Conditions) Outcome {
 	r := &s.Rules[f.Rule]
 	if f.Expires <= now {
 		return Expired
 	}
-	if f.Due < must.Introduced(f.Rule) {
+	if f.Due < conditions.Introduced(f.Rule) {
 		return Predates
 	}
-	switch consents, err := must.Consent(r.Channel); {
+	switch consents, err := conditions.Consent(r.Channel); {
 	case err != nil:
 		return Failed
 	case !consents:
 		return NoConsent
 	}
-	switch holds, err := must.When(f.Rule); {
+	switch holds, err := conditions.When(f.Rule); {
 	case err != nil:
 		return Failed
 	case !holds:
@@ -130,7 +130,7 @@ func (s *Set) decide(f *Firing, c Customer, state *State, now int64, must Condit
 	return Fired
 }
 
-// reached tells whether one more message would be above one of some limits.
+// reached reports whether one more message exceeds any of the limits.
 func (s *State) reached(limits []Limit, now int64, counts func(message) bool) bool {
 	for _, l := range limits {
 		from, n := now-l.Per.Milliseconds(), 0
@@ -146,7 +146,7 @@ func (s *State) reached(limits []Limit, now int64, counts func(message) bool) bo
 	return false
 }
 
-// prune forgets what can no longer matter.
+// prune deletes state that cannot affect a later decision.
 func (s *Set) prune(state *State, now int64) {
 	state.EvaluatedAt = max(state.EvaluatedAt, now)
 	state.sent = slices.DeleteFunc(state.sent, func(m message) bool { return m.time <= now-s.longest })
@@ -155,12 +155,11 @@ func (s *Set) prune(state *State, now int64) {
 		rs := &state.rules[i]
 		rs.boundCauses()
 		if rs.deferredUntil > now {
-			continue // it has causes that would be over by now
+			continue // a deferred firing may have a cause older than the lookback
 		}
 		rs.deferredAt, rs.deferredUntil = 0, 0
 		if at, known := s.byHash[rs.hash]; known && s.Rules[at].On.Kind == Events && s.Rules[at].On.Repeat == Each {
-			// A cause from before the rule's reach is over, whether settled or
-			// not.
+			// A cause older than the rule's lookback is over, decided or not.
 			n := 0
 			for before := now - s.Rules[at].Lookback().Milliseconds(); n < len(rs.causes) && rs.causes[n].mark < before; n++ {
 			}

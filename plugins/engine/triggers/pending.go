@@ -7,37 +7,40 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// Customer is what rules read of a customer.
+// Customer is the input of rules: one customer's id, series, traits and
+// segment membership.
 type Customer interface {
-	// ID is the id, without its kind.
+	// ID returns the id without its kind.
 	ID() string
-	// Anonymous tells that the customer is not known by a userId.
+	// Anonymous reports whether the customer has no userId.
 	Anonymous() bool
-	// Zone is where the customer lives, nil if that is not known.
+	// Zone returns the customer's time zone, nil if it is not known.
 	Zone() *time.Location
-	// Series is what there is of a series.
+	// Series returns the events of a series.
 	Series(i int) *features.State
-	// Trait is a trait, Missing if there is none, and when it was stated.
+	// Trait returns a trait, Missing if there is none, and when it was stated.
 	Trait(name string) (v event.Value, stated int64)
-	// Segment tells whether the customer is in a segment, and since when.
+	// Segment reports whether the customer is in a segment, and since when.
 	Segment(name string) (since int64, member bool)
-	// Left tells when the customer left a segment they are not in again.
+	// Left reports whether the customer left a segment without entering it
+	// again, and when.
 	Left(name string) (at int64, left bool)
 }
 
-// Firing is a rule that waits for a customer. Times are Unix milliseconds.
+// Firing is one pending message of a rule for a customer. Times are Unix
+// milliseconds.
 type Firing struct {
 	// Rule is the position of the rule.
 	Rule int
-	// At is when the cause happened, Due when the rule fires, and Expires the
-	// first moment at which that is too late.
+	// CauseTime is the time of the cause. The firing is due at Due and expires
+	// at Expires: from that moment on it is too late.
 	CauseTime, Due, Expires int64
 
-	key  uint64 // tells causes of a rule apart
-	mark int64  // and orders them: a time, or the year of a date
+	key  uint64 // distinguishes the causes of a rule
+	mark int64  // orders the causes of a rule: a time, or the year of a date
 }
 
-// Pending appends what waits for a customer.
+// Pending appends the pending firings of a customer.
 func (s *Set) Pending(dst []Firing, c Customer, state *State) []Firing {
 	anonymous := c.Anonymous()
 	for i := range s.Rules {
@@ -48,15 +51,15 @@ func (s *Set) Pending(dst []Firing, c Customer, state *State) []Firing {
 	return dst
 }
 
-// NextDue returns when the first of what waits for a customer is due.
-func (s *Set) NextDue(c Customer, state *State) (due int64, some bool) {
-	var room [16]Firing
-	for _, f := range s.Pending(room[:0], c, state) {
-		if !some || f.Due < due {
-			due, some = f.Due, true
+// NextDue returns when the first pending firing is due.
+func (s *Set) NextDue(c Customer, state *State) (due int64, ok bool) {
+	var buffer [16]Firing
+	for _, f := range s.Pending(buffer[:0], c, state) {
+		if !ok || f.Due < due {
+			due, ok = f.Due, true
 		}
 	}
-	return due, some
+	return due, ok
 }
 
 func (s *Set) pending(dst []Firing, rule int, c Customer, state *State) []Firing {
@@ -95,7 +98,7 @@ func (s *Set) pending(dst []Firing, rule int, c Customer, state *State) []Firing
 	case Each:
 		for i := range causes.Occurrences {
 			o := &causes.Occurrences[i]
-			// Elements of one event are one cause.
+			// The elements of one event are one cause.
 			if i > 0 && o.ID == causes.Occurrences[i-1].ID {
 				continue
 			}
@@ -105,14 +108,15 @@ func (s *Set) pending(dst []Firing, rule int, c Customer, state *State) []Firing
 	return dst
 }
 
-// eachKey tells two events apart, also of the same moment.
+// eachKey returns a key for an event that differs from the key of another
+// event at the same time.
 func eachKey(at int64, id uint64) uint64 {
 	const golden = 0x9E3779B97F4A7C15
 	return id ^ uint64(at)*golden
 }
 
-// wait appends a firing of which rule and cause are known, unless it is
-// cancelled, settled or over.
+// wait appends a firing with rule and cause set, unless it is cancelled,
+// decided or over.
 func (s *Set) wait(dst []Firing, f Firing, c Customer, state *State, rs *ruleState) []Firing {
 	r := &s.Rules[f.Rule]
 	if rs.settled(&f) {
@@ -126,8 +130,8 @@ func (s *Set) wait(dst []Firing, f Firing, c Customer, state *State, rs *ruleSta
 	return s.schedule(dst, f, f.CauseTime+r.After.Milliseconds(), c, state, rs, state.EvaluatedAt)
 }
 
-// schedule appends a firing that would be due at a moment, unless it is over
-// at another.
+// schedule sets when a firing is due and expires, and appends it unless it
+// expires at or before the moment over.
 func (s *Set) schedule(dst []Firing, f Firing, due int64, c Customer, state *State, rs *ruleState, over int64) []Firing {
 	r := &s.Rules[f.Rule]
 	if quiet := s.Channels[r.Channel].Quiet; quiet.From != quiet.To && !r.Urgent {
@@ -155,17 +159,18 @@ func (s *Set) pendingDate(dst []Firing, rule int, c Customer, state *State, rs *
 	if !ok || !r.On.Yearly && d.year == 0 {
 		return dst
 	}
-	// What was over when the date was stated is not made up for.
+	// A day that was over when the date was stated is skipped.
 	over := max(state.EvaluatedAt, stated)
 	first, last := d.year, d.year
 	if r.On.Yearly {
-		// The day may lie in the year before or after its date.
+		// With Days, the message may belong to the year before or after the
+		// date.
 		first = max(d.year, time.UnixMilli(over).UTC().Year()-2)
 		last = first + 5
 	}
 	for year := first; year <= last; year++ {
-		// Years are told apart, days are not: a date that is corrected gives
-		// no second day in the same year.
+		// The key is the year, not the day: correcting a date causes no second
+		// message in the same year.
 		f := Firing{Rule: rule, key: uint64(year), mark: int64(year)}
 		if rs.settled(&f) {
 			continue

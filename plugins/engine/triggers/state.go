@@ -8,41 +8,44 @@ import (
 	"slices"
 )
 
-// State is what was settled for a customer: all that does not follow from the
-// rest of the record. The zero value is that of a new customer.
+// State is the stored part of a customer's triggers: everything that cannot be
+// derived from the rest of the record. The zero value is the state of a new
+// customer.
 //
 // # Stored form
 //
-// Integers are little endian, times Unix milliseconds in six bytes.
+// Integers are little endian; times are Unix milliseconds in six bytes.
 //
-//	state = time:due+1 time:examined uvarint(n) rule* message*
-//	rule  = hash(4) time:through+1 time:held-at time:held-until uvarint(n) { time:mark key(8) }
-//	message = time:at rule(4) channel(4) id(4) held-out(1)
+//	state = time:due+1 time:evaluated-at uvarint(n) rule* message*
+//	rule  = hash(4) time:through+1 time:deferred-at time:deferred-until uvarint(n) { time:mark key(8) }
+//	message = time:time rule(4) channel(4) id(4) control-group(1)
 //
-// n of the state is its number of rules, that of a rule the causes it has
-// settled one by one. Rules are ordered by hash, causes by mark and key,
-// messages by all they are made of. A state that says nothing is empty.
+// The n of a state is its number of rules; the n of a rule is its number of
+// causes that were decided one by one. Rules are ordered by hash, causes by
+// mark and key, messages by all their fields. An empty state is stored as
+// nothing.
 type State struct {
-	// Examined is the latest moment at which somebody looked what was due.
-	// What was over by then is settled.
+	// EvaluatedAt is the latest moment at which due firings were evaluated.
+	// Firings that had expired by then are over.
 	EvaluatedAt int64
 
-	// due is when the first firing is due, as the index has it; -1 for never.
+	// due is the time of the first firing, as the index contains it; it is
+	// valid if hasDue is set.
 	due    int64
 	hasDue bool
 	rules  []ruleState
 	sent   []message
 }
 
-// ruleState is what was settled of a rule.
+// ruleState contains the decided causes of one rule.
 type ruleState struct {
 	hash uint32
-	// through is the mark of the latest cause up to which, in order of marks,
-	// all are settled; -1 for none.
+	// through is the mark up to which all causes are decided, -1 for none.
 	through int64
-	// What was due at heldAt is put off until heldUntil; 0 for nothing.
+	// A firing that was due at deferredAt is deferred until deferredUntil; 0
+	// for none.
 	deferredAt, deferredUntil int64
-	// causes are those settled one by one, of rules that look at each.
+	// causes are those decided one by one, of rules with Repeat Each.
 	causes []cause
 }
 
@@ -55,11 +58,12 @@ func (a cause) compare(b cause) int {
 	return cmp.Or(cmp.Compare(a.mark, b.mark), cmp.Compare(a.key, b.key))
 }
 
-// message is one that was sent, or was not for the sake of comparison.
+// message is a sent message, or one withheld from the control group. Frequency
+// caps count messages.
 type message struct {
 	time          int64
 	rule, channel uint32
-	id            uint32 // of the firing, as far as it is needed to tell two apart
+	id            uint32 // the first bytes of the firing's id
 	control       bool
 }
 
@@ -70,17 +74,17 @@ func (a message) compare(b message) int {
 const (
 	timeSize = 6
 	maxTime  = 1<<48 - 2
-	// maxCauses and maxMessages bound a state. Beyond them the oldest causes
-	// are taken to be settled with all before, and the oldest messages are
-	// forgotten.
+	// maxCauses and maxMessages bound a state. Above maxCauses, the oldest
+	// causes are replaced by through; above maxMessages, the oldest messages
+	// are deleted.
 	maxCauses   = 128
 	maxMessages = 512
 )
 
-// ErrCorrupt is returned for stored bytes that are no state.
+// ErrCorrupt is returned for stored bytes that are not a state.
 var ErrCorrupt = errors.New("stored state of triggers is corrupt")
 
-// rule returns what was settled of a rule, nil for nothing.
+// rule returns the state of a rule, nil if there is none.
 func (s *State) rule(hash uint32) *ruleState {
 	at, found := slices.BinarySearchFunc(s.rules, hash, func(r ruleState, h uint32) int { return cmp.Compare(r.hash, h) })
 	if !found {
@@ -89,7 +93,7 @@ func (s *State) rule(hash uint32) *ruleState {
 	return &s.rules[at]
 }
 
-// ensure returns what was settled of a rule, to be changed.
+// ensure returns the state of a rule and adds it if there is none.
 func (s *State) ensure(hash uint32) *ruleState {
 	at, found := slices.BinarySearchFunc(s.rules, hash, func(r ruleState, h uint32) int { return cmp.Compare(r.hash, h) })
 	if !found {
@@ -98,8 +102,7 @@ func (s *State) ensure(hash uint32) *ruleState {
 	return &s.rules[at]
 }
 
-// settled tells whether a firing was decided, or is of a cause before one up
-// to which all are.
+// settled reports whether the cause of a firing was decided.
 func (r *ruleState) settled(f *Firing) bool {
 	if r == nil {
 		return false
@@ -111,7 +114,7 @@ func (r *ruleState) settled(f *Firing) bool {
 	return found
 }
 
-// settle notes that a cause is decided.
+// settle marks the cause of a firing as decided.
 func (r *ruleState) settle(repeat Repeat, f *Firing) {
 	switch repeat {
 	case Latest:
@@ -125,7 +128,7 @@ func (r *ruleState) settle(repeat Repeat, f *Firing) {
 	}
 }
 
-// hold puts off what is due at a moment.
+// deferUntil defers the firings that are due at a moment.
 func (r *ruleState) deferUntil(at, until int64) {
 	if until == 0 {
 		return
@@ -146,14 +149,14 @@ func (r *ruleState) insert(c cause) {
 	}
 }
 
-// bound keeps the latest causes one by one.
+// boundCauses limits the causes to the latest maxCauses.
 func (r *ruleState) boundCauses() {
 	if n := len(r.causes) - maxCauses; n > 0 {
 		r.settleThrough(r.causes[n-1].mark)
 	}
 }
 
-// forget takes all causes up to a mark to be settled.
+// settleThrough marks all causes up to a mark as decided.
 func (r *ruleState) settleThrough(through int64) {
 	r.through = max(r.through, through)
 	n, _ := slices.BinarySearchFunc(r.causes, cause{r.through, math.MaxUint64}, cause.compare)
@@ -163,8 +166,8 @@ func (r *ruleState) settleThrough(through int64) {
 	r.causes = slices.Delete(r.causes, 0, n)
 }
 
-// Merge takes what was settled for another customer, who is found to be this
-// one. It does not matter which is merged into which, nor how often.
+// Merge adds the state of another customer that is merged into this one.
+// Merging is commutative and idempotent.
 func (s *State) Merge(o *State) {
 	s.EvaluatedAt = max(s.EvaluatedAt, o.EvaluatedAt)
 	for i := range o.rules {
@@ -197,19 +200,19 @@ func (s *State) boundMessages() {
 	}
 }
 
-// SetDue notes when the first firing is due. The index of what is due has it
-// from here.
-func (s *State) SetDue(due int64, some bool) {
-	s.due, s.hasDue = 0, some
-	if some {
+// SetDue stores when the first firing is due. Record.Entries indexes that
+// time.
+func (s *State) SetDue(due int64, ok bool) {
+	s.due, s.hasDue = 0, ok
+	if ok {
 		s.due = min(max(due, 0), maxTime)
 	}
 }
 
-// Due returns what SetDue noted.
-func (s *State) Due() (due int64, some bool) { return s.due, s.hasDue }
+// Due returns the time stored by SetDue.
+func (s *State) Due() (due int64, ok bool) { return s.due, s.hasDue }
 
-// empty tells that the state says nothing.
+// empty reports whether the state has no content.
 func (s *State) empty() bool {
 	return s.EvaluatedAt == 0 && !s.hasDue && len(s.rules) == 0 && len(s.sent) == 0
 }
@@ -255,12 +258,12 @@ func controlFlag(m message) byte {
 	return 0
 }
 
-// Reset makes the state that of a new customer.
+// Reset empties the state.
 func (s *State) Reset() {
 	*s = State{rules: s.rules[:0], sent: s.sent[:0]}
 }
 
-// Read makes the state what is stored. It accepts exactly what Append writes.
+// Read decodes the stored form. It accepts exactly the output of Append.
 func (s *State) Read(src []byte) error {
 	s.Reset()
 	if len(src) == 0 {
@@ -301,7 +304,7 @@ func (s *State) Read(src []byte) error {
 	return nil
 }
 
-// reader reads stored integers, and remembers that one was missing.
+// reader decodes stored integers; failed is set when input is missing.
 type reader struct {
 	src    []byte
 	failed bool
@@ -325,10 +328,10 @@ func (r *reader) time() int64 {
 	return int64(binary.LittleEndian.Uint32(b)) | int64(b[4])<<32 | int64(b[5])<<40
 }
 
-// count reads how many of something follow, each of so many bytes at least.
+// count decodes the number of items that follow, each of at least size bytes.
 func (r *reader) count(size int) int {
 	n, width := binary.Uvarint(r.src)
-	// Exactly what is written is read: no number has two forms.
+	// Only the canonical form is accepted: a number has exactly one encoding.
 	if width <= 0 || width > 1 && n < 1<<(7*(width-1)) || n > uint64(len(r.src)-width)/uint64(size) {
 		r.failed, r.src = true, nil
 		return 0

@@ -1,29 +1,37 @@
-// Package triggers says which customer is to be told what, and when: a cause and
-// a delay, what cancels it, and what must hold at the moment of telling.
+// Package triggers decides which message a customer receives after an event, a
+// date or a segment change, and when.
 //
-// # Nothing is kept running
+// # No timers
 //
-// There are no timers. What is pending for a customer, and when it is due,
-// follows from the customer's record: the times of the events that are causes
-// and of those that cancel, the customer's traits and segments, and what was
-// settled before. So it does not depend on the order in which events arrived,
-// on how often they did, on when two customers were merged, or on which
-// process looks. All that is kept is what was settled: see State.
+// Pending firings are computed from the record, they are not stored. A rule
+// such as
+//
+//	on: { events: [Product Added] }, after: 1h, unless: [Order Completed]
+//
+// with the events
+//
+//	10:00 Product Added    10:20 Product Added    10:50 Order Completed
+//
+// has one pending firing at 10:20 (due at 11:20), and none from 10:50 on.
+// Pending computes it from the times of the causes and of the cancelling
+// events, from traits, segments and earlier decisions. The result therefore
+// does not depend on the order or repetition of events, on the time of a
+// merge, or on the process. Only decisions are stored: see State.
 //
 // # Causes
 //
-// A rule over events looks, by Repeat, at the latest of its causes, at each, or
-// at the first. An event that cancels does so if it is later than the cause and
-// known at the moment of firing. Having entered a segment is a cause as long as
-// the customer is in it: leaving it cancels. Having left one is a cause as long
-// as they are not in it again. A date is a cause once, or every year.
+// Repeat selects the latest event, each event, or the first event. A
+// cancelling event counts if it is later than the cause and known at the
+// moment of firing. Entering a segment is a cause while the customer is in it,
+// so leaving it cancels the firing. Leaving a segment is a cause until the
+// customer enters it again. A date is a cause once, or every year.
 //
-// # Firing
+// # Deciding
 //
-// A firing is due After its cause, or when the quiet hours of its channel end.
-// It is decided once: it fires, or it is settled in another way for a reason
-// that is told, and never comes back. One that is found later than Expire after
-// it was due is stale and only counted.
+// A firing is due After its cause, or at the end of the channel's quiet hours.
+// Decide decides it once, with an Outcome: the message is sent, or not, for a
+// reason that is counted. A decided cause never fires again. A firing that is
+// evaluated Expire or later after it was due has expired.
 package triggers
 
 import (
@@ -42,48 +50,47 @@ import (
 // Kind is the kind of a cause.
 type Kind uint8
 
-// The kinds of cause.
 const (
-	// Events: something the customer did.
+	// Events: an event of the customer.
 	Events Kind = iota
-	// Enter: the customer is in a segment, since they entered it.
+	// Enter: the customer entered a segment and is still in it.
 	Enter
-	// Leave: the customer has left a segment, since they left it.
+	// Leave: the customer left a segment and has not entered it again.
 	Leave
-	// Date: a day that a trait names.
+	// Date: the day stated by a trait.
 	Date
 )
 
-// Repeat says which of many events are causes.
+// Repeat selects which of several events are causes.
 type Repeat uint8
 
-// What Repeat may be.
 const (
-	// Latest: the wait begins anew with each event.
+	// Latest: each event restarts the wait (debounce).
 	Latest Repeat = iota
-	// Each: every event is a cause of its own.
+	// Each: every event is a separate cause.
 	Each
-	// First: only the first event there ever was.
+	// First: only the first event ever.
 	First
 )
 
-// Cause is what begins the wait.
+// Cause starts the wait of a rule.
 type Cause struct {
 	Kind   Kind
-	Series int // of Events: their series in the definition
+	Series int // for Events: position in the definition's series
 	Repeat Repeat
-	// Segment is the name of the segment of Enter and Leave.
+	// Segment is the name of the segment, for Enter and Leave.
 	Segment string
-	// Trait is the name of the trait of Date; Days are added to what it says,
-	// and At is the time of that day, in minutes after midnight. Yearly makes
-	// every anniversary a cause.
+	// Trait is the name of the trait, for Date. Days are added to its date.
+	// TimeOfDay is the time on that day, in minutes after midnight. If Yearly
+	// is set, every anniversary is a cause.
 	Trait     string
 	Days      int
 	TimeOfDay int
 	Yearly    bool
 }
 
-// Limit is how many messages there may be in a span of time.
+// Limit is a frequency cap: at most Count messages in a sliding window of
+// length Per.
 type Limit struct {
 	Count int
 	Per   time.Duration
@@ -93,29 +100,30 @@ type Limit struct {
 type Rule struct {
 	Name string
 	On   Cause
-	// After is how long after its cause it fires.
+	// After is the delay between cause and message.
 	After time.Duration
-	// Unless are the series of events that cancel.
+	// Unless are the series with the events that cancel a firing.
 	Unless []int
-	// Channel is the position of the channel it goes by.
+	// Channel is the position of the message's channel.
 	Channel int
-	// Limits are per customer, for this rule alone.
+	// Limits are frequency caps of one customer for this rule.
 	Limits []Limit
-	// Holdout is the share of customers, of 1, that are never told.
+	// ControlGroup is the share of customers, from 0 to below 1, that never
+	// receive this message.
 	ControlGroup float64
-	// Priority decides between rules that are due at once: the higher first.
+	// Priority orders rules that are due at the same time: the highest first.
 	Priority int
-	// Expire is how late it may fire.
+	// Expire is the lateness from which a firing has expired.
 	Expire time.Duration
-	// Anonymous lets it fire for customers who are not known.
+	// Anonymous allows firings for customers without a userId.
 	Anonymous bool
-	// Urgent lets it fire in quiet hours.
+	// Urgent allows firings in quiet hours.
 	Urgent bool
 
 	hash uint32
 }
 
-// Channel is a way to tell customers something.
+// Channel is a means of reaching customers, such as email.
 type Channel struct {
 	Name   string
 	Quiet  Quiet
@@ -129,18 +137,20 @@ type Channel struct {
 type Set struct {
 	Rules    []Rule
 	Channels []Channel
-	// Limits are per customer, for all rules together.
+	// Limits are frequency caps of one customer for all rules together.
 	Limits []Limit
-	// Holdout is the share of customers, of 1, that no rule tells anything.
+	// ControlGroup is the share of customers, from 0 to below 1, that receive
+	// no triggered message (global control group).
 	ControlGroup float64
-	// Zone is where customers live who do not say; nil is UTC.
+	// Zone is the time zone of customers without a known one; nil means
+	// UTC.
 	Zone *time.Location
 
 	byHash  map[uint32]int
-	longest int64 // span of any limit
+	longest int64 // the longest window of any limit, in milliseconds
 }
 
-// Bounds of what may be set.
+// Bounds of the configuration.
 const (
 	MaxLimit  = 100
 	MaxExpire = 30 * 24 * time.Hour
@@ -148,8 +158,8 @@ const (
 	MaxPer    = 366 * 24 * time.Hour
 )
 
-// RuleError is what is wrong with one rule, or, if Rule is -1, with what holds
-// for all of them.
+// RuleError is a mistake in one rule or, if Rule is -1, in the settings of all
+// rules.
 type RuleError struct {
 	Rule int
 	Name string
@@ -167,8 +177,8 @@ func (e *RuleError) Unwrap() error { return e.Err }
 
 var nameForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 
-// New checks the rules of a set and makes them ready. The error joins a
-// *RuleError for everything that is wrong.
+// New validates the rules and prepares them for use. The error joins a
+// *RuleError for every mistake.
 func New(s Set) (*Set, error) {
 	var errs []error
 	at := -1
@@ -246,13 +256,13 @@ func New(s Set) (*Set, error) {
 	return &s, nil
 }
 
-// Reach returns how far back, from the moment of firing, a rule looks.
+// Lookback returns the maximum age of a cause that can still fire.
 func (r *Rule) Lookback() time.Duration {
 	const quiet = 2 * 24 * time.Hour
 	return r.After + r.Expire + quiet
 }
 
-// zone returns where a customer lives.
+// zone returns the time zone that applies to a customer.
 func (s *Set) zone(c Customer) *time.Location {
 	if zone := c.Zone(); zone != nil {
 		return zone
@@ -263,8 +273,9 @@ func (s *Set) zone(c Customer) *time.Location {
 	return time.UTC
 }
 
-// HeldOut tells whether a customer is in the share of a rule, or of all rules,
-// that is told nothing: an even share of ids, another for each rule.
+// InControlGroup reports whether a customer belongs to the control group of a
+// rule or to the global one. Membership is a hash of the id; each rule has an
+// independent group.
 func (s *Set) InControlGroup(rule int, id string) bool {
 	return inControlGroup("", id, s.ControlGroup) || inControlGroup(s.Rules[rule].Name, id, s.Rules[rule].ControlGroup)
 }
@@ -277,8 +288,8 @@ func inControlGroup(salt, id string, share float64) bool {
 	return float64(h>>11)/(1<<53) < share
 }
 
-// ID identifies a firing: the same rule, customer and cause give the same one,
-// whoever fires and however often.
+// ID returns the idempotency key of a firing: the same rule, customer and
+// cause always give the same key.
 func (s *Set) ID(f *Firing, customer string) [16]byte {
 	text := make([]byte, 0, 128)
 	text = append(append(text, s.Rules[f.Rule].Name...), 0)
@@ -287,7 +298,7 @@ func (s *Set) ID(f *Firing, customer string) [16]byte {
 	return [16]byte(sum[:])
 }
 
-// order is that in which firings that are due at once are decided.
+// compareFirings orders firings that are decided together.
 func (s *Set) compareFirings(a, b Firing) int {
 	ra, rb := &s.Rules[a.Rule], &s.Rules[b.Rule]
 	return cmp.Or(
@@ -299,8 +310,8 @@ func (s *Set) compareFirings(a, b Firing) int {
 	)
 }
 
-// AfterLeaving returns for how long it matters that a customer left a segment,
-// 0 if no rule asks.
+// LeaveRetention returns how long a customer's leaving of a segment must be
+// stored, 0 if no rule uses it.
 func (s *Set) LeaveRetention(segment string) (long time.Duration) {
 	for i := range s.Rules {
 		if r := &s.Rules[i]; r.On.Kind == Leave && r.On.Segment == segment {
@@ -310,8 +321,8 @@ func (s *Set) LeaveRetention(segment string) (long time.Duration) {
 	return long
 }
 
-// Pass settles that a customer entered a segment at a moment, for a reason that
-// is nothing to be told of.
+// SkipEntry marks a segment entry as decided without a message, for example
+// because the segment's rule changed.
 func (s *Set) SkipEntry(state *State, segment string, at int64) {
 	for i := range s.Rules {
 		if r := &s.Rules[i]; r.On.Kind == Enter && r.On.Segment == segment {
