@@ -6,7 +6,7 @@
 // valid event must come through as it was; and an audit must find the profiles
 // to be exactly what the events that count add up to.
 //
-//	go run ./tests/dirtyday            the day, as `make dirty-day` runs it
+//	go run ./tests/dirtyday            the day, as `make check SUITE=dirty-day` runs it
 //	go run ./tests/dirtyday -events 20000 -keep /tmp/day
 package main
 
