@@ -360,14 +360,14 @@ func (s *Store) apply(b *batch) *pendingSync {
 		close(sync.done)
 	}()
 	// The changes of an abandoned batch belong to the caller again.
-	whole := b.state.CompareAndSwap(batchApplying, batchApplied)
-	lost := b.conflicts
+	complete := b.state.CompareAndSwap(batchApplying, batchApplied)
+	conflicts := b.conflicts
 	for i := range b.hashes {
-		if len(lost) > 0 && lost[0] == i {
-			lost = lost[1:]
+		if len(conflicts) > 0 && conflicts[0] == i {
+			conflicts = conflicts[1:]
 			continue
 		}
-		if !whole {
+		if !complete {
 			s.cache.forget(b.hashes[i])
 			continue
 		}

@@ -61,8 +61,8 @@ func (h *halt) failed() error {
 // the write succeeds; but when the memory for unwritten tables is used up, the
 // committer has to wait.
 type stall struct {
-	err error
-	at  time.Time
+	err   error
+	since time.Time
 }
 
 const (
@@ -75,7 +75,7 @@ const (
 // stalled returns an error if tables cannot be written now.
 func (h *halt) stalled() error {
 	s := h.stalls.Load()
-	if s == nil || time.Since(s.at) > stallLimit/2 {
+	if s == nil || time.Since(s.since) > stallLimit/2 {
 		return nil
 	}
 	err := fmt.Errorf("embedded profile store at %q: writing waits for the disk: %w", h.path, s.err)

@@ -70,23 +70,23 @@ func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, erro
 	}
 	var conflicts []int
 	for len(calls) > 0 {
-		var again []*call
+		var migrating []*call
 		for _, c := range calls {
-			lost, err := c.cmd.Int64Slice()
+			conflicting, err := c.cmd.Int64Slice()
 			if isMigrating(err) && len(c.positions) > 1 {
 				for _, p := range c.positions {
-					again = append(again, s.encode(changes, []int{p}))
+					migrating = append(migrating, s.encode(changes, []int{p}))
 				}
 				continue
 			}
 			if err != nil {
 				return nil, failed("writing", err)
 			}
-			for _, i := range lost {
+			for _, i := range conflicting {
 				conflicts = append(conflicts, c.positions[i])
 			}
 		}
-		if calls = again; len(calls) > 0 {
+		if calls = migrating; len(calls) > 0 {
 			if err := s.run(ctx, calls); err != nil {
 				return nil, err
 			}

@@ -97,16 +97,16 @@ func (s *Store) Lookup(ctx context.Context, index string, values []string, limit
 		if s.opts.IdleExpiry <= 0 {
 			break
 		}
-		var again []int
+		var incomplete []int
 		err := s.sweepFound(ctx, index, values, found, pending, func(i int) {
 			if len(found[i]) == limit && attempt < attempts {
-				again = append(again, i)
+				incomplete = append(incomplete, i)
 			}
 		})
 		if err != nil {
 			return nil, err
 		}
-		pending = again
+		pending = incomplete
 	}
 	return found, nil
 }

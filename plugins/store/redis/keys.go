@@ -48,7 +48,7 @@ func newKeyspace(prefix string, shards int) keyspace {
 }
 
 // shardTags returns, for each of n equal ranges of slots, the smallest number with a
-// slot is in the range.
+// slot in the range.
 func shardTags(n int) []string {
 	tags := make([]string, n)
 	for missing, i := n, 0; missing > 0; i++ {

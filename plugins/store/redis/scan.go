@@ -86,11 +86,11 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Ent
 	if err != nil {
 		return nil, "", err
 	}
-	now, err := s.topology(ctx)
+	current, err := s.topology(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	if now != p.topology {
+	if current != p.topology {
 		return nil, "", store.ErrScanRestart
 	}
 	p.run, p.cursor = run, next

@@ -244,7 +244,7 @@ func testEmptyData(t *testing.T, s store.Store) {
 
 func testConflicts(t *testing.T, s store.Store) {
 	const n = 500
-	lost := map[int]bool{}
+	conflicts := map[int]bool{}
 	rng := rand.New(rand.NewPCG(3, 4))
 	var changes []store.Change
 	for i := range n {
@@ -255,18 +255,18 @@ func testConflicts(t *testing.T, s store.Store) {
 			c.Version = store.VersionOf([]byte("old"))
 		}
 		if rng.IntN(4) == 0 {
-			lost[i] = true
+			conflicts[i] = true
 			c.Version++
 		}
 		changes = append(changes, c)
 	}
 	rng.Shuffle(n, func(i, j int) {
 		changes[i], changes[j] = changes[j], changes[i]
-		lost[i], lost[j] = lost[j], lost[i]
+		conflicts[i], conflicts[j] = conflicts[j], conflicts[i]
 	})
 	var want []int
 	for i := range n {
-		if lost[i] {
+		if conflicts[i] {
 			want = append(want, i)
 		}
 	}
@@ -274,7 +274,7 @@ func testConflicts(t *testing.T, s store.Store) {
 	for i, c := range changes {
 		r := load1(t, s, c.Key)
 		switch {
-		case !lost[i]:
+		case !conflicts[i]:
 			require.Equal(t, "new", string(r.Data))
 		case c.Version == 1: // it replaced Absent: the record did not exist
 			require.Equal(t, store.Record{}, r)
