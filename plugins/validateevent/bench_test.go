@@ -14,11 +14,11 @@ const orderEvent = `{"type":"track","event":"Order Completed","messageId":"0190c
 	`{"product_id":"p-1001","sku":"KB-220-DE","name":"Keyboard","price":79.9,"quantity":1},` +
 	`{"product_id":"p-1007","sku":"MS-114","name":"Mouse","price":24.3,"quantity":2}]}}`
 
-// BenchmarkProcessors compares validate_event with the stock json_schema, as a
-// pipeline runs them: on batches of events that have just been read.
+// BenchmarkProcessors compares validate_event with the stock json_schema, run as in a
+// pipeline: on batches of events that have just been read.
 func BenchmarkProcessors(b *testing.B) {
 	const batchSize = 100
-	// It asks of an order what the shop's plan asks of it.
+	// The schema has the same requirements for an order as the shop's plan.
 	schema, err := filepath.Abs("../../tests/bench/quality/order_schema.json")
 	require.NoError(b, err)
 	for _, contender := range []struct{ name, config string }{

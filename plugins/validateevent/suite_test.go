@@ -11,9 +11,9 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan/schemasuite"
 )
 
-// optionalFailures is how many of the optional cases do not pass, by file.
-// Content is not looked into, patterns are RE2 and not ECMA 262, and the
-// formats are as strict as the library makes them.
+// optionalFailures is the number of optional cases that fail, by file. Encoded content
+// is not checked, patterns are RE2 and not ECMA 262, and the formats are as strict as
+// in the library.
 var optionalFailures = map[string]map[string]int{
 	"draft7": {
 		"optional/content.json":                 4,
@@ -44,8 +44,8 @@ var optionalFailures = map[string]map[string]int{
 	},
 }
 
-// TestJSONSchemaTestSuite sends every case of the official suite through the
-// processor, as the properties of an event.
+// TestJSONSchemaTestSuite sends every case of the official suite through the processor,
+// as the properties of an event.
 func TestJSONSchemaTestSuite(t *testing.T) {
 	for _, draft := range []schemasuite.Draft{schemasuite.Draft7, schemasuite.Draft2020} {
 		t.Run(draft.Folder, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestJSONSchemaTestSuite(t *testing.T) {
 	}
 }
 
-// runGroup returns the tests of a group that do not come out as they should.
+// runGroup returns the tests of a group with an unexpected result.
 func runGroup(t *testing.T, plan string, g *schemasuite.Group) []string {
 	name := func(test string) string { return g.File + ": " + g.Description + ": " + test }
 	var wrong []string

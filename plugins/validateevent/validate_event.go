@@ -1,4 +1,4 @@
-// Package validateevent is the validate_event processor: it holds events
+// Package validateevent implements the validate_event processor, which validates events
 // against a tracking plan.
 package validateevent
 
@@ -26,13 +26,13 @@ const (
 	fieldKeepOriginal   = "keep_original"
 )
 
-// The metadata of events that are not simply valid.
+// The metadata of events that are not valid.
 const (
-	// StatusMetadata is unplanned, repaired or violation of an event that
-	// passes, and refused or malformed of one that does not.
+	// StatusMetadata is unplanned, repaired or violation for an event that passes, and
+	// refused or malformed for a rejected one.
 	StatusMetadata = "tracking_plan_status"
-	// ViolationsMetadata is what is wrong with an event that breaks its schema
-	// and passes, or that was repaired, as a JSON array of reasons.
+	// ViolationsMetadata has the violations of an event that was repaired or passes in
+	// spite of them, as a JSON array.
 	ViolationsMetadata = "tracking_plan_violations"
 
 	statusUnplanned = "unplanned"
@@ -61,7 +61,7 @@ func spec() *service.ConfigSpec {
 		Categories("Mapping", "Utility").
 		Summary("Checks events against a tracking plan: a YAML file with a JSON Schema for each event.").
 		Description(`
-A valid event passes with its bytes untouched. An event that breaks its schema gets an error that says why, and is otherwise untouched too; send such messages to a `+"`dead_letter`"+`, as in the example. The error holds the reasons with JSON pointers, the rule that was broken, and the name and version of the plan, never a value of the event. An event of a batch has no effect on the others. Messages that already carry an error pass as they are.
+A valid event passes unchanged, to the byte. An event that violates its schema is marked with an error and is not changed either; send such messages to a `+"`dead_letter`"+`, as in the example. The error contains the reasons with JSON pointers, the violated rule, and the name and version of the plan, never a value of the event. Events of a batch do not affect each other. Messages that already have an error pass unchanged.
 
 ### The plan
 
@@ -90,22 +90,22 @@ events:
         email: { type: string, format: email }
 `+"```"+`
 
-A track event goes by its `+"`event`"+`, any other by its `+"`type`"+`. Each event may have a schema under `+"`properties`"+` (track, page and screen), under `+"`traits`"+` (identify and group), and under `+"`envelope`"+`, for the whole of it. An event without the member counts as one with an empty object there. The plan's own `+"`envelope`"+` applies to unplanned events too.
+The name of a track event is its `+"`event`"+`, that of any other event its `+"`type`"+`. Each event may have a schema under `+"`properties`"+` (track, page and screen), under `+"`traits`"+` (identify and group), and under `+"`envelope`"+` for the whole event. A missing member counts as an empty object. The plan's own `+"`envelope`"+` applies to unplanned events too.
 
 | key | meaning |
 | --- | --- |
 | `+"`name`, `version`"+` | identify the plan in dead letters and metrics |
-| `+"`on_violation`"+` | what becomes of an event that breaks its schema, of the plan or of one event: `+"`dead_letter`"+` (the default), `+"`pass`"+`, or repairs to try first. `+"`coerce`"+` turns a value of the wrong type into the right one where nothing is lost (`+"`\"12.50\"` to `12.50`, `\"true\"` to `true`, `17` to `\"17\"`"+`); `+"`strip`"+` removes properties that the schema does not allow. Repairs that do not make the event valid are dropped, and the event is treated by what is last in the list, `+"`dead_letter`"+` if that is a repair |
-| `+"`on_unplanned`"+` | what becomes of an event the plan does not have: `+"`mark`"+` (the default), `+"`allow` or `dead_letter`"+` |
+| `+"`on_violation`"+` | the treatment of an event that violates its schema, for the whole plan or for one event: `+"`dead_letter`"+` (the default), `+"`pass`"+`, or repairs to try first. `+"`coerce`"+` converts a value of the wrong type if the conversion is lossless (`+"`\"12.50\"` to `12.50`, `\"true\"` to `true`, `17` to `\"17\"`"+`); `+"`strip`"+` removes properties that the schema does not allow. If repairs do not make the event valid they are discarded, and the last item of the list applies, `+"`dead_letter`"+` if that is a repair |
+| `+"`on_unplanned`"+` | the treatment of an event that is not in the plan: `+"`mark`"+` (the default), `+"`allow` or `dead_letter`"+` |
 | `+"`envelope`"+` | the JSON Schema of every event as a whole |
 | `+"`$defs`"+` | shared definitions, for `+"`$ref: \"#/$defs/name\"`"+` |
 | `+"`events`"+` | the events by name |
-| `+"`$schema`"+` | the draft that schemas are in which do not say: `+"`https://json-schema.org/draft/2020-12/schema` (the default) or `http://json-schema.org/draft-07/schema`"+` |
-| `+"`formats`"+` | `+"`assert`"+` (the default): a format such as email or date-time is checked; `+"`annotate`"+`: it is only a note |
+| `+"`$schema`"+` | the draft of schemas that do not state one: `+"`https://json-schema.org/draft/2020-12/schema` (the default) or `http://json-schema.org/draft-07/schema`"+` |
+| `+"`formats`"+` | `+"`assert`"+` (the default): formats such as email and date-time are checked; `+"`annotate`"+`: they are not |
 | `+"`event_version`"+` | the path of an event's version, `+"`context.protocols.event_version`"+` by default |
-| `+"`schema_urls`"+` | folders for schemas that are referred to by URL, such as `+"`https://example.com/schemas/: schemas`"+`; nothing is fetched |
+| `+"`schema_urls`"+` | folders for schemas that are referenced by URL, such as `+"`https://example.com/schemas/: schemas`"+`; nothing is downloaded |
 
-An event that changed over time has `+"`versions`"+`, each with schemas of its own; events that state no version are held against the event's own schemas, or against those of `+"`default_version`"+`:
+An event that changed over time has `+"`versions`"+`, each with schemas of its own. An event that states no version is checked against the event's own schemas, or against those of `+"`default_version`"+`:
 
 `+"```yaml"+`
   Order Completed:
@@ -115,41 +115,41 @@ An event that changed over time has `+"`versions`"+`, each with schemas of its o
       "2": { properties: { required: [order_id, currency] } }
 `+"```"+`
 
-`+"`$ref`"+` reaches the plan itself and the files in its folder. Patterns are in RE2 syntax. A plan that is wrong stops the pipeline from starting, and `+"`lint`"+` tells all that is wrong with it, by line.
+`+"`$ref`"+` can refer to the plan itself and to files in its folder. Patterns are in RE2 syntax. A pipeline with an invalid plan does not start; `+"`lint`"+` lists all mistakes with their lines.
 
-### What is not JSON
+### Malformed events
 
-Whatever the plan says, an event is rejected that is not valid JSON (rule `+"`json`"+`), not UTF-8 or with half a surrogate pair in an escape (`+"`encoding`"+`), that has two members of one name in an object (`+"`duplicate_key`"+`), nests deeper than `+"`max_depth` (`depth`"+`), or has a number beyond the range of a 64-bit float (`+"`number`"+`): no two readers downstream would agree on what it means.
+Regardless of the plan, an event is rejected if it is not valid JSON (rule `+"`json`"+`), is not UTF-8 or has an escape of half a surrogate pair (`+"`encoding`"+`), has two members of one name in an object (`+"`duplicate_key`"+`), is nested deeper than `+"`max_depth` (`depth`"+`), or has a number beyond the range of a 64-bit float (`+"`number`"+`). Two consumers could interpret such an event differently.
 
 ### Metadata
 
-Events that pass without being simply valid get the metadata `+"`"+StatusMetadata+"`"+`: `+"`unplanned`, `repaired` or `violation`"+`. The last two also get `+"`"+ViolationsMetadata+"`"+`, the reasons as a JSON array. A repaired event also notes at `+"`context.protocols.repaired`"+` what was coerced, from which type to which, and what was omitted. Events that do not pass get `+"`refused`"+` if they break their schema, which cleaning may mend, and `+"`malformed`"+` if they are not JSON that can be relied on. The status is always that of the last check. The event as it arrived is kept for dead letters in the metadata `+"`"+deadletter.OriginalMetadata+"`"+`.
+An event that passes although it is not valid gets the metadata `+"`"+StatusMetadata+"`"+`: `+"`unplanned`, `repaired` or `violation`"+`. With the last two it also gets `+"`"+ViolationsMetadata+"`"+`, the reasons as a JSON array. A repaired event records at `+"`context.protocols.repaired`"+` the coerced values with their types before and after, and the omitted values. A rejected event has the status `+"`refused`"+` if it violates its schema, which cleaning may fix, and `+"`malformed`"+` if its JSON is not reliable. The status is that of the last check. The original event is kept for dead letters in the metadata `+"`"+deadletter.OriginalMetadata+"`"+`.
 
 ### Metrics
 
-The counter `+"`validate_event_events`"+` has the labels `+"`result`"+` (valid, unplanned, repaired, passed, rejected) and `+"`event`"+`, the name of a planned event, empty for any other. The counter `+"`validate_event_plan_reloads`"+` has the label `+"`result`"+` (ok, failed), and the gauge `+"`validate_event_plan`"+` is 1 for the plan and version in its labels, those in use.`).
+The counter `+"`validate_event_events`"+` has the labels `+"`result`"+` (valid, unplanned, repaired, passed, rejected) and `+"`event`"+`, the name of a planned event, empty for unplanned ones. The counter `+"`validate_event_plan_reloads`"+` has the label `+"`result`"+` (ok, failed), and the gauge `+"`validate_event_plan`"+` is 1 for the name and version of the plan in use, which are its labels.`).
 		Field(service.NewStringField(fieldPlan).
-			Description("The path of the tracking plan, relative to the folder that the process runs in.").
+			Description("Path of the tracking plan, relative to the working directory of the process.").
 			Example("./configs/retail/plan.yaml").
 			LintRule(`root = `+lintFunction+`(this)`)).
 		Field(service.NewDurationField(fieldReloadInterval).
-			Description("How often to look whether the plan or one of its schema files has changed; `0s` for never. A change is taken once two looks in a row have found the same, so that no half-written file is. A plan that is wrong is logged and the last good one kept.").
+			Description("Interval at which the plan and its schema files are polled for changes; `0s` disables it. A change is loaded after two polls with the same content, so that no half-written file is loaded. An invalid plan is logged and the last valid one stays in use.").
 			Default("5s").
 			Example("1m").
 			Advanced().
 			LintRule(`root = if !this.string().re_match("^(0|([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$") { [ "reload_interval must be a duration such as 5s, or 0s to never reload" ] }`)).
 		Field(service.NewBoolField(fieldKeepOriginal).
-			Description("Whether every event is kept as it arrived, in the metadata `"+deadletter.OriginalMetadata+"`, in case a later processor changes it and another fails it. That is about a fifth of the cost of validation: turn it off where nothing changes events later, or where what does keeps the original itself by `meta "+deadletter.OriginalMetadata+" = content()`. Events that are repaired here are kept in any case.").
+			Description("Keep the original of every event in the metadata `"+deadletter.OriginalMetadata+"`, for the case that a later processor changes the event and another one fails. This is about a fifth of the cost of validation: disable it if no later processor changes events, or if that processor keeps the original with `meta "+deadletter.OriginalMetadata+" = content()`. The originals of repaired events are always kept.").
 			Default(true).
 			Advanced()).
 		Field(service.NewIntField(fieldMaxDepth).
-			Description("How deep objects and arrays may be nested in an event.").
+			Description("Maximum nesting depth of objects and arrays in an event. Raise it if valid events are rejected with the rule `depth`.").
 			Default(trackingplan.DefaultMaxDepth).
 			Example(64).
 			Advanced().
 			LintRule(fmt.Sprintf(`root = if this < 1 || this > %d { [ "max_depth must be from 1 to %d" ] }`, trackingplan.MaxMaxDepth, trackingplan.MaxMaxDepth))).
-		Example("Set invalid events aside", `
-Valid events go on; the others go to a file, each with the reasons and as it arrived.`, `
+		Example("Write invalid events to a file", `
+Valid events continue; each invalid event goes to a file, with the reasons and its original.`, `
 pipeline:
   processors:
     - validate_event:
@@ -171,8 +171,8 @@ output:
 }
 
 func init() {
-	// A field's lint rule is compiled as the spec is built, so that the
-	// function must be there before.
+	// The lint rule of a field is compiled when the spec is built, so the function must
+	// be registered before.
 	if err := registerLintFunction(); err != nil {
 		panic(err)
 	}
@@ -185,8 +185,8 @@ func init() {
 func registerLintFunction() error {
 	function := bloblang.NewPluginSpec().
 		Category("Tracking plans").
-		Description("Returns what is wrong with the tracking plan at a path and with the schema files it refers to, as an array of messages with file and line. It is empty for a plan that can be used as it is.").
-		Param(bloblang.NewStringParam("path").Description("The path of the plan."))
+		Description("Returns the mistakes in a tracking plan and in the schema files it refers to, as an array of messages with file and line. The array is empty for a plan without findings.").
+		Param(bloblang.NewStringParam("path").Description("Path of the plan."))
 	return bloblang.RegisterFunctionV2(lintFunction, function, func(args *bloblang.ParsedParams) (bloblang.Function, error) {
 		path, err := args.GetString("path")
 		if err != nil {
@@ -213,7 +213,7 @@ type processor struct {
 	events  *service.MetricCounter
 	reloads *service.MetricCounter
 	inUse   *service.MetricGauge
-	shown   *trackingplan.Plan // the plan that inUse shows
+	shown   *trackingplan.Plan // the plan that the gauge inUse shows
 
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -269,16 +269,16 @@ func (p *processor) follow(ctx context.Context, interval time.Duration) {
 	p.watcher.Follow(ctx, interval, p.reloaded)
 }
 
-// reloaded tells of a plan that was read anew.
+// reloaded counts and logs a reload of the plan.
 func (p *processor) reloaded(err error) {
 	if err != nil {
 		p.reloads.Incr(1, resultFailed)
-		p.logger.Errorf("The changed tracking plan is wrong, going on with %s %s: %s", p.shown.Name, p.shown.Version, err)
+		p.logger.Errorf("The changed tracking plan is invalid; %s %s stays in use: %s", p.shown.Name, p.shown.Version, err)
 		return
 	}
 	p.reloads.Incr(1, resultOK)
 	p.show(p.watcher.Plan())
-	p.logger.Infof("Going on with tracking plan %s %s", p.shown.Name, p.shown.Version)
+	p.logger.Infof("Tracking plan %s %s is now in use", p.shown.Name, p.shown.Version)
 }
 
 func (p *processor) show(plan *trackingplan.Plan) {
@@ -290,10 +290,10 @@ func (p *processor) show(plan *trackingplan.Plan) {
 }
 
 func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
-	// The same plan holds for all of a batch.
+	// One plan applies to the whole batch.
 	plan := p.watcher.Plan()
-	var room [16]tally
-	tallies := room[:0]
+	var buffer [16]tally
+	tallies := buffer[:0]
 	for i, msg := range batch {
 		if msg.GetError() != nil {
 			continue
@@ -312,7 +312,7 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 			msg = deadletter.KeepOriginal(msg)
 			batch[i] = msg
 		}
-		_, checked := msg.MetaGetMut(StatusMetadata) // before, and maybe changed since
+		_, checked := msg.MetaGetMut(StatusMetadata) // by an earlier check, and perhaps the event has changed since
 		if result.Status != trackingplan.Valid || result.Unplanned || checked {
 			p.treat(msg, plan, &result)
 		}
@@ -324,7 +324,7 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 	return []service.MessageBatch{batch}, nil
 }
 
-// treat does with a message as its result says.
+// treat applies the result of its check to a message.
 func (p *processor) treat(msg *service.Message, plan *trackingplan.Plan, result *trackingplan.Result) {
 	switch result.Status {
 	case trackingplan.Rejected:
@@ -374,8 +374,8 @@ func label(result *trackingplan.Result) string {
 	return resultValid
 }
 
-// tally counts the events of a batch that share their labels, so that a batch
-// costs a few updates of the metrics and not one for each event.
+// tally counts the events of a batch by label, so that a batch needs a few updates of
+// the metrics instead of one for each event.
 type tally struct {
 	result, event string
 	n             int64
@@ -391,7 +391,7 @@ func count(tallies []tally, result, event string) []tally {
 	return append(tallies, tally{result, event, 1})
 }
 
-// Close ends following the plan's files.
+// Close stops polling the files of the plan.
 func (p *processor) Close(ctx context.Context) error {
 	p.stop()
 	select {

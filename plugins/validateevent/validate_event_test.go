@@ -42,8 +42,8 @@ func track(event, properties string) string {
 	return `{"type":"track","event":"` + event + `","properties":` + properties + `}`
 }
 
-// run sends one batch through the processors in a stream and returns what
-// comes out, with an exporter that saw the metrics.
+// run sends one batch through the processors in a stream and returns the output, with
+// an exporter that recorded the metrics.
 func run(t *testing.T, processors string, batch ...*service.Message) (service.MessageBatch, *exporter) {
 	t.Helper()
 	metrics := newExporter()
@@ -109,8 +109,7 @@ func content(t *testing.T, msg *service.Message) string {
 	return string(raw)
 }
 
-// TestBatch sends every kind of event in one batch: each has what it deserves,
-// and none what its neighbour does.
+// TestBatch sends every kind of event in one batch: no event affects another.
 func TestBatch(t *testing.T) {
 	failed := service.NewMessage([]byte("not even JSON"))
 	failed.SetError(errors.New("an earlier stage"))
@@ -186,11 +185,11 @@ func TestUnplannedPolicies(t *testing.T) {
 	require.Equal(t, []rejection.Reason{{Pointer: "/event", Rule: "unplanned", Message: `the plan has no event of this name; the nearest it has is "Strict"`}}, letter.Reasons)
 }
 
-// TestOriginalOutlivesChanges has a second plan reject what a first one
-// repaired and a mapping changed: the dead letter holds what arrived.
-// What a plan refuses may be mended and checked again; what is malformed says
-// so, since reading it at all would be a guess.
-func TestStatusIsThatOfTheLastCheck(t *testing.T) {
+// TestDeadLetterHasTheOriginalEvent has a second plan reject an event that a first one
+// repaired and a mapping changed: the dead letter has the original. A rejected event
+// may be fixed and validated again. A malformed event has its own status, because any
+// reading of it would be a guess.
+func TestStatusIsThatOfTheLastValidation(t *testing.T) {
 	plan := writePlan(t, fmt.Sprintf(testPlan, "mark"))
 	check := "  - validate_event: { plan: " + plan + " }\n"
 	mend := "  - catch: [ { mapping: 'root = if @tracking_plan_status == \"refused\" { this.assign({\"properties\": {\"total\": 1}}) }' } ]\n"
@@ -213,7 +212,7 @@ func TestStatusIsThatOfTheLastCheck(t *testing.T) {
 	}
 }
 
-func TestOriginalOutlivesChanges(t *testing.T) {
+func TestDeadLetterHasTheOriginalEvent(t *testing.T) {
 	first := writePlan(t, fmt.Sprintf(testPlan, "mark"))
 	second := writePlan(t, "name: second\nversion: 1\nevents: { Coerced: { properties: { required: [nothing] } } }\n")
 	arrived := track("Coerced", `{"total":"12.50"}`)
@@ -230,9 +229,9 @@ func TestOriginalOutlivesChanges(t *testing.T) {
 	require.Equal(t, arrived, string(letter.Original))
 }
 
-// TestOriginalIsKeptWhereItChanges: without keep_original an event is kept when
-// it is repaired, and not otherwise.
-func TestOriginalIsKeptWhereItChanges(t *testing.T) {
+// TestRepairKeepsTheOriginal: without keep_original only the originals of
+// repaired events are kept.
+func TestRepairKeepsTheOriginal(t *testing.T) {
 	plan := writePlan(t, fmt.Sprintf(testPlan, "mark"))
 	p := newTestProcessor(t, fmt.Sprintf("{ plan: %q, keep_original: false }", plan))
 	arrived := []string{track("Coerced", `{"total":"12.50"}`), track("Coerced", `{"total":12.5}`)}
@@ -247,7 +246,7 @@ func TestOriginalIsKeptWhereItChanges(t *testing.T) {
 	require.False(t, kept)
 }
 
-// newTestProcessor makes a processor outside of a stream.
+// newTestProcessor returns a processor outside of a stream.
 func newTestProcessor(t testing.TB, config string) *processor {
 	t.Helper()
 	conf, err := spec().ParseYAML(config, nil)
@@ -258,7 +257,7 @@ func newTestProcessor(t testing.TB, config string) *processor {
 	return p
 }
 
-func TestBytesAreUntouched(t *testing.T) {
+func TestValidEventsKeepTheirBytes(t *testing.T) {
 	p := newTestProcessor(t, "plan: "+writePlan(t, fmt.Sprintf(testPlan, "mark")))
 	for _, event := range []string{track("Strict", ` { "total" : 1.0 }`), track("Strict", `{"total":"1"}`), track("Passed", `{"total":"1"}`), track("Other", `{}`), "{"} {
 		raw := []byte(event)
@@ -285,9 +284,9 @@ func TestRejectionIsStructured(t *testing.T) {
 	require.Equal(t, "validate_event: is nested more than 3 levels deep", rejected.Error())
 }
 
-// TestHotReload changes the plan under a running stream, to one that is wrong
-// and to one that is good.
-func TestHotReload(t *testing.T) {
+// TestReloadUsesOnlyValidPlans changes the plan during a running stream, to an invalid and to a valid
+// one.
+func TestReloadUsesOnlyValidPlans(t *testing.T) {
 	plan := writePlan(t, "name: test\nversion: 1\nevents: { A: { properties: { required: [a] } } }\n")
 	metrics := newExporter()
 	env := service.GlobalEnvironment().Clone()
@@ -342,8 +341,8 @@ func TestHotReload(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// TestReloadsWhileItWorks is for the race detector.
-func TestReloadsWhileItWorks(t *testing.T) {
+// TestConcurrentReloadAndValidation is for the race detector.
+func TestConcurrentReloadAndValidation(t *testing.T) {
 	plan := writePlan(t, "name: test\nversion: 0\nevents: { A: { properties: { required: [a] } } }\n")
 	p := newTestProcessor(t, "{ plan: "+plan+", reload_interval: 0s }")
 	var workers sync.WaitGroup
@@ -397,14 +396,14 @@ func TestConfigLints(t *testing.T) {
 	}
 }
 
-func TestABadPlanStopsTheStart(t *testing.T) {
+func TestAnInvalidPlanPreventsTheStart(t *testing.T) {
 	conf, err := spec().ParseYAML("plan: "+writePlan(t, "name: test\nversion: 1\n"), nil)
 	require.NoError(t, err)
 	_, err = newProcessor(conf, service.MockResources())
 	require.ErrorContains(t, err, "plan.yaml:1: a plan needs events")
 }
 
-// exporter keeps the last value of every metric, by name and labels.
+// exporter holds the last value of every metric, by name and labels.
 type exporter struct {
 	mu      sync.Mutex
 	values  map[string]int64
@@ -428,7 +427,7 @@ func (e *exporter) update(key string, change func(int64) int64) {
 	e.changed = make(chan struct{})
 }
 
-// seen returns the metrics whose name begins like this.
+// seen returns the metrics with a prefix in their name.
 func (e *exporter) seen(prefix string) map[string]int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -474,8 +473,8 @@ func (e *exporter) key(name string, values []string) metric {
 	return metric{e, strings.Join(append([]string{name}, values...), " ")}
 }
 
-// Labels of the stream itself, such as its path, come before our own; ours are
-// told apart by how many the metric was made with.
+// Labels of the stream, such as its path, precede those of the metric; the number of
+// labels in its definition distinguishes them.
 
 func (e *exporter) NewCounterCtor(name string, _ ...string) service.MetricsExporterCounterCtor {
 	return func(values ...string) service.MetricsExporterCounter { return e.key(name, own(name, values)) }
@@ -497,7 +496,7 @@ func own(name string, values []string) []string {
 	return values[len(values)-n:]
 }
 
-// TestViolationsMetadataIsJSON keeps the metadata readable by a mapping.
+// TestViolationsMetadataIsJSON checks that a mapping can read the metadata.
 func TestViolationsMetadataIsJSON(t *testing.T) {
 	p := newTestProcessor(t, "plan: "+writePlan(t, fmt.Sprintf(testPlan, "mark")))
 	out, err := p.ProcessBatch(t.Context(), messages(track("Passed", `{"<\"&>":1}`)))

@@ -39,7 +39,7 @@ pipeline:
           mapping: 'root.weather = this.kind'
 `
 
-func TestDefinitionsAgreeWithPlans(t *testing.T) {
+func TestAgreementOfDefinitionsAndPlans(t *testing.T) {
 	write(t, map[string]string{"plan.yaml": planText, "pipeline.yaml": strings.Replace(pipelineText, "Viewd", "Viewed", 1), "other.yaml": pipelineText, "alone.yaml": "profiles: [ { label: x, definition: profile.yaml } ]\n", "profile.yaml": `
 features:
   - { name: orders, count: { events: [Order Completed] } }
@@ -89,7 +89,7 @@ triggers:
 	require.Contains(t, stderr, `did you mean properties.total?`)
 }
 
-func TestVariablesAreResolved(t *testing.T) {
+func TestResolveReplacesVariables(t *testing.T) {
 	t.Setenv("SET", "set.yaml")
 	require.Equal(t, "./a.yaml", resolve("${UNSET_X:./a.yaml}"))
 	require.Equal(t, "./set.yaml", resolve("./${SET:./a.yaml}"))

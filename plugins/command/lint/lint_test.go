@@ -18,7 +18,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// write makes a folder with the given files and moves there.
+// write creates a folder with the given files and makes it the working directory.
 func write(t *testing.T, files map[string]string) {
 	t.Helper()
 	t.Chdir(t.TempDir())
@@ -61,7 +61,7 @@ func TestExpand(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestEscapedNamesMatchThemselvesOnly(t *testing.T) {
+func TestEscapeGlobMatchesOnlyTheName(t *testing.T) {
 	write(t, map[string]string{"odd[1].yaml": "", "odd1.yaml": "", "a*b.yaml": "", "axb.yaml": ""})
 	for _, name := range []string{"odd[1].yaml", "a*b.yaml", "axb.yaml"} {
 		got, err := expand([]string{escapeGlob(name)})
@@ -70,7 +70,7 @@ func TestEscapedNamesMatchThemselvesOnly(t *testing.T) {
 	}
 }
 
-// run lints with a stock linter that records what it was asked.
+// run lints with a stock linter that records its arguments.
 func run(t *testing.T, args []string, stockCode int, kinds ...Kind) (ok bool, stockArgs []string, stdout, stderr string) {
 	t.Helper()
 	var out, errOut bytes.Buffer
@@ -111,7 +111,7 @@ var shoes = Kind{
 	},
 }
 
-func TestEachFileGoesToTheLinterOfItsKind(t *testing.T) {
+func TestFilesAreLintedByTheirKind(t *testing.T) {
 	write(t, map[string]string{
 		"configs/good.yaml":     "laces: tied",
 		"configs/bad.yaml":      "laces: untied",
@@ -137,7 +137,7 @@ func TestEachFileGoesToTheLinterOfItsKind(t *testing.T) {
 	require.False(t, ok, "what the engine finds counts")
 }
 
-func TestFlagsReachTheEngine(t *testing.T) {
+func TestFlagsArePassedToTheEngine(t *testing.T) {
 	write(t, map[string]string{"p.yaml": "input: {}", "r.yaml": "laces: untied", "q.yaml": "input: {}"})
 	ok, stockArgs, _, stderr := run(t, []string{"-c", "q.yaml", "lint", "--deprecated", "--labels", "--skip-env-var-check",
 		"-e", "one.env,two.env", "-t", "t.yaml", "-r", "r.yaml", "p.yaml"}, 0, shoes)
@@ -147,9 +147,9 @@ func TestFlagsReachTheEngine(t *testing.T) {
 		"--env-file", "one.env", "--env-file", "two.env", "--templates", "t.yaml", "--", "p.yaml", "q.yaml"}, stockArgs)
 }
 
-// The command stands in for the engine's: whoever knows that one finds the
-// same flags here, and a new version of the engine must not take us unawares.
-func TestFlags(t *testing.T) {
+// The command replaces that of the engine. It must have the same flags, also with a new
+// version of the engine.
+func TestFlagsEqualThoseOfTheEngine(t *testing.T) {
 	var help bytes.Buffer
 	ours := Command("program", nil, shoes)
 	set := flag.NewFlagSet("", flag.ContinueOnError)

@@ -119,7 +119,7 @@ func comparePlans(plans, definitions []string, format string, out io.Writer) (br
 		}
 	}
 	_, err = fmt.Fprintf(out, "From %s to %s: %d for readers, %d for senders, %d compatible.\n", r.Old, r.New,
-		counts[trackingplan.Readers]+len(r.Definitions), counts[trackingplan.Senders], counts[trackingplan.Nobody])
+		counts[trackingplan.Readers]+len(r.Definitions), counts[trackingplan.Senders], counts[trackingplan.Compatible])
 	return r.Breaking, err
 }
 

@@ -31,7 +31,7 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// The parts that BenchmarkCheck is the sum of, and the library alone.
+// The parts of BenchmarkCheck, and the library alone.
 
 func BenchmarkCheckParts(b *testing.B) {
 	plan, err := Load(shopPlan)

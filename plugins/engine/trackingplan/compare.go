@@ -25,8 +25,8 @@ const (
 	// Senders: events that were valid are now invalid. They become dead letters, so
 	// readers lose them, too.
 	Senders Affects = "senders"
-	// Nobody: the plan only allows more than before.
-	Nobody Affects = "nobody"
+	// Compatible: the plan only allows more than before.
+	Compatible Affects = "nobody"
 )
 
 // Difference is one difference between two plans.
@@ -40,7 +40,7 @@ type Difference struct {
 }
 
 // Breaking reports whether senders or readers have to be changed.
-func (d Difference) Breaking() bool { return d.Affects != Nobody }
+func (d Difference) Breaking() bool { return d.Affects != Compatible }
 
 // String describes the difference in one line.
 func (d Difference) String() string {
@@ -92,43 +92,43 @@ func (c *comparison) add(path, rule string, affects Affects, format string, args
 
 func (c *comparison) event(name string, before, after *Plan) {
 	c.at(name, "")
-	was, is := before.events[name], after.events[name]
+	prev, next := before.events[name], after.events[name]
 	switch {
-	case is == nil:
+	case next == nil:
 		hint := ""
 		if n := spelling.Nearest(name, after.names); n != "" && before.events[n] == nil {
 			hint = fmt.Sprintf("; is it %q now?", n)
 		}
 		c.add("", "event_removed", Readers, "is gone%s", hint)
 		return
-	case was == nil:
-		c.add("", "event_added", Nobody, "is new")
+	case prev == nil:
+		c.add("", "event_added", Compatible, "is new")
 		return
 	}
-	if was.onViolation != is.onViolation && (was.onViolation.Pass && !is.onViolation.Pass || was.onViolation.Coerce && !is.onViolation.Coerce || was.onViolation.Strip && !is.onViolation.Strip) {
+	if prev.onViolation != next.onViolation && (prev.onViolation.Pass && !next.onViolation.Pass || prev.onViolation.Coerce && !next.onViolation.Coerce || prev.onViolation.Strip && !next.onViolation.Strip) {
 		c.add("", "on_violation", Senders, "events that break the schema were let through or repaired, and are rejected now")
 	}
-	c.checks(was.checks, is.checks)
-	for _, version := range sortedKeys(was.versions) {
+	c.checks(prev.checks, next.checks)
+	for _, version := range sortedKeys(prev.versions) {
 		c.at(name, version)
-		if is.versions == nil || is.versions[version] == nil {
+		if next.versions == nil || next.versions[version] == nil {
 			c.add("", "version_removed", Senders, "is gone, and events of it are rejected")
 			continue
 		}
-		c.checks(was.versions[version], is.versions[version])
+		c.checks(prev.versions[version], next.versions[version])
 	}
-	for _, version := range sortedKeys(is.versions) {
-		if _, ok := was.versions[version]; !ok {
+	for _, version := range sortedKeys(next.versions) {
+		if _, ok := prev.versions[version]; !ok {
 			c.at(name, version)
-			c.add("", "version_added", Nobody, "is new")
+			c.add("", "version_added", Compatible, "is new")
 		}
 	}
 }
 
 // checks compares the schemas of each member of an event.
-func (c *comparison) checks(was, is []check) {
+func (c *comparison) checks(prev, next []check) {
 	members := map[string][2][]*jsonschema.Schema{}
-	for i, list := range [2][]check{was, is} {
+	for i, list := range [2][]check{prev, next} {
 		for _, check := range list {
 			pair := members[check.member]
 			pair[i] = append(pair[i], check.schema.lib)
@@ -155,64 +155,64 @@ func (c *comparison) schemas(path string, before, after []*jsonschema.Schema, de
 		}
 		c.pairs[pair] = true
 	}
-	was, is := formOf(before), formOf(after)
-	c.types(path, was, is)
-	c.values(path, was, is)
-	c.bounds(path, was, is)
-	for _, rule := range sortedKeys(is.exact) {
-		if old := was.exact[rule]; !slices.Equal(old, is.exact[rule]) {
+	prev, next := formOf(before), formOf(after)
+	c.types(path, prev, next)
+	c.values(path, prev, next)
+	c.bounds(path, prev, next)
+	for _, rule := range sortedKeys(next.exact) {
+		if old := prev.exact[rule]; !slices.Equal(old, next.exact[rule]) {
 			c.add(path, rule, Senders, "%s has changed, and was not taken apart; look whether what was valid still is", rule)
 		}
 	}
-	for _, text := range is.patterns {
-		if !slices.Contains(was.patterns, text) {
+	for _, text := range next.patterns {
+		if !slices.Contains(prev.patterns, text) {
 			c.add(path, "pattern", Senders, "must match %q now", text)
 		}
 	}
-	for _, name := range is.formats {
-		if !slices.Contains(was.formats, name) {
+	for _, name := range next.formats {
+		if !slices.Contains(prev.formats, name) {
 			c.add(path, "format", Senders, "must be in the format %s now", name)
 		}
 	}
 
-	for _, name := range is.required {
-		if !slices.Contains(was.required, name) {
+	for _, name := range next.required {
+		if !slices.Contains(prev.required, name) {
 			c.add(dotted(path, name), "required", Senders, "is required now")
 		}
 	}
-	for _, name := range was.required {
-		if !slices.Contains(is.required, name) && is.properties[name] != nil {
+	for _, name := range prev.required {
+		if !slices.Contains(next.required, name) && next.properties[name] != nil {
 			c.add(dotted(path, name), "optional", Readers, "is not required any more, and may be missing")
 		}
 	}
-	for _, name := range sortedKeys(was.properties) {
-		if is.properties[name] != nil || is.closedTo(name) {
+	for _, name := range sortedKeys(prev.properties) {
+		if next.properties[name] != nil || next.closedTo(name) {
 			continue
 		}
 		hint := ""
-		if n := spelling.Nearest(name, sortedKeys(is.properties)); n != "" && was.properties[n] == nil {
+		if n := spelling.Nearest(name, sortedKeys(next.properties)); n != "" && prev.properties[n] == nil {
 			hint = fmt.Sprintf("; is it %s now?", dotted(path, n))
 		}
 		c.add(dotted(path, name), "property_removed", Readers, "is gone%s", hint)
 	}
-	for _, name := range sortedKeys(is.properties) {
+	for _, name := range sortedKeys(next.properties) {
 		switch {
-		case was.properties[name] != nil:
-			c.schemas(dotted(path, name), was.properties[name], is.properties[name], depth+1)
-		case !was.closed && len(was.properties) > 0:
-			c.add(dotted(path, name), "property_added", Nobody, "is new")
+		case prev.properties[name] != nil:
+			c.schemas(dotted(path, name), prev.properties[name], next.properties[name], depth+1)
+		case !prev.closed && len(prev.properties) > 0:
+			c.add(dotted(path, name), "property_added", Compatible, "is new")
 		}
 	}
-	if is.closed && !was.closed {
+	if next.closed && !prev.closed {
 		c.add(path, "additional_properties", Senders, "takes no properties but those named now")
 	}
-	for name := range was.properties {
-		if is.properties[name] == nil && is.closedTo(name) {
+	for name := range prev.properties {
+		if next.properties[name] == nil && next.closedTo(name) {
 			c.add(dotted(path, name), "property_removed", Readers, "is gone, and events that have it are rejected")
 		}
 	}
-	if len(was.items) > 0 || len(is.items) > 0 {
-		c.schemas(path+elements, was.items, is.items, depth+1)
+	if len(prev.items) > 0 || len(next.items) > 0 {
+		c.schemas(path+elements, prev.items, next.items, depth+1)
 	}
 }
 
@@ -225,28 +225,28 @@ func dotted(path, name string) string {
 
 var jsonTypes = []string{"array", "boolean", "null", "number", "object", "string"}
 
-func (c *comparison) types(path string, was, is form) {
+func (c *comparison) types(path string, prev, next form) {
 	// A type of which the other side has only a part (integer of number) is neither
 	// lost nor new.
 	has := func(types []string, t string) bool {
 		return slices.Contains(types, t) || t == "integer" && slices.Contains(types, "number")
 	}
-	var lost, gained []string
-	for _, t := range was.types {
-		if !has(is.types, t) {
-			lost = append(lost, t)
+	var removed, gained []string
+	for _, t := range prev.types {
+		if !has(next.types, t) {
+			removed = append(removed, t)
 		}
 	}
-	for _, t := range is.types {
-		if !has(was.types, t) {
+	for _, t := range next.types {
+		if !has(prev.types, t) {
 			gained = append(gained, t)
 		}
 	}
-	if len(lost) > 0 {
-		c.add(path, "type_narrowed", Senders, "was %s and is %s now", orOf(was.types), orOf(is.types))
+	if len(removed) > 0 {
+		c.add(path, "type_narrowed", Senders, "was %s and is %s now", orOf(prev.types), orOf(next.types))
 	}
-	if len(gained) > 0 && was.typed {
-		c.add(path, "type_widened", Readers, "was %s and may be %s now", orOf(was.types), orOf(gained))
+	if len(gained) > 0 && prev.typed {
+		c.add(path, "type_widened", Readers, "was %s and may be %s now", orOf(prev.types), orOf(gained))
 	}
 }
 
@@ -260,33 +260,33 @@ func orOf(types []string) string {
 	return strings.Join(types, " or ")
 }
 
-func (c *comparison) values(path string, was, is form) {
-	if is.enum == nil {
-		if was.enum != nil {
-			c.add(path, "enum_widened", Readers, "was one of %s and may be anything now", listOf(was.enum))
+func (c *comparison) values(path string, prev, next form) {
+	if next.enum == nil {
+		if prev.enum != nil {
+			c.add(path, "enum_widened", Readers, "was one of %s and may be anything now", listOf(prev.enum))
 		}
 		return
 	}
-	if was.enum == nil {
-		c.add(path, "enum", Senders, "must be one of %s now", listOf(is.enum))
+	if prev.enum == nil {
+		c.add(path, "enum", Senders, "must be one of %s now", listOf(next.enum))
 		return
 	}
-	var lost, gained []string
-	for _, v := range was.enum {
-		if !slices.Contains(is.enum, v) {
-			lost = append(lost, v)
+	var removed, gained []string
+	for _, v := range prev.enum {
+		if !slices.Contains(next.enum, v) {
+			removed = append(removed, v)
 		}
 	}
-	for _, v := range is.enum {
-		if !slices.Contains(was.enum, v) {
+	for _, v := range next.enum {
+		if !slices.Contains(prev.enum, v) {
 			gained = append(gained, v)
 		}
 	}
-	if len(lost) > 0 {
-		c.add(path, "enum", Senders, "may not be %s any more", listOf(lost))
+	if len(removed) > 0 {
+		c.add(path, "enum", Senders, "may not be %s any more", listOf(removed))
 	}
 	if len(gained) > 0 {
-		c.add(path, "enum_widened", Nobody, "may be %s, too", listOf(gained))
+		c.add(path, "enum_widened", Compatible, "may be %s, too", listOf(gained))
 	}
 }
 
@@ -298,29 +298,29 @@ func listOf(values []string) string {
 	return strings.Join(values, ", ")
 }
 
-func (c *comparison) bounds(path string, was, is form) {
-	for _, rule := range sortedKeys(is.upper) {
-		if old := was.upper[rule]; old == nil || is.upper[rule].Cmp(old) < 0 {
-			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(is.upper[rule]), before(old))
+func (c *comparison) bounds(path string, prev, next form) {
+	for _, rule := range sortedKeys(next.upper) {
+		if old := prev.upper[rule]; old == nil || next.upper[rule].Cmp(old) < 0 {
+			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(next.upper[rule]), before(old))
 		}
 	}
-	for _, rule := range sortedKeys(is.lower) {
-		if old := was.lower[rule]; old == nil || is.lower[rule].Cmp(old) > 0 {
-			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(is.lower[rule]), before(old))
+	for _, rule := range sortedKeys(next.lower) {
+		if old := prev.lower[rule]; old == nil || next.lower[rule].Cmp(old) > 0 {
+			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(next.lower[rule]), before(old))
 		}
 	}
-	for _, rule := range slices.Concat(sortedKeys(was.upper), sortedKeys(was.lower)) {
-		old, now := was.upper[rule], is.upper[rule]
-		looser := old != nil && (now == nil || now.Cmp(old) > 0)
+	for _, rule := range slices.Concat(sortedKeys(prev.upper), sortedKeys(prev.lower)) {
+		old, current := prev.upper[rule], next.upper[rule]
+		looser := old != nil && (current == nil || current.Cmp(old) > 0)
 		if old == nil {
-			old, now = was.lower[rule], is.lower[rule]
-			looser = now == nil || now.Cmp(old) < 0
+			old, current = prev.lower[rule], next.lower[rule]
+			looser = current == nil || current.Cmp(old) < 0
 		}
 		switch {
-		case looser && now == nil:
-			c.add(path, rule, Nobody, "%s is no more%s", rule, before(old))
+		case looser && current == nil:
+			c.add(path, rule, Compatible, "%s is no more%s", rule, before(old))
 		case looser:
-			c.add(path, rule, Nobody, "%s is %s now%s", rule, plainNumber(now), before(old))
+			c.add(path, rule, Compatible, "%s is %s now%s", rule, plainNumber(current), before(old))
 		}
 	}
 }
@@ -456,11 +456,11 @@ func (f *form) take(s *jsonschema.Schema) {
 	if items, ok := s.Items.(*jsonschema.Schema); ok && items != nil {
 		f.items = append(f.items, items)
 	}
-	f.prints(s)
+	f.fingerprint(s)
 }
 
-// prints records the keywords that are compared as a whole.
-func (f *form) prints(s *jsonschema.Schema) {
+// fingerprint records the keywords that are compared as a whole.
+func (f *form) fingerprint(s *jsonschema.Schema) {
 	note := func(rule string, schemas ...*jsonschema.Schema) {
 		var all []string
 		for _, schema := range schemas {

@@ -166,13 +166,13 @@ func (b *yamlBuilder) mapping(n *yaml.Node, pointer string, depth int) any {
 			merged = append(merged, value)
 			continue
 		}
-		at := pointer + "/" + escapePointer(key.Value)
+		member := pointer + "/" + escapePointer(key.Value)
 		if _, twice := m[key.Value]; twice {
-			b.fail(key, "%q stands here and on line %d; write it once", key.Value, b.doc.keys[at])
+			b.fail(key, "%q stands here and on line %d; write it once", key.Value, b.doc.keys[member])
 			continue
 		}
-		b.doc.keys[at] = key.Line
-		m[key.Value] = b.build(value, at, depth+1)
+		b.doc.keys[member] = key.Line
+		m[key.Value] = b.build(value, member, depth+1)
 	}
 	for _, value := range merged {
 		b.merge(m, value, pointer, depth+1)
@@ -303,12 +303,12 @@ func (b *jsonBuilder) build(pointer string, depth int) (any, error) {
 				return nil, errors.New("a member's name must be text")
 			}
 			line := b.lineAt(b.dec.InputOffset())
-			at := pointer + "/" + escapePointer(key)
+			member := pointer + "/" + escapePointer(key)
 			if _, twice := m[key]; twice {
-				b.lints = append(b.lints, b.doc.lint(line, "%q stands here and on line %d; write it once", key, b.doc.keys[at]))
+				b.lints = append(b.lints, b.doc.lint(line, "%q stands here and on line %d; write it once", key, b.doc.keys[member]))
 			}
-			b.doc.keys[at] = line
-			if m[key], err = b.build(at, depth+1); err != nil {
+			b.doc.keys[member] = line
+			if m[key], err = b.build(member, depth+1); err != nil {
 				return nil, err
 			}
 		}

@@ -50,9 +50,9 @@ func (p *Plan) Find(event, path string) (found bool, hint string) {
 	if (first == keyProperties || first == keyTraits) && len(schemas[first]) == 0 {
 		return true, "" // planned, without a schema
 	}
-	at := start
+	current := start
 	for i, token := range tokens[1:] {
-		next, names, open := step(at, token)
+		next, names, open := step(current, token)
 		if len(next) == 0 {
 			if open {
 				return true, ""
@@ -62,7 +62,7 @@ func (p *Plan) Find(event, path string) (found bool, hint string) {
 			}
 			return false, hint
 		}
-		at = next
+		current = next
 	}
 	return true, ""
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// everyKeyword is a plan whose event uses whatever our evaluator knows.
+// everyKeyword is a plan with an event that uses every keyword our evaluator supports.
 const everyKeyword = `
 name: fuzz
 version: 1
@@ -57,8 +57,8 @@ events:
 $defs: { all: *all }
 `
 
-// FuzzCheck holds the reading of events against the standard library, and the
-// checking of them against the schema library.
+// FuzzCheck compares the parser with the standard library, and the validation with the
+// JSON Schema library.
 func FuzzCheck(f *testing.F) {
 	for _, seed := range []string{
 		orderEvent, "", "{}", "[]", `{"type":"track"}`, "\xef\xbb\xbf{}",
@@ -115,7 +115,7 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// readable tells slowly, with the standard library, what reader tells quickly.
+// readable is a slow model of reader.read, based on the standard library.
 func readable(data []byte) bool {
 	if !utf8.Valid(data) || !json.Valid(data) || loneSurrogateSlowly(data) {
 		return false
@@ -177,7 +177,7 @@ func exponentSlowly(number string) int {
 	return max(e, -e)
 }
 
-// loneSurrogateSlowly reads every code unit that an escape stands for.
+// loneSurrogateSlowly decodes every code unit of an escape.
 func loneSurrogateSlowly(data []byte) bool {
 	high := false
 	for i := 0; i < len(data); i++ {
@@ -197,7 +197,7 @@ func loneSurrogateSlowly(data []byte) bool {
 	return high
 }
 
-// FuzzPlan reads any text as a plan, and uses it if it is one.
+// FuzzPlan parses any text as a plan, and uses the plan if it is valid.
 func FuzzPlan(f *testing.F) {
 	for _, seed := range []string{
 		everyKeyword, policyPlan, watchedPlan, "", "name: a", "a: &a [*a]", "- ? {a: b}\n  : c", "events: {A: {<<: [{properties: {}}]}}",
@@ -236,9 +236,9 @@ func FuzzPlan(f *testing.F) {
 	})
 }
 
-// TestTheLibraryIsTheAuthority makes sure that an event that our evaluator
-// would refuse by mistake is still valid.
-func TestTheLibraryIsTheAuthority(t *testing.T) {
+// TestLibraryOverrulesTheEvaluator checks that an event that our evaluator rejects by
+// mistake is still valid.
+func TestLibraryOverrulesTheEvaluator(t *testing.T) {
 	plan := loadPlan(t, "name: test\nversion: 1\nevents: { A: { properties: { required: [a] } } }\n")
 	no := false
 	plan.events["A"].checks[0].schema.fast = &node{constant: &no}

@@ -11,8 +11,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// lintText lints a plan and returns the lints without the folder, those that
-// are only advice in brackets.
+// lintText lints a plan and returns the findings without the folder, advice in
+// brackets.
 func lintText(t *testing.T, plan string, files ...string) string {
 	t.Helper()
 	path := writePlan(t, plan, files...)
@@ -202,7 +202,7 @@ c.yaml:3: minLength must be at least 0`,
 	}
 }
 
-func TestLintNoFile(t *testing.T) {
+func TestLintReportsAMissingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.yaml")
 	require.Equal(t, []finding.Finding{{
 		File: path, Line: 1,
@@ -212,8 +212,8 @@ func TestLintNoFile(t *testing.T) {
 	require.ErrorContains(t, err, path+":1: there is no such file")
 }
 
-// TestLinesOfYAML makes sure that merge keys and aliases keep their lines.
-func TestLinesOfYAML(t *testing.T) {
+// TestLintReportsLinesOfMergedKeys checks that merge keys and aliases keep their lines.
+func TestLintReportsLinesOfMergedKeys(t *testing.T) {
 	require.Equal(t, `plan.yaml:7: event "B": minimum must be a number, not a string
 plan.yaml:8: event "C": minimum must be a number, not a string`, lintText(t, head+`events:
   A:
@@ -224,7 +224,7 @@ plan.yaml:8: event "C": minimum must be a number, not a string`, lintText(t, hea
 `))
 }
 
-func TestUnreadableFile(t *testing.T) {
+func TestLintReportsAnUnreadableFile(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plan.yaml"), 0o700))
 	lints := Lint(filepath.Join(dir, "plan.yaml"))

@@ -238,12 +238,12 @@ func (d *definition) similarNames() {
 	first := map[string]string{}
 	for _, name := range d.plan.names {
 		folded := strings.ToLower(strings.Join(strings.Fields(name), " "))
-		at := "/" + keyEvents + "/" + escapePointer(name)
+		pointer := "/" + keyEvents + "/" + escapePointer(name)
 		if name == "" || name != strings.TrimSpace(name) {
-			d.keyErrorf(at, "event %q: a name may neither be empty nor begin or end with a space", name)
+			d.keyErrorf(pointer, "event %q: a name may neither be empty nor begin or end with a space", name)
 		}
 		if other, ok := first[folded]; ok {
-			d.keyErrorf(at, "event %q differs from %q on line %d by case or spaces only; keep one of them",
+			d.keyErrorf(pointer, "event %q differs from %q on line %d by case or spaces only; keep one of them",
 				name, other, d.doc.keyLine("/"+keyEvents+"/"+escapePointer(other)))
 			continue
 		}
@@ -262,7 +262,7 @@ func sections(event string) (has, hasNot string) {
 }
 
 func (d *definition) event(c *compiler, name string, v any) {
-	at := "/" + keyEvents + "/" + escapePointer(name)
+	pointer := "/" + keyEvents + "/" + escapePointer(name)
 	e := &plannedEvent{name: name, onViolation: d.plan.onViolation}
 	d.plan.events[name] = e
 	if v == nil {
@@ -270,62 +270,62 @@ func (d *definition) event(c *compiler, name string, v any) {
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		d.errorf(at, "event %q: must be a mapping with a schema under properties, traits or envelope", name)
+		d.errorf(pointer, "event %q: must be a mapping with a schema under properties, traits or envelope", name)
 		return
 	}
-	what := fmt.Sprintf("event %q", name)
-	d.unknownKeys(m, at, what, eventKeys)
-	d.text(m, at, keyDescription, false)
-	e.onViolation = d.policy(m, at, d.plan.onViolation)
-	d.wrongSection(m, at, name)
-	e.checks = c.checks(m, at, keyEnvelope, keyProperties, keyTraits)
+	subject := fmt.Sprintf("event %q", name)
+	d.unknownKeys(m, pointer, subject, eventKeys)
+	d.text(m, pointer, keyDescription, false)
+	e.onViolation = d.policy(m, pointer, d.plan.onViolation)
+	d.wrongSection(m, pointer, name)
+	e.checks = c.checks(m, pointer, keyEnvelope, keyProperties, keyTraits)
 
 	versions, given := m[keyVersions].(map[string]any)
 	if _, ok := m[keyVersions]; ok && (!given || len(versions) == 0) {
-		d.errorf(at+"/"+keyVersions, "event %q: versions must map a version, such as \"2\", to its schemas", name)
+		d.errorf(pointer+"/"+keyVersions, "event %q: versions must map a version, such as \"2\", to its schemas", name)
 		return
 	}
 	if given {
 		e.versions = make(map[string][]check, len(versions))
 	}
 	for _, version := range sortedKeys(versions) {
-		vAt := at + "/" + keyVersions + "/" + escapePointer(version)
+		versionPointer := pointer + "/" + keyVersions + "/" + escapePointer(version)
 		vm, ok := versions[version].(map[string]any)
 		if !ok {
-			d.errorf(vAt, "event %q, version %q: must be a mapping with a schema under properties, traits or envelope", name, version)
+			d.errorf(versionPointer, "event %q, version %q: must be a mapping with a schema under properties, traits or envelope", name, version)
 			continue
 		}
-		d.unknownKeys(vm, vAt, fmt.Sprintf("event %q, version %q", name, version), versionKeys)
-		d.text(vm, vAt, keyDescription, false)
-		d.wrongSection(vm, vAt, name)
-		e.versions[version] = c.checks(vm, vAt, keyEnvelope, keyProperties, keyTraits)
+		d.unknownKeys(vm, versionPointer, fmt.Sprintf("event %q, version %q", name, version), versionKeys)
+		d.text(vm, versionPointer, keyDescription, false)
+		d.wrongSection(vm, versionPointer, name)
+		e.versions[version] = c.checks(vm, versionPointer, keyEnvelope, keyProperties, keyTraits)
 	}
 
-	fallback := d.text(m, at, keyDefaultVersion, false)
+	fallback := d.text(m, pointer, keyDefaultVersion, false)
 	own := m[keyEnvelope] != nil || m[keyProperties] != nil || m[keyTraits] != nil
 	switch {
 	case fallback != "" && own:
-		d.errorf(at+"/"+keyDefaultVersion, "event %q: has schemas of its own for events that state no version; remove default_version, or move the schemas under versions", name)
+		d.errorf(pointer+"/"+keyDefaultVersion, "event %q: has schemas of its own for events that state no version; remove default_version, or move the schemas under versions", name)
 	case fallback != "" && versions[fallback] == nil:
-		d.errorf(at+"/"+keyDefaultVersion, "event %q: default_version is not one of its versions; write one of %s", name, strings.Join(sortedKeys(versions), ", "))
+		d.errorf(pointer+"/"+keyDefaultVersion, "event %q: default_version is not one of its versions; write one of %s", name, strings.Join(sortedKeys(versions), ", "))
 	case fallback != "":
 		e.checks = e.versions[fallback]
 	case !own && len(versions) == 1:
 		e.checks = e.versions[sortedKeys(versions)[0]]
 	case !own && len(versions) > 1:
-		d.keyErrorf(at+"/"+keyVersions, "event %q: has several versions; say which one events without a version are by \"default_version: %s\"", name, sortedKeys(versions)[0])
+		d.keyErrorf(pointer+"/"+keyVersions, "event %q: has several versions; say which one events without a version are by \"default_version: %s\"", name, sortedKeys(versions)[0])
 	}
 }
 
-func (d *definition) wrongSection(m map[string]any, at, event string) {
+func (d *definition) wrongSection(m map[string]any, pointer, event string) {
 	has, hasNot := sections(event)
 	if _, ok := m[hasNot]; !ok {
 		return
 	}
-	d.keyErrorf(at+"/"+hasNot, "event %q: this event has no %s; write the schema under %s, or under envelope if it is about the whole event", event, hasNot, has)
+	d.keyErrorf(pointer+"/"+hasNot, "event %q: this event has no %s; write the schema under %s, or under envelope if it is about the whole event", event, hasNot, has)
 }
 
-func (d *definition) unknownKeys(m map[string]any, at, what string, known []string) {
+func (d *definition) unknownKeys(m map[string]any, pointer, subject string, known []string) {
 	for _, key := range sortedKeys(m) {
 		if slices.Contains(known, key) {
 			continue
@@ -334,17 +334,17 @@ func (d *definition) unknownKeys(m map[string]any, at, what string, known []stri
 		if hint == "" {
 			hint = "; write one of " + strings.Join(known, ", ")
 		}
-		d.keyErrorf(at+"/"+escapePointer(key), "%s has no %q%s", what, key, hint)
+		d.keyErrorf(pointer+"/"+escapePointer(key), "%s has no %q%s", subject, key, hint)
 	}
 }
 
 // text returns a member that is text, or a number in the form in which it is written,
 // such as a version.
-func (d *definition) text(m map[string]any, at, key string, required bool) string {
+func (d *definition) text(m map[string]any, pointer, key string, required bool) string {
 	v, ok := m[key]
 	if !ok {
 		if required {
-			d.errorf(at, "a tracking plan needs a %s; write \"%s: %s\"", key, key, map[string]string{keyName: "shop", keyVersion: "1.0.0"}[key])
+			d.errorf(pointer, "a tracking plan needs a %s; write \"%s: %s\"", key, key, map[string]string{keyName: "shop", keyVersion: "1.0.0"}[key])
 		}
 		return ""
 	}
@@ -356,16 +356,16 @@ func (d *definition) text(m map[string]any, at, key string, required bool) strin
 	case fmt.Stringer: // json.Number
 		return v.String()
 	}
-	d.errorf(at+"/"+key, "%s must be text", key)
+	d.errorf(pointer+"/"+key, "%s must be text", key)
 	return ""
 }
 
-func (d *definition) policy(m map[string]any, at string, inherited Policy) Policy {
+func (d *definition) policy(m map[string]any, pointer string, inherited Policy) Policy {
 	v, ok := m[keyOnViolation]
 	if !ok {
 		return inherited
 	}
-	at += "/" + keyOnViolation
+	pointer += "/" + keyOnViolation
 	steps, ok := v.([]any)
 	if !ok {
 		steps = []any{v}
@@ -374,7 +374,7 @@ func (d *definition) policy(m map[string]any, at string, inherited Policy) Polic
 	ended := false
 	for i, step := range steps {
 		if ended {
-			d.errorf(at, "on_violation: nothing can come after %v; write repairs first, such as [coerce, strip, pass]", steps[i-1])
+			d.errorf(pointer, "on_violation: nothing can come after %v; write repairs first, such as [coerce, strip, pass]", steps[i-1])
 			return inherited
 		}
 		switch step {
@@ -391,18 +391,18 @@ func (d *definition) policy(m map[string]any, at string, inherited Policy) Polic
 			if s, ok := step.(string); ok {
 				hint = cmp.Or(spelling.Hint(s, []string{"dead_letter", "pass", "coerce", "strip"}), hint)
 			}
-			d.errorf(at, "on_violation: %v is not a policy%s", step, hint)
+			d.errorf(pointer, "on_violation: %v is not a policy%s", step, hint)
 			return inherited
 		}
 	}
 	if len(steps) == 0 {
-		d.errorf(at, "on_violation: is empty; write dead_letter, pass, coerce or strip")
+		d.errorf(pointer, "on_violation: is empty; write dead_letter, pass, coerce or strip")
 	}
 	return p
 }
 
 func (d *definition) unplanned(m map[string]any) Unplanned {
-	at := "/" + keyOnUnplanned
+	pointer := "/" + keyOnUnplanned
 	switch v := m[keyOnUnplanned]; v {
 	case "allow":
 		return AllowUnplanned
@@ -411,7 +411,7 @@ func (d *definition) unplanned(m map[string]any) Unplanned {
 	case "mark":
 	case nil:
 		if _, ok := m[keyOnUnplanned]; ok {
-			d.errorf(at, "on_unplanned: is empty; write allow, mark or dead_letter")
+			d.errorf(pointer, "on_unplanned: is empty; write allow, mark or dead_letter")
 		}
 	default:
 		s, _ := v.(string)
@@ -419,7 +419,7 @@ func (d *definition) unplanned(m map[string]any) Unplanned {
 		if hint == "" {
 			hint = "; write allow, mark or dead_letter"
 		}
-		d.errorf(at, "on_unplanned: %v is not a policy%s", v, hint)
+		d.errorf(pointer, "on_unplanned: %v is not a policy%s", v, hint)
 	}
 	return MarkUnplanned
 }
@@ -460,11 +460,11 @@ func (s sources) read(path string) ([]byte, error) {
 
 // current reads the same files again.
 func (s sources) current() sources {
-	now := sources{}
+	current := sources{}
 	for path := range s {
-		_, _ = now.read(path)
+		_, _ = current.read(path)
 	}
-	return now
+	return current
 }
 
 func (s sources) equal(o sources) bool {

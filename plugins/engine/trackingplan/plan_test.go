@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// writePlan writes a plan and files beside it, and returns the plan's path.
+// writePlan writes a plan and the files beside it, and returns the path of the plan.
 func writePlan(t testing.TB, plan string, files ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -36,7 +36,7 @@ func track(event, properties string) string {
 	return `{"type":"track","event":"` + event + `","properties":` + properties + `}`
 }
 
-// summary writes a result on one line for tables.
+// summary formats a result on one line for tables.
 func summary(r Result) string {
 	words := []string{map[Status]string{Valid: "valid", Repaired: "repaired", Passed: "passed", Rejected: "rejected"}[r.Status]}
 	if r.Mark && r.Status != Rejected {
@@ -88,7 +88,8 @@ func TestPolicies(t *testing.T) {
 		{"Coerced", `{"total":" 3 ","count":"4"}`, "repaired /properties/count=type /properties/total=type", `{"count":4,"total":3}`},
 		{"Coerced", `{"total":1,"paid":"true","id":17}`, "repaired /properties/id=type /properties/paid=type", `{"id":"17","paid":true,"total":1}`},
 		{"Coerced", `{"total":1,"products":[{"sku":7},{"sku":"8"}]}`, "repaired /properties/products/0/sku=type", `{"products":[{"sku":"7"},{"sku":"8"}],"total":1}`},
-		// What cannot be coerced without loss, or is wrong in another way, is rejected whole.
+		// A value that cannot be coerced without loss, or is wrong in another way,
+		// rejects the whole event.
 		{"Coerced", `{"total":"12,50"}`, "rejected /properties/total=type", ""},
 		{"Coerced", `{"total":""}`, "rejected /properties/total=type", ""},
 		{"Coerced", `{"total":"007"}`, "rejected /properties/total=type", ""},
@@ -121,7 +122,7 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-func TestRepairIsNoted(t *testing.T) {
+func TestRepairIsRecordedInTheEvent(t *testing.T) {
 	plan := loadPlan(t, policyPlan)
 	r := plan.Check([]byte(`{"type":"track","event":"Both","context":{"ip":"192.0.2.1","protocols":{"event_version":1}},"properties":{"total":"12.50","x":"<a> "}}`))
 	require.Equal(t, Repaired, r.Status)
@@ -130,12 +131,12 @@ func TestRepairIsNoted(t *testing.T) {
 		`"coerced":[{"pointer":"/properties/total","from":"string","to":"number"}],"omitted":["/properties/x"]}}},`+
 		`"event":"Both","properties":{"total":12.50},"type":"track"}`, string(r.Body))
 
-	// A context that is no object cannot hold the note, and stays.
+	// A context that is not an object cannot hold the note, and stays.
 	r = plan.Check([]byte(`{"type":"track","event":"Both","context":7,"properties":{"total":"1"}}`))
 	require.Equal(t, `{"context":7,"event":"Both","properties":{"total":1},"type":"track"}`, string(r.Body))
 }
 
-func TestNames(t *testing.T) {
+func TestEventNames(t *testing.T) {
 	plan := loadPlan(t, `
 name: test
 version: 1
@@ -150,7 +151,7 @@ events:
 	for event, want := range map[string]string{
 		`{"messageId":"1","type":"track","event":"Order Completed","properties":{"total":1}}`: "valid",
 		`{"type":"track","event":"Order Completed","properties":{"total":1}}`:                 "passed =required",
-		// A missing member counts as an empty one; null is what it is.
+		// A missing member counts as an empty object; null does not.
 		`{"messageId":"1","type":"track","event":"Order Completed"}`:                   "passed /properties=required",
 		`{"messageId":"1","type":"track","event":"Order Completed","properties":null}`: "valid",
 		`{"messageId":"1","type":"identify"}`:                                          "valid",
@@ -276,9 +277,9 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// TestReasons pins the wording of violations, which must tell what to do and
-// must not tell the value.
-func TestReasons(t *testing.T) {
+// TestViolationMessages checks the wording of violations: the message states what to do and never
+// contains the value.
+func TestViolationMessages(t *testing.T) {
 	const secret = "5ecret"
 	for _, test := range []struct{ schema, properties, want string }{
 		{`{ type: [integer, "null"] }`, `"5ecret"`, `/properties type: must be an integer or null, not a string`},
@@ -325,7 +326,7 @@ func TestManyViolations(t *testing.T) {
 	require.Equal(t, "breaks 981 more rules", r.Violations[maxViolations-1].Message)
 }
 
-func TestNotJSON(t *testing.T) {
+func TestMalformedEventsAreRejected(t *testing.T) {
 	plan := loadPlan(t, "name: test\nversion: 1\non_violation: [coerce, strip, pass]\nevents: { A: {} }\n")
 	plan.SetMaxDepth(5)
 	valid := func(properties string) string { return track("A", properties) }
@@ -378,7 +379,7 @@ func TestNotJSON(t *testing.T) {
 	}
 }
 
-// manyMembers is an object without its end.
+// manyMembers is an object without its closing brace.
 func manyMembers(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -420,7 +421,7 @@ $defs:
 	require.False(t, plan.HasEvent("C"))
 }
 
-// TestRecursiveShape makes sure that a schema that contains itself has an end.
+// TestRecursiveShape checks that a schema that contains itself gives a finite list.
 func TestRecursiveShape(t *testing.T) {
 	plan := loadPlan(t, `
 name: test

@@ -913,28 +913,28 @@ func plainEmail(s []byte) bool {
 	if at < 1 || at > 64 || len(s) > 254 || len(s)-at < 2 {
 		return false
 	}
-	before := byte('.')
+	previous := byte('.')
 	for _, c := range s[:at] {
 		switch {
 		case alphanumeric(c), c == '_', c == '-', c == '+':
-		case c == '.' && before != '.':
+		case c == '.' && previous != '.':
 		default:
 			return false
 		}
-		before = c
+		previous = c
 	}
-	if before == '.' {
+	if previous == '.' {
 		return false
 	}
-	before = '.'
+	previous = '.'
 	label := 0
 	for _, c := range s[at+1:] {
 		switch {
 		case alphanumeric(c):
 			label++
-		case c == '-' && before != '.':
+		case c == '-' && previous != '.':
 			label++
-		case c == '.' && before != '.' && before != '-':
+		case c == '.' && previous != '.' && previous != '-':
 			label = 0
 		default:
 			return false
@@ -942,9 +942,9 @@ func plainEmail(s []byte) bool {
 		if label > 63 {
 			return false
 		}
-		before = c
+		previous = c
 	}
-	return alphanumeric(before)
+	return alphanumeric(previous)
 }
 
 func alphanumeric(c byte) bool {

@@ -18,7 +18,7 @@ func mustCompile(t require.TestingT, schema any, draft *jsonschema.Draft) *progr
 	return p
 }
 
-// compileSchema compiles a schema as plans do, without a file.
+// compileSchema compiles a schema like a plan does, without a file.
 func compileSchema(t require.TestingT, schema any, draft *jsonschema.Draft) (*program, error) {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(draft)
@@ -32,8 +32,8 @@ func compileSchema(t require.TestingT, schema any, draft *jsonschema.Draft) (*pr
 	return newProgram(s), nil
 }
 
-// agree holds our evaluator against the library on one value, and tells
-// whether ours knew the answer.
+// agree compares our evaluator with the library for one value, and reports whether ours
+// was sure.
 func agree(t require.TestingT, p *program, value []byte) bool {
 	s := &scratch{}
 	v, fault := s.reader.read(value, MaxMaxDepth)
@@ -50,8 +50,7 @@ func agree(t require.TestingT, p *program, value []byte) bool {
 	return true
 }
 
-// The values that schemas and instances are made of are few, so that they
-// often meet.
+// Schemas and instances are made of few values, so that they often match.
 var (
 	genName   = rapid.SampledFrom([]string{"a", "b", "ab", "aé", "", "a.b", "a\\b", "x", "y"})
 	genString = rapid.SampledFrom([]string{
@@ -94,7 +93,7 @@ func genValue(depth int) *rapid.Generator[any] {
 
 var genCount = rapid.Custom(func(t *rapid.T) any { return json.Number(fmt.Sprint(rapid.IntRange(0, 4).Draw(t, "count"))) })
 
-// keywords generate the values of keywords, for schemas nested this deep.
+// keywords generates values of keywords, for schemas of this nesting depth.
 var keywords map[string]func(t *rapid.T, depth int, draft7 bool) any
 
 func init() {
@@ -213,8 +212,8 @@ func drawSchema(t *rapid.T, depth int, draft7 bool) any {
 	return s
 }
 
-// TestEvaluatorAgreesWithLibrary is the model test: whatever the schema and
-// the value, our evaluator says what the library says.
+// TestEvaluatorAgreesWithLibrary is the model test: for any schema and value, our
+// evaluator agrees with the library.
 func TestEvaluatorAgreesWithLibrary(t *testing.T) {
 	known, valid := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -257,7 +256,7 @@ func mustUnmarshal(t require.TestingT, data []byte) any {
 	return v
 }
 
-// TestDecimal holds decimals against exact arithmetic.
+// TestDecimal compares decimals with exact arithmetic.
 func TestDecimal(t *testing.T) {
 	literal := rapid.OneOf(
 		genNumber,
@@ -294,7 +293,7 @@ func TestDecimal(t *testing.T) {
 	require.NotZero(t, both)
 }
 
-// TestPropertyTable holds the table against a map.
+// TestPropertyTable compares the table with a map.
 func TestPropertyTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := rapid.SliceOfDistinct(rapid.OneOf(genName, rapid.StringMatching(`[ab_]{0,6}`), rapid.String()), rapid.ID[string]).Draw(t, "names")
@@ -311,7 +310,7 @@ func TestPropertyTable(t *testing.T) {
 	})
 }
 
-func TestFallsBackToTheLibrary(t *testing.T) {
+func TestUnsupportedKeywordsUseTheLibrary(t *testing.T) {
 	for schema, fast := range map[string]bool{
 		`{"properties":{"a":{"type":"string"}}}`:                    true,
 		`{"$ref":"#/$defs/a","$defs":{"a":{"items":{"$ref":"#"}}}}`: true,
@@ -330,9 +329,9 @@ func TestFallsBackToTheLibrary(t *testing.T) {
 	}
 }
 
-// TestManyItems makes sure that what is left to the library is not taken for a
-// no, which a not would turn into a yes.
-func TestManyItems(t *testing.T) {
+// TestUnsureIsNotInvalid checks that an unsure result does not count as invalid, which "not"
+// would turn into valid.
+func TestUnsureIsNotInvalid(t *testing.T) {
 	list := make([]int, manyItems+1)
 	for i := range list {
 		list[i] = i
@@ -348,8 +347,8 @@ func TestManyItems(t *testing.T) {
 	}
 }
 
-// TestManyRequired goes beyond the required properties that a visit notes.
-func TestManyRequired(t *testing.T) {
+// TestManyRequiredProperties exceeds the number of required properties that a visit can record.
+func TestManyRequiredProperties(t *testing.T) {
 	required, properties, event := []any{}, map[string]any{}, map[string]any{}
 	for i := range 70 {
 		name := fmt.Sprint("p", i)
@@ -367,8 +366,8 @@ func TestManyRequired(t *testing.T) {
 	require.True(t, agree(t, p, part))
 }
 
-// TestPlainFormats holds the quick checks of formats against the library:
-// what they take it must take.
+// TestPlainFormats compares the quick checks of formats with the library: it must
+// accept every string that they accept.
 func TestPlainFormats(t *testing.T) {
 	formats := map[string]struct {
 		plain   func([]byte) bool

@@ -43,7 +43,7 @@ func (r *repair) run(checks []check, failures []failure) bool {
 				if f.member != "" {
 					path = append([]string{f.member}, path...)
 				}
-				changed = r.mend(leaf, path) || changed
+				changed = r.apply(leaf, path) || changed
 			}
 		}
 		if !changed {
@@ -57,9 +57,9 @@ func (r *repair) run(checks []check, failures []failure) bool {
 	return false
 }
 
-// mend applies the allowed repair for one failure and reports whether it changed the
+// apply applies the allowed repair for one failure and reports whether it changed the
 // event.
-func (r *repair) mend(leaf *jsonschema.ValidationError, path []string) bool {
+func (r *repair) apply(leaf *jsonschema.ValidationError, path []string) bool {
 	switch k := leaf.ErrorKind.(type) {
 	case *kind.Type:
 		return r.policy.Coerce && r.coerce(path, k.Want)

@@ -83,13 +83,13 @@ func (c *compiler) schemaURLs(root map[string]any) {
 		return
 	}
 	for _, prefix := range sortedKeys(m) {
-		at := "/" + keySchemaURLs + "/" + escapePointer(prefix)
+		pointer := "/" + keySchemaURLs + "/" + escapePointer(prefix)
 		folder, ok := m[prefix].(string)
 		switch {
 		case !ok || !filepath.IsLocal(filepath.FromSlash(folder)):
-			c.d.errorf(at, "schema_urls: write a folder inside the plan's own, such as schemas")
+			c.d.errorf(pointer, "schema_urls: write a folder inside the plan's own, such as schemas")
 		case !strings.HasPrefix(prefix, "http://") && !strings.HasPrefix(prefix, "https://"):
-			c.d.keyErrorf(at, "schema_urls: write the beginning of an http or https URL, such as https://example.com/schemas/")
+			c.d.keyErrorf(pointer, "schema_urls: write the beginning of an http or https URL, such as https://example.com/schemas/")
 		default:
 			c.urls[prefix] = filepath.Join(c.dir, filepath.FromSlash(folder))
 		}
@@ -168,13 +168,13 @@ func (c *compiler) display(path string) string {
 }
 
 // checks compiles the given sections of m, as far as m has them.
-func (c *compiler) checks(m map[string]any, at string, sections ...string) []check {
+func (c *compiler) checks(m map[string]any, parent string, sections ...string) []check {
 	var checks []check
 	for _, section := range sections {
 		if _, ok := m[section]; !ok {
 			continue
 		}
-		pointer := at + "/" + section
+		pointer := parent + "/" + section
 		c.d.lintSchema(c.d.doc, m[section], pointer)
 		schema, err := c.compile(pointer)
 		if err != nil {
@@ -255,9 +255,9 @@ func about(doc *document, pointer string) string {
 // report records an error of the library at the line that causes it.
 func (c *compiler) report(err error, pointer string) {
 	here := place{c.d.doc, pointer}
-	lint := func(at place, format string, args ...any) {
-		l := at.doc.lint(at.doc.line(at.pointer), format, args...)
-		l.Message = about(at.doc, at.pointer) + l.Message
+	lint := func(cause place, format string, args ...any) {
+		l := cause.doc.lint(cause.doc.line(cause.pointer), format, args...)
+		l.Message = about(cause.doc, cause.pointer) + l.Message
 		c.d.lints = append(c.d.lints, l)
 	}
 	var (
@@ -269,38 +269,38 @@ func (c *compiler) report(err error, pointer string) {
 	)
 	switch {
 	case errors.As(err, &invalid):
-		at, ok := c.locate(invalid.URL)
+		cause, ok := c.locate(invalid.URL)
 		if !ok {
-			at = here
+			cause = here
 		}
 		verr, ok := invalid.Err.(*jsonschema.ValidationError)
 		if !ok {
-			lint(at, "is not a valid schema: %s", invalid.Err)
+			lint(cause, "is not a valid schema: %s", invalid.Err)
 			return
 		}
 		for _, leaf := range schemaFaults(verr) {
-			lint(place{at.doc, at.pointer + leaf.Pointer}, "%s", leaf.Message)
+			lint(place{cause.doc, cause.pointer + leaf.Pointer}, "%s", leaf.Message)
 		}
 	case errors.As(err, &regex):
-		at, ok := c.locate(regex.URL)
+		cause, ok := c.locate(regex.URL)
 		if !ok {
-			at = here
+			cause = here
 		}
-		lint(at, "pattern %q cannot be used: %s; write it in RE2 syntax, which has no look-around and no back-references", regex.Regex, strings.TrimPrefix(regex.Err.Error(), "error parsing regexp: "))
+		lint(cause, "pattern %q cannot be used: %s; write it in RE2 syntax, which has no look-around and no back-references", regex.Regex, strings.TrimPrefix(regex.Err.Error(), "error parsing regexp: "))
 	case errors.As(err, &load):
 		if errors.Is(load.Err, errReported) {
 			return
 		}
-		for _, at := range c.references(here, func(u, _ string) bool { return u == load.URL }) {
-			lint(at, "$ref: %s", load.Err)
+		for _, cause := range c.references(here, func(u, _ string) bool { return u == load.URL }) {
+			lint(cause, "$ref: %s", load.Err)
 		}
 	case errors.As(err, &missing):
-		for _, at := range c.references(here, func(u, frag string) bool { return u+"#"+frag == decoded(missing.URL) }) {
-			lint(at, "$ref: there is nothing at %s%s", c.shortened(missing.URL), c.sibling(missing.URL))
+		for _, cause := range c.references(here, func(u, frag string) bool { return u+"#"+frag == decoded(missing.URL) }) {
+			lint(cause, "$ref: there is nothing at %s%s", c.shortened(missing.URL), c.sibling(missing.URL))
 		}
 	case errors.As(err, &anchor):
-		for _, at := range c.references(here, func(u, frag string) bool { return u+"#"+frag == decoded(anchor.Reference) }) {
-			lint(at, "$ref: there is no $anchor %s", c.shortened(anchor.Reference))
+		for _, cause := range c.references(here, func(u, frag string) bool { return u+"#"+frag == decoded(anchor.Reference) }) {
+			lint(cause, "$ref: there is no $anchor %s", c.shortened(anchor.Reference))
 		}
 	default:
 		lint(here, "%s", err)
@@ -326,13 +326,13 @@ func (c *compiler) shortened(u string) string {
 
 // sibling suggests an existing name for a reference that leads nowhere.
 func (c *compiler) sibling(location string) string {
-	at, ok := c.locate(location)
-	slash := strings.LastIndexByte(at.pointer, '/')
+	cause, ok := c.locate(location)
+	slash := strings.LastIndexByte(cause.pointer, '/')
 	if !ok || slash < 0 {
 		return ""
 	}
-	v := at.doc.value
-	for _, token := range strings.Split(at.pointer[:slash], "/")[1:] {
+	v := cause.doc.value
+	for _, token := range strings.Split(cause.pointer[:slash], "/")[1:] {
 		m, ok := v.(map[string]any)
 		if !ok {
 			return ""
@@ -340,7 +340,7 @@ func (c *compiler) sibling(location string) string {
 		v = m[unescapePointer(token)]
 	}
 	m, _ := v.(map[string]any)
-	return spelling.Hint(unescapePointer(at.pointer[slash+1:]), sortedKeys(m))
+	return spelling.Hint(unescapePointer(cause.pointer[slash+1:]), sortedKeys(m))
 }
 
 func unescapePointer(token string) string {
@@ -441,41 +441,41 @@ var (
 
 // lintSchema advises about keywords and required properties that are probably misspelt.
 // JSON Schema ignores unknown keywords, so nothing else would reveal them.
-func (d *definition) lintSchema(doc *document, v any, at string) {
+func (d *definition) lintSchema(doc *document, v any, pointer string) {
 	m, ok := v.(map[string]any)
 	if !ok {
 		return
 	}
-	advise := func(pointer, format string, args ...any) {
-		lint := doc.lint(doc.keyLine(pointer), format, args...)
-		lint.Message = about(doc, pointer) + lint.Message
+	advise := func(keyword, format string, args ...any) {
+		lint := doc.lint(doc.keyLine(keyword), format, args...)
+		lint.Message = about(doc, keyword) + lint.Message
 		lint.Advice = true
 		d.lints = append(d.lints, lint)
 	}
 	if _, ok := m[keySchema]; ok && doc == d.doc && m["$id"] == nil {
-		lint := doc.lint(doc.keyLine(at+"/"+keySchema), "%s$schema has no effect here; write it at the top of the plan, or move this schema into a file of its own", about(doc, at))
+		lint := doc.lint(doc.keyLine(pointer+"/"+keySchema), "%s$schema has no effect here; write it at the top of the plan, or move this schema into a file of its own", about(doc, pointer))
 		d.lints = append(d.lints, lint)
 	}
 	for key, value := range m {
-		keyAt := at + "/" + escapePointer(key)
+		keyPointer := pointer + "/" + escapePointer(key)
 		if !slices.Contains(allKeywords, key) {
 			// "example" is a keyword of OpenAPI, not a misspelt "examples".
 			if n := spelling.Nearest(key, allKeywords); n != "" && key != "example" && !strings.HasPrefix(key, "x-") {
-				advise(keyAt, "%q is no keyword of JSON Schema and has no effect; did you mean %q?", key, n)
+				advise(keyPointer, "%q is no keyword of JSON Schema and has no effect; did you mean %q?", key, n)
 			}
 			continue
 		}
 		if slices.Contains(schemaKeywords, key) {
-			d.lintSchema(doc, value, keyAt)
+			d.lintSchema(doc, value, keyPointer)
 		}
 		if list, ok := value.([]any); ok && slices.Contains(schemaListKeywords, key) {
 			for i, item := range list {
-				d.lintSchema(doc, item, fmt.Sprintf("%s/%d", keyAt, i))
+				d.lintSchema(doc, item, fmt.Sprintf("%s/%d", keyPointer, i))
 			}
 		}
 		if members, ok := value.(map[string]any); ok && slices.Contains(schemaMapKeywords, key) {
 			for name, member := range members {
-				d.lintSchema(doc, member, keyAt+"/"+escapePointer(name))
+				d.lintSchema(doc, member, keyPointer+"/"+escapePointer(name))
 			}
 		}
 	}
@@ -487,7 +487,7 @@ func (d *definition) lintSchema(doc *document, v any, at string) {
 			continue
 		}
 		if n := spelling.Nearest(name, sortedKeys(properties)); n != "" {
-			advise(fmt.Sprintf("%s/required/%d", at, i), "%q is required but not among the properties; did you mean %q?", name, n)
+			advise(fmt.Sprintf("%s/required/%d", pointer, i), "%q is required but not among the properties; did you mean %q?", name, n)
 		}
 	}
 }

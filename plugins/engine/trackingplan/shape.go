@@ -58,11 +58,11 @@ func (s *shape) add(schema *jsonschema.Schema, path string, keys int) {
 	if schema == nil || schema.Bool != nil || keys > maxPathKeys {
 		return
 	}
-	at := visit{schema, path}
-	if _, ok := s.seen[at]; ok {
+	current := visit{schema, path}
+	if _, ok := s.seen[current]; ok {
 		return
 	}
-	s.seen[at] = struct{}{}
+	s.seen[current] = struct{}{}
 
 	for name, sub := range schema.Properties {
 		if name == "" || strings.ContainsAny(name, ".[]") || sub.Bool != nil && !*sub.Bool {

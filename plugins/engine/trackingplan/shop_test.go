@@ -9,7 +9,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/shop"
 )
 
-// TestShopPlanLintsClean is about the plan that is shipped.
+// TestShopPlanLintsClean lints the shipped plan.
 func TestShopPlanLintsClean(t *testing.T) {
 	require.Empty(t, Lint(shopPlan))
 	plan, err := Load(shopPlan)
@@ -24,8 +24,7 @@ func TestShopPlanLintsClean(t *testing.T) {
 	}
 }
 
-// TestShopPlanOnSyntheticShop holds the plan against events of which it is
-// known whether they are valid.
+// TestShopPlanOnSyntheticShop validates events that are known to be valid or invalid.
 func TestShopPlanOnSyntheticShop(t *testing.T) {
 	plan, err := Load(shopPlan)
 	require.NoError(t, err)
@@ -59,7 +58,7 @@ func TestShopPlanOnSyntheticShop(t *testing.T) {
 func TestShopPlan(t *testing.T) {
 	plan, err := Load(shopPlan)
 	require.NoError(t, err)
-	// event completes an event of this beginning.
+	// event completes an event from its beginning.
 	event := func(begin string) string {
 		return `{` + begin + `,"messageId":"m-1","timestamp":"2026-01-31T08:30:00.000Z"}`
 	}

@@ -11,10 +11,10 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan/schemasuite"
 )
 
-// TestSuiteBothWays holds our evaluator against the library on every case of
-// the official suite: where ours says valid the library must, and where ours
-// knows all of a schema's keywords it must say valid whenever the library does.
-func TestSuiteBothWays(t *testing.T) {
+// TestEvaluatorAgreesWithLibraryOnTheOfficialSuite compares our evaluator with the library on every case of the
+// official suite: if ours says valid, the library must; and if ours supports all
+// keywords of a schema, it must say valid whenever the library does.
+func TestEvaluatorAgreesWithLibraryOnTheOfficialSuite(t *testing.T) {
 	for _, draft := range []schemasuite.Draft{schemasuite.Draft7, schemasuite.Draft2020} {
 		t.Run(draft.Folder, func(t *testing.T) {
 			dir := schemasuite.PlanFolder(t)
@@ -39,8 +39,8 @@ func TestSuiteBothWays(t *testing.T) {
 	}
 }
 
-// requireAgreement checks that our evaluator and the library say the same of
-// the properties of an event named Case.
+// requireAgreement checks that our evaluator and the library agree about the properties
+// of an event named Case.
 func requireAgreement(t require.TestingT, plan *Plan, event []byte) {
 	c := plan.events["Case"].checks[0]
 	s := &scratch{}

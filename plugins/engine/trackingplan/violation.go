@@ -239,11 +239,11 @@ func article(types []string) string {
 	return strings.Join(append(words, last...), " or ")
 }
 
-func count(n int, what string) string {
+func count(n int, subject string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + subject
 	}
-	return strconv.Itoa(n) + " " + what + "s"
+	return strconv.Itoa(n) + " " + subject + "s"
 }
 
 func number(r *big.Rat) string {

@@ -37,7 +37,7 @@ func TestWatcher(t *testing.T) {
 	require.Same(t, first, w.Plan())
 	require.Equal(t, Valid, status(`{"a":1}`))
 
-	// A schema file changes: taken at the second look.
+	// A schema file changes: loaded at the second poll.
 	write(schema, `{"required":["b"]}`)
 	check(false, "")
 	require.Same(t, first, w.Plan())
@@ -46,26 +46,26 @@ func TestWatcher(t *testing.T) {
 	require.Equal(t, Valid, status(`{"b":1}`))
 	check(false, "")
 
-	// A file that is still being written is not taken.
+	// A file that is still being written is not loaded.
 	write(path, "name: test\nversion: 2\n")
 	check(false, "")
 	write(path, "name: test\nversion: 2\nevents: { A: { properties: { $ref: schemas/new.json } } }\n")
 	check(false, "")
-	// It refers to a file that is not there: the last good plan stays.
+	// The plan refers to a missing file: the last valid plan stays.
 	check(true, "there is no file schemas/new.json")
 	require.Equal(t, "1", w.Plan().Version)
 	require.Equal(t, Valid, status(`{"b":1}`))
-	// It is not read again for nothing.
+	// The invalid plan is not loaded again without a change.
 	check(false, "")
 	check(false, "")
-	// The file appears, and the plan is good.
+	// The missing file appears, and the plan is valid.
 	write(filepath.Join(filepath.Dir(path), "schemas", "new.json"), `{"required":["c"]}`)
 	check(false, "")
 	check(true, "")
 	require.Equal(t, "2", w.Plan().Version)
 	require.Equal(t, Valid, status(`{"c":1}`))
 
-	// A change that is taken back is none.
+	// A reverted change is not loaded.
 	good, err := os.ReadFile(path)
 	require.NoError(t, err)
 	write(path, "rubbish: [")
@@ -75,7 +75,7 @@ func TestWatcher(t *testing.T) {
 	check(false, "")
 	require.Equal(t, "2", w.Plan().Version)
 
-	// The plan is removed, and comes back.
+	// The plan is removed and appears again.
 	require.NoError(t, os.Remove(path))
 	check(false, "")
 	check(true, "there is no such file")
@@ -86,7 +86,7 @@ func TestWatcher(t *testing.T) {
 	require.Equal(t, Rejected, status(`[[[]]]`), "the depth allowed outlives a reload")
 }
 
-func TestWatchNeedsAGoodPlan(t *testing.T) {
+func TestWatchRejectsAnInvalidPlan(t *testing.T) {
 	_, err := Watch(writePlan(t, "name: test"), 3)
 	require.ErrorContains(t, err, "a plan needs events")
 }

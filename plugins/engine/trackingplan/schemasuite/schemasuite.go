@@ -1,5 +1,5 @@
-// Package schemasuite reads the official JSON-Schema-Test-Suite, so that tests
-// can hold tracking plans against it.
+// Package schemasuite reads the official JSON-Schema-Test-Suite for the tests of
+// tracking plans.
 package schemasuite
 
 import (
@@ -12,16 +12,16 @@ import (
 	"testing"
 )
 
-// Env names the environment variable that says where the suite is.
+// Env is the environment variable with the path of the suite.
 const Env = "JSON_SCHEMA_TEST_SUITE"
 
 // Draft is a version of JSON Schema that the suite has tests for.
 type Draft struct {
-	// Folder is its name in the suite, and URL its metaschema.
+	// Folder is its name in the suite, URL its metaschema.
 	Folder, URL string
 }
 
-// The drafts that tracking plans may be written in.
+// The drafts that tracking plans support.
 var (
 	Draft7    = Draft{"draft7", "http://json-schema.org/draft-07/schema#"}
 	Draft2020 = Draft{"draft2020-12", "https://json-schema.org/draft/2020-12/schema"}
@@ -29,7 +29,7 @@ var (
 
 // Group is a schema with its tests.
 type Group struct {
-	// File is the path below the draft's folder, such as optional/bignum.json.
+	// File is the path below the folder of the draft, such as optional/bignum.json.
 	File        string
 	Description string
 	Schema      json.RawMessage
@@ -43,14 +43,14 @@ type Test struct {
 	Valid       bool
 }
 
-// Optional tells whether implementations are free to fail the group.
+// Optional reports whether implementations may fail the group.
 func (g *Group) Optional() bool { return strings.HasPrefix(g.File, "optional/") }
 
-// Format tells whether the group is about formats being checked, which plans
-// do unless they are told otherwise.
+// Format reports whether the group requires that formats are checked, which plans do by
+// default.
 func (g *Group) Format() bool { return strings.HasPrefix(g.File, "optional/format/") }
 
-// Folder returns where the suite is, and skips the test if it is not there.
+// Folder returns the path of the suite, and skips the test if it does not exist.
 func Folder(t testing.TB) string {
 	t.Helper()
 	folder := os.Getenv(Env)
@@ -98,8 +98,8 @@ func Groups(t testing.TB, draft Draft) []Group {
 	return groups
 }
 
-// PlanFolder returns a new folder in which the plans that WritePlan writes
-// find the schemas that the suite refers to by URL.
+// PlanFolder returns a new folder for the plans of WritePlan. It contains the schemas
+// that the suite refers to by URL.
 func PlanFolder(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -113,8 +113,8 @@ func PlanFolder(t testing.TB) string {
 	return dir
 }
 
-// WritePlan writes a plan in whose event "Case" the properties have the
-// group's schema, and returns its path.
+// WritePlan writes a plan in which the properties of the event "Case" have the schema
+// of the group, and returns its path.
 func WritePlan(t testing.TB, dir string, draft Draft, g *Group) string {
 	t.Helper()
 	formats := "annotate"
@@ -139,7 +139,7 @@ events:
 	return path
 }
 
-// Event returns an event that has the test's value as its properties.
+// Event returns an event with the value of the test as its properties.
 func (test *Test) Event() []byte {
 	return []byte(`{"type":"track","event":"Case","properties":` + string(test.Data) + `}`)
 }
