@@ -79,7 +79,7 @@ const preflightHeaders = "Authorization, Content-Type, Content-Encoding, Anonymo
 // preflight sets the headers of the response to a preflight request.
 func (o *origins) preflight(header http.Header, requested string) {
 	header.Add("Vary", "Access-Control-Request-Headers")
-	header.Set("Access-Control-Allow-Methods", http.MethodPost)
+	header.Set("Access-Control-Allow-Methods", "GET, POST")
 	header.Set("Access-Control-Max-Age", "7200")
 	allowed := preflightHeaders
 	if requested != "" && len(requested) <= 1024 && isHeaderList(requested) {

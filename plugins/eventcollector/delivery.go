@@ -2,6 +2,8 @@ package eventcollector
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,18 +23,16 @@ type delivery struct {
 	source    string
 	accepted  int
 	rejected  []string // the first broken rule of each rejected event
+	reasons   []string // of the first rejected events, for the response
+	withoutID []*repetition
+	retries   int // of withoutID
 	size      int
 	once      sync.Once
 }
 
-func (c *collector) newDelivery(events []trackingapi.Event, receipt trackingapi.Receipt, size int) *delivery {
-	d := &delivery{
-		batch:     make(service.MessageBatch, len(events)),
-		done:      make(chan error, 1),
-		collector: c,
-		source:    receipt.Source,
-		size:      size,
-	}
+// fill makes the messages of events.
+func (d *delivery) fill(events []trackingapi.Event, receipt trackingapi.Receipt) {
+	d.batch = make(service.MessageBatch, len(events))
 	for i, event := range events {
 		msg := service.NewMessage(event.Data)
 		d.batch[i] = msg
@@ -41,6 +41,9 @@ func (c *collector) newDelivery(events []trackingapi.Event, receipt trackingapi.
 			continue
 		}
 		d.rejected = append(d.rejected, event.Reasons[0].Rule)
+		if len(d.rejected) <= maxReasons {
+			d.reasons = append(d.reasons, describe(i, event.Reasons))
+		}
 		rejected := &rejection.Error{Stage: pluginName}
 		for _, reason := range event.Reasons {
 			rejected.Reasons = append(rejected.Reasons, rejection.Reason(reason))
@@ -50,7 +53,18 @@ func (c *collector) newDelivery(events []trackingapi.Event, receipt trackingapi.
 		msg.MetaSetMut("source", receipt.Source)
 		msg.MetaSetMut("received_at", receipt.ReceivedAt.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
 	}
-	return d
+}
+
+// describe returns the reasons of the event at an index as one line.
+func describe(index int, reasons []trackingapi.Reason) string {
+	lines := make([]string, len(reasons))
+	for i, reason := range reasons {
+		lines[i] = reason.Message
+		if reason.Pointer != "" {
+			lines[i] = reason.Pointer + ": " + reason.Message
+		}
+	}
+	return fmt.Sprintf("event %d: %s", index, strings.Join(lines, "; "))
 }
 
 // deliver passes the batch to the pipeline and waits until it is stored.
@@ -111,6 +125,12 @@ func (d *delivery) acknowledge(err error) {
 		m := &d.collector.metrics
 		if d.accepted > 0 {
 			m.accepted.Incr(int64(d.accepted), d.source)
+		}
+		if first := len(d.withoutID) - d.retries; first > 0 {
+			m.withoutID.Incr(int64(first), d.source, "new")
+		}
+		if d.retries > 0 {
+			m.withoutID.Incr(int64(d.retries), d.source, "retry")
 		}
 		for _, rule := range d.rejected {
 			m.rejected.Incr(1, d.source, rule)

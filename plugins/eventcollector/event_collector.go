@@ -74,18 +74,20 @@ Set the URL option of the SDK to this server (`+"`host`"+` of Segment's server S
 | --- | --- |
 | `+"`POST /v1/track`, `/v1/identify`, `/v1/page`, `/v1/screen`, `/v1/group`, `/v1/alias`"+` | one event; the endpoint sets its type. `+"`/v1/t`, `/v1/i`, `/v1/p`, `/v1/s`, `/v1/g` and `/v1/a`"+` are the short forms of analytics.js |
 | `+"`POST /v1/batch`, `/v1/import`, `/v1/b`"+` | `+"`{\"batch\": [...]}`"+`, events of any type. `+"`context` and `integrations`"+` beside the list are merged into each event, member by member; the event's own members take precedence |
+| `+"`GET /v1/projects/{key}/settings`, `GET /sourceConfig`"+` | none. The settings that the browser and mobile SDKs of Segment and RudderStack load first, with this collector as the only destination |
 | `+"`POST /beacon/v1/batch`"+` | the same, with the key as `+"`writeKey`"+` in the query. RudderStack's browser SDK sends here when a page closes |
 
 The key is the user name of Basic authentication or `+"`writeKey`"+` in the body, which is removed. Bodies are JSON in UTF-8, plain or gzip. Accepted content types are `+"`application/json`, `text/plain` (of `navigator.sendBeacon`), `application/x-www-form-urlencoded`"+` (of gzip bodies from RudderStack's Node SDK) and none.
 
 ### Responses
 
-`+"`200 {\"success\":true}`"+` is sent only after the pipeline has delivered the events: they are stored. Every other response has a body of the form `+"`{\"success\":false,\"error\":{\"code\":\"...\",\"message\":\"...\"}}`"+`:
+`+"`200 {\"success\":true}`"+` is sent only after the pipeline has delivered the events: they are stored. If events were rejected, it also has their number and the first reasons: `+"`{\"success\":true,\"rejected\":1,\"reasons\":[...]}`"+`. Every other response has a body of the form `+"`{\"success\":false,\"code\":\"...\",\"message\":\"...\",\"error\":{\"code\":\"...\",\"message\":\"...\"}}`"+`:
 
 | status | when |
 | --- | --- |
-| 400 | the body has not the form of the endpoint: not JSON, truncated, not UTF-8, nested too deeply, no list of events, or, for the endpoints of one event, not a valid event |
+| 400 | the body is empty or, for a batch, not JSON, truncated, not UTF-8, nested too deeply, or without a list of events |
 | 401 | the write key is missing or unknown |
+| 403 | the request comes from a web page with an origin that `+"`cors.allowed_origins`"+` does not list |
 | 404, 405 | the endpoint does not exist; it does not support the method |
 | 408 | the body did not arrive within `+"`limits.read_timeout`"+` |
 | 413 | the body is larger than `+"`limits`"+` permit; for gzip the decompressed size counts |
@@ -94,20 +96,24 @@ The key is the user name of Basic authentication or `+"`writeKey`"+` in the body
 
 ### Invalid events
 
-An invalid event (not an object, no known `+"`type`"+`, neither `+"`userId` nor `anonymousId`"+`, an id, time or object of the wrong type, an id longer than `+"`limits.max_id_bytes`"+`, `+"`NaN` or `Infinity`"+` in it, too large, nested too deeply) does not fail its batch, because an SDK would drop or retry the whole batch. It becomes a message with the client's bytes, an error with the reasons, and the metadata `+"`source` and `received_at`"+`. Send messages with `+"`errored()`"+` to dead letters, as in the example. The batch is acknowledged when its valid and its invalid events have been delivered.
+An invalid event (not an object, no known `+"`type`"+`, neither `+"`userId` nor `anonymousId`"+`, an id, time or object of the wrong type, an id longer than `+"`limits.max_id_bytes`"+`, `+"`NaN` or `Infinity`"+` in it, too large, nested too deeply) does not fail its request, because an SDK would drop or retry the whole batch, and drops a single event after a 4xx. The same holds for the body of an endpoint for one event that is not JSON, if the key is in the header. It becomes a message with the client's bytes, an error with the reasons, and the metadata `+"`source` and `received_at`"+`. Send messages with `+"`errored()`"+` to dead letters, as in the example. The batch is acknowledged when its valid and its invalid events have been delivered.
 
 ### Events
 
 A request becomes one batch of messages, each a JSON object in the form of Segment's spec. The client's bytes are kept, unknown fields and numbers included, except for these fields:
 
 - `+"`receivedAt`"+` is the time of the request, `+"`originalTimestamp`"+` the client's `+"`timestamp`"+` (or its `+"`originalTimestamp`"+`, if it has no `+"`timestamp`"+`), and `+"`timestamp`"+` is corrected for the client's clock: `+"`receivedAt - (sentAt - originalTimestamp)`"+`. Without `+"`sentAt`"+` the client's clock is trusted, and an event in the future gets the time of its receipt. Times may be ISO 8601 or Unix time in seconds or milliseconds, as a number or text; all become RFC 3339 in UTC with milliseconds.
-- A missing `+"`messageId`"+` becomes a UUID derived from the bytes of the event and its source, so that a retry of the request has the same ids.
+- A missing `+"`messageId`"+` becomes a UUID derived from the bytes of the event and its source, so that a retry of the request has the same ids. See below for events without a timestamp.
 - `+"`source`"+` is the source of the write key.
 - A missing `+"`context.ip`"+` becomes the address of the client, unless the source is `+"`server_side`"+`.
 - Ids that are whole numbers become text: `+"`4711` and `4711.0` become `\"4711\"`"+`.
 - An `+"`identify`"+` without traits gets those of `+"`context.traits`"+`, where RudderStack's SDKs put them.
 - Of a repeated member the last one wins.
 - Fields of Segment's spec that are null, empty ids, and empty lists in place of an object (PHP writes them) are removed.
+
+### Repetition without id and time
+
+An event with neither `+"`messageId`"+` nor `+"`timestamp`"+`, as a script sends it, has the same bytes when it happens again. It counts as a retry, with the same `+"`messageId`"+`, if an equal event of the same source got no 200 within the last ten minutes, or got one less than a second ago. Otherwise it is a new event. The collector keeps this in memory, for the last 65,536 such events of this process: behind a load balancer, or after a restart, a retry may count twice. Clients that send a `+"`messageId`"+`, as all SDKs do, do not depend on this rule.
 
 ### Load
 
@@ -120,6 +126,7 @@ Requests wait for the pipeline (back-pressure): with a slow pipeline clients wai
 | `+"`event_collector_requests`"+` | counter | `+"`endpoint`, `status`"+` |
 | `+"`event_collector_events_accepted`"+` | counter, of delivered events | `+"`source`"+` |
 | `+"`event_collector_events_rejected`"+` | counter, of delivered bad events by the rule of their first reason | `+"`source`, `reason`"+` |
+| `+"`event_collector_events_without_id`"+` | counter, of delivered events with neither `+"`messageId` nor `timestamp`; `repetition` is `new` or `retry`"+` | `+"`source`, `repetition`"+` |
 | `+"`event_collector_bytes`"+` | counter, of bodies after decompression | |
 | `+"`event_collector_in_flight`"+` | gauge, of requests waiting for the pipeline | |`).
 		Example("Collect from pages and servers", `
@@ -230,7 +237,7 @@ func fields() []*service.ConfigField {
 			LintRule(`root = if this.type() == "object" && (this.cert_file.or("") == "") != (this.key_file.or("") == "") { "tls needs both cert_file and key_file: write the one that is missing, or leave out both to serve plain HTTP" }`),
 		service.NewObjectField(fieldCORS,
 			service.NewStringListField(fieldAllowedOrigins).
-				Description("Origins of web pages with scripts that may send events: an exact origin, a wildcard for subdomains, or `*` for any. Leave it empty if only servers and apps send.").
+				Description("Origins of web pages with scripts that may send events: an exact origin, a wildcard for subdomains, or `*` for any. Requests of other pages get 403. Leave it empty if only servers and apps send.").
 				Default([]any{}).
 				Example([]any{"https://shop.example", "https://*.shop.example"}).
 				LintRule(`root = if this.type() == "string" && this != "*" && !this.re_match("^https?://(\\*\\.)?[^*/?#@ ]+$") { "an allowed origin is a scheme and a host without a path: write for example https://shop.example, https://*.shop.example or *" }`),
@@ -252,8 +259,8 @@ func fields() []*service.ConfigField {
 			Default("5s").
 			Example("30s"),
 		service.NewObjectField(fieldLimits,
-			limit(fieldEventBytes, 32<<10, "Maximum bytes of one event, and of the body of an endpoint for one event. The default is Segment's limit."),
-			limit(fieldBatchBytes, 500<<10, "Maximum bytes of the body of a batch after decompression. The default is Segment's limit; RudderStack's SDKs stay below it too."),
+			limit(fieldEventBytes, 32<<10, "Maximum bytes of one event; a larger event becomes a dead letter. The default is Segment's limit."),
+			limit(fieldBatchBytes, 500<<10, "Maximum bytes of a body after decompression. The default is Segment's limit; RudderStack's SDKs stay below it too."),
 			limit(fieldBatchEvents, 10_000, "Maximum number of events in a batch."),
 			limit(fieldDepth, 64, "Maximum nesting of objects and lists in an event."),
 			limit(fieldIDBytes, 512, "Maximum bytes of an id in an event. The default is the longest customer id that the `profile_api` accepts: a customer with a longer id could neither be read nor erased."),
@@ -303,6 +310,8 @@ type collector struct {
 	slots    slots
 	buffered budget
 	open     atomic.Int64 // connections
+
+	repetitions repetitions
 
 	handoff chan *delivery
 	// draining is closed when the pipeline accepts no more batches, closed when

@@ -1,9 +1,10 @@
 package eventcollector
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -61,7 +62,8 @@ var errGone = &failure{}
 
 func (c *collector) serve(w http.ResponseWriter, r *http.Request) {
 	received := time.Now()
-	to, known := endpoints[r.URL.Path]
+	path := cleanPath(r.URL.Path)
+	to, known := endpoints[path]
 	if !known {
 		to.name = otherEndpoint
 	}
@@ -76,21 +78,56 @@ func (c *collector) serve(w http.ResponseWriter, r *http.Request) {
 	if c.open.Load() > int64(c.conf.limits.connections)*3/4 {
 		header.Set("Connection", "close")
 	}
-	allowed := true
 	origin := r.Header.Get("Origin")
-	if c.conf.origins.enabled() && origin != "" {
-		allowed = c.conf.origins.allow(header, origin)
-	}
+	allowed := origin == "" || c.conf.origins.allow(header, origin) || isSameOrigin(r, origin)
 	if !known {
-		c.respond(w, to.name, failPath)
+		_, settings := settingsKey(path)
+		switch settings = settings || path == sourceConfig; {
+		case settings && r.Method == http.MethodOptions:
+			c.serveOther(w, r, to, origin, allowed)
+		case settings && !allowed:
+			c.respond(w, to.name, failOrigin)
+		case settings && r.Method == http.MethodGet:
+			c.serveSettings(w, r, path)
+		default:
+			c.respond(w, to.name, failPath)
+		}
 		return
 	}
 	if r.Method != http.MethodPost {
 		c.serveOther(w, r, to, origin, allowed)
 		return
 	}
-	fail := c.collect(w, r, to, received)
-	c.respond(w, to.name, fail)
+	// A page needs no preflight to send text/plain, so the browser does not
+	// protect this endpoint from foreign pages.
+	if !allowed {
+		c.respond(w, to.name, failOrigin)
+		return
+	}
+	d, fail := c.collect(w, r, to, received)
+	if fail != nil {
+		c.respond(w, to.name, fail)
+		return
+	}
+	c.respondSuccess(w, to.name, d)
+	if d != nil && r.Context().Err() == nil {
+		c.repetitions.answer(d.withoutID, time.Now())
+	}
+}
+
+// cleanPath removes doubled slashes and a slash at the end: SDKs join a host and a
+// path in several ways.
+func cleanPath(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return strings.TrimSuffix(path, "/")
+}
+
+// isSameOrigin reports whether a page of this server sends the request.
+func isSameOrigin(r *http.Request, origin string) bool {
+	_, host, ok := strings.Cut(origin, "://")
+	return ok && strings.EqualFold(host, r.Host)
 }
 
 // serveOther responds to methods other than POST: preflights of browsers, and
@@ -117,23 +154,41 @@ func (c *collector) serveOther(w http.ResponseWriter, r *http.Request, to endpoi
 	c.metrics.countRequest(to.name, http.StatusNoContent)
 }
 
+func setHeaders(header http.Header) {
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+}
+
 var success = []byte(`{"success":true}`)
 
-// respond writes the response; fail is nil for success.
+// maxReasons bounds the reasons in a response.
+const maxReasons = 10
+
+// respondSuccess responds that the events of d are stored. It names rejected events
+// for developers; SDKs ignore the body. d is nil for an empty batch.
+func (c *collector) respondSuccess(w http.ResponseWriter, endpoint string, d *delivery) {
+	setHeaders(w.Header())
+	c.metrics.countRequest(endpoint, http.StatusOK)
+	text := success
+	if d != nil && len(d.rejected) > 0 {
+		text, _ = json.Marshal(struct {
+			Success  bool     `json:"success"`
+			Rejected int      `json:"rejected"`
+			Reasons  []string `json:"reasons"`
+		}{true, len(d.rejected), d.reasons})
+	}
+	_, _ = w.Write(text)
+}
+
+// respond writes the response to a request that failed.
 func (c *collector) respond(w http.ResponseWriter, endpoint string, fail *failure) {
 	if fail == errGone {
 		c.metrics.countRequest(endpoint, 0)
 		return
 	}
 	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	if fail == nil {
-		c.metrics.countRequest(endpoint, http.StatusOK)
-		_, _ = w.Write(success)
-		return
-	}
+	setHeaders(header)
 	switch fail.status {
 	case http.StatusServiceUnavailable:
 		seconds := (c.conf.retryAfter + time.Second - 1) / time.Second
@@ -148,28 +203,32 @@ func (c *collector) respond(w http.ResponseWriter, endpoint string, fail *failur
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
+	// Segment's SDK for Python reads code and message at the top level, and
+	// retries a 400 without them.
 	text, _ := json.Marshal(struct {
-		Success bool   `json:"success"`
-		Error   reason `json:"error"`
-	}{Error: reason{fail.code, fail.message}})
+		Success bool `json:"success"`
+		reason
+		Error reason `json:"error"`
+	}{reason: reason{fail.code, fail.message}, Error: reason{fail.code, fail.message}})
 	w.WriteHeader(fail.status)
 	_, _ = w.Write(text)
 }
 
-// collect reads the events of one request and returns nil once they are stored.
-func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint, received time.Time) *failure {
+// collect reads the events of one request and returns once they are stored. The
+// delivery is nil for an empty batch.
+func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint, received time.Time) (*delivery, *failure) {
 	// The deadline ends when the whole body is read. It also bounds what the
 	// server reads by itself after an early response.
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(received.Add(c.conf.limits.readTimeout))
 
 	if !acceptsType(r.Header.Get("Content-Type")) {
-		return failType
+		return nil, failType
 	}
 	gzipped, ok := acceptsEncoding(r.Header.Get("Content-Encoding"))
 	if !ok {
 		w.Header().Set("Accept-Encoding", "gzip")
-		return failEncoding
+		return nil, failEncoding
 	}
 	key, inRequest := basicUser(r.Header.Get("Authorization"))
 	if to.beacon && !inRequest {
@@ -179,25 +238,22 @@ func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint,
 	var from source
 	if inRequest {
 		if from, ok = c.conf.keys.source([]byte(key)); !ok {
-			return failKey
+			return nil, failKey
 		}
 	}
 	select {
 	case <-c.draining:
-		return failClosing
+		return nil, failClosing
 	default:
 	}
 	if c.slots.full() {
-		return failBusy
+		return nil, failBusy
 	}
 
-	limit := c.conf.limits.eventBytes
-	if to.reads == trackingapi.Batch {
-		limit = c.conf.limits.batchBytes
-	}
-	body, fail := c.readBody(r, gzipped, limit)
+	// A single event above the limit of an event becomes a dead letter.
+	body, fail := c.readBody(r, gzipped, c.conf.limits.batchBytes)
 	if fail != nil {
-		return fail
+		return nil, fail
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	c.metrics.bytes.Incr(int64(len(body.bytes)))
@@ -207,9 +263,9 @@ func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint,
 	c.parsers.Put(parser)
 	body.release()
 	if fail != nil || d == nil {
-		return fail
+		return nil, fail
 	}
-	return c.deliver(r.Context(), d)
+	return d, c.deliver(r.Context(), d)
 }
 
 // parse returns the delivery of a body, nil for an empty batch.
@@ -222,6 +278,11 @@ func (c *collector) parse(
 		switch {
 		case !ok:
 			return nil, failPanic
+		case known && to.reads != trackingapi.Batch && bodyErr.Code != trackingapi.CodeEmpty:
+			// SDKs drop an event after a 400: keep it as a dead letter.
+			return c.admit(r, from, received, len(text), func(trackingapi.Receipt) []trackingapi.Event {
+				return []trackingapi.Event{{Data: bytes.Clone(text), Reasons: []trackingapi.Reason{bodyErr.Reason()}}}
+			})
 		case bodyErr.TooLarge():
 			return nil, &failure{http.StatusRequestEntityTooLarge, bodyErr.Code, bodyErr.Message}
 		}
@@ -235,7 +296,16 @@ func (c *collector) parse(
 	if parsed.Len() == 0 {
 		return nil, nil
 	}
-	size := parsed.Size()
+	return c.admit(r, from, received, parsed.Size(), func(receipt trackingapi.Receipt) []trackingapi.Event {
+		return parsed.Events(nil, receipt)
+	})
+}
+
+// admit reserves memory of the given size and a slot, and returns the delivery of
+// the events.
+func (c *collector) admit(
+	r *http.Request, from source, received time.Time, size int, events func(trackingapi.Receipt) []trackingapi.Event,
+) (*delivery, *failure) {
 	if !c.buffered.take(size) {
 		return nil, failBusy
 	}
@@ -247,23 +317,15 @@ func (c *collector) parse(
 	if !from.serverSide {
 		receipt.IP = clientIP(r, c.conf.proxies)
 	}
-	events := parsed.Events(nil, receipt)
-	if to.reads != trackingapi.Batch && len(events[0].Reasons) > 0 {
-		c.buffered.free(size)
-		c.slots.free()
-		return nil, invalidEvent(events[0].Reasons)
-	}
-	return c.newDelivery(events, receipt, size), nil
-}
-
-// invalidEvent returns the response for a single event that breaks rules.
-func invalidEvent(reasons []trackingapi.Reason) *failure {
-	lines := make([]string, len(reasons))
-	for i, reason := range reasons {
-		lines[i] = reason.Message
-		if reason.Pointer != "" {
-			lines[i] = reason.Pointer + ": " + reason.Message
+	d := &delivery{collector: c, source: from.name, size: size, done: make(chan error, 1)}
+	receipt.Occurrence = func(hash [sha256.Size]byte) int64 {
+		e, retry := c.repetitions.occurrence(hash, received)
+		d.withoutID = append(d.withoutID, e)
+		if retry {
+			d.retries++
 		}
+		return e.received.UnixMicro()
 	}
-	return &failure{http.StatusBadRequest, "invalid_event", fmt.Sprintf("the event is not valid: %s", strings.Join(lines, "; "))}
+	d.fill(events(receipt), receipt)
+	return d, nil
 }

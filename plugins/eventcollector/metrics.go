@@ -7,17 +7,18 @@ import (
 )
 
 type metrics struct {
-	requests, accepted, rejected, bytes *service.MetricCounter
-	inFlight                            *service.MetricGauge
+	requests, accepted, rejected, withoutID, bytes *service.MetricCounter
+	inFlight                                       *service.MetricGauge
 }
 
 func newMetrics(m *service.Metrics) metrics {
 	return metrics{
-		requests: m.NewCounter("event_collector_requests", "endpoint", "status"),
-		accepted: m.NewCounter("event_collector_events_accepted", "source"),
-		rejected: m.NewCounter("event_collector_events_rejected", "source", "reason"),
-		bytes:    m.NewCounter("event_collector_bytes"),
-		inFlight: m.NewGauge("event_collector_in_flight"),
+		requests:  m.NewCounter("event_collector_requests", "endpoint", "status"),
+		accepted:  m.NewCounter("event_collector_events_accepted", "source"),
+		rejected:  m.NewCounter("event_collector_events_rejected", "source", "reason"),
+		withoutID: m.NewCounter("event_collector_events_without_id", "source", "repetition"),
+		bytes:     m.NewCounter("event_collector_bytes"),
+		inFlight:  m.NewGauge("event_collector_in_flight"),
 	}
 }
 
