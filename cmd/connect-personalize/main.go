@@ -20,9 +20,9 @@ import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
 	"github.com/connect-personalize/connect-personalize/plugins/command/plandiff"
+	"github.com/connect-personalize/connect-personalize/plugins/command/signurl"
 	"github.com/connect-personalize/connect-personalize/plugins/command/suggestsuite"
 	"github.com/connect-personalize/connect-personalize/plugins/command/whatif"
-	"github.com/connect-personalize/connect-personalize/plugins/profileapi"
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
@@ -54,7 +54,7 @@ func main() {
 		service.CLIOptAddCommand(lint.Command(name, stockLint, lint.Kinds()...)),
 		service.CLIOptAddCommand(plandiff.Command(name)),
 		service.CLIOptAddCommand(suggestsuite.Command(name)),
-		service.CLIOptAddCommand(profileapi.SignCommand()),
+		service.CLIOptAddCommand(signurl.Command(name)),
 		service.CLIOptAddCommand(whatif.Command(name)))...)
 	profiles.CloseProvided()
 	if err != nil {

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/signedurl"
 )
 
-// scope is something a token may do.
+// scope is a permission of a token.
 type scope uint8
 
 const (
@@ -26,7 +28,7 @@ const (
 	scopeAll = scopeRead | scopeWrite | scopeContent | scopeErase
 )
 
-// scopeNames are the scopes as they are written in a config.
+// scopeNames are the names of the scopes in a config.
 var scopeNames = map[string]scope{"read": scopeRead, "write": scopeWrite, "content": scopeContent, "erase": scopeErase}
 
 func (s scope) String() string {
@@ -38,7 +40,7 @@ func (s scope) String() string {
 	return "any"
 }
 
-// token is one of the bearer tokens callers may present.
+// token is a bearer token that callers may present.
 type token struct {
 	name   string
 	hash   [sha256.Size]byte
@@ -46,15 +48,16 @@ type token struct {
 	rate   limit
 }
 
-// limit is how many requests a second a token, or a signing key, is good for.
+// limit is the rate limit of a token or signing key.
 type limit struct {
 	perSecond float64
 	burst     int
-	// limiter counts; nil lets everything pass.
+	// limiter is nil without a limit.
 	limiter *rate.Limiter
 }
 
-// take lets a request pass, or says in how many seconds the next one may.
+// take consumes one request of the limit, or returns a refusal with the number of
+// seconds until the next request is allowed.
 func (l *limit) take(now time.Time) *problem {
 	if l.limiter == nil {
 		return nil
@@ -67,28 +70,28 @@ func (l *limit) take(now time.Time) *problem {
 	r.CancelAt(now)
 	return &problem{status: http.StatusTooManyRequests, code: "too_many_requests",
 		retryAfter: int(math.Ceil(wait.Seconds())),
-		message:    "the token is good for fewer requests a second: ask again later"}
+		message:    "the rate limit of the token is exceeded: retry later"}
 }
 
-// caller is who makes a request, as far as it is known.
+// caller is the authenticated caller of a request.
 type caller struct {
-	// name is that of the token or signing key, empty where none is needed.
+	// name is the name of the token or signing key, empty if none is required.
 	name   string
 	scopes scope
 }
 
-// credentials are what callers may present. They do not change; a file that
-// does gives new ones.
+// credentials are the tokens and signing keys of a config and its file. They are
+// immutable: a change of the file replaces them.
 type credentials struct {
 	tokens []token
 	keys   []signingKey
 }
 
-// guard decides what a request may do.
+// guard authenticates and authorizes requests.
 type guard struct {
-	// accepted are the credentials of now. Without any, and without a file
-	// that may come to hold some, everybody who can connect may do everything:
-	// that is a loopback address, client certificates, or an explicit setting.
+	// accepted are the current credentials. If required is false, every request is
+	// authorized: the API listens on loopback, or requires client certificates, or has
+	// allow_unauthenticated set.
 	accepted atomic.Pointer[credentials]
 	required bool
 }
@@ -99,15 +102,15 @@ var unauthenticated = problem{
 	message: "the request needs a known token: Authorization: Bearer …",
 }
 
-// check returns who makes a request and may make it. A signed one comes back
-// without what the signature added to its query string.
+// check authenticates a request and returns its caller. The returned request is the
+// original one or, for a signed URL, the one without the parameters of the signature.
 func (g *guard) check(r *http.Request, to *route, now time.Time) (caller, *http.Request, *problem) {
 	if !g.required {
 		return caller{scopes: scopeAll}, r, nil
 	}
 	accepted := g.accepted.Load()
 	values := r.Header["Authorization"]
-	if len(values) == 0 && isSigned(r.URL) {
+	if len(values) == 0 && signedurl.IsSigned(r.URL) {
 		return accepted.checkSigned(r, to, now)
 	}
 	if len(values) != 1 {
@@ -124,11 +127,10 @@ func (g *guard) check(r *http.Request, to *route, now time.Time) (caller, *http.
 	return caller{name: t.name, scopes: t.scopes}, r, t.rate.take(now)
 }
 
-// tokenOf returns the token that was presented, nil for an unknown one.
+// tokenOf returns the token with this secret, nil for an unknown one.
 func (c *credentials) tokenOf(presented string) *token {
 	hash := sha256.Sum256([]byte(presented))
-	// Every token is compared, in constant time, so that the time taken says
-	// nothing about which of them came close.
+	// Every token is compared, in constant time, so that the duration reveals nothing.
 	found := -1
 	for i := range c.tokens {
 		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(hash[:], c.tokens[i].hash[:]), i, found)
@@ -139,8 +141,8 @@ func (c *credentials) tokenOf(presented string) *token {
 	return &c.tokens[found]
 }
 
-// isLoopback tells whether only this machine can reach a host to listen on. A
-// name other than localhost may resolve to anything, so it does not count.
+// isLoopback reports whether a host to listen on is reachable from this machine only.
+// Names other than localhost may resolve to any address, so they do not count.
 func isLoopback(host string) bool {
 	if host == "localhost" {
 		return true
@@ -149,10 +151,10 @@ func isLoopback(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// namesLoopback tells whether a Host header is of this machine. A web page can
-// make its own host name resolve to 127.0.0.1 and then read, through its
-// visitor's browser, what only this machine is meant to; the header gives it
-// away. A request without one is not from a browser.
+// namesLoopback reports whether a Host header names this machine. It prevents DNS
+// rebinding: a web page can make its own host name resolve to 127.0.0.1 and read the
+// API through the browser, but the Host header then contains the page's name. A
+// request without Host does not come from a browser.
 func namesLoopback(hostPort string) bool {
 	host, _, err := net.SplitHostPort(hostPort)
 	if err != nil {

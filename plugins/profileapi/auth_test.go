@@ -109,7 +109,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"tls: { client_ca_file: " + cert.certFile + " }", "both cert_file and key_file"},
 		{"tls: { cert_file: /nonexistent, key_file: " + cert.keyFile + " }", "tls.cert_file"},
 		{"tls: { cert_file: " + cert.certFile + ", key_file: " + cert.certFile + " }", "certificate and its key"},
-		{"tls: { cert_file: " + cert.certFile + ", key_file: " + cert.keyFile + ", client_ca_file: " + cert.keyFile + " }", "holds no certificate"},
+		{"tls: { cert_file: " + cert.certFile + ", key_file: " + cert.keyFile + ", client_ca_file: " + cert.keyFile + " }", "contains no certificate"},
 		{"limits: { connections: 0 }", "at least 1"},
 		{"round_trips: 0", "at least 1"},
 		{"timeouts: { idle: 0s }", "longer than zero"},
@@ -152,12 +152,12 @@ func TestLint(t *testing.T) {
 		"  profiles: shop\n  address: localhost":                                                    "a host and a port",
 		"  profiles: shop\n  tokens: [ { name: a, sha256: abc } ]":                                  "64 hexadecimal digits",
 		"  profiles: shop\n  tokens: [ { name: a, sha256: " + hashOf("a") + ", scopes: [ all ] } ]": "list any of read, write, content, erase",
-		"  profiles: shop\n  tls: { cert_file: a }":                                                 "go together",
+		"  profiles: shop\n  tls: { cert_file: a }":                                                 "belong together",
 		"  profiles: shop\n  tls: { client_ca_file: a }":                                            "client_ca_file needs cert_file",
 		"  profiles: shop\n  limits: { batch_ids: 0 }":                                              "at least 1",
 		"  profiles: shop\n  timeouts: { idle: 0s }":                                                "longer than zero",
-		"  profiles: shop\n  allowed_origins: [ '*' ]":                                              "name each origin in full",
-		"  profiles: shop\n  allowed_origins: [ 'https://a.example/' ]":                             "name each origin in full",
+		"  profiles: shop\n  allowed_origins: [ '*' ]":                                              "write each origin in full",
+		"  profiles: shop\n  allowed_origins: [ 'https://a.example/' ]":                             "write each origin in full",
 		"  profiles: shop\n  source: ''":                                                            "give the source a name",
 		"  profiles: shop\n  max_age: -1s":                                                          "zero or more",
 		"  profiles: shop\n  adress: localhost:1":                                                   "adress",
@@ -266,7 +266,7 @@ func TestUnauthenticatedListenerIsLogged(t *testing.T) {
 	log := newSyncBuffer()
 	_, err := newLoggingInput(t, withProfiles(), "{ address: ':1', allow_unauthenticated: true }", log)
 	require.NoError(t, err)
-	require.Contains(t, log.String(), "Anybody who can reach :1 may read and write profiles")
+	require.Contains(t, log.String(), "Every client that can reach :1 may read and write profiles")
 }
 
 // Without authentication a web page must not reach the API through a browser

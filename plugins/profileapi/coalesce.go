@@ -9,11 +9,11 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 )
 
-// question is what a request asks about a customer. Requests with the same
-// text, identifier and instant can share a round trip.
+// question is the query of a read without the customer. Reads with equal questions can
+// share a round trip.
 type question struct {
 	customers.Query
-	// text is Fields as one comparable string.
+	// text is Fields joined, for comparison.
 	text string
 }
 
@@ -21,64 +21,68 @@ func (q question) sameAs(o question) bool {
 	return q.text == o.text && q.By == o.By && q.AsOf.Equal(o.AsOf) && q.Fresh == o.Fresh
 }
 
-// coalescer turns concurrent reads of single profiles into few round trips.
+// coalescer groups concurrent reads of single profiles into few round trips.
 //
-// A read that finds a trip free goes at once and alone, so an idle server adds
-// no latency. Reads that find all trips under way queue, and the first trip to
-// end hands its place to the oldest of them, which then reads for all of the
-// queue that asks the same question. The busier the store, the larger the
-// groups; no timer is involved, and reads of one customer that meet in a group
-// cost one.
+// At most trips round trips are in flight. A read that finds a free place starts at
+// once and alone, so coalescing adds no latency while the store is idle. Otherwise the
+// read is queued. When a round trip ends, the oldest queued read takes its place and
+// reads for all queued calls with the same question. There is no timer: the busier the
+// store, the larger the groups. Example, with one trip:
+//
+//	t=0 ms  read A   starts a round trip of {A}
+//	t=1 ms  read B   queued
+//	t=2 ms  read C   queued
+//	t=3 ms  read B   queued
+//	t=5 ms  {A} ends; one round trip of {B, C} answers the three queued reads
 type coalescer struct {
 	reader reader
-	trips  int // round trips allowed at once
-	limit  int // profiles in one round trip
+	trips  int // maximum number of round trips in flight
+	limit  int // maximum number of profiles in a round trip
 
 	mu      sync.Mutex
-	running int     // trips under way, at most trips
+	running int     // round trips in flight, at most trips
 	queue   []*call // oldest first; empty unless running == trips
 }
 
-// call is one read in progress.
+// call is a read in progress.
 type call struct {
 	id       string
 	question question
 	deadline time.Time
 
-	// wake tells a queued call that its result is there or, when group is set,
-	// that it is its turn to read for the group, of which it is the first.
+	// wake resumes a queued call: its result is set or, if group is set, it must make
+	// the round trip for the group, of which it is the first.
 	wake  chan struct{}
 	group []*call
 
 	result customers.Result
 	err    error
 
-	// self and ids spare a lone call two allocations.
+	// self and ids save two allocations for a call that is alone.
 	self [1]*call
 	ids  [1]string
 }
 
 var calls = sync.Pool{New: func() any { return &call{wake: make(chan struct{}, 1)} }}
 
-// errInterrupted is what the other members of a group get when the read made
-// for them all does not come back.
+// errInterrupted is the error of the other calls of a group whose round trip panicked.
 var errInterrupted = errors.New("the read was interrupted")
 
-// read returns the profile of id, by deadline.
+// read returns the profile of id, by the deadline.
 func (x *coalescer) read(id string, q question, deadline time.Time) (customers.Result, error) {
 	c := calls.Get().(*call)
 	c.id, c.question, c.deadline = id, q, deadline
 
 	x.mu.Lock()
-	alone := x.running < x.trips
-	if alone {
+	isAlone := x.running < x.trips
+	if isAlone {
 		x.running++
 	} else {
 		x.queue = append(x.queue, c)
 	}
 	x.mu.Unlock()
 
-	if alone {
+	if isAlone {
 		c.self[0] = c
 		x.trip(c.self[:])
 	} else {
@@ -94,15 +98,15 @@ func (x *coalescer) read(id string, q question, deadline time.Time) (customers.R
 	return result, err
 }
 
-// trip reads for group, whose first call belongs to the calling goroutine, and
-// then passes its place on.
+// trip makes the round trip for a group, whose first call belongs to the calling
+// goroutine, and then passes its place on.
 func (x *coalescer) trip(group []*call) {
 	first := group[0]
 	ids := append(first.ids[:0], first.id)
-	var at []int // position in ids of each call's id, when there are several
+	var positions []int // index in ids of the id of each call, if there are several
 	if len(group) > 1 {
 		ids = make([]string, 0, len(group))
-		at = make([]int, len(group))
+		positions = make([]int, len(group))
 		seen := make(map[string]int, len(group))
 		for i, c := range group {
 			n, ok := seen[c.id]
@@ -111,20 +115,20 @@ func (x *coalescer) trip(group []*call) {
 				seen[c.id] = n
 				ids = append(ids, c.id)
 			}
-			at[i] = n
+			positions[i] = n
 		}
 	}
 
 	var results []customers.Result
 	err := errInterrupted
-	// Deferred so that a panic in the reader leaves no call waiting and no
-	// place lost.
+	// Deferred, so that after a panic in the reader no call keeps waiting and no place
+	// is lost.
 	defer func() {
 		x.passOn()
 		for i, c := range group {
 			n := 0
-			if at != nil {
-				n = at[i]
+			if positions != nil {
+				n = positions[i]
 			}
 			if err != nil {
 				c.err = err
@@ -132,7 +136,7 @@ func (x *coalescer) trip(group []*call) {
 				c.result = results[n]
 			}
 			if i > 0 {
-				c.wake <- struct{}{} // c may be in use for another read from here on
+				c.wake <- struct{}{} // c may be reused for another read from here on
 			}
 		}
 	}()
@@ -142,8 +146,8 @@ func (x *coalescer) trip(group []*call) {
 	results, err = x.reader.Read(ctx, ids, first.question.Query)
 }
 
-// passOn gives the place of a finished trip to the oldest queued call, if any,
-// with everything it can read along.
+// passOn gives the place of an ended trip to the oldest queued call, with all queued
+// calls that have the same question.
 func (x *coalescer) passOn() {
 	x.mu.Lock()
 	if len(x.queue) == 0 {

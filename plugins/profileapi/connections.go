@@ -8,52 +8,57 @@ import (
 	"time"
 )
 
-// connections is a listener that holds a limited number of connections, and
-// keeps those that do nothing from shutting out those that ask for something.
-// When it is full, the one that has been idle the longest, or has not come up
-// with a request for the longest, makes room for the next; if all are at work,
-// one whose request has taken longer than any should does. Otherwise the next
-// one waits until a place is free.
+// connections is a listener that bounds the number of open connections, such that idle
+// or slow clients cannot keep active ones out.
+//
+// If all places are taken, a new connection replaces the connection that has been idle
+// (or without a complete request) the longest, if for at least minIdle. If all of them
+// are working on a request, it replaces the one with the oldest request, if that
+// exceeds the request timeout. Otherwise it waits. Example with a limit of 2:
+//
+//	A idle for 3 s, B working   C connects: A is closed, C takes its place
+//	A and B working for 1 s     C waits until one of them ends, or for 4 s more
+//	                            with a request timeout of 5 s
 type connections struct {
 	net.Listener
 	limit int
-	// longest is how long a request may take before its connection may have to
-	// make room.
-	longest time.Duration
+	// requestTimeout is the duration of a request after which its connection may be
+	// replaced.
+	requestTimeout time.Duration
 
-	mu     sync.Mutex
-	open   map[*connection]struct{}
-	full   bool // whether Accept waits for room
-	room   chan struct{}
-	closed chan struct{}
-	ending sync.Once
-	made   func() // called when a connection had to make room
+	mu        sync.Mutex
+	open      map[*connection]struct{}
+	full      bool // Accept waits for a place
+	released  chan struct{}
+	closed    chan struct{}
+	ending    sync.Once
+	onReplace func() // called for every replaced connection
 }
 
-// grace is how long a connection may do nothing before it may have to make
-// room, so that a flood does not take it before its request is there.
-const grace = 250 * time.Millisecond
+// minIdle is the minimum time without a request before a connection may be replaced,
+// so that new connections have time to send their request.
+const minIdle = 250 * time.Millisecond
 
 type connection struct {
 	net.Conn
-	of      *connections
-	since   time.Time // when its state was last another
-	working bool
-	closing sync.Once
+	listener  *connections
+	since     time.Time // time of the last change of state
+	isWorking bool
+	closing   sync.Once
 }
 
-func limitConnections(ln net.Listener, limit int, longest time.Duration, made func()) *connections {
-	return &connections{Listener: ln, limit: limit, longest: longest, open: map[*connection]struct{}{},
-		room: make(chan struct{}, 1), closed: make(chan struct{}), made: made}
+func limitConnections(ln net.Listener, limit int, requestTimeout time.Duration, onReplace func()) *connections {
+	return &connections{Listener: ln, limit: limit, requestTimeout: requestTimeout, open: map[*connection]struct{}{},
+		released: make(chan struct{}, 1), closed: make(chan struct{}), onReplace: onReplace}
 }
 
-// Accept returns the next connection, once there is room for it.
+// Accept returns the next connection, as soon as there is a place for it.
 func (l *connections) Accept() (net.Conn, error) {
 	inner, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{Conn: inner, of: l, since: time.Now()}
+	c := &connection{Conn: inner, listener: l, since: time.Now()}
 	for {
 		wait := l.admit(c)
 		if wait == 0 {
@@ -61,7 +66,7 @@ func (l *connections) Accept() (net.Conn, error) {
 		}
 		timer := time.NewTimer(wait)
 		select {
-		case <-l.room:
+		case <-l.released:
 		case <-timer.C:
 		case <-l.closed:
 			timer.Stop()
@@ -72,45 +77,45 @@ func (l *connections) Accept() (net.Conn, error) {
 	}
 }
 
-// admit takes a connection in and returns zero, or how long to wait at most
-// before trying again.
+// admit takes a place for a connection and returns zero, or returns the time after
+// which to try again at the latest.
 func (l *connections) admit(c *connection) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.full = len(l.open) >= l.limit; l.full {
 		var idle, slowest *connection
 		for o := range l.open {
-			if o.working {
-				slowest = o.orOlder(slowest)
+			if o.isWorking {
+				slowest = o.older(slowest)
 			} else {
-				idle = o.orOlder(idle)
+				idle = o.older(idle)
 			}
 		}
-		victim, allowed := idle, grace
-		if victim == nil {
-			victim, allowed = slowest, l.longest
+		replaced, allowed := idle, minIdle
+		if replaced == nil {
+			replaced, allowed = slowest, l.requestTimeout
 		}
-		if left := allowed - time.Since(victim.since); left > 0 {
+		if left := allowed - time.Since(replaced.since); left > 0 {
 			return left
 		}
-		l.made()
-		delete(l.open, victim)
-		// Not under the lock: closing may wait for a client to take what is left.
-		go func() { _ = victim.Close() }()
+		l.onReplace()
+		delete(l.open, replaced)
+		// Not under the lock: closing may block until the client has read the rest.
+		go func() { _ = replaced.Close() }()
 	}
 	l.full = false
 	l.open[c] = struct{}{}
 	return 0
 }
 
-func (c *connection) orOlder(o *connection) *connection {
+func (c *connection) older(o *connection) *connection {
 	if o == nil || c.since.Before(o.since) {
 		return c
 	}
 	return o
 }
 
-// connectionChanged is the server's hook for the states of connections.
+// connectionChanged implements http.Server.ConnState.
 func connectionChanged(c net.Conn, state http.ConnState) {
 	if encrypted, ok := c.(*tls.Conn); ok {
 		c = encrypted.NetConn()
@@ -119,9 +124,9 @@ func connectionChanged(c net.Conn, state http.ConnState) {
 	if !ok || state == http.StateClosed || state == http.StateHijacked {
 		return
 	}
-	l := held.of
+	l := held.listener
 	l.mu.Lock()
-	held.since, held.working = time.Now(), state == http.StateActive
+	held.since, held.isWorking = time.Now(), state == http.StateActive
 	full := l.full
 	l.mu.Unlock()
 	if full {
@@ -131,25 +136,25 @@ func connectionChanged(c net.Conn, state http.ConnState) {
 
 func (l *connections) signal() {
 	select {
-	case l.room <- struct{}{}:
+	case l.released <- struct{}{}:
 	default:
 	}
 }
 
-// Close stops accepting.
+// Close stops accepting connections.
 func (l *connections) Close() error {
 	l.ending.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }
 
-// Close closes the connection and frees its place.
+// Close closes the connection and releases its place.
 func (c *connection) Close() error {
 	err := c.Conn.Close()
 	c.closing.Do(func() {
-		c.of.mu.Lock()
-		delete(c.of.open, c)
-		c.of.mu.Unlock()
-		c.of.signal()
+		c.listener.mu.Lock()
+		delete(c.listener.open, c)
+		c.listener.mu.Unlock()
+		c.listener.signal()
 	})
 	return err
 }

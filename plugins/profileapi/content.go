@@ -22,11 +22,11 @@ import (
 
 var (
 	noContent = problem{status: http.StatusNotFound, code: "no_content",
-		message: "this API serves no content: set content to a folder of blocks"}
+		message: "this API serves no content: set the field content to a folder of blocks"}
 	noSuchBlock = problem{status: http.StatusNotFound, code: "no_such_block",
-		message: "there is no content block of this name"}
+		message: "no content block has this name"}
 	noSuchSample = problem{status: http.StatusNotFound, code: "no_such_sample",
-		message: "the block has no sample of this name: send a profile, or write samples into its file"}
+		message: "the block has no sample of this name: send a profile, or add samples to its file"}
 )
 
 func (h *handler) block(name string) (*content.Block, *problem) {
@@ -40,7 +40,7 @@ func (h *handler) block(name string) (*content.Block, *problem) {
 	return b, nil
 }
 
-// contentRoutes are those of content blocks.
+// contentRoutes returns the routes of content blocks.
 func contentRoutes() []route {
 	page := func(example string) []media {
 		return []media{{typeHTML, "", example}, {typeText, "", "Happy birthday, Jo!"}}
@@ -49,40 +49,40 @@ func contentRoutes() []route {
 	return []route{
 		{
 			method: http.MethodGet, pattern: "/api/customer/{id}/content/{block}", page: "content", scope: scopeContent, serve: (*handler).getContent,
-			doc: operation{id: "getContent", summary: "A content block as a customer gets it",
-				description: "The block's fallback is an answer like any other; Content-Fallback says that it is one, and why. With by, a value that several customers have gives the fallback for no customer.",
+			doc: operation{id: "getContent", summary: "A content block rendered for a customer",
+				description: "A fallback is returned with status 200 and the reason in the header Content-Fallback. With by, an ambiguous value returns the fallback no_customer.",
 				parameters:  []string{"by", "as_of", "If-None-Match"},
 				answers: []outcome{
 					{status: http.StatusOK, description: "The content.", headers: []string{"ETag", "Cache-Control"}, content: page(banner)},
-					{status: http.StatusNotModified, description: "The content is the one that If-None-Match names.", headers: []string{"ETag", "Cache-Control"}},
+					{status: http.StatusNotModified, description: "If-None-Match contains the ETag of the content.", headers: []string{"ETag", "Cache-Control"}},
 				},
 				refusals: []int{400, 404, 500, 503}},
 		},
 		{
 			method: http.MethodGet, pattern: "/api/content", page: "content_list", scope: scopeContent, serve: (*handler).listContent,
-			doc: operation{id: "listContent", summary: "The content blocks there are",
-				answers: []outcome{{status: http.StatusOK, description: "The blocks, in order of name.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Blocks",
+			doc: operation{id: "listContent", summary: "All content blocks",
+				answers: []outcome{{status: http.StatusOK, description: "The blocks, sorted by name.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Blocks",
 					`{"blocks":[{"name":"hello","type":"html","description":"Greets.","requires":["traits.firstName"],"samples":["Jo"]}]}`}}}},
 				refusals: []int{400, 404}},
 		},
 		{
 			method: http.MethodGet, pattern: "/api/content/{block}/preview", page: "content_preview", scope: scopeContent, serve: (*handler).previewSample,
-			doc: operation{id: "previewSample", summary: "A content block as one of its samples gets it",
+			doc: operation{id: "previewSample", summary: "A content block rendered for one of its samples",
 				parameters: []string{"sample"},
 				answers:    []outcome{{status: http.StatusOK, description: "The content.", headers: []string{"Cache-Control"}, content: page(banner)}},
 				refusals:   []int{400, 404}},
 		},
 		{
 			method: http.MethodPost, pattern: "/api/content/{block}/preview", page: "content_preview", scope: scopeContent, serve: (*handler).previewProfile,
-			doc: operation{id: "previewProfile", summary: "A content block as a made-up profile gets it",
+			doc: operation{id: "previewProfile", summary: "A content block rendered for a given profile",
 				body:     []media{{typeJSON, "PreviewQuestion", `{"profile":{"traits":{"firstName":"Jo"},"features":{"orders_30d":2}}}`}},
 				answers:  []outcome{{status: http.StatusOK, description: "The content.", headers: []string{"Cache-Control"}, content: page(banner)}},
 				refusals: []int{400, 404, 408, 413, 415}},
 		},
 		{
 			method: http.MethodPost, pattern: "/api/content/{block}/batch", page: "content_batch", scope: scopeContent, serve: (*handler).batchContent,
-			doc: operation{id: "getContents", summary: "A content block for many customers, in the order they were asked for",
-				description: "With by, ids has values of an identifier in place of ids; one that several customers have gives the fallback for no customer.",
+			doc: operation{id: "getContents", summary: "A content block rendered for many customers, in the order of the request",
+				description: "With by, ids contains values of an identifier instead of ids. An ambiguous value returns the fallback no_customer.",
 				parameters:  []string{"as_of"},
 				body:        []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
 				answers: []outcome{{status: http.StatusOK, description: "The contents, in order.", headers: []string{"Cache-Control"}, content: []media{
@@ -94,8 +94,8 @@ func contentRoutes() []route {
 	}
 }
 
-// parseWhoAndWhen reads a query string in which only by and as_of may stand.
-func parseWhoAndWhen(rawQuery string) (question, *problem) {
+// parseContentQuestion parses a query string that may contain by and as_of.
+func parseContentQuestion(rawQuery string) (question, *problem) {
 	q, refusal := parseQuestion(rawQuery)
 	if refusal == nil && len(q.Fields) > 0 {
 		refusal = badRequest("unknown_parameter", "the query string has a parameter other than by and as_of")
@@ -103,9 +103,8 @@ func parseWhoAndWhen(rawQuery string) (question, *problem) {
 	return q, refusal
 }
 
-// parseBatchWhen reads the query string of a request for the content of many
-// customers.
-func parseBatchWhen(rawQuery string) (question, *problem) {
+// parseContentBatchQuestion parses a query string that may contain as_of.
+func parseContentBatchQuestion(rawQuery string) (question, *problem) {
 	q, refusal := parseBatchQuestion(rawQuery)
 	if refusal == nil && len(q.Fields) > 0 {
 		refusal = badRequest("unknown_parameter", "the query string has a parameter other than as_of")
@@ -113,19 +112,19 @@ func parseBatchWhen(rawQuery string) (question, *problem) {
 	return q, refusal
 }
 
-// getContent answers with a block as a customer gets it.
+// getContent serves a block rendered for a customer.
 func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) int {
 	block, refusal := h.block(v.name)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	q, refusal := parseWhoAndWhen(r.URL.RawQuery)
+	q, refusal := parseContentQuestion(r.URL.RawQuery)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
 	result, refusal := h.readOne(v.id, q, v.started)
 	if refusal == &ambiguous {
-		result, refusal = customers.Result{}, nil // as good as nobody: what they get is not somebody else's
+		result, refusal = customers.Result{}, nil // no customer: content of another one must not be shown
 	}
 	if refusal != nil {
 		return refuse(w, r, refusal)
@@ -150,7 +149,7 @@ func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) in
 	return sendContent(w, r, block, rendered)
 }
 
-// contentProfile is a profile that was read as templates see it, nil for none.
+// contentProfile returns the profile for templates, nil if there is none.
 func (h *handler) contentProfile(result *customers.Result, now time.Time) (*content.Profile, *problem) {
 	if !result.Found {
 		return nil, nil
@@ -168,15 +167,15 @@ func sendContent(w http.ResponseWriter, r *http.Request, block *content.Block, r
 		header.Set("Content-Fallback", string(rendered.Fallback))
 	}
 	if block.Type == content.HTML {
-		// Whoever opens it in a browser sees it as a mail program shows it, and
-		// nothing in it acts in the name of the API's origin.
+		// In a browser the content is shown as in a mail program: sandboxed, so that
+		// it cannot act in the name of the API's origin.
 		header["Content-Security-Policy"] = valueSandbox
 		return send(w, r, http.StatusOK, valueHTML, rendered.Content)
 	}
 	return send(w, r, http.StatusOK, valueText, rendered.Content)
 }
 
-// listContent answers with the blocks there are.
+// listContent serves the list of blocks.
 func (h *handler) listContent(w http.ResponseWriter, r *http.Request, _ visit) int {
 	if h.content == nil {
 		return refuse(w, r, &noContent)
@@ -211,12 +210,12 @@ func (h *handler) listContent(w http.ResponseWriter, r *http.Request, _ visit) i
 
 func noParameters(rawQuery string) *problem {
 	if rawQuery != "" {
-		return badRequest("unknown_parameter", "this path takes no parameters")
+		return badRequest("unknown_parameter", "this path accepts no parameters")
 	}
 	return nil
 }
 
-// previewSample answers with a block as one of its samples gets it.
+// previewSample serves a block rendered for one of its samples.
 func (h *handler) previewSample(w http.ResponseWriter, r *http.Request, v visit) int {
 	block, refusal := h.block(v.id)
 	if refusal != nil {
@@ -238,7 +237,7 @@ func (h *handler) previewSample(w http.ResponseWriter, r *http.Request, v visit)
 	return sendPreview(w, r, block, sample.Profile)
 }
 
-// previewProfile answers with a block as the profile in the body gets it.
+// previewProfile serves a block rendered for the profile in the body.
 func (h *handler) previewProfile(w http.ResponseWriter, r *http.Request, v visit) int {
 	block, refusal := h.block(v.id)
 	if refusal != nil {
@@ -258,7 +257,7 @@ func (h *handler) previewProfile(w http.ResponseWriter, r *http.Request, v visit
 		return refuse(w, r, badRequest("invalid_body", `the body must be an object with a profile: {"profile": {"traits": {…}, "features": {…}}}`))
 	}
 	var p *content.Profile
-	if string(question.Profile) != "null" { // which is to say, no customer
+	if string(question.Profile) != "null" { // null stands for no customer
 		var err error
 		if p, err = content.ReadProfile(question.Profile, v.started); err != nil {
 			return refuse(w, r, badRequest("invalid_body", err.Error()))
@@ -267,7 +266,7 @@ func (h *handler) previewProfile(w http.ResponseWriter, r *http.Request, v visit
 	return sendPreview(w, r, block, p)
 }
 
-var errMore = errors.New("something follows the value")
+var errTrailing = errors.New("the value is followed by other text")
 
 func decodeStrictly(body []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(body))
@@ -276,13 +275,13 @@ func decodeStrictly(body []byte, into any) error {
 		return err
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return errMore
+		return errTrailing
 	}
 	return nil
 }
 
-// sendPreview answers with a block as it is for a profile, and says in a header
-// where a template ended. Previews are not counted.
+// sendPreview serves a block rendered for a profile, with the line of a template error
+// in a header. Previews are not counted.
 func sendPreview(w http.ResponseWriter, r *http.Request, block *content.Block, p *content.Profile) int {
 	result := block.Render(p)
 	header := w.Header()
@@ -297,13 +296,13 @@ func sendPreview(w http.ResponseWriter, r *http.Request, block *content.Block, p
 	return sendContent(w, r, block, result)
 }
 
-// batchContent answers with a block for many customers.
+// batchContent serves a block rendered for many customers.
 func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) int {
 	block, refusal := h.block(v.id)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	b, refusal := h.readBatchRequest(w, r, parseBatchWhen)
+	b, refusal := h.readBatchRequest(w, r, parseContentBatchQuestion)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -314,8 +313,8 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 		return refuse(w, r, refusal)
 	}
 
-	// Contents are written as they are rendered: a thousand of them may be
-	// larger than anybody wants to keep.
+	// Contents are written as they are rendered: a thousand of them may be too large
+	// for memory.
 	header := w.Header()
 	header["Cache-Control"] = h.conf.cacheControl
 	header["X-Content-Type-Options"] = valueNosniff
@@ -336,7 +335,7 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 		}
 		line = h.appendContent(line, block, b.ids[i], &results[i], b.question, v.started, ctx)
 		if _, err := out.Write(line); err != nil {
-			return http.StatusOK // the client went away
+			return http.StatusOK // the client closed the connection
 		}
 	}
 	_, _ = out.WriteString(end)
@@ -344,14 +343,14 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 	return http.StatusOK
 }
 
-// appendContent appends what a batch says of one customer.
+// appendContent appends the member of a batch for one customer.
 func (h *handler) appendContent(dst []byte, block *content.Block, id string, result *customers.Result, q question, now time.Time, ctx context.Context) []byte {
 	dst = jsontext.AppendString(append(dst, `{"id":`...), id)
 	var refusal *problem
 	var p *content.Profile
 	switch {
 	case errors.Is(result.Err, customers.ErrAmbiguous):
-		// As good as nobody.
+		// No customer.
 	case result.Err != nil:
 		refusal = h.unreadable(result.Err)
 	case isTooEarly(q, *result):
@@ -374,4 +373,4 @@ func (h *handler) appendContent(dst []byte, block *content.Block, id string, res
 }
 
 var tooMuch = problem{status: http.StatusServiceUnavailable, code: "timeout",
-	message: "the batch took too long to render: ask for this customer again"}
+	message: "the batch took too long to render: request this customer again"}

@@ -120,7 +120,7 @@ func TestContentBatch(t *testing.T) {
 	want := []string{
 		`{"id":"c2","content":"\u003cp title=\"gold\"\u003ec2 has 2\u003c/p\u003e\n"}`,
 		`{"id":"nobody","content":"\u003cp\u003eHello\u003c/p\u003e","fallback":"no_customer"}`,
-		`{"id":"bad","error":{"code":"unreadable_profile","message":"what is stored of this customer cannot be read"}}`,
+		`{"id":"bad","error":{"code":"unreadable_profile","message":"the record of this customer cannot be decoded"}}`,
 		`{"id":"c1","content":"\u003cp title=\"gold\"\u003ec1 has 2\u003c/p\u003e\n"}`,
 		`{"id":"c2","content":"\u003cp title=\"gold\"\u003ec2 has 2\u003c/p\u003e\n"}`,
 	}

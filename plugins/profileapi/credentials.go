@@ -17,6 +17,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/signedurl"
 )
 
 const (
@@ -32,45 +33,42 @@ const (
 	fieldBurst        = "burst"
 	fieldTokensFile   = "tokens_file"
 	scopesExplanation = "list any of read, write, content, erase"
-
-	// minSecret is how long the secret of a signing key must be.
-	minSecret = 32
 )
 
 func limitFields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewFloatField(fieldPerSecond).
-			Description("How many requests a second it is good for; zero stands for no limit. What comes faster is answered with status 429 and `Retry-After`. Each process counts for itself.").
+			Description("Maximum rate, in requests a second; zero for no limit. Requests above it get status 429 with `Retry-After`. Each process counts separately.").
 			Default(0.0).Example(50).
 			LintRule(`root = if this.number().catch(0) < 0 { "must be zero or more, such as 50" }`),
 		service.NewIntField(fieldBurst).
-			Description("How many requests may come at once before that rate holds; zero stands for those of one second.").
+			Description("Maximum number of requests in a burst above the rate; zero for the requests of one second.").
 			Default(0).Example(100).
 			LintRule(`root = if this.number().catch(0) < 0 { "must be zero or more, such as 100" }`),
 	}
 }
 
-// credentialFields are those of a config, and of a file that a config names.
+// credentialFields returns the fields of credentials in the config and in tokens_file.
 func credentialFields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewObjectListField(fieldTokens,
 			append([]*service.ConfigField{
 				service.NewStringField(fieldTokenName).
-					Description("Who the token was given to, for the audit of erasures, for error messages and for you.").
+					Description("Name of the token's owner, used in the audit of erasures and in error messages.").
 					Example("braze"),
 				service.NewStringField(fieldTokenSHA256).
-					Description("The SHA-256 of the token, in hexadecimal. Make a token with `openssl rand -hex 32`, and its hash with `printf %s \"$TOKEN\" | sha256sum`.").
+					Description("SHA-256 of the token, in hexadecimal. Create a token with `openssl rand -hex 32`, and its hash with `printf %s \"$TOKEN\" | sha256sum`.").
 					Secret().
 					Example("${BRAZE_TOKEN_SHA256}").
 					LintRule(`root = if !this.string().re_match("^[0-9a-fA-F]{64}$") { "write the SHA-256 of the token as 64 hexadecimal digits, not the token: printf %s \"$TOKEN\" | sha256sum" }`),
 				service.NewStringListField(fieldTokenScopes).
-					Description("What the token may do: `read` profiles, `write` traits, fetch rendered `content`, `erase` customers.").
+					Description("Permissions of the token: `read` profiles, `write` traits, fetch rendered `content`, `erase` customers.").
 					Default([]any{"read"}).
 					Example([]string{"read", "write"}).
 					LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.any(s -> ![ "read", "write", "content", "erase" ].contains(s))) { "` + scopesExplanation + `" }`),
 			}, limitFields()...)...,
 		).
-			Description("The bearer tokens that callers may present. If there is one, all of `/api` needs one.").
+			Description("Bearer tokens of callers. If there is at least one, every request under `/api` requires a token.").
 			Default([]any{}).
 			Example([]any{map[string]any{
 				fieldTokenName: "braze", fieldTokenSHA256: "${BRAZE_TOKEN_SHA256}", fieldTokenScopes: []any{"read", "content"}, fieldPerSecond: 200,
@@ -78,28 +76,28 @@ func credentialFields() []*service.ConfigField {
 		service.NewObjectListField(fieldSigningKeys,
 			append([]*service.ConfigField{
 				service.NewStringField(fieldKeyName).
-					Description("What an address names the key by.").
+					Description("Name of the key in a signed URL.").
 					Example("newsletter").
 					LintRule(`root = if !this.string().re_match("^[A-Za-z0-9_.-]+$") { "write a name of letters, digits, dots and dashes, such as newsletter-2026" }`),
 				service.NewStringField(fieldKeySecret).
-					Description("The secret that addresses are signed with, of 32 characters or more: `openssl rand -hex 32`.").
+					Description("Secret of the signature, at least 32 characters: `openssl rand -hex 32`.").
 					Secret().
 					Example("${NEWSLETTER_SIGNING_SECRET}").
 					LintRule(`root = if this.string().length() < 32 { "write 32 characters or more: openssl rand -hex 32" }`),
 				service.NewStringListField(fieldKeyFields).
-					Description("What of a profile a signed address may read: `traits`, `features`, `traits.NAME` or `features.NAME`. Rendered content it may fetch in any case.").
+					Description("Fields of a profile that a signed URL may read: `traits`, `features`, `traits.NAME` or `features.NAME`. Rendered content is always allowed.").
 					Default([]any{}).
 					Example([]string{"traits.firstName", "features.orders_30d"}),
 			}, limitFields()...)...,
 		).
-			Description("The keys of signed addresses. To rotate one, add another, sign with that, and remove the old one when its last address has expired.").
+			Description("Keys of signed URLs. To rotate a key, add a second one, sign with it, and remove the first when its last URL has expired.").
 			Default([]any{}).
 			Example([]any{map[string]any{fieldKeyName: "newsletter-2026", fieldKeySecret: "${NEWSLETTER_SIGNING_SECRET}"}}).
 			Advanced(),
 	}
 }
 
-// fields is what parsing needs of a config.
+// fields is the part of service.ParsedConfig that parseCredentials needs.
 type fields interface {
 	FieldObjectList(path ...string) ([]*service.ParsedConfig, error)
 }
@@ -135,20 +133,20 @@ func parseCredentials(p fields) (*credentials, error) {
 	return c, c.check()
 }
 
-// check finds credentials that could not be told apart.
+// check reports credentials that cannot be distinguished.
 func (c *credentials) check() error {
 	holders := map[[sha256.Size]byte]string{}
 	for i := range c.tokens {
 		t := &c.tokens[i]
 		if other, ok := holders[t.hash]; ok {
-			return fmt.Errorf("%s: %q and %q have the same token: give each its own", fieldTokens, other, t.name)
+			return fmt.Errorf("%s: %q and %q have the same token: use a different one for each", fieldTokens, other, t.name)
 		}
 		holders[t.hash] = t.name
 	}
 	names := map[string]bool{}
 	for i := range c.keys {
 		if names[c.keys[i].name] {
-			return fmt.Errorf("%s: there are two of the name %q", fieldSigningKeys, c.keys[i].name)
+			return fmt.Errorf("%s: two keys have the name %q", fieldSigningKeys, c.keys[i].name)
 		}
 		names[c.keys[i].name] = true
 	}
@@ -191,8 +189,8 @@ func parseSigningKey(p *service.ParsedConfig) (k signingKey, err error) {
 	if err != nil {
 		return k, err
 	}
-	if len(secret) < minSecret {
-		return k, fmt.Errorf("%s: the secret of %q is shorter than %d characters: openssl rand -hex 32", fieldSigningKeys, k.name, minSecret)
+	if len(secret) < signedurl.MinSecret {
+		return k, fmt.Errorf("%s: the secret of %q is shorter than %d characters: openssl rand -hex 32", fieldSigningKeys, k.name, signedurl.MinSecret)
 	}
 	k.secret = []byte(secret)
 	if k.fields, err = p.FieldStringList(fieldKeyFields); err != nil {
@@ -221,8 +219,8 @@ func parseLimit(p *service.ParsedConfig) (l limit, err error) {
 	return l, nil
 }
 
-// keep takes over how much of its limit each credential has used, so that a
-// file that changes gives nobody a fresh one.
+// keep takes over the state of rate limits from the previous credentials, so that a
+// reload does not reset them.
 func (c *credentials) keep(old *credentials) {
 	used := map[string]limit{}
 	for i := range old.tokens {
@@ -231,16 +229,16 @@ func (c *credentials) keep(old *credentials) {
 	for i := range old.keys {
 		used[old.keys[i].name+"\n"+string(old.keys[i].secret)] = old.keys[i].rate
 	}
-	take := func(l *limit, id string) {
+	copyState := func(l *limit, id string) {
 		if before := used[id]; before.perSecond == l.perSecond && before.burst == l.burst {
 			*l = before
 		}
 	}
 	for i := range c.tokens {
-		take(&c.tokens[i].rate, string(c.tokens[i].hash[:]))
+		copyState(&c.tokens[i].rate, string(c.tokens[i].hash[:]))
 	}
 	for i := range c.keys {
-		take(&c.keys[i].rate, c.keys[i].name+"\n"+string(c.keys[i].secret))
+		copyState(&c.keys[i].rate, c.keys[i].name+"\n"+string(c.keys[i].secret))
 	}
 }
 
@@ -253,10 +251,10 @@ func (c *credentials) join(o *credentials) (*credentials, error) {
 	return all, all.check()
 }
 
-// credentialsFile is the kind of file that tokens_file names.
+// credentialsFile is the spec of tokens_file.
 var credentialsFile = configspec.New("token", credentialFields)
 
-// LintCredentials returns what is wrong with a file of tokens and signing keys.
+// LintCredentials returns the findings in a file of tokens and signing keys.
 func LintCredentials(path string) ([]finding.Finding, error) {
 	f, lints, err := credentialsFile.Read(path)
 	if err != nil || len(lints) > 0 {
@@ -272,18 +270,18 @@ func readCredentials(path string) (*credentials, error) {
 		return nil, err
 	}
 	if len(lints) > 0 {
-		// Not what the lints say, which may quote what is there.
+		// The findings may quote secrets, so only their lines are reported.
 		var lines []string
 		for _, l := range lints {
 			lines = append(lines, fmt.Sprint(l.Line))
 		}
-		return nil, fmt.Errorf("%s is wrong at line %s: ask connect-personalize lint %s", path, strings.Join(lines, ", "), path)
+		return nil, fmt.Errorf("%s is not valid at line %s: run connect-personalize lint %s", path, strings.Join(lines, ", "), path)
 	}
 	return parseCredentials(f.Conf)
 }
 
-// rotation follows a file of credentials. A file that is wrong is never taken:
-// the last good one stays, and the log says so.
+// rotation polls tokens_file and applies its changes. A file with an error is not
+// applied: the previous credentials stay, and the error is logged.
 type rotation struct {
 	path   string
 	inline *credentials
@@ -292,21 +290,22 @@ type rotation struct {
 	files  *follow.Files[[sha256.Size]byte]
 }
 
-// rotationInterval is how often the file is looked at.
+// rotationInterval is the interval of polls.
 const rotationInterval = 2 * time.Second
 
-// start takes the file as it is now.
+// start loads the file.
 func (f *rotation) start() (err error) {
-	f.files, err = follow.Open(f.look(), follow.Source[[sha256.Size]byte]{
-		State: func([sha256.Size]byte) ([sha256.Size]byte, error) { return f.look(), nil },
+	f.files, err = follow.Open(f.hash(), follow.Source[[sha256.Size]byte]{
+		State: func([sha256.Size]byte) ([sha256.Size]byte, error) { return f.hash(), nil },
 		Equal: func(a, b [sha256.Size]byte) bool { return a == b },
-		Load:  func(now [sha256.Size]byte) ([sha256.Size]byte, error) { return now, f.take() },
+		Load:  func(now [sha256.Size]byte) ([sha256.Size]byte, error) { return now, f.load() },
 	})
 	return err
 }
 
-// look returns a hash of what the file holds, that of nothing without a file.
-func (f *rotation) look() [sha256.Size]byte {
+// hash returns a hash of the content of the file, that of no content if it cannot be
+// read.
+func (f *rotation) hash() [sha256.Size]byte {
 	text, err := os.ReadFile(f.path)
 	if err != nil {
 		return [sha256.Size]byte{}
@@ -314,7 +313,7 @@ func (f *rotation) look() [sha256.Size]byte {
 	return sha256.Sum256(text)
 }
 
-func (f *rotation) take() error {
+func (f *rotation) load() error {
 	read, err := readCredentials(f.path)
 	if err != nil {
 		return fmt.Errorf("%s: %w", fieldTokensFile, err)
@@ -330,18 +329,17 @@ func (f *rotation) take() error {
 	return nil
 }
 
-// reloaded tells of a file that was read anew.
+// reloaded logs the outcome of a reload.
 func (f *rotation) reloaded(err error) {
 	if err != nil {
-		f.log.Errorf("The tokens in use stay as they were: %v", withoutPathError(err))
+		f.log.Errorf("The tokens stay as they were: %v", withoutPathError(err))
 		return
 	}
 	accepted := f.guard.accepted.Load()
-	f.log.Infof("The tokens have changed: there are %d, and %d signing keys.", len(accepted.tokens), len(accepted.keys))
+	f.log.Infof("The tokens were reloaded: %d tokens, %d signing keys.", len(accepted.tokens), len(accepted.keys))
 }
 
-// withoutPathError is for a file that is not there: what the system says of it
-// is enough.
+// withoutPathError returns the cause of a failed read, without the path.
 func withoutPathError(err error) error {
 	var missing *os.PathError
 	if errors.As(err, &missing) {
@@ -350,7 +348,7 @@ func withoutPathError(err error) error {
 	return err
 }
 
-// follow keeps the credentials as the file is until ctx ends.
+// follow reloads the file on changes until ctx ends.
 func (f *rotation) follow(ctx context.Context) {
 	f.files.Follow(ctx, rotationInterval, f.reloaded)
 }

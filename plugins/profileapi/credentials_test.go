@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/signedurl"
 )
 
 const secret = "0123456789abcdef0123456789abcdef"
@@ -113,7 +115,7 @@ func TestLintCredentials(t *testing.T) {
 		"tokens: []\ntoken: 1":                                                                           "token",
 		"signing_keys: [ { name: 'a b', secret: " + secret + " } ]":                                      "letters, digits",
 		"signing_keys: [ { name: a, secret: short } ]":                                                   "32 characters",
-		"signing_keys: [ { name: a, secret: " + secret + " }, { name: a, secret: " + secret + " } ]":     "two of the name",
+		"signing_keys: [ { name: a, secret: " + secret + " }, { name: a, secret: " + secret + " } ]":     "two keys have the name",
 		"tokens: [ { name: a, sha256: " + hashOf("a") + ", requests_per_second: -1 } ]":                  "zero or more",
 		"tokens: [ { name: a, sha256: " + hashOf("a") + " }, { name: b, sha256: " + hashOf("a") + " } ]": "the same token",
 	} {
@@ -170,7 +172,7 @@ func signed(t *testing.T, key, secret string, expires time.Time, target string) 
 	t.Helper()
 	u, err := url.Parse(target)
 	require.NoError(t, err)
-	return SignURL(u, key, []byte(secret), expires).RequestURI()
+	return signedurl.Sign(u, key, []byte(secret), expires).RequestURI()
 }
 
 func TestSignedAddresses(t *testing.T) {
@@ -236,7 +238,7 @@ func TestSignaturesCoverEverything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := rapid.StringN(1, 10, 40).Draw(t, "id")
 		u := &url.URL{Path: "/api/customer/" + id, RawPath: "/api/customer/" + url.PathEscape(id), RawQuery: "fields=traits.plan"}
-		signed := SignURL(u, "k", []byte(secret), time.Unix(2000, 0)).RequestURI()
+		signed := signedurl.Sign(u, "k", []byte(secret), time.Unix(2000, 0)).RequestURI()
 		check := func(target string) *problem {
 			r, err := http.NewRequest(http.MethodGet, target, nil)
 			if err != nil {
@@ -286,14 +288,14 @@ echo "$TARGET&signature=$(printf %s "$TARGET" | openssl dgst -sha256 -hmac "$0" 
 
 func FuzzSignedAddress(f *testing.F) {
 	u := &url.URL{Path: "/api/customer/c1", RawQuery: "fields=traits.plan"}
-	f.Add(SignURL(u, "k", []byte(secret), time.Unix(2000, 0)).RawQuery)
+	f.Add(signedurl.Sign(u, "k", []byte(secret), time.Unix(2000, 0)).RawQuery)
 	f.Add("expires=&key=k&signature=" + hex.EncodeToString(make([]byte, sha256.Size)))
 	f.Add("&&key=k&key=k&expires=1&signature=&signature=")
 	keys := &credentials{keys: []signingKey{{name: "k", secret: []byte(secret)}}}
 	f.Fuzz(func(t *testing.T, query string) {
 		r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/api/customer/c1", RawQuery: query}}
 		if _, _, refusal := keys.checkSigned(r, pages[0].routes[http.MethodGet], time.Unix(1000, 0)); refusal == nil {
-			require.True(t, strings.EqualFold(SignURL(u, "k", []byte(secret), time.Unix(2000, 0)).RawQuery, query))
+			require.True(t, strings.EqualFold(signedurl.Sign(u, "k", []byte(secret), time.Unix(2000, 0)).RawQuery, query))
 		}
 	})
 }

@@ -23,37 +23,37 @@ func privacyRoutes() []route {
 	return []route{
 		{
 			method: http.MethodDelete, pattern: "/api/customer/{id}", page: "customer", scope: scopeErase, serve: (*handler).eraseCustomer,
-			doc: operation{id: "eraseCustomer", summary: "Erase a customer, and keep them erased",
-				description: "All that is held of the customer and of every id merged into them goes, and events about them are dropped from then on. Erasing somebody who is erased, or unknown, keeps them from becoming a customer.",
+			doc: operation{id: "eraseCustomer", summary: "Erase a customer permanently",
+				description: "Deletes the profile and those of all ids that were merged into it. Later events of these ids are dropped. The erasure of an id without a profile has the same effect on its events.",
 				parameters:  []string{"Idempotency-Key"},
 				answers:     answers("true"), refusals: []int{400, 406, 503}},
 		},
 		{
 			method: http.MethodDelete, pattern: "/api/customer/{id}/erasure", page: "erasure", scope: scopeErase, serve: (*handler).readmitCustomer,
-			doc: operation{id: "readmitCustomer", summary: "Let somebody who was erased be a customer again",
-				description: "Events of before stay out.",
+			doc: operation{id: "readmitCustomer", summary: "End the erasure of a customer",
+				description: "Events from before the erasure remain dropped.",
 				parameters:  []string{"Idempotency-Key"},
 				answers:     answers("false"), refusals: []int{400, 404, 406, 500, 503}},
 		},
 		{
 			method: http.MethodGet, pattern: "/api/customer/{id}/export", page: "export", scope: scopeRead, serve: (*handler).exportCustomer,
-			doc: operation{id: "exportCustomer", summary: "Everything held of a customer",
+			doc: operation{id: "exportCustomer", summary: "All stored data of a customer",
 				parameters: []string{"by"},
-				answers: []outcome{{status: http.StatusOK, description: "Everything.", content: []media{{typeJSON, "Export",
+				answers: []outcome{{status: http.StatusOK, description: "All stored data.", content: []media{{typeJSON, "Export",
 					`{"kind":"userId","id":"42","updated_at":"2026-01-30T10:00:00.000Z","traits":[{"name":"plan","value":"gold","stated_at":"2026-01-30T10:00:00.000Z","source":"crm"}],"events":[],"summaries":[],"merged":[{"kind":"anonymousId","id":"a-7"}],"segments":[],"identifiers":[{"name":"email","value":"jo@example.com"}],"messages":[]}`}}}},
 				refusals: []int{400, 404, 406, 409, 500, 503}},
 		},
 	}
 }
 
-var noSuchCustomer = problem{status: http.StatusNotFound, code: "no_such_customer", message: "there is no profile of this customer"}
+var noSuchCustomer = problem{status: http.StatusNotFound, code: "no_such_customer", message: "this customer has no profile"}
 
-// eraseCustomer turns a DELETE into an erase event.
+// eraseCustomer handles a DELETE of a customer as an erase event.
 func (h *handler) eraseCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
 	return h.changeErasure(w, r, v, event.TypeErase)
 }
 
-// readmitCustomer turns the DELETE of an erasure into a readmit event.
+// readmitCustomer handles a DELETE of an erasure as a readmit event.
 func (h *handler) readmitCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
 	return h.changeErasure(w, r, v, event.TypeReadmit)
 }
@@ -61,7 +61,7 @@ func (h *handler) readmitCustomer(w http.ResponseWriter, r *http.Request, v visi
 func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit, kind string) int {
 	if !h.conf.writes {
 		return refuse(w, r, &problem{status: http.StatusForbidden, code: "writes_disabled",
-			message: "this API is set up for reads only"})
+			message: "this API accepts no writes: set the field writes to true"})
 	}
 	if negotiate(r.Header["Accept"], typeJSON) == "" {
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
@@ -81,13 +81,13 @@ func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit,
 	defer cancel()
 	customer, refusal := h.resolve(v.id, v.started)
 	if refusal == &badRecord && kind == event.TypeErase {
-		customer, refusal = customers.Result{ID: v.id}, nil // what cannot be read can be erased
+		customer, refusal = customers.Result{ID: v.id}, nil // an unreadable record can be erased
 	}
 	switch {
 	case refusal != nil:
 		return refuse(w, r, refusal)
 	case kind == event.TypeReadmit && !customer.Erased:
-		return refuse(w, r, &problem{status: http.StatusNotFound, code: "not_erased", message: "this customer was not erased"})
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "not_erased", message: "this customer is not erased"})
 	}
 	now := time.Now().UnixMilli()
 	if refusal = h.deliver(ctx, h.erasureEvent(kind, customer, messageID, v.caller.name, now)); refusal != nil {
@@ -104,15 +104,15 @@ func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit,
 	return send(w, r, http.StatusOK, valueJSON, append(reply, "}\n"...))
 }
 
-// confirm waits until a read shows what the pipeline has acknowledged: a replica
-// may be behind, but a pipeline that does not bring events into profiles must
-// not be taken for one that has erased somebody.
+// confirm polls until a read shows the effect of the event: a replica may lag behind.
+// It fails if there is none in time, because a pipeline without update_profile
+// acknowledges the event and erases nothing.
 func (h *handler) confirm(ctx context.Context, v visit, erased bool) *problem {
 	for tries := 0; ; tries++ {
 		customer, refusal := h.resolve(v.id, v.started)
 		switch {
 		case refusal == &tooSlow && tries > 0:
-			return &notConfirmed // the time ran out while one more read was under way
+			return &notConfirmed // the deadline expired during a read
 		case refusal != nil || customer.Erased == erased:
 			return refusal
 		}
@@ -125,10 +125,10 @@ func (h *handler) confirm(ctx context.Context, v visit, erased bool) *problem {
 }
 
 var notConfirmed = problem{status: http.StatusServiceUnavailable, code: "not_confirmed", retryAfter: 1,
-	message: "the pipeline has taken it, but the profile does not show it: does the pipeline have an update_profile? send it again later"}
+	message: "the pipeline acknowledged the event, but the profile is unchanged: add the processor update_profile to the pipeline, or retry later"}
 
-// erasureEvent is the event that erases or readmits a customer. An id that
-// nobody has may yet become either kind of id.
+// erasureEvent returns the event that erases or readmits a customer. For an id without
+// a customer it has both kinds of id, because a customer may appear under either.
 func (h *handler) erasureEvent(kind string, customer customers.Result, messageID, by string, now int64) []byte {
 	e := jsontext.AppendString([]byte(`{"type":"`+kind+`","messageId":`), messageID)
 	known := customer.Found || customer.Erased
@@ -146,7 +146,7 @@ func (h *handler) erasureEvent(kind string, customer customers.Result, messageID
 	return append(e, "}}}"...)
 }
 
-// auditSubject names a customer in an audit, without their id.
+// auditSubject returns a hash that stands for the customer in an audit.
 func auditSubject(key, id string) string {
 	if key == "" {
 		sum := sha256.Sum256([]byte(id))
@@ -157,15 +157,15 @@ func auditSubject(key, id string) string {
 	return "hmac-sha256:" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// exportCustomer answers with everything held of a customer.
+// exportCustomer serves all stored data of a customer.
 func (h *handler) exportCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
 	if negotiate(r.Header["Accept"], typeJSON) == "" {
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "exports are served as " + typeJSON})
 	}
-	q, refusal := parseWhoAndWhen(r.URL.RawQuery)
+	q, refusal := parseContentQuestion(r.URL.RawQuery)
 	if refusal == nil && !q.AsOf.IsZero() {
-		refusal = badRequest("unknown_parameter", "an export takes no parameter other than by in its query string")
+		refusal = badRequest("unknown_parameter", "an export accepts no parameter other than by")
 	}
 	if refusal != nil {
 		return refuse(w, r, refusal)

@@ -12,24 +12,24 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
-// explainer is what the API needs of a profiles resource to explain a profile.
+// explainer is implemented by a profiles resource that can explain a profile.
 type explainer interface {
-	// Explain returns a profile.Explanation as JSON, nil if there is no profile.
+	// Explain returns a customers.Explanation as JSON, nil without a profile.
 	Explain(ctx context.Context, id, by string, asOf time.Time) ([]byte, error)
 }
 
-// eventCounter tells how many events the process took in and refused.
+// eventCounter returns the numbers of accepted and rejected events of the process.
 type eventCounter interface {
 	Events() (taken, refused int64)
 }
 
-// explainRoutes are those for people who want to know why.
+// explainRoutes returns the routes that explain a profile.
 func explainRoutes() []route {
 	return []route{
 		{
 			method: http.MethodGet, pattern: "/api/customer/{id}/explain", page: "explain", scope: scopeRead, serve: (*handler).explain,
-			doc: operation{id: "explainCustomer", summary: "How the profile of a customer came to be",
-				description: "For every trait who stated it when, for every feature its definition and the events that count at as_of, and the latest of the events that are kept. Lists are bounded.",
+			doc: operation{id: "explainCustomer", summary: "The explanation of a profile",
+				description: "For every trait its source and time, for every feature its definition and the events that count at as_of, and the latest stored events. Lists are bounded.",
 				parameters:  []string{"by", "as_of"},
 				answers: []outcome{{status: http.StatusOK, description: "The explanation.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Explanation",
 					`{"id":"42","as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z","complete":true,"merged":0,` +
@@ -40,7 +40,7 @@ func explainRoutes() []route {
 		},
 		{
 			method: http.MethodGet, pattern: "/api/activity", page: "activity", scope: scopeRead, serve: (*handler).activity,
-			doc: operation{id: "getActivity", summary: "What this process has done since it started",
+			doc: operation{id: "getActivity", summary: "The activity of this process since its start",
 				answers: []outcome{{status: http.StatusOK, description: "Counts, and latencies by route.", headers: []string{"Cache-Control"}, content: []media{{typeJSON, "Activity",
 					`{"since":"2026-01-31T08:00:00.000Z","now":"2026-01-31T08:30:00.000Z","events":{"taken":10,"refused":1},"dead_letters":{"validate_event":1},` +
 						`"requests":{"customer":{"count":5,"errors":0,"p50_ms":0.4,"p99_ms":1.2}}}`}}}},
@@ -49,15 +49,15 @@ func explainRoutes() []route {
 	}
 }
 
-// explain answers with how a profile came to be.
+// explain serves the explanation of a profile.
 func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
-	q, refusal := parseWhoAndWhen(r.URL.RawQuery)
+	q, refusal := parseContentQuestion(r.URL.RawQuery)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
 	e, ok := h.reader.(explainer)
 	if !ok {
-		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_explanation", message: "these profiles cannot be explained"})
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_explanation", message: "this profiles resource cannot explain profiles"})
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
@@ -69,14 +69,14 @@ func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
 		return refuse(w, r, h.readProblem(err))
 	case text == nil:
 		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_customer",
-			message: "there is no profile of this customer"})
+			message: "this customer has no profile"})
 	}
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusOK, valueJSON, append(text, '\n'))
 }
 
-// activity answers with what the process has done: the counts it has itself,
-// without the metrics it may or may not export.
+// activity serves the counts of the process, which do not depend on the configured
+// metrics exporter.
 func (h *handler) activity(w http.ResponseWriter, r *http.Request, v visit) int {
 	if refusal := noParameters(r.URL.RawQuery); refusal != nil {
 		return refuse(w, r, refusal)

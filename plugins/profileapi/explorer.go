@@ -5,16 +5,15 @@ import (
 	"net/http"
 )
 
-// The explorer is a page for people, made of files that are part of the binary.
-// It has no data: what it shows it asks the API for, with a token that whoever
-// uses it types in, where the API needs one.
+// The explorer is a web page whose files are embedded in the binary. It contains no
+// data: it requests them from the API, with the token that the user enters if the API
+// requires one.
 //
 //go:embed explorer/index.html explorer/explorer.js explorer/explorer.css explorer/explorer.svg
 var explorerFiles embed.FS
 
-// explorerPolicy lets the page use its own files and its own API, and nothing
-// else: no script or style that stands in the page, no other host, no frame
-// around it.
+// explorerPolicy allows the page its own files and its own API, but no inline scripts
+// or styles, no other hosts, and no embedding in a frame.
 const explorerPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -30,7 +29,7 @@ func explorerRoutes() []route {
 			serve: func(h *handler, w http.ResponseWriter, r *http.Request, _ visit) int {
 				if !h.conf.explorer {
 					return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_page",
-						message: "there is nothing at this path; in a customer id a slash is written %2F"})
+						message: "there is no resource at this path; in a customer id, write a slash as %2F"})
 				}
 				header := w.Header()
 				header.Set("Content-Security-Policy", explorerPolicy)

@@ -11,49 +11,48 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// worthGzip is the length from which a body is compressed for who accepts it. A
-// profile fits into a packet or two, and packing it would take longer than
-// everything else about it.
+// worthGzip is the minimum length of a body to compress. A profile fits into one or
+// two packets, and compressing it would take longer than the rest of the request.
 const worthGzip = 8 << 10
 
-// packers hold what packs: a good part of a megabyte each.
-var packers = sync.Pool{New: func() any {
+// writers pools gzip writers, each of which takes most of a megabyte.
+var writers = sync.Pool{New: func() any {
 	w, err := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
 	if err != nil {
-		panic(err) // the level is one
+		panic(err) // only for an invalid level
 	}
 	return w
 }}
 
 func appendGzip(dst, body []byte) []byte {
 	out := bytes.NewBuffer(dst)
-	w := packers.Get().(*gzip.Writer)
-	defer packers.Put(w)
+	w := writers.Get().(*gzip.Writer)
+	defer writers.Put(w)
 	w.Reset(out)
-	// A buffer takes everything.
+	// Writing to a buffer does not fail.
 	_, _ = w.Write(body)
 	_ = w.Close()
 	return out.Bytes()
 }
 
-// gzipIfAccepted returns where to write a body of unknown length, and what to
-// call at its end.
+// gzipIfAccepted returns a writer for a body of unknown length, and a function to call
+// at its end.
 func gzipIfAccepted(w http.ResponseWriter, r *http.Request) (out io.Writer, finish func()) {
 	if !acceptsGzip(r.Header["Accept-Encoding"]) {
 		return w, func() {}
 	}
 	w.Header()["Content-Encoding"] = valueGzip
-	packer := packers.Get().(*gzip.Writer)
+	packer := writers.Get().(*gzip.Writer)
 	packer.Reset(w)
 	return packer, func() {
-		// An error here is a client that went away.
+		// An error means that the client closed the connection.
 		_ = packer.Close()
-		packers.Put(packer)
+		writers.Put(packer)
 	}
 }
 
-// acceptsGzip tells whether Accept-Encoding headers name gzip, or anything, with
-// a weight other than zero.
+// acceptsGzip reports whether Accept-Encoding headers contain gzip or *, with a weight
+// other than zero.
 func acceptsGzip(values []string) bool {
 	accepts, named := false, false
 	for _, line := range values {

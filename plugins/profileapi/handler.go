@@ -21,29 +21,30 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
-// handler answers the requests of one profile_api input.
+// handler serves the requests of one profile_api input.
 type handler struct {
 	conf      *config
 	guard     guard
-	content   *contentblocks.Blocks // nil where none are served
+	content   *contentblocks.Blocks // nil if no content is served
 	reader    reader
 	coalescer coalescer
-	batches   chan struct{} // one token for each batch read under way
-	// memory answers reads without waiting, where it can; nil without a cache.
+	batches   chan struct{} // one token for each batch read in flight
+	// memory serves reads from the cache; nil without a cache.
 	memory    memory
 	log       *service.Logger
 	telemetry *telemetry
 	began     time.Time
-	// description is that of the API to its callers, written once.
+	// description is the OpenAPI description, built once.
 	description func() []byte
 
-	// writes hands each write to the pipeline's next ReadBatch. It is
-	// unbuffered: a write is either the pipeline's or still its request's.
+	// writes passes each write to the pipeline's next ReadBatch. It is unbuffered, so
+	// that a write belongs either to the pipeline or still to its request.
 	writes chan *write
-	// draining is closed when the input is asked to stop: no further writes.
+	// draining is closed when the input is asked to stop: no further writes are
+	// accepted.
 	draining     chan struct{}
 	drainingOnce sync.Once
-	// gone is closed when the pipeline has acknowledged all it ever will.
+	// gone is closed when no further acknowledgement can follow.
 	gone     chan struct{}
 	goneOnce sync.Once
 
@@ -52,7 +53,7 @@ type handler struct {
 	readiness      readiness
 }
 
-// maxTripProfiles bounds the single reads that share a round trip.
+// maxTripProfiles is the maximum number of single reads that share a round trip.
 const maxTripProfiles = 256
 
 func newHandler(conf *config, r reader, res *service.Resources) *handler {
@@ -77,7 +78,7 @@ func newHandler(conf *config, r reader, res *service.Resources) *handler {
 	return h
 }
 
-// drain makes the API refuse writes and report that it is not ready.
+// drain refuses further writes and makes /readyz fail.
 func (h *handler) drain() { h.drainingOnce.Do(func() { close(h.draining) }) }
 
 // abandon releases the requests whose writes will not be acknowledged.
@@ -92,7 +93,7 @@ func (h *handler) isDraining() bool {
 	}
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP serves one request.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	h.telemetry.begin()
@@ -100,10 +101,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusInternalServerError
 	defer func() {
 		if v := recover(); v != nil {
-			// The value may hold anything; the stack has no values in it.
+			// The panic value may contain personal data; the stack contains no values.
 			h.log.Errorf("A request to %s panicked with a %T:\n%s", p.name, v, debug.Stack())
 			h.telemetry.end(p, status, started)
-			panic(http.ErrAbortHandler) // the only safe answer once part of one may be out
+			panic(http.ErrAbortHandler) // a part of the response may have been sent
 		}
 		h.telemetry.end(p, status, started)
 	}()
@@ -114,8 +115,8 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, p *page, v visit
 	if len(h.conf.origins) > 0 {
 		h.allowOrigin(w, r)
 	}
-	// A preflight request cannot carry credentials, and learns only what the
-	// documentation says.
+	// A preflight request carries no credentials; the response contains only
+	// documented facts.
 	if r.Method == http.MethodOptions && p != unknownPage {
 		return h.options(w, r, p)
 	}
@@ -123,7 +124,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, p *page, v visit
 	if p.protected || p == unknownPage && underAPI(r.URL) {
 		if h.conf.localOnly && !namesLoopback(r.Host) {
 			return refuse(w, r, &problem{status: http.StatusMisdirectedRequest, code: "unknown_host",
-				message: "without tokens the API is called by a loopback address: a host name may be a trap laid for a browser"})
+				message: "without tokens the API accepts loopback addresses only: call it by 127.0.0.1 or localhost, because another host name may be DNS rebinding"})
 		}
 		var refusal *problem
 		if v.caller, r, refusal = h.guard.check(r, route, v.started); refusal != nil {
@@ -131,13 +132,13 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, p *page, v visit
 		}
 		if route != nil && v.caller.scopes&route.scope == 0 {
 			return refuse(w, r, &problem{status: http.StatusForbidden, code: "forbidden",
-				message: fmt.Sprintf("this needs a token with the scope %q", route.scope)})
+				message: fmt.Sprintf("this request needs a token with the scope %q", route.scope)})
 		}
 	}
 	switch {
 	case p == unknownPage:
 		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_page",
-			message: "there is nothing at this path; in a customer id a slash is written %2F"})
+			message: "there is no resource at this path; in a customer id, write a slash as %2F"})
 	case route == nil:
 		return refuse(w, r, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed",
 			message: "this path answers to " + p.allow, allow: p.allow})
@@ -149,7 +150,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, p *page, v visit
 	return route.serve(h, w, r, v)
 }
 
-// allowOrigin lets pages of the named origins read the answer.
+// allowOrigin allows pages of the configured origins to read the response.
 func (h *handler) allowOrigin(w http.ResponseWriter, r *http.Request) {
 	w.Header().Add("Vary", "Origin")
 	if origin := r.Header.Get("Origin"); h.conf.origins[origin] {
@@ -188,41 +189,41 @@ func (h *handler) ready(w http.ResponseWriter, r *http.Request, v visit) int {
 
 var (
 	stopping = problem{status: http.StatusServiceUnavailable, code: "stopping", retryAfter: 5,
-		message: "this process is stopping: ask another one, or again later"}
+		message: "this process is stopping: retry later, or at another process"}
 	storeAway = problem{status: http.StatusServiceUnavailable, code: "store_unavailable", retryAfter: 1,
-		message: "the profile store does not answer: ask again later"}
+		message: "the profile store is unavailable: retry later"}
 	tooSlow = problem{status: http.StatusServiceUnavailable, code: "timeout", retryAfter: 1,
-		message: "the profile store did not answer in time: ask again later"}
+		message: "the profile store did not respond in time: retry later"}
 	overloaded = problem{status: http.StatusServiceUnavailable, code: "overloaded", retryAfter: 1,
-		message: "too many batch reads are under way: ask again later"}
+		message: "too many batch reads are in progress: retry later"}
 	badRecord = problem{status: http.StatusInternalServerError, code: "unreadable_profile",
-		message: "what is stored of this customer cannot be read"}
+		message: "the record of this customer cannot be decoded"}
 	ambiguous = problem{status: http.StatusConflict, code: "ambiguous_identifier",
-		message: "several customers have this value, and whose profile is meant cannot be told: ask by the customer's id"}
+		message: "several customers have this value: request the profile by the customer's id"}
 	tooEarly = problem{status: http.StatusBadRequest, code: "as_of_too_early",
-		message: "as_of lies before what the profile's record can answer: what happened since is part of it"}
+		message: "as_of is before the earliest time that the profile's record can be evaluated at"}
 )
 
-// readiness is what the store said when it was asked last whether it answers.
+// readiness is the cached result of a ping of the store.
 type readiness struct {
 	mu      sync.Mutex
 	asked   time.Time
 	refusal *problem
 }
 
-// checkStore asks the store whether it answers, at most once a second however
-// many ask: the page needs no token.
+// checkStore pings the store, at most once a second regardless of the number of
+// requests: the page needs no token.
 func (h *handler) checkStore(ctx context.Context, now time.Time) *problem {
 	p := &h.readiness
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.asked.IsZero() || now.Sub(p.asked) >= time.Second {
-		// Not bound to the request, whose client may go away and take the
-		// answer of all others with it.
+		// Not bound to the request: if its client closed the connection, the failure
+		// would be cached for all others.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		p.refusal = nil
-		// That it answers this does not tell that reading works again.
+		// A successful ping does not prove that reads work again.
 		if err := h.reader.Ping(ctx); err != nil {
 			p.refusal = h.readProblem(err)
 		}
@@ -231,7 +232,7 @@ func (h *handler) checkStore(ctx context.Context, now time.Time) *problem {
 	return p.refusal
 }
 
-// getCustomer answers with one profile.
+// getCustomer serves one profile.
 func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) int {
 	if negotiate(r.Header["Accept"], typeJSON) == "" {
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
@@ -251,7 +252,7 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 	}
 	if !result.Found {
 		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_customer",
-			message: "there is no profile of this customer"})
+			message: "this customer has no profile"})
 	}
 	if isTooEarly(q, result) {
 		return refuse(w, r, &tooEarly)
@@ -267,7 +268,7 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 	return send(w, r, http.StatusOK, valueJSON, result.JSON)
 }
 
-// recall reads one profile from memory, into buf.
+// recall reads one profile from the cache, into buf.
 func (h *handler) recall(buf *[]byte, id string, q question) (result customers.Result, ok bool) {
 	if h.memory == nil {
 		return result, false
@@ -279,7 +280,7 @@ func (h *handler) recall(buf *[]byte, id string, q question) (result customers.R
 	return result, ok && result.Err == nil
 }
 
-// readOne reads one profile, along with others that are asked for meanwhile.
+// readOne reads one profile, coalesced with concurrent reads.
 func (h *handler) readOne(id string, q question, started time.Time) (customers.Result, *problem) {
 	result, err := h.coalescer.read(id, q, started.Add(h.conf.timeouts.request))
 	refusal := h.readProblem(err)
@@ -289,44 +290,44 @@ func (h *handler) readOne(id string, q question, started time.Time) (customers.R
 	return result, refusal
 }
 
-// isTooEarly tells whether a profile cannot be served for the as_of that was
-// asked for. Now is never too early: a device whose clock is fast may have
-// sent events that are folded and not due yet.
+// isTooEarly reports whether a profile cannot be evaluated at the requested as_of. Now
+// is never too early, although a device with a fast clock may have sent events that
+// are applied and not due yet.
 func isTooEarly(q question, result customers.Result) bool {
 	return !q.AsOf.IsZero() && result.Found && !result.Complete
 }
 
-// unreadable is what the caller is told of a customer whose record cannot be
-// read, of which the log says so once, or is one of several.
+// unreadable returns the refusal for a customer with an ambiguous identifier or a
+// record that cannot be decoded. The latter is logged once.
 func (h *handler) unreadable(err error) *problem {
 	if errors.Is(err, customers.ErrAmbiguous) {
 		return &ambiguous
 	}
 	h.unreadableOnce.Do(func() {
-		h.log.Errorf("A stored profile cannot be read, and is answered with status 500; the metric profile_api_requests tells how often: %v", err)
+		h.log.Errorf("A stored profile cannot be decoded; requests for it get status 500 (see the metric profile_api_requests): %v", err)
 	})
 	return &badRecord
 }
 
-// readProblem turns the outcome of a read into what the caller is told, and
-// says in the log when the store goes away and comes back.
+// readProblem returns the refusal for the error of a read, and logs when the store
+// becomes unavailable and available again.
 func (h *handler) readProblem(err error) *problem {
 	var unknown *customers.UnknownFieldError
 	switch {
 	case err == nil:
 		if h.storeDown.Load() && h.storeDown.CompareAndSwap(true, false) {
-			h.log.Info("The profile store answers again.")
+			h.log.Info("The profile store is available again.")
 		}
 		return nil
 	case errors.As(err, &unknown):
-		return badRequest("unknown_field", "fields names something no profile has: fields are traits, features, traits.NAME or features.NAME of a defined feature")
+		return badRequest("unknown_field", "fields contains an unknown name: write traits, features, traits.NAME or features.NAME of a defined feature")
 	}
 	var undeclared *customers.UnknownIdentifierError
 	if errors.As(err, &undeclared) {
 		return unknownIdentifier(undeclared)
 	}
 	if h.storeDown.CompareAndSwap(false, true) {
-		h.log.Errorf("Reading profiles fails, and requests are answered with status 503 until it works again: %v", err)
+		h.log.Errorf("Profiles cannot be read; requests get status 503 until reads succeed again: %v", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &tooSlow
@@ -334,15 +335,16 @@ func (h *handler) readProblem(err error) *problem {
 	return &storeAway
 }
 
-// unknownIdentifier names the identifiers there are, and not the one asked for.
+// unknownIdentifier lists the declared identifiers and does not repeat the requested
+// one.
 func unknownIdentifier(err *customers.UnknownIdentifierError) *problem {
 	if len(err.Declared) == 0 {
-		return badRequest("unknown_identifier", "by is of no use here: the definition of the profiles declares no identifiers")
+		return badRequest("unknown_identifier", "by cannot be used: the profile definition declares no identifiers")
 	}
-	return badRequest("unknown_identifier", "by names an identifier that the definition of the profiles does not declare: it declares "+strings.Join(err.Declared, ", "))
+	return badRequest("unknown_identifier", "by is not an identifier of the profile definition, which declares "+strings.Join(err.Declared, ", "))
 }
 
-// listIdentifiers answers with what by may name.
+// listIdentifiers serves the identifiers that by accepts.
 func (h *handler) listIdentifiers(w http.ResponseWriter, r *http.Request, _ visit) int {
 	if refusal := noParameters(r.URL.RawQuery); refusal != nil {
 		return refuse(w, r, refusal)
@@ -358,10 +360,10 @@ func (h *handler) listIdentifiers(w http.ResponseWriter, r *http.Request, _ visi
 	return send(w, r, http.StatusOK, valueJSON, append(out, "]}\n"...))
 }
 
-// buffers hold the bodies of batch replies.
+// buffers pools the bodies of responses.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// maxPooledBuffer keeps one huge reply from being held for ever.
+// maxPooledBuffer prevents one huge response from staying in memory.
 const maxPooledBuffer = 8 << 20
 
 func release(buf *[]byte) {
@@ -370,15 +372,15 @@ func release(buf *[]byte) {
 	}
 }
 
-// batchRequest is what a batch read asks for, and in which form.
+// batchRequest is a parsed batch read.
 type batchRequest struct {
 	question
 	ids         []string
-	contentType string // of the answer
+	contentType string // of the response
 }
 
-// readBatchRequest reads a batch request. What is wrong with its query string,
-// which parse reads, is said before the body has arrived.
+// readBatchRequest parses a batch request. Errors in its query string, which parse
+// parses, are reported before the body is read.
 func (h *handler) readBatchRequest(w http.ResponseWriter, r *http.Request, parse func(rawQuery string) (question, *problem)) (b batchRequest, refusal *problem) {
 	if b.contentType = negotiate(r.Header["Accept"], typeJSON, typeNDJSON); b.contentType == "" {
 		return b, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
@@ -395,15 +397,15 @@ func (h *handler) readBatchRequest(w http.ResponseWriter, r *http.Request, parse
 	return b, refusal
 }
 
-// readBatch answers with many profiles.
+// readBatch serves many profiles.
 func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int {
 	b, refusal := h.readBatchRequest(w, r, parseBatchQuestion)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
 
-	// Not the request's context: net/http ends that at the read timeout, which
-	// says nothing about how long an answer may take.
+	// Not the request's context: net/http ends it at the read timeout, which does not
+	// limit the response.
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
 	if b.contentType == typeNDJSON && len(b.ids) > linesAtOnce {
@@ -425,7 +427,7 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 	return send(w, r, http.StatusOK, valueJSON, *buf)
 }
 
-// refusals are what is said in place of profiles that cannot be served.
+// refusals returns the errors of the profiles that cannot be served.
 func (h *handler) refusals(q question, results []customers.Result) []*problem {
 	refusals := make([]*problem, len(results))
 	for i := range results {
@@ -439,12 +441,11 @@ func (h *handler) refusals(q question, results []customers.Result) []*problem {
 	return refusals
 }
 
-// linesAtOnce is how many customers of a batch are read at once where the
-// answer is lines.
+// linesAtOnce is the number of customers per read of a batch with NDJSON.
 const linesAtOnce = 250
 
-// streamBatch answers a batch read line by line, so that the first lines are
-// out while the last customers are not read yet.
+// streamBatch serves a batch read in parts, so that the first lines are sent before
+// the last customers are read.
 func (h *handler) streamBatch(ctx context.Context, w http.ResponseWriter, r *http.Request, ids []string, q question) int {
 	results, refusal := h.readMany(ctx, ids[:linesAtOnce], q)
 	if refusal != nil {
@@ -460,8 +461,8 @@ func (h *handler) streamBatch(ctx context.Context, w http.ResponseWriter, r *htt
 	w.WriteHeader(http.StatusOK)
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
-	for at := 0; ; {
-		part := ids[at:min(at+linesAtOnce, len(ids))]
+	for start := 0; ; {
+		part := ids[start:min(start+linesAtOnce, len(ids))]
 		*buf = (*buf)[:0]
 		if refusal == nil {
 			*buf = appendBatch(*buf, "", "\n", "\n", part, results, h.refusals(q, results))
@@ -469,17 +470,17 @@ func (h *handler) streamBatch(ctx context.Context, w http.ResponseWriter, r *htt
 			*buf = appendUnread(*buf, part, refusal)
 		}
 		if _, err := out.Write(*buf); err != nil {
-			return http.StatusOK // the client went away
+			return http.StatusOK // the client closed the connection
 		}
-		if at += len(part); at == len(ids) {
+		if start += len(part); start == len(ids) {
 			return http.StatusOK
 		}
-		results, refusal = h.readMany(ctx, ids[at:min(at+linesAtOnce, len(ids))], q)
+		results, refusal = h.readMany(ctx, ids[start:min(start+linesAtOnce, len(ids))], q)
 	}
 }
 
-// appendUnread appends a line for each customer that could not be read after
-// lines of others were sent. Whether there is a profile is not known.
+// appendUnread appends a line for each customer that could not be read after the first
+// lines were sent. It is unknown whether they have a profile.
 func appendUnread(dst []byte, ids []string, p *problem) []byte {
 	rest := appendProblem(nil, p)[1:]
 	for _, id := range ids {
@@ -490,8 +491,8 @@ func appendUnread(dst []byte, ids []string, p *problem) []byte {
 	return dst
 }
 
-// readMany makes one of a bounded number of batch reads, so that they leave
-// the store to single reads too.
+// readMany reads many profiles. The number of such reads in flight is bounded, so that
+// single reads are served too.
 func (h *handler) readMany(ctx context.Context, ids []string, q question) ([]customers.Result, *problem) {
 	select {
 	case h.batches <- struct{}{}:
@@ -503,8 +504,8 @@ func (h *handler) readMany(ctx context.Context, ids []string, q question) ([]cus
 	return results, h.readProblem(err)
 }
 
-// appendBatch appends the reply to a batch read: for every id, in order,
-// whether it was found, and its profile or why there is none.
+// appendBatch appends the response to a batch read: for every id, in order, whether it
+// was found, and its profile or error.
 func appendBatch(dst []byte, open, separator, end string, ids []string, results []customers.Result, refusals []*problem) []byte {
 	dst = append(dst, open...)
 	for i := range results {
@@ -558,7 +559,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, accepted ...s
 		return nil, &problem{status: http.StatusRequestTimeout, code: "body_too_slow",
 			message: "the body did not arrive in time"}
 	case err != nil:
-		return nil, badRequest("invalid_body", "the body ended early")
+		return nil, badRequest("invalid_body", "the body is incomplete")
 	}
 	return body, nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/signedurl"
 )
 
 const addressable = erasable + `
@@ -66,7 +68,7 @@ func TestByIdentifier(t *testing.T) {
 	got = p.do(t, "GET", "/api/customer/home@example.com?by=mail", "")
 	require.Equal(t, 400, got.status)
 	require.Equal(t, "unknown_identifier", got.code(t))
-	require.Contains(t, got.body, "it declares card, email")
+	require.Contains(t, got.body, "which declares card, email")
 	for _, query := range []string{"?by=", "?by=email&by=card"} {
 		require.Equal(t, "invalid_by", p.do(t, "GET", "/api/customer/77"+query, "").code(t))
 	}
@@ -117,7 +119,7 @@ func TestByIdentifier(t *testing.T) {
 		got = p.do(t, method, path, `{"name":"Eve"}`, jsonBody)
 		require.Equal(t, 400, got.status)
 		require.Equal(t, "unknown_parameter", got.code(t))
-		require.Contains(t, got.body, "by their id alone")
+		require.Contains(t, got.body, "by id only")
 	}
 	require.Equal(t, 400, p.do(t, "DELETE", "/api/customer/77/erasure?by=card", "").status)
 	p.write(t, "PATCH", "u3", `{"email":"bob@example.com"}`)
@@ -167,7 +169,7 @@ func TestSignedAddressesCoverBy(t *testing.T) {
 	signed := func(path string) string {
 		address, err := url.Parse(s.url + path)
 		require.NoError(t, err)
-		return strings.TrimPrefix(SignURL(address, "news", []byte(secret), time.Now().Add(time.Hour)).String(), s.url)
+		return strings.TrimPrefix(signedurl.Sign(address, "news", []byte(secret), time.Now().Add(time.Hour)).String(), s.url)
 	}
 	for _, path := range []string{"/api/customer/jo@example.com/content/hello?by=email", "/api/customer/jo@example.com?by=email&fields=traits"} {
 		address := signed(path)

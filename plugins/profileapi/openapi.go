@@ -11,24 +11,23 @@ import (
 	"strings"
 )
 
-// operation describes a route to those who call it.
+// operation is the documentation of a route.
 type operation struct {
-	// id names it in generated clients.
+	// id is the name of the operation in generated clients.
 	id, summary, description string
-	// parameters are those of the query string and the headers, by their names
-	// in components.json. Those of the path follow from it.
+	// parameters are those of the query string and the headers, by their names in
+	// components.json. Parameters of the path follow from the pattern.
 	parameters []string
-	// body lists the forms a request may take; with any, one is needed.
+	// body lists the accepted forms of the request body; empty for no body.
 	body []media
-	// answers are what it says when all is well.
+	// answers are the successful responses.
 	answers []outcome
-	// refusals are the other statuses it may answer with, but for those that
-	// any page may.
+	// refusals are the statuses of errors, besides those that every page may return.
 	refusals []int
 }
 
-// media is a form of a body: its type, the name of its schema in
-// components.json, none for what is no JSON, and an example.
+// media is a form of a body: its type, the name of its schema in components.json
+// (empty if it is not JSON), and an example.
 type media struct{ contentType, schema, example string }
 
 type outcome struct {
@@ -39,31 +38,31 @@ type outcome struct {
 	content []media
 }
 
-// components are the schemas, parameters and headers that routes name.
+// components are the schemas, parameters and headers that routes refer to.
 //
 //go:embed components.json
 var components []byte
 
-// refusalTexts say what each status means wherever it is a refusal.
+// refusalTexts describe the statuses of refusals.
 var refusalTexts = map[int]string{
-	http.StatusBadRequest:            "The request is not understood.",
-	http.StatusUnauthorized:          "The request presents no known token.",
-	http.StatusForbidden:             "The token is not good for this, or the API is set up without it.",
-	http.StatusNotFound:              "There is no such customer, or nothing at this path.",
-	http.StatusNotAcceptable:         "The answer is not served in a form that Accept names.",
+	http.StatusBadRequest:            "The request is not valid.",
+	http.StatusUnauthorized:          "The request has no known token.",
+	http.StatusForbidden:             "The token lacks the scope, or the function is turned off.",
+	http.StatusNotFound:              "There is no such customer, or no resource at this path.",
+	http.StatusNotAcceptable:         "No media type in Accept can be served.",
 	http.StatusRequestTimeout:        "The body did not arrive in time.",
-	http.StatusConflict:              "What is stored forbids it, or does not tell which of several customers is meant.",
-	http.StatusGone:                  "The signed address has expired.",
-	http.StatusRequestEntityTooLarge: "The body is too large, or names too many customers.",
-	http.StatusUnsupportedMediaType:  "The body is sent in a form that is not taken.",
-	http.StatusMisdirectedRequest:    "Without tokens the API is called by a loopback address.",
-	http.StatusUnprocessableEntity:   "What is asked for cannot be made of what is stored.",
-	http.StatusTooManyRequests:       "The token has asked for too much: again after Retry-After.",
-	http.StatusInternalServerError:   "What is stored of a customer cannot be read.",
-	http.StatusServiceUnavailable:    "The store or the pipeline does not answer, or the process is stopping: again after Retry-After.",
+	http.StatusConflict:              "The customer is erased, or the identifier is ambiguous.",
+	http.StatusGone:                  "The signed URL has expired.",
+	http.StatusRequestEntityTooLarge: "The body is too large, or contains too many customers.",
+	http.StatusUnsupportedMediaType:  "The media type or encoding of the body is not accepted.",
+	http.StatusMisdirectedRequest:    "Without tokens the API accepts loopback addresses as Host only.",
+	http.StatusUnprocessableEntity:   "The stored data does not allow the request.",
+	http.StatusTooManyRequests:       "The rate limit of the token is exceeded: retry after Retry-After.",
+	http.StatusInternalServerError:   "The record of a customer cannot be decoded.",
+	http.StatusServiceUnavailable:    "The store or the pipeline is unavailable, or the process is stopping: retry after Retry-After.",
 }
 
-// refusalHeaders are the headers that come with a refusal.
+// refusalHeaders are the headers of refusals.
 var refusalHeaders = map[int]string{
 	http.StatusUnauthorized:       "WWW-Authenticate",
 	http.StatusTooManyRequests:    "Retry-After",
@@ -75,12 +74,12 @@ type object = map[string]any
 
 func ref(kind, name string) object { return object{"$ref": "#/components/" + kind + "/" + name} }
 
-// access is how the callers of an API show who they are.
+// access is how callers of an API authenticate.
 type access struct {
-	// tokens is set where a token, or a signature, is needed; signatures where
-	// there may be keys to sign with.
+	// tokens is set if a token or signature is required, signatures if there may be
+	// signing keys.
 	tokens, signatures bool
-	// certificates is set where a client certificate is needed, tokens or not.
+	// certificates is set if a client certificate is required.
 	certificates bool
 }
 
@@ -92,16 +91,16 @@ func (c *config) access() access {
 	}
 }
 
-// schemes describes what callers present.
+// schemes returns the security schemes.
 func (a access) schemes() object {
 	all := object{}
 	if a.tokens {
 		all["token"] = object{"type": "http", "scheme": "bearer",
-			"description": "A token whose SHA-256 is in the config, good for some of the scopes " + strings.Join(scopeList, ", ") + "."}
+			"description": "A token whose SHA-256 is in the config, with some of the scopes " + strings.Join(scopeList, ", ") + "."}
 	}
 	if a.signatures {
 		all["signature"] = object{"type": "apiKey", "in": "query", "name": "signature",
-			"description": "The end of a signed address, which needs no headers: ?expires=SECONDS&key=NAME&signature=HEX, the HMAC-SHA256 of the path and query before &signature=. Whoever signs says what it is of and until when."}
+			"description": "The end of a signed URL, which needs no headers: ?expires=SECONDS&key=NAME&signature=HEX, the HMAC-SHA256 of the path and query before &signature=."}
 	}
 	if a.certificates {
 		all["certificate"] = object{"type": "mutualTLS",
@@ -110,8 +109,8 @@ func (a access) schemes() object {
 	return all
 }
 
-// ways lists what a caller of r may present, each with all of its parts.
-func (a access) ways(r *route) []any {
+// security returns the alternative security requirements of a route.
+func (a access) security(r *route) []any {
 	ways := []any{}
 	if r.scope == 0 {
 		if a.certificates {
@@ -132,13 +131,13 @@ func (a access) ways(r *route) []any {
 		ways = append(ways, object{})
 	}
 	for _, way := range ways {
-		way.(object)["certificate"] = []any{} // the connection needs it anyway
+		way.(object)["certificate"] = []any{} // required by the connection
 	}
 	return ways
 }
 
-// describe writes the OpenAPI description of routes to callers who have access
-// in some way. It panics where the table is wrong, which a test finds.
+// describe returns the OpenAPI description of routes. It panics if the table is not
+// valid, which a test detects.
 func describe(routes []route, a access) []byte {
 	paths := object{}
 	refused := map[int]bool{}
@@ -177,10 +176,10 @@ func describe(routes []route, a access) []byte {
 		"info": object{
 			"title":       "Profile API",
 			"version":     apiVersion,
-			"description": "Live customer profiles for email platforms. An error is an object with a code, which is for programs and does not change, and a message.",
+			"description": "Live customer profiles for email platforms. An error is an object with a stable code for programs and a message for people.",
 			"license":     object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 		},
-		"servers":    []any{object{"url": "/", "description": "Where this description was read."}},
+		"servers":    []any{object{"url": "/", "description": "The origin of this description."}},
 		"paths":      paths,
 		"components": parts,
 	}, "", "  ")
@@ -190,7 +189,7 @@ func describe(routes []route, a access) []byte {
 	return append(text, '\n')
 }
 
-// apiVersion is that of what callers see.
+// apiVersion is the version of the API.
 const apiVersion = "0.1.0"
 
 func pathParameters(pattern string) []any {
@@ -215,9 +214,9 @@ func (r *route) describe(refused map[int]bool, a access) object {
 	return o
 }
 
-// describeHead describes what a GET answers to HEAD: the same, without a body.
+// describeHead describes the HEAD of a GET.
 func (r *route) describeHead(refused map[int]bool, a access) object {
-	o := object{"operationId": r.doc.id + "Head", "summary": r.doc.summary + ": the headers alone", "responses": r.describeAnswers(refused, false)}
+	o := object{"operationId": r.doc.id + "Head", "summary": r.doc.summary + ", headers only", "responses": r.describeAnswers(refused, false)}
 	r.describeQuestion(o, a)
 	return o
 }
@@ -230,7 +229,7 @@ func (r *route) describeQuestion(o object, a access) {
 		}
 		o["parameters"] = list
 	}
-	o["security"] = a.ways(r)
+	o["security"] = a.security(r)
 }
 
 func (r *route) describeAnswers(refused map[int]bool, bodies bool) object {
@@ -260,7 +259,7 @@ func (r *route) describeAnswers(refused map[int]bool, bodies bool) object {
 	return all
 }
 
-// statuses are those of the route's refusals.
+// statuses returns the statuses of the route's refusals.
 func (r *route) statuses() []int {
 	all := slices.Clone(r.doc.refusals)
 	if r.scope != 0 {
@@ -273,13 +272,13 @@ func (r *route) statuses() []int {
 	return slices.Compact(all)
 }
 
-// guardStatuses are those of what any protected page may refuse.
+// guardStatuses are the statuses of authentication and authorization.
 var guardStatuses = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests}
 
 func refusalName(status int) string {
 	name := strings.ReplaceAll(http.StatusText(status), " ", "")
 	if refusalTexts[status] == "" || name == "" {
-		panic(fmt.Sprintf("openapi: say in refusalTexts what status %d means", status))
+		panic(fmt.Sprintf("openapi: add status %d to refusalTexts", status))
 	}
 	return name
 }
@@ -319,11 +318,11 @@ func exampleOf(m media) any {
 	return json.RawMessage(m.example)
 }
 
-// getOpenAPI answers with the description of the API.
+// getOpenAPI serves the description of the API.
 func (h *handler) getOpenAPI(w http.ResponseWriter, r *http.Request, _ visit) int {
 	w.Header()["Cache-Control"] = h.conf.cacheControl
 	return send(w, r, http.StatusOK, valueJSON, h.description())
 }
 
-// scopeList are the names of the scopes, in order.
+// scopeList contains the names of the scopes, in order.
 var scopeList = slices.Sorted(maps.Keys(scopeNames))

@@ -246,7 +246,7 @@ func TestDescribedAccess(t *testing.T) {
 			`[{"token":["read"],"certificate":[]},{"signature":[],"certificate":[]}]`, `[{"certificate":[]}]`},
 	} {
 		for r, want := range map[*route]string{read: c.read, health: c.health} {
-			got, err := json.Marshal(c.access.ways(r))
+			got, err := json.Marshal(c.access.security(r))
 			require.NoError(t, err)
 			require.JSONEq(t, want, string(got), "%+v", c.access)
 		}

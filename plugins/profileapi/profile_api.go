@@ -1,5 +1,5 @@
-// Package profileapi serves customer profiles over HTTP to email platforms,
-// as an input: what is written through the API are its messages.
+// Package profileapi provides the profile_api input, which serves customer profiles
+// over HTTP to email platforms. Writes through the API become messages of the input.
 package profileapi
 
 import (
@@ -78,67 +78,67 @@ func spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Services", "Personalization").
-		Summary("Serves customer profiles over HTTP to email platforms, and turns what they write into events of the pipeline.").
+		Summary("Serves customer profiles over HTTP to email platforms, and converts their writes into events of the pipeline.").
 		Description(`
-Features are evaluated when a profile is read, so what is served is true now, whether or not an event has just arrived. A pipeline that only serves reads needs no processors.
+Features are evaluated when a profile is read, so their values are current without any new event. A pipeline that only serves reads needs no processors.
 
-| request | answer |
+| request | response |
 | --- | --- |
 | `+"`GET /api/customer/{id}`"+` | the profile: `+"`id`, `traits`, `features`, `as_of`, `updated_at`"+` |
-| `+"`POST /api/customers/batch`"+` | the profiles of `+"`"+`{"ids": [...]}`+"`"+`, in that order, missing ones marked |
+| `+"`POST /api/customers/batch`"+` | the profiles of `+"`"+`{"ids": [...]}`+"`"+`, in this order, each marked as found or not |
 | `+"`GET /api/segments/{segment}/customers`"+` | the customers in a segment and their count, in pages of JSON, NDJSON or CSV |
-| `+"`PATCH /api/customer/{id}/traits`"+` | sets the traits in the body, unsets those given as `+"`null`"+` |
-| `+"`PUT /api/customer/{id}/traits`"+` | makes the traits in the body the customer's only ones |
-| `+"`DELETE /api/customer/{id}`"+` | erases the customer and keeps them erased |
-| `+"`DELETE /api/customer/{id}/erasure`"+` | ends that: they may be a customer again |
-| `+"`GET /api/customer/{id}/export`"+` | everything held of the customer |
-| `+"`GET /openapi.json`"+` | all of this, as an OpenAPI 3.1 description |
-| `+"`GET /healthz`"+` | 200 while the process is up |
-| `+"`GET /readyz`"+` | 200 while the store answers, 503 when it does not and while the process is stopping |
+| `+"`PATCH /api/customer/{id}/traits`"+` | sets the traits in the body, unsets those that are `+"`null`"+` |
+| `+"`PUT /api/customer/{id}/traits`"+` | replaces all traits by those in the body |
+| `+"`DELETE /api/customer/{id}`"+` | erases the customer permanently |
+| `+"`DELETE /api/customer/{id}/erasure`"+` | ends the erasure: later events create a profile again |
+| `+"`GET /api/customer/{id}/export`"+` | all stored data of the customer |
+| `+"`GET /openapi.json`"+` | the OpenAPI 3.1 description of the API |
+| `+"`GET /healthz`"+` | 200 while the process is running |
+| `+"`GET /readyz`"+` | 200 while the store is available, 503 while it is not or the process is stopping |
 
-An id is any UTF-8 string, URL-encoded, a slash as `+"`%2F`"+`: a `+"`userId`"+` or, if there is no customer of it, an `+"`anonymousId`"+`. The `+"`id`"+` in a profile is the one it is kept under, that of the known customer if the id asked for was merged into one.
+An id is any UTF-8 string, URL-encoded, a slash as `+"`%2F`"+`: a `+"`userId`"+` or, if no customer has it, an `+"`anonymousId`"+`. The `+"`id`"+` in a profile is the id under which it is stored: that of the known customer, if the requested id was merged into one.
 
 ### Reads
 
-`+"`?fields=`"+` selects, by names separated by commas: `+"`traits`, `features`, `traits.email`, `features.orders_30d`"+`. `+"`?as_of=`"+` evaluates features at that time, written in RFC 3339 (`+"`2026-01-31T08:30:00Z`"+`) or as whole seconds since 1970; a time before what the record can still answer is refused with `+"`as_of_too_early`"+`. Both work on batches too.
+`+"`?fields=`"+` selects fields, separated by commas: `+"`traits`, `features`, `traits.email`, `features.orders_30d`"+`. `+"`?as_of=`"+` evaluates features at that time, in RFC 3339 (`+"`2026-01-31T08:30:00Z`"+`) or as whole seconds since 1970; a time before the earliest one that the record can be evaluated at is refused with `+"`as_of_too_early`"+`. Both work for batches too.
 
-Every profile has an `+"`ETag`"+` of its content at the moment it is read. It covers everything but `+"`as_of`"+`, so `+"`If-None-Match`"+` answers 304 until a trait, a feature or `+"`updated_at`"+` differs: a feature that slides out of its window changes the tag without any event. The profile is evaluated for each such request; what it saves is the transfer. `+"`Cache-Control`"+` is `+"`private, no-cache`"+` unless `+"`max_age`"+` is set.
+Every profile has an `+"`ETag`"+` of its content when it is read. It covers everything except `+"`as_of`"+`, so `+"`If-None-Match`"+` gets 304 until a trait, a feature or `+"`updated_at`"+` differs: a feature that slides out of its window changes the tag without any event. The profile is evaluated for each such request; only the transfer is saved. `+"`Cache-Control`"+` is `+"`private, no-cache`"+` unless `+"`max_age`"+` is set.
 
-A batch answers `+"`"+`{"customers": [...]}`+"`"+`, or with `+"`Accept: application/x-ndjson`"+` one customer a line. Each is `+"`"+`{"id": …, "found": true, "profile": {…}}`+"`"+` or `+"`"+`{"id": …, "found": false}`+"`"+`, `+"`id`"+` being the one asked for; a customer whose profile cannot be served has an `+"`error`"+` in its place. A long batch in lines is sent as it is read: if the store goes away meanwhile, the customers that are left have an `+"`error`"+` and no `+"`found`"+`. Long replies are compressed with gzip for who accepts that.
+A batch returns `+"`"+`{"customers": [...]}`+"`"+`, or with `+"`Accept: application/x-ndjson`"+` one customer per line. Each is `+"`"+`{"id": …, "found": true, "profile": {…}}`+"`"+` or `+"`"+`{"id": …, "found": false}`+"`"+`, `+"`id`"+` being the requested one; a customer whose profile cannot be served has an `+"`error`"+` instead. A long batch of lines is sent while it is read: if the store becomes unavailable meanwhile, the remaining customers have an `+"`error`"+` and no `+"`found`"+`. Long responses are compressed with gzip if the client accepts it.
 
-Records that were read are kept in memory (`+"`cache`"+`), and features are evaluated from them at the moment of the read. A change that this process makes shows at once. One that another process makes in Redis shows as soon as Redis has told of it, by client tracking: usually within a millisecond, within `+"`max_staleness`"+` at the latest. While Redis cannot tell, because a connection is lost, a cluster is moving slots, or the user may not (`+"`+hello +client|tracking`, in a cluster `+cluster|nodes`, with Sentinels `+role`"+`), every read goes to the store.
+Records are cached in memory (`+"`cache`"+`), and features are evaluated from them at each read. A change of this process is visible at once. A change of another process in Redis is visible when Redis has reported it, by client tracking: usually within a millisecond, within `+"`max_staleness`"+` at the latest. While Redis cannot report changes, because a connection is lost, a cluster is moving slots, or the user lacks the permissions (`+"`+hello +client|tracking`, in a cluster `+cluster|nodes`, with Sentinels `+role`"+`), every read goes to the store.
 
-Other reads that arrive while the store is busy are made together in one round trip; one that finds it idle goes at once.
+Reads that arrive while the store is busy are coalesced into one round trip; a read that finds it idle is sent at once.
 
 ### Writes
 
-A write becomes an `+"`identify`"+` event with the traits of the body, about the customer that a read of the id finds:
+A write becomes an `+"`identify`"+` event with the traits of the body, for the customer that a read of the id finds:
 
 | the id finds | the event has |
 | --- | --- |
 | a known customer, also by an id that was merged into theirs | `+"`userId`"+`: the id of their profile |
 | a customer known by an `+"`anonymousId`"+` only | `+"`anonymousId`"+`: that id |
-| nobody | `+"`userId`"+`: the id as given, and a customer comes into being |
+| no customer | `+"`userId`"+`: the id as given, which creates the customer |
 
-The event never has both, so a write never merges customers. The answer repeats the id as given, so that a token with the scope `+"`write`"+` alone learns nothing about whose it is.
+The event never has both, so a write never merges customers. The response repeats the id as given, so that a token with the scope `+"`write`"+` alone cannot learn which customer it belongs to.
 
-A write is answered with 202 once the pipeline has acknowledged it, and with 503 if the pipeline could not store it, in which case it should be sent again. A pipeline that validates events may set one aside as a dead letter, and acknowledges that as well: 202 says that nothing is lost, not that the plan agreed. `+"`Idempotency-Key`"+` becomes the event's `+"`messageId`"+`, by which a write sent twice counts once. PUT compares with the traits found at the time of the request; a trait that another source states later stays.
+A write gets 202 once the pipeline has acknowledged it, and 503 if the pipeline could not store it; then retry. A pipeline that validates events may write the event to dead letters, and acknowledges that as well: 202 means that nothing is lost, not that the event is valid. `+"`Idempotency-Key`"+` becomes the event's `+"`messageId`"+`, by which a repeated write is deduplicated. PUT compares with the traits at the time of the request; a trait that another source states later stays.
 
 ### Erasure
 
-A DELETE becomes an `+"`erase`"+` event, and is answered with 200 once the pipeline has acknowledged it and the profile is gone: with its index entries, what waited to be told, and those of all ids that were merged into it. What is left is that these ids were erased and when. Events about them are dropped from then on, until a `+"`readmit`"+` event; those of before it stay out even then. Sending it again changes nothing.
+A DELETE becomes an `+"`erase`"+` event, and gets 200 once the pipeline has acknowledged it and the profile is deleted, with its index entries, its pending messages, and the profiles of all ids that were merged into it. Only the fact and the time of the erasure of these ids remain. Their events are dropped until a `+"`readmit`"+` event; events from before it are dropped even then. Sending it again changes nothing.
 
-The event says under `+"`context.erasure`"+` which token asked for it (`+"`by`"+`) and, as `+"`subject`"+`, a hash of the id, for an audit that keeps no ids. It has to be stored wherever events are, so that a rebuild erases too: see [privacy](../privacy.md).
+The event has under `+"`context.erasure`"+` the name of the token (`+"`by`"+`) and a hash of the id (`+"`subject`"+`), for an audit without ids. Store it wherever events are stored, so that a rebuild erases too: see [privacy](../privacy.md).
 
 ### Errors
 
-`+"`"+`{"error": {"code": "no_such_customer", "message": "…"}}`+"`"+`: the code is for programs and does not change. 400 for what is not understood, 401 and 403 for a missing or insufficient token, 404, 405, 406, 408, 409 for a write about somebody who was erased, 410 for a signed address that has expired, 413, 415, 421, 429 with `+"`Retry-After`"+`, 500 for a stored profile that cannot be read, and 503 with `+"`Retry-After`"+`.
+`+"`"+`{"error": {"code": "no_such_customer", "message": "…"}}`+"`"+`: the code is stable, for programs. 400 for a request that is not valid, 401 and 403 for a missing or insufficient token, 404, 405, 406, 408, 409 for an ambiguous identifier and for a write to an erased customer, 410 for a signed URL that has expired, 413, 415, 421, 429 with `+"`Retry-After`"+`, 500 for a record that cannot be decoded, and 503 with `+"`Retry-After`"+`.
 
-### Safety
+### Security
 
-Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config holds the SHA-256 only, or a client certificate, or both. A token is good for some of the scopes `+"`read`, `write`, `content` and `erase`"+`, and for as many requests a second as it is given. `+"`tokens_file`"+` names a file of tokens that is followed, so that they are rotated without a restart. Without either the input listens on loopback addresses only, and answers only requests that name one as their `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both. `+"`/healthz`, `/readyz` and `/openapi.json`"+` need no token. Ids and profiles appear in no log, metric or error.
+Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config contains only the SHA-256, or a client certificate, or both. A token has some of the scopes `+"`read`, `write`, `content` and `erase`"+`, and a rate limit. `+"`tokens_file`"+` is a file of tokens that is reloaded on change, so that tokens can be rotated without a restart. Without any of these the input listens on loopback addresses only, and accepts only requests with a loopback address as `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both restrictions. `+"`/healthz`, `/readyz` and `/openapi.json`"+` need no token. Ids and profiles never appear in logs, metrics or errors.
 
-A platform that cannot send headers fetches a signed address: `+"`/api/customer/42/content/hero?expires=1798761600&key=newsletter-2026&signature=…`"+`. The signature comes last and is the HMAC-SHA256, in hexadecimal, of the path and query before `+"`&signature=`"+`; it fetches rendered content, and of a profile the `+"`fields`"+` that its key names. `+"`connect-personalize sign-url`"+` makes one, and so does anything that has HMAC:
+A platform that cannot send headers uses a signed URL: `+"`/api/customer/42/content/hero?expires=1798761600&key=newsletter-2026&signature=…`"+`. The signature comes last and is the HMAC-SHA256, in hexadecimal, of the path and query before `+"`&signature=`"+`; it grants rendered content, and the `+"`fields`"+` of a profile that its key lists. `+"`connect-personalize sign-url`"+` signs a URL, and so does any tool with HMAC:
 
 `+"```"+`
 TARGET="/api/customer/42/content/hero?expires=$(date -d '30 days' +%s)&key=newsletter-2026"
@@ -147,7 +147,7 @@ echo "https://profiles.example.com$TARGET&signature=$(printf %s "$TARGET" | open
 
 ### Metrics
 
-`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, of at most 256 requests a second and route, drawn by lot, the gauges `+"`profile_api_in_flight`"+` and `+"`profile_api_cache_bytes`"+`, about how much memory the records of `+"`cache`"+` take, and `+"`profile_api_connections_cut`"+`: connections that were closed to make room for others. They are up to date every second.
+`+"`profile_api_requests`"+` by `+"`route`"+` and `+"`status`"+`, the timer `+"`profile_api_latency_ns`"+` by `+"`route`"+`, a random sample of at most 256 requests per second and route, the gauges `+"`profile_api_in_flight`"+` and `+"`profile_api_cache_bytes`"+`, the approximate memory use of `+"`cache`"+`, and `+"`profile_api_connections_cut`"+`: connections that were closed to make room for others. They are updated every second.
 `).
 		Fields(
 			service.NewStringField(fieldProfiles).
@@ -155,7 +155,7 @@ echo "https://profiles.example.com$TARGET&signature=$(printf %s "$TARGET" | open
 				Example("retail").
 				LintRule(`root = if this == "" { "name the profiles resource to serve by its label" }`),
 			service.NewStringField(fieldAddress).
-				Description("Where to listen: host and port.").
+				Description("Address to listen on: host and port.").
 				Default("127.0.0.1:8081").
 				Examples("0.0.0.0:8081", "[::1]:8081").
 				LintRule(`root = if !this.string().re_match(":[0-9]+$") { "write a host and a port, such as 127.0.0.1:8081" }`),
@@ -163,95 +163,95 @@ echo "https://profiles.example.com$TARGET&signature=$(printf %s "$TARGET" | open
 		Fields(credentialFields()...).
 		Fields(
 			service.NewStringField(fieldTokensFile).
-				Description("A YAML file with more `tokens` and `signing_keys`, which are written as here. It is followed: a change of it counts some seconds later, without a restart, and a file that is wrong changes nothing.").
+				Description("A YAML file with further `tokens` and `signing_keys`, in the same form. It is reloaded within seconds after a change, without a restart; a file with an error is not applied.").
 				Default("").Example("./configs/retail/tokens.yaml"),
 			service.NewObjectField(fieldTLS,
 				service.NewStringField(fieldCertFile).
-					Description("The server's certificate chain, in PEM. Setting it turns TLS, and HTTP/2, on.").
+					Description("The server's certificate chain, in PEM. Setting it enables TLS and HTTP/2.").
 					Default("").Example("./server.crt"),
 				service.NewStringField(fieldKeyFile).
 					Description("The certificate's private key, in PEM.").
 					Default("").Example("./server.key"),
 				service.NewStringField(fieldClientCAFile).
-					Description("The authorities, in PEM, one of which must have signed the certificate a client presents. Setting it makes client certificates mandatory.").
+					Description("The certificate authorities, in PEM, for client certificates. Setting it makes client certificates mandatory.").
 					Default("").Example("./clients.crt"),
 			).
-				Description("Encryption, and client certificates.").
+				Description("TLS, and client certificates.").
 				LintRule(`
 let cert = this.cert_file.or("") != ""
 let key = this.key_file.or("") != ""
 let ca = this.client_ca_file.or("") != ""
 root = match {
-  $cert != $key => "cert_file and key_file go together: set both or neither",
+  $cert != $key => "cert_file and key_file belong together: set both or neither",
   $ca && !$cert => "client_ca_file needs cert_file and key_file",
 }`),
 			service.NewBoolField(fieldAllowUnauthenticated).
-				Description("Whether to serve although neither tokens nor client certificates are set, beyond loopback and by any host name, because something in front of the API checks its callers.").
+				Description("Whether to serve without tokens or client certificates on addresses beyond loopback and with any host name. Turn it on only if a proxy in front of the API authenticates callers.").
 				Default(false).Example(true).Advanced(),
 			service.NewBoolField(fieldH2C).
-				Description("Whether to take HTTP/2 without TLS as well, from a proxy that speaks it to what is behind it. With `tls` there is HTTP/2 anyway.").
+				Description("Whether to accept HTTP/2 without TLS too, for a proxy that uses it. With `tls`, HTTP/2 is always accepted.").
 				Default(false).Example(true).Advanced(),
 			service.NewBoolField(fieldWrites).
-				Description("Whether to accept writes. Turn them off where the pipeline does not bring events into profiles.").
+				Description("Whether to accept writes. Turn it off if the pipeline has no `update_profile`.").
 				Default(true).Example(false),
 			service.NewStringField(fieldSource).
-				Description("The `source` of the events that writes become.").
+				Description("The `source` of the events of writes.").
 				Default("api").Example("crm").
 				LintRule(`root = if this == "" { "give the source a name, such as api" }`),
 			service.NewStringField(fieldAuditKey).
-				Description("The key of the HMAC-SHA256 by which erasures name the customer in the audit, so that nobody finds out by trying ids whom it was. Without one it is a plain SHA-256.").
+				Description("Key of the HMAC-SHA256 that stands for the customer in the audit of erasures, so that the id cannot be found by trying ids. Without a key it is a plain SHA-256.").
 				Secret().Default("").Example("${AUDIT_KEY}").Advanced(),
 			service.NewDurationField(fieldMaxAge).
-				Description("How long a client may use a profile it has read without asking again, for `Cache-Control`. Zero lets it only ask whether it still holds.").
+				Description("The `max-age` of `Cache-Control`: how long a client may use a profile without a new request. With zero the client must revalidate it for every use.").
 				Default("0s").Example("30s").Advanced().
 				LintRule(`root = if this.string().has_prefix("-") { "must be zero or more, such as 30s" }`),
 			service.NewStringListField(fieldAllowedOrigins).
-				Description("The origins whose web pages may call the API from a browser (CORS), each named in full.").
+				Description("Origins whose web pages may call the API from a browser (CORS), each in full.").
 				Default([]any{}).Example([]string{"https://crm.example.com"}).Advanced().
-				LintRule(`root = if this.type() == "array" && this.any(o -> !o.string().re_match("^https?://[^/*]+$")) { "name each origin in full, without a path or *, such as https://crm.example.com" }`),
+				LintRule(`root = if this.type() == "array" && this.any(o -> !o.string().re_match("^https?://[^/*]+$")) { "write each origin in full, without a path or *, such as https://crm.example.com" }`),
 			service.NewStringField(fieldContent).
-				Description("The folder of the content blocks to serve, one a file; none are served if it is empty. The folder is followed: changed blocks are served from then on, and if one is not correct the last good ones stay.").
+				Description("The folder of the content blocks to serve, one per file; empty for none. It is reloaded on change; if a block has an error, the previous blocks stay.").
 				Default("").Example("./configs/content").
 				LintRule(`root = lint_content_blocks(this)`),
 			service.NewBoolField(fieldExplorer).
-				Description("Whether to serve the profile explorer at `/`, a page on which people look at profiles, at how they came to be, and at content. The page itself needs no token and has no data: where the API needs a token, so does whoever uses the page.").
+				Description("Whether to serve the profile explorer at `/`, a web page that shows profiles, their explanation, and content. The page itself needs no token and contains no data: it sends the token that its user enters.").
 				Default(true).Example(false),
-			positiveField(fieldRoundTrips, 4, "How many reads of the store may be under way at once for single profiles, and as many again for batches. What arrives meanwhile is read together."),
+			positiveField(fieldRoundTrips, 4, "Maximum number of store reads in flight for single profiles, and the same number for batches. Further single reads are coalesced."),
 			service.NewObjectField(fieldCache,
 				service.NewStringField(fieldMaxBytes).
-					Description("About how much memory the records may take, such as `64MiB`. `0` keeps none.").
+					Description("Approximate memory for cached records, such as `64MiB`. `0` disables the cache.").
 					Default("64MiB").Examples("512MiB", "0").
 					LintRule(`root = if !this.string().re_match("^[0-9]+([.][0-9]+)? ?([kKmMgG]i?[bB]?|[bB])?$") { "write a size such as 64MiB, or 0 for no cache" }`),
 				service.NewDurationField(fieldMaxStaleness).
-					Description("How old a record may be that another process has changed in Redis, if Redis does not get to tell. Usually it tells within a millisecond.").
+					Description("Maximum staleness of a cached record after another process changed it in Redis. Redis usually reports changes within a millisecond; this bounds the case that it cannot.").
 					Default("1s").Example("100ms").
 					LintRule(configspec.LintDuration),
-			).Description("Records of customers kept in memory between reads."),
+			).Description("Cache of customer records."),
 			service.NewObjectField(fieldLimits,
-				positiveField(fieldConnections, 4096, "How many connections may be open. When there are as many, one that is idle, or has not come up with a request, is closed for the next; if there is none, one whose request has taken longer than `timeouts.request`."),
-				positiveField(fieldHeaderBytes, 16<<10, "How long the request line and headers may be."),
-				positiveField(fieldBodyBytes, 1<<20, "How long the body of a batch read may be."),
-				positiveField(fieldTraitsBytes, 32<<10, "How long the body of a write may be."),
-				positiveField(fieldIDBytes, 512, "How long a customer id may be."),
-				positiveField(fieldBatchIDs, 1000, "How many customers a batch read may name."),
-			).Description("How much a caller may ask for.").Advanced(),
+				positiveField(fieldConnections, 4096, "Maximum number of open connections. At the maximum, a new connection replaces one that is idle or has no complete request; if there is none, one whose request takes longer than `timeouts.request`."),
+				positiveField(fieldHeaderBytes, 16<<10, "Maximum size of request line and headers, in bytes."),
+				positiveField(fieldBodyBytes, 1<<20, "Maximum size of the body of a batch read, in bytes."),
+				positiveField(fieldTraitsBytes, 32<<10, "Maximum size of the body of a write, in bytes."),
+				positiveField(fieldIDBytes, 512, "Maximum length of a customer id, in bytes."),
+				positiveField(fieldBatchIDs, 1000, "Maximum number of customers in a batch read."),
+			).Description("Limits of a request.").Advanced(),
 			service.NewObjectField(fieldTimeouts,
-				timeoutField(fieldHeaderTimeout, "5s", "How long the headers of a request may take to arrive."),
-				timeoutField(fieldReadTimeout, "10s", "How long a whole request may take to arrive."),
-				timeoutField(fieldRequestTimeout, "5s", "How long the store, or the pipeline, may take before the caller is told 503."),
-				timeoutField(fieldWriteTimeout, "30s", "How long a request may take from its headers to the end of its answer."),
-				timeoutField(fieldIdleTimeout, "2m", "How long a connection may be kept without a request."),
-				timeoutField(fieldCloseTimeout, "10s", "How long requests under way are waited for when the process stops."),
+				timeoutField(fieldHeaderTimeout, "5s", "Maximum time to receive the headers of a request."),
+				timeoutField(fieldReadTimeout, "10s", "Maximum time to receive a whole request."),
+				timeoutField(fieldRequestTimeout, "5s", "Maximum time for the store or the pipeline. After it the caller gets 503."),
+				timeoutField(fieldWriteTimeout, "30s", "Maximum time from the headers of a request to the end of its response."),
+				timeoutField(fieldIdleTimeout, "2m", "Maximum time of a connection without a request."),
+				timeoutField(fieldCloseTimeout, "10s", "Maximum time to wait for requests in flight when the process stops."),
 			).
-				Description("How long things may take. The time to write must be longer than that of a request, so that a timeout can still be answered.").Advanced(),
+				Description("Timeouts. `write` must be longer than `request`, so that a timeout can still be reported.").Advanced(),
 		).
 		LintRule(`
 let open = this.tokens.or([]).length() == 0 && this.signing_keys.or([]).length() == 0 && this.tokens_file.or("") == "" && this.tls.client_ca_file.or("") == "" && !this.allow_unauthenticated.or(false)
 root = if $open && !this.address.or("127.0.0.1:8081").string().re_match("^(localhost|127[.][0-9.]+|\\[::1\\]):[0-9]+$") {
-  "listening beyond loopback needs authentication: set tokens, tokens_file or tls.client_ca_file, or allow_unauthenticated: true if something in front of the API checks its callers"
+  "listening beyond loopback needs authentication: set tokens, tokens_file or tls.client_ca_file, or allow_unauthenticated: true if a proxy in front of the API authenticates callers"
 }`).
 		Example("Serve profiles",
-			"An email platform reads profiles, and a CRM may change traits as well.", `
+			"An email platform reads profiles, and a CRM may also change traits.", `
 profiles:
   - label: retail
     definition: ./configs/retail/profile.yaml
@@ -297,7 +297,7 @@ func init() {
 		})
 }
 
-// config is what the fields say.
+// config is the parsed config.
 type config struct {
 	address      string
 	credentials  *credentials
@@ -322,8 +322,8 @@ type config struct {
 		header, read, request, write, idle, close time.Duration
 	}
 
-	// exposed is set when anybody on a network may call the API, and localOnly
-	// when anybody on this machine may, but nobody else.
+	// exposed is set if the API is open to the network without authentication,
+	// localOnly if it is open to this machine only.
 	exposed, localOnly bool
 }
 
@@ -436,15 +436,15 @@ func parseTLS(p *service.ParsedConfig, fs *service.FS) (*tls.Config, error) {
 	if ca != nil {
 		conf.ClientCAs = x509.NewCertPool()
 		if !conf.ClientCAs.AppendCertsFromPEM(ca) {
-			return nil, fmt.Errorf("%s.%s holds no certificate in PEM", fieldTLS, fieldClientCAFile)
+			return nil, fmt.Errorf("%s.%s contains no certificate in PEM", fieldTLS, fieldClientCAFile)
 		}
 		conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return conf, nil
 }
 
-// protocols are those that are spoken: HTTP/2 without TLS only where it is asked
-// for, since nobody but a proxy speaks it.
+// protocols returns the accepted protocols. HTTP/2 without TLS is accepted only if
+// configured, because only proxies use it.
 func (c *config) protocols() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -453,12 +453,12 @@ func (c *config) protocols() *http.Protocols {
 	return p
 }
 
-// needsCredentials tells whether callers must present a token or a signature.
+// needsCredentials reports whether callers must present a token or a signature.
 func (c *config) needsCredentials() bool {
 	return len(c.credentials.tokens) > 0 || len(c.credentials.keys) > 0 || c.tokensFile != ""
 }
 
-// checkExposure refuses to serve everybody on a network by accident.
+// checkExposure rejects a config that opens the API to a network by accident.
 func (c *config) checkExposure(p *service.ParsedConfig) error {
 	host, _, err := net.SplitHostPort(c.address)
 	if err != nil {
@@ -472,7 +472,7 @@ func (c *config) checkExposure(p *service.ParsedConfig) error {
 	c.exposed = open && !isLoopback(host)
 	c.localOnly = open && isLoopback(host) && !allowed
 	if c.exposed && !allowed {
-		return fmt.Errorf("listening on %s, beyond loopback, needs authentication: set %s, %s or %s.%s, or %s: true if something in front of the API checks its callers",
+		return fmt.Errorf("listening on %s, beyond loopback, needs authentication: set %s, %s or %s.%s, or %s: true if a proxy in front of the API authenticates callers",
 			c.address, fieldTokens, fieldTokensFile, fieldTLS, fieldClientCAFile, fieldAllowUnauthenticated)
 	}
 	return nil
@@ -521,7 +521,7 @@ func (c *config) parseTimeouts(p *service.ParsedConfig) error {
 		}
 	}
 	if c.timeouts.write <= c.timeouts.request {
-		return fmt.Errorf("%s.%s must be longer than %s.%s, so that a timeout can still be answered", fieldTimeouts, fieldWriteTimeout, fieldTimeouts, fieldRequestTimeout)
+		return fmt.Errorf("%s.%s must be longer than %s.%s, so that a timeout can still be reported", fieldTimeouts, fieldWriteTimeout, fieldTimeouts, fieldRequestTimeout)
 	}
 	return nil
 }
@@ -534,18 +534,17 @@ func positive(p *service.ParsedConfig, name string) (int, error) {
 	return n, err
 }
 
-// input is the profile_api input: a handler, and the listener it is behind.
+// input is the profile_api input: a handler and its listener.
 type input struct {
 	conf    *config
 	log     *service.Logger
 	handler *handler
 	server  *http.Server
 	cached  *customers.CachedReader // nil without a cache
-	// lost gets the reason when a listener fails that nobody closed.
+	// lost receives the error of a listener that failed without being closed.
 	lost chan error
 
-	// rotation follows the file of tokens, where there is one; unfollow ends
-	// all followers.
+	// rotation reloads tokens_file; nil without one. unfollow ends all followers.
 	rotation  *rotation
 	following sync.Once
 	followers sync.WaitGroup
@@ -561,7 +560,7 @@ func newInput(p *service.ParsedConfig, r reader, res *service.Resources) (*input
 		return nil, err
 	}
 	if conf.exposed {
-		res.Logger().Warnf("Anybody who can reach %s may read and write profiles: neither tokens nor client certificates are set.", conf.address)
+		res.Logger().Warnf("Every client that can reach %s may read and write profiles: neither tokens nor client certificates are configured.", conf.address)
 	}
 	var cached *customers.CachedReader
 	if shared, ok := r.(*customers.Service); ok && conf.cache.MaxBytes > 0 {
@@ -613,7 +612,7 @@ func (in *input) Connect(ctx context.Context) error {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", in.conf.address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("cannot listen on %s: another process does; stop it, or set %s to another port", in.conf.address, fieldAddress)
+		return fmt.Errorf("cannot listen on %s: another process listens there; stop it, or set %s to another port", in.conf.address, fieldAddress)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", in.conf.address, err)
@@ -622,14 +621,14 @@ func (in *input) Connect(ctx context.Context) error {
 	return nil
 }
 
-// serve answers what arrives at a listener until it fails or the input closes.
+// serve serves a listener until it fails or the input closes.
 func (in *input) serve(ln net.Listener) {
 	scheme := "http"
 	if in.conf.tls != nil {
 		scheme = "https"
 	}
 	in.log.Infof("Listening on %s://%s", scheme, ln.Addr())
-	ln = limitConnections(ln, in.conf.limits.connections, in.conf.timeouts.request, func() { in.handler.telemetry.cut.Incr(1) })
+	ln = limitConnections(ln, in.conf.limits.connections, in.conf.timeouts.request, func() { in.handler.telemetry.replaced.Incr(1) })
 	in.following.Do(func() {
 		var ctx context.Context
 		ctx, in.unfollow = context.WithCancel(context.Background())
@@ -659,24 +658,24 @@ func (in *input) serve(ln net.Listener) {
 	}()
 }
 
-// ReadBatch waits for writes, for ever if there are none.
+// ReadBatch waits for writes.
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
 	select {
 	case first := <-in.handler.writes:
 		batch, ack := in.handler.collect(first)
 		return batch, ack, nil
 	case err := <-in.lost:
-		in.log.Errorf("The listener on %s failed and will be opened again: %v", in.conf.address, err)
+		in.log.Errorf("The listener on %s failed and is opened again: %v", in.conf.address, err)
 		return nil, nil, service.ErrNotConnected
 	case <-ctx.Done():
-		// The engine takes nothing more from an input whose read it cancels.
+		// Connect reads no more from an input whose read it cancels.
 		in.handler.drain()
 		return nil, nil, ctx.Err()
 	}
 }
 
-// Close stops accepting, lets the requests under way finish, and cuts off those
-// that take too long. The engine calls it when every message is settled.
+// Close stops accepting requests, waits for those in flight, and cancels those that
+// take longer than timeouts.close. Connect calls it after every message is settled.
 func (in *input) Close(ctx context.Context) error {
 	in.closeOnce.Do(func() {
 		in.handler.drain()
@@ -684,10 +683,10 @@ func (in *input) Close(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, in.conf.timeouts.close)
 		defer cancel()
 		if err := in.server.Shutdown(ctx); err != nil {
-			in.log.Warn("Requests were still under way when the time to close ran out, and were cut off.")
+			in.log.Warn("Requests were still in flight after timeouts.close and were canceled.")
 			in.closeErr = in.server.Close()
 		}
-		in.unfollow() // after the last request, which the metrics are told of
+		in.unfollow() // after the last request, so that its metrics are flushed
 		in.followers.Wait()
 		if in.cached != nil {
 			_ = in.cached.Close(ctx)
@@ -696,8 +695,7 @@ func (in *input) Close(ctx context.Context) error {
 	return in.closeErr
 }
 
-// serverLog takes what net/http has to say, and leaves out the addresses of
-// clients.
+// serverLog logs the messages of net/http without the addresses of clients.
 type serverLog struct{ log *service.Logger }
 
 func (l serverLog) Write(line []byte) (int, error) {

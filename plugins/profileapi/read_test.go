@@ -384,8 +384,8 @@ func TestUnreadableRecord(t *testing.T) {
 			require.Equal(t, `{"id":"`+id+`","found":true,"profile":`+profileOf(id)+`}`, lines[i])
 		}
 	}
-	require.Equal(t, 1, strings.Count(s.log.String(), "cannot be read"))
-	require.NotContains(t, s.log.String(), "Reading profiles fails")
+	require.Equal(t, 1, strings.Count(s.log.String(), "cannot be decoded"))
+	require.NotContains(t, s.log.String(), "Profiles cannot be read")
 }
 
 func TestBatchReadsAreBounded(t *testing.T) {

@@ -19,7 +19,7 @@ const (
 	typeMergePatch = "application/merge-patch+json"
 )
 
-// Header values shared by all replies. They must not be changed.
+// Header values shared by all responses. They must not be modified.
 var (
 	valueJSON    = []string{typeJSON}
 	valueNDJSON  = []string{typeNDJSON}
@@ -31,8 +31,8 @@ var (
 	valueGzip    = []string{"gzip"}
 )
 
-// problem is a request that was refused, and what its sender is told. The
-// message never holds anything of the request or of a profile.
+// problem is the refusal of a request. Its message contains no part of the request or
+// of a profile.
 type problem struct {
 	status  int
 	code    string
@@ -56,7 +56,7 @@ func appendProblem(dst []byte, p *problem) []byte {
 	return append(dst, "}}"...)
 }
 
-// refuse answers with a problem and returns the status.
+// refuse sends a problem and returns the status.
 func refuse(w http.ResponseWriter, r *http.Request, p *problem) int {
 	h := w.Header()
 	h["Cache-Control"] = valueNoStore
@@ -72,7 +72,7 @@ func refuse(w http.ResponseWriter, r *http.Request, p *problem) int {
 	return send(w, r, p.status, valueJSON, append(appendProblem(nil, p), '\n'))
 }
 
-// send answers with a body and returns the status.
+// send sends a body and returns the status.
 func send(w http.ResponseWriter, r *http.Request, status int, contentType []string, body []byte) int {
 	h := w.Header()
 	h["Content-Type"] = contentType
@@ -90,7 +90,7 @@ func send(w http.ResponseWriter, r *http.Request, status int, contentType []stri
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		// An error here is a client that went away: there is nobody to tell.
+		// An error means that the client closed the connection.
 		_, _ = w.Write(body)
 	}
 	return status
@@ -98,21 +98,21 @@ func send(w http.ResponseWriter, r *http.Request, status int, contentType []stri
 
 var asOfMember = []byte(`,"as_of":`)
 
-// contentTag returns the entity tag of a profile's JSON: a weak one, because
-// it leaves out as_of, which differs at every read. Traits, features and
-// updated_at count, the features at the values they have slid to, so that a
-// profile no event has touched changes its tag when a feature changes.
+// contentTag returns the entity tag of a profile's JSON. It is weak, because it does
+// not cover as_of, which differs at every read. It covers traits, features and
+// updated_at, so the tag changes when a feature slides out of its window without any
+// event.
 func contentTag(profile []byte) string {
 	var sum uint64
-	// The last occurrence is the member itself: only updated_at follows it.
-	if at := bytes.LastIndex(profile, asOfMember); at < 0 {
+	// The last occurrence is the member itself, because only updated_at follows it.
+	if position := bytes.LastIndex(profile, asOfMember); position < 0 {
 		sum = xxhash.Sum64(profile)
 	} else {
-		rest := profile[at+len(asOfMember):]
+		rest := profile[position+len(asOfMember):]
 		rest = rest[max(bytes.IndexByte(rest, ','), 0):]
 		var d xxhash.Digest
 		d.Reset()
-		_, _ = d.Write(profile[:at])
+		_, _ = d.Write(profile[:position])
 		_, _ = d.Write(rest)
 		sum = d.Sum64()
 	}

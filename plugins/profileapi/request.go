@@ -17,10 +17,10 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
-// Limits of a request that nobody needs to change.
+// Limits of a request that are not configurable.
 const (
-	maxFields = 200 // names in the fields parameter
-	maxDepth  = 32  // objects and arrays inside each other in a trait
+	maxFields = 200 // names in the parameter fields
+	maxDepth  = 32  // nesting of objects and arrays in a trait
 	maxKey    = 255 // characters in an Idempotency-Key
 )
 
@@ -36,7 +36,7 @@ func checkID(id string, limit int) *problem {
 	return nil
 }
 
-// parseQuestion reads the query string of a read.
+// parseQuestion parses the query string of a read.
 func parseQuestion(rawQuery string) (question, *problem) {
 	var q question
 	if rawQuery == "" {
@@ -52,11 +52,11 @@ func parseQuestion(rawQuery string) (question, *problem) {
 			q.text = strings.Join(given, ",")
 			q.Fields = strings.Split(q.text, ",")
 			if len(q.Fields) > maxFields {
-				return q, badRequest("invalid_fields", fmt.Sprintf("fields names more than %d fields", maxFields))
+				return q, badRequest("invalid_fields", fmt.Sprintf("fields contains more than %d names", maxFields))
 			}
 			for _, f := range q.Fields {
 				if f == "" {
-					return q, badRequest("invalid_fields", "fields has an empty name: write fields=traits.email,features.orders_30d, or leave it away for everything")
+					return q, badRequest("invalid_fields", "fields has an empty name: write fields=traits.email,features.orders_30d, or omit it for all fields")
 				}
 			}
 		case "as_of":
@@ -80,10 +80,9 @@ func parseQuestion(rawQuery string) (question, *problem) {
 }
 
 var invalidBy = problem{status: 400, code: "invalid_by",
-	message: "by names one identifier that the definition of the profiles declares, such as by=email; leave it away to ask by id"}
+	message: "by must be one identifier of the profile definition, such as by=email; omit it to request by id"}
 
-// parseBatchQuestion reads the query string of a batch read, whose body says what
-// customers are asked for by.
+// parseBatchQuestion parses the query string of a batch read, whose body contains by.
 func parseBatchQuestion(rawQuery string) (question, *problem) {
 	q, refusal := parseQuestion(rawQuery)
 	if refusal == nil && q.By != "" {
@@ -92,20 +91,20 @@ func parseBatchQuestion(rawQuery string) (question, *problem) {
 	return q, refusal
 }
 
-// byIDAlone refuses the query string of what changes a customer. A value may be
-// somebody else's by the time it is done.
+// byIDAlone refuses parameters in the query string of a change. The value of an
+// identifier may belong to another customer before the change is applied.
 func byIDAlone(rawQuery string) *problem {
 	if rawQuery == "" {
 		return nil
 	}
 	if values, err := url.ParseQuery(rawQuery); err == nil && values.Has("by") {
-		return badRequest("unknown_parameter", "a customer is changed or erased by their id alone: read it with GET and by, and use the id of the answer")
+		return badRequest("unknown_parameter", "a customer can be changed or erased by id only: get the id with GET and by")
 	}
-	return badRequest("unknown_parameter", "this takes no parameters in its query string")
+	return badRequest("unknown_parameter", "this request accepts no parameters in its query string")
 }
 
-// parseAsOf reads an RFC 3339 time, or whole seconds since 1970, to the
-// millisecond.
+// parseAsOf parses an RFC 3339 time, or whole seconds since 1970, with a resolution of
+// milliseconds.
 func parseAsOf(text string) (time.Time, *problem) {
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
 		if seconds < 0 || seconds > lastSecond {
@@ -113,22 +112,21 @@ func parseAsOf(text string) (time.Time, *problem) {
 		}
 		return time.Unix(seconds, 0).UTC(), nil
 	}
-	// A plus sign that was not escaped arrives as a space.
+	// A plus sign that is not escaped arrives as a space.
 	ms, err := event.ParseTime([]byte(strings.Replace(text, " ", "+", 1)))
 	if err != nil {
 		return time.Time{}, badRequest("invalid_as_of", "as_of is neither an RFC 3339 time such as 2026-01-31T08:30:00Z nor whole seconds since 1970")
 	}
 	if ms < 0 {
-		return time.Time{}, &tooEarly // and year 1 stands for now
+		return time.Time{}, &tooEarly // the zero time stands for now
 	}
 	return time.UnixMilli(ms).UTC(), nil
 }
 
-// lastSecond is the end of the year 9999.
+// lastSecond is the last second of the year 9999.
 const lastSecond = 253402300799
 
-// parseBatch reads the body of a batch read: the ids, or the values of the
-// identifier that by names.
+// parseBatch parses the body of a batch read: ids, or values of the identifier in by.
 func parseBatch(body []byte, maxIDs, maxID int) (ids []string, by string, refusal *problem) {
 	if !utf8.Valid(body) {
 		return nil, "", badRequest("invalid_body", "the body is not valid UTF-8")
@@ -143,15 +141,15 @@ func parseBatch(body []byte, maxIDs, maxID int) (ids []string, by string, refusa
 		return nil, "", badRequest("invalid_body", batchBodyMessage(err))
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, "", badRequest("invalid_body", "the body has something after its JSON object")
+		return nil, "", badRequest("invalid_body", "the JSON object in the body is followed by other text")
 	}
 	switch {
 	case request.By != nil && (json.Unmarshal(request.By, &by) != nil || by == ""):
 		return nil, "", &invalidBy
 	case len(request.IDs) == 0:
-		return nil, "", badRequest("invalid_body", `the body names no customers: send {"ids": ["…", "…"]}`)
+		return nil, "", badRequest("invalid_body", `the body contains no ids: send {"ids": ["…", "…"]}`)
 	case len(request.IDs) > maxIDs:
-		return nil, "", &problem{status: 413, code: "too_many_ids", message: fmt.Sprintf("a request may name %d customers: split the list", maxIDs)}
+		return nil, "", &problem{status: 413, code: "too_many_ids", message: fmt.Sprintf("a request may contain at most %d customers: split the list", maxIDs)}
 	}
 	for i, id := range request.IDs {
 		if id == "" || len(id) > maxID {
@@ -161,7 +159,7 @@ func parseBatch(body []byte, maxIDs, maxID int) (ids []string, by string, refusa
 	return request.IDs, by, nil
 }
 
-// batchBodyMessage says what is wrong with a body without quoting it.
+// batchBodyMessage describes an error in a body without quoting it.
 func batchBodyMessage(err error) string {
 	var syntax *json.SyntaxError
 	var wrongType *json.UnmarshalTypeError
@@ -171,7 +169,7 @@ func batchBodyMessage(err error) string {
 	case errors.As(err, &wrongType):
 		return `the body must be an object whose ids is a list of strings: {"ids": ["…", "…"]}`
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the body ends before its JSON does"
+		return "the JSON in the body is incomplete"
 	}
 	return "the body has a member other than ids and by"
 }
@@ -180,12 +178,12 @@ func batchBodyMessage(err error) string {
 type traits struct {
 	// json is the object, compact.
 	json []byte
-	// names holds its top-level names.
+	// names contains its top-level names.
 	names map[string]bool
 }
 
-// parseTraits reads the body of a traits request. What it accepts no stage of
-// the pipeline has a reason to refuse.
+// parseTraits parses the body of a traits request. No stage of the pipeline has a
+// reason to reject the traits that it accepts.
 func parseTraits(body []byte) (traits, *problem) {
 	if !utf8.Valid(body) {
 		return traits{}, badRequest("invalid_body", "the body is not valid UTF-8")
@@ -206,7 +204,7 @@ func parseTraits(body []byte) (traits, *problem) {
 	decoder := json.NewDecoder(bytes.NewReader(t.json))
 	decoder.UseNumber()
 	var open []json.Delim
-	name := true // whether a string at depth 1 is a name and not a value
+	isName := true // a string at depth 1 is a name and not a value
 	for {
 		token, err := decoder.Token()
 		if err == io.EOF {
@@ -225,32 +223,31 @@ func parseTraits(body []byte) (traits, *problem) {
 			}
 			open = open[:len(open)-1]
 		case json.Number:
-			// A number that no double can hold would be read as no value, and
+			// A number outside the range of a double would be decoded as no value, and
 			// so unset the trait.
 			if f, err := strconv.ParseFloat(string(token), 64); err != nil || math.IsInf(f, 0) {
-				return traits{}, badRequest("invalid_body", "the traits hold a number outside the range of a double")
+				return traits{}, badRequest("invalid_body", "the traits contain a number outside the range of a double")
 			}
 		case string:
-			if len(open) == 1 && name {
+			if len(open) == 1 && isName {
 				if token == "" {
 					return traits{}, badRequest("invalid_body", "the body has a trait with an empty name")
 				}
 				if t.names[token] {
-					return traits{}, badRequest("invalid_body", "the body names a trait twice")
+					return traits{}, badRequest("invalid_body", "the body contains a trait twice")
 				}
 				t.names[token] = true
-				name = false
+				isName = false
 				continue
 			}
 		}
 		if len(open) == 1 {
-			name = true // a value at depth 1 just ended
+			isName = true // a value at depth 1 ended
 		}
 	}
 }
 
-// unset returns the traits with each of names that they do not have set to
-// null.
+// unset returns the traits with those of names that they lack set to null.
 func (t traits) unset(names []string) traits {
 	out := bytes.TrimSuffix(t.json, []byte("}"))
 	for _, name := range names {
@@ -265,8 +262,7 @@ func (t traits) unset(names []string) traits {
 	return traits{json: append(out, '}'), names: t.names}
 }
 
-// parseIdempotencyKey checks the header's value, which becomes the messageId
-// of an event.
+// parseIdempotencyKey validates the header, which becomes the messageId of an event.
 func parseIdempotencyKey(values []string) (string, *problem) {
 	if len(values) == 0 {
 		return "", nil
@@ -282,14 +278,14 @@ func parseIdempotencyKey(values []string) (string, *problem) {
 	return key, nil
 }
 
-// mediaType returns the lower-case type of a Content-Type header, without its
+// mediaType returns the type of a Content-Type header in lower case, without
 // parameters.
 func mediaType(value string) string {
 	value, _, _ = strings.Cut(value, ";")
 	return strings.ToLower(strings.TrimSpace(value))
 }
 
-// negotiate returns which of offers, best first, the Accept headers prefer;
+// negotiate returns the one of offers, best first, that the Accept headers prefer;
 // empty if they accept none.
 func negotiate(accept []string, offers ...string) string {
 	if len(accept) == 0 || len(accept) == 1 && (accept[0] == "" || accept[0] == "*/*" || accept[0] == offers[0]) {
@@ -304,8 +300,8 @@ func negotiate(accept []string, offers ...string) string {
 	return best
 }
 
-// quality returns the weight that the most specific matching range of the
-// Accept headers gives to a media type.
+// quality returns the weight of a media type in the Accept headers, that of the most
+// specific matching range.
 func quality(accept []string, offer string) float64 {
 	kind, _, _ := strings.Cut(offer, "/")
 	weight, specificity := 0.0, 0
@@ -339,8 +335,8 @@ func quality(accept []string, offer string) float64 {
 	return weight
 }
 
-// matchesTag tells whether the If-None-Match headers name the tag, by the weak
-// comparison that header asks for.
+// matchesTag reports whether the If-None-Match headers contain the tag, by weak
+// comparison.
 func matchesTag(ifNoneMatch []string, tag string) bool {
 	for _, line := range ifNoneMatch {
 		for item := range strings.SplitSeq(line, ",") {

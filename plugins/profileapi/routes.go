@@ -8,49 +8,47 @@ import (
 	"time"
 )
 
-// route is one thing the API does: by which method at which path, for whom,
-// and how it is told to those who call it. The table of them is the one source
-// of what is served and of the description at /openapi.json.
+// route is one operation of the API: method, path, required scope, handler and
+// documentation. Requests are dispatched by the table of routes, and /openapi.json is
+// generated from it.
 type route struct {
 	method string
 	// pattern is the path, in which a segment such as {id} is a parameter.
 	pattern string
-	// page names the path in metrics and logs.
+	// page is the name of the path in metrics and logs.
 	page string
-	// scope is what a token must be good for; a route without one needs no
-	// token.
+	// scope is the required scope of a token; zero requires no token.
 	scope scope
 	serve func(*handler, http.ResponseWriter, *http.Request, visit) int
-	// doc describes the route. One without an id is left out of the
-	// description.
+	// doc is the documentation. A route without an id is not in the description.
 	doc operation
 }
 
-// visit is a request as a route is given it.
+// visit is a request as passed to the handler of a route.
 type visit struct {
-	// id and name are the first and the second parameter of the path, decoded:
-	// mostly a customer, and something of theirs.
+	// id and name are the first and second parameter of the path, decoded: a customer
+	// id, and a block or segment.
 	id, name string
-	// started is when the request was read.
+	// started is when the headers had been read.
 	started time.Time
-	// caller is who makes it.
+	// caller is the authenticated caller.
 	caller caller
 }
 
-// routes returns all there are. A GET answers to HEAD as well.
+// routes returns all routes. Every GET also serves HEAD.
 func routes() []route {
 	return slices.Concat(serviceRoutes(), readRoutes(), segmentRoutes(), writeRoutes(), privacyRoutes(), contentRoutes(), explainRoutes(), explorerRoutes())
 }
 
-// page is one of the places of the API, with all that can be done there.
+// page is a path with all of its routes.
 type page struct {
 	name     string
 	segments []segment
 	routes   map[string]*route // by method
-	// allow lists the methods, as a header does.
+	// allow is the value of the header Allow.
 	allow string
-	// protected is set where callers must say who they are, and customer
-	// where the first parameter is a customer's id.
+	// protected is set if credentials are required, customer if the first parameter is
+	// a customer id.
 	protected, customer bool
 }
 
@@ -61,19 +59,19 @@ type segment struct {
 }
 
 var (
-	// pages are those of the table, in its order.
+	// pages are the pages of the table, in its order.
 	pages []*page
-	// unknownPage is a path that leads nowhere.
+	// unknownPage stands for all unknown paths.
 	unknownPage = &page{name: "unknown"}
 )
 
-// Handlers refer to what the table gives, so it is made after all else.
+// Handlers refer to the table, so it is initialised last.
 func init() {
-	pages = lay(routes())
+	pages = groupByPage(routes())
 }
 
-// lay makes pages of routes.
-func lay(routes []route) []*page {
+// groupByPage groups routes by path.
+func groupByPage(routes []route) []*page {
 	var pages []*page
 	byPattern := map[string]*page{}
 	for i := range routes {
@@ -103,8 +101,8 @@ func lay(routes []route) []*page {
 	return pages
 }
 
-// findPage resolves a path and returns the parameters in it, decoded. An id is
-// one segment of the path: a slash inside it arrives as %2F.
+// findPage returns the page of a path and its decoded parameters. An id is one segment
+// of the path: a slash in it arrives as %2F.
 func findPage(u *url.URL) (*page, [2]string) {
 	segments, n := splitPath(u)
 	for _, p := range pages {
@@ -132,15 +130,14 @@ func (p *page) match(path []string) (params [2]string, ok bool) {
 	return params, true
 }
 
-// maxSegments is more than any page has.
+// maxSegments is larger than the number of segments of any page.
 const maxSegments = 6
 
-// splitPath returns the decoded segments of a path, none if there are too many
-// for any page.
+// splitPath returns the decoded segments of a path, none if there are more than any
+// page has.
 func splitPath(u *url.URL) (segments [maxSegments]string, n int) {
-	// RawPath is set only when the path was not written in its usual form. A
-	// segment with an escaped slash never is, so without RawPath every slash
-	// in Path separates segments.
+	// RawPath is set only if the path is not in its default encoding, as with an
+	// escaped slash. Without RawPath every slash in Path separates segments.
 	path, escaped := u.Path, false
 	if u.RawPath != "" {
 		path, escaped = u.RawPath, true
@@ -164,8 +161,8 @@ func splitPath(u *url.URL) (segments [maxSegments]string, n int) {
 	return segments, n
 }
 
-// underAPI tells whether a path lies where callers must say who they are,
-// whether or not there is a page.
+// underAPI reports whether a path requires credentials, whether or not the page
+// exists.
 func underAPI(u *url.URL) bool {
 	segments, n := splitPath(u)
 	return n == 0 || segments[0] == "api"
@@ -178,11 +175,11 @@ func serviceRoutes() []route {
 	return []route{
 		{
 			method: http.MethodGet, pattern: "/healthz", page: "healthz", serve: (*handler).health,
-			doc: operation{id: "getHealth", summary: "Whether the process is up", answers: status("ok")},
+			doc: operation{id: "getHealth", summary: "Whether the process is running", answers: status("ok")},
 		},
 		{
 			method: http.MethodGet, pattern: "/readyz", page: "readyz", serve: (*handler).ready,
-			doc: operation{id: "getReadiness", summary: "Whether the store answers and the process is not stopping",
+			doc: operation{id: "getReadiness", summary: "Whether the store is available and the process is not stopping",
 				answers: status("ready"), refusals: []int{http.StatusServiceUnavailable}},
 		},
 		{
@@ -198,30 +195,30 @@ func readRoutes() []route {
 		{
 			method: http.MethodGet, pattern: "/api/customer/{id}", page: "customer", scope: scopeRead, serve: (*handler).getCustomer,
 			doc: operation{id: "getCustomer", summary: "The profile of a customer",
-				description: "Features are evaluated when the profile is read, so what is served is true now. With by, the customer is who has the value in place of the id; the id of the answer is the customer's own.",
+				description: "Features are evaluated when the profile is read, so their values are current. With by, the customer is found by the value of an identifier instead of the id; the id in the response is the customer's own.",
 				parameters:  []string{"by", "fields", "as_of", "If-None-Match"},
 				answers: []outcome{
 					{status: http.StatusOK, description: "The profile.", headers: []string{"ETag", "Cache-Control"}, content: []media{{typeJSON, "Profile",
 						`{"id":"42","traits":{"plan":"gold"},"features":{"orders_30d":2},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z"}`}}},
-					{status: http.StatusNotModified, description: "The profile is the one that If-None-Match names.", headers: []string{"ETag", "Cache-Control"}},
+					{status: http.StatusNotModified, description: "If-None-Match contains the ETag of the profile.", headers: []string{"ETag", "Cache-Control"}},
 				},
 				refusals: []int{400, 404, 406, 409, 500, 503}},
 		},
 		{
 			method: http.MethodGet, pattern: "/api/identifiers", page: "identifiers", scope: scopeRead, serve: (*handler).listIdentifiers,
-			doc: operation{id: "listIdentifiers", summary: "What customers are found by, besides their ids",
-				answers: []outcome{{status: http.StatusOK, description: "The identifiers that the definition of the profiles declares, in order.", headers: []string{"Cache-Control"},
+			doc: operation{id: "listIdentifiers", summary: "The identifiers that find customers, besides their ids",
+				answers: []outcome{{status: http.StatusOK, description: "The identifiers of the profile definition, in order.", headers: []string{"Cache-Control"},
 					content: []media{{typeJSON, "Identifiers", `{"identifiers":["email"]}`}}}},
 				refusals: []int{400}},
 		},
 		{
 			method: http.MethodPost, pattern: "/api/customers/batch", page: "batch", scope: scopeRead, serve: (*handler).readBatch,
-			doc: operation{id: "getCustomers", summary: "The profiles of many customers, in the order they were asked for",
-				description: "With by, ids has values of an identifier in place of ids. One that several customers have is marked with the error ambiguous_identifier.",
+			doc: operation{id: "getCustomers", summary: "The profiles of many customers, in the order of the request",
+				description: "With by, ids contains values of an identifier instead of ids. A value of several customers gets the error ambiguous_identifier.",
 				parameters:  []string{"fields", "as_of"},
 				body:        []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
 				answers: []outcome{
-					{status: http.StatusOK, description: "The profiles, in order, missing ones marked.", headers: []string{"Cache-Control"}, content: []media{
+					{status: http.StatusOK, description: "The profiles, in order, each marked as found or not.", headers: []string{"Cache-Control"}, content: []media{
 						{typeJSON, "BatchAnswer",
 							`{"customers":[{"id":"42","found":true,"profile":{"id":"42","traits":{},"features":{"orders_30d":2},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z"}},{"id":"43","found":false}]}`},
 						{typeNDJSON, "", `{"id":"43","found":false}`},
@@ -237,18 +234,18 @@ func writeRoutes() []route {
 		return route{
 			method: method, pattern: "/api/customer/{id}/traits", page: "traits", scope: scopeWrite, serve: (*handler).writeTraits,
 			doc: operation{id: id, summary: summary,
-				description: "The write becomes an identify event of the pipeline and is answered once that has taken it.",
+				description: "The write becomes an identify event. The response is sent after the pipeline has acknowledged it.",
 				parameters:  []string{"Idempotency-Key"},
 				body:        body,
-				answers: []outcome{{status: http.StatusAccepted, description: "The pipeline has taken the write.",
+				answers: []outcome{{status: http.StatusAccepted, description: "The pipeline has acknowledged the write.",
 					content: []media{{typeJSON, "Written", `{"id":"42","message_id":"api-XBLKZ3GQ4MTQVE5N2YJ6WIPR7U"}`}}}},
 				refusals: []int{400, 406, 408, 409, 413, 415, 500, 503}},
 		}
 	}
 	return []route{
-		write(http.MethodPut, "putTraits", "Make the traits of a customer those in the body",
+		write(http.MethodPut, "putTraits", "Replace the traits of a customer",
 			[]media{{typeJSON, "Traits", `{"plan":"gold"}`}}),
-		write(http.MethodPatch, "patchTraits", "Set traits of a customer, and unset those given as null",
+		write(http.MethodPatch, "patchTraits", "Set traits of a customer, and unset those that are null",
 			[]media{{typeJSON, "Traits", `{"plan":"gold","nickname":null}`}, {typeMergePatch, "Traits", `{"plan":"gold","nickname":null}`}}),
 	}
 }

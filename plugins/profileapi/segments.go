@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// defaultPage and maxPage are how many members a page has, unless it is
-	// asked for less or more, and at most.
+	// defaultPage and maxPage are the default and the maximum number of members in a
+	// page.
 	defaultPage = 1000
 	maxPage     = 10_000
 
@@ -29,8 +29,8 @@ var valueCSV = []string{"text/csv; charset=utf-8"}
 func segmentRoutes() []route {
 	return []route{{
 		method: http.MethodGet, pattern: "/api/segments/{segment}/customers", page: "segment", scope: scopeRead, serve: (*handler).getMembers,
-		doc: operation{id: "getMembers", summary: "The customers in a segment, page by page",
-			description: "Anonymous customers come first; all are in order of id. A customer is in the list from the write in which it is told that they entered to that in which it is told that they left. Ask for the next page with the cursor of the one before, until there is none; who enters or leaves meanwhile may be in a page or not, all others are in one page.",
+		doc: operation{id: "getMembers", summary: "The customers in a segment, in pages",
+			description: "Anonymous customers come first; all are sorted by id. The list changes with the event that reports that a customer entered or left the segment. Request the next page with the cursor of the previous one, until there is none. Customers that enter or leave meanwhile may be missing; all others are listed exactly once.",
 			parameters:  []string{"limit", "after"},
 			answers: []outcome{{status: http.StatusOK, description: "A page of the list.", headers: []string{"Total-Count", "Cache-Control"}, content: []media{
 				{typeJSON, "Members", `{"segment":"high_value","count":2,"customers":[{"id":"a-7","anonymous":true},{"id":"42","anonymous":false}],"next":null}`},
@@ -41,10 +41,10 @@ func segmentRoutes() []route {
 	}}
 }
 
-// pageQuestion is which part of a list is wanted.
+// pageQuestion selects a page of a list.
 type pageQuestion struct {
 	limit int
-	after string // the key of the last member before
+	after string // key of the last member of the previous page
 }
 
 func parsePage(rawQuery string) (pageQuestion, *problem) {
@@ -66,7 +66,7 @@ func parsePage(rawQuery string) (pageQuestion, *problem) {
 		default:
 			key, err := base64.RawURLEncoding.DecodeString(given[0])
 			if err != nil || len(key) < 2 {
-				return q, badRequest("invalid_after", "after must be the cursor that the page before gave as next")
+				return q, badRequest("invalid_after", "after must be the cursor next of the previous page")
 			}
 			q.after = string(key)
 		}
@@ -74,7 +74,7 @@ func parsePage(rawQuery string) (pageQuestion, *problem) {
 	return q, nil
 }
 
-// getMembers answers with a page of a segment's customers.
+// getMembers serves a page of a segment's customers.
 func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) int {
 	contentType := negotiate(r.Header["Accept"], typeJSON, typeNDJSON, typeCSV)
 	if contentType == "" {
@@ -94,7 +94,7 @@ func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) in
 	}
 	var unknown *customers.UnknownSegmentError
 	if errors.As(err, &unknown) {
-		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_segment", message: "the definition of the profiles has no segment of this name"})
+		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_such_segment", message: "the profile definition has no segment of this name"})
 	}
 	if refusal := h.readProblem(err); refusal != nil {
 		return refuse(w, r, refusal)
@@ -107,7 +107,7 @@ func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) in
 	header["Cache-Control"] = valueNoStore
 	header["Total-Count"] = []string{strconv.FormatInt(count, 10)}
 	if next != "" {
-		// Lines have no place of their own for it.
+		// NDJSON and CSV have no place for it.
 		header["Link"] = []string{fmt.Sprintf(`<?limit=%d&after=%s>; rel="next"`, q.limit, next)}
 	}
 	switch contentType {
@@ -145,7 +145,7 @@ func appendMember(dst []byte, m customers.Member) []byte {
 func membersCSV(members []customers.Member) []byte {
 	var out strings.Builder
 	w := csv.NewWriter(&out)
-	_ = w.Write([]string{"id", "anonymous"}) // a Builder takes everything
+	_ = w.Write([]string{"id", "anonymous"}) // writing to a Builder does not fail
 	for _, m := range members {
 		_ = w.Write([]string{m.ID, strconv.FormatBool(m.Anonymous)})
 	}

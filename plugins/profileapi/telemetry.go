@@ -15,25 +15,24 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
-// telemetry counts requests. Its labels are routes and statuses, never
-// anything a caller chose.
+// telemetry counts requests. Its labels are routes and statuses, never values of a
+// request.
 //
-// A request costs a few atomic additions; once every tellInterval the metrics are told
-// what happened since. To look up a metric by its labels takes longer than
-// finding a profile in memory, and all requests would wait for each other to
-// add to the same quantiles.
+// A request costs a few atomic additions. They are flushed to the metrics once every
+// flushInterval: looking up a metric by its labels takes longer than a read from the
+// cache, and concurrent requests would contend for the quantiles of the timer.
 type telemetry struct {
 	requests *service.MetricCounter
 	latency  *service.MetricTimer
 	inFlight *service.MetricGauge
-	// cut counts the connections that had to make room for others.
-	cut *service.MetricCounter
-	// cacheBytes is how much memory the cache of records takes.
+	// replaced counts connections that were closed to make room for others.
+	replaced *service.MetricCounter
+	// cacheBytes is the approximate memory use of the cache.
 	cacheBytes *service.MetricGauge
 
-	// active is how many requests are under way.
+	// active is the number of requests in flight.
 	active atomic.Int64
-	// byPage is what happens on each page; the pages do not change.
+	// byPage is the activity of each page. The map does not change.
 	byPage map[*page]*pageActivity
 }
 
@@ -47,42 +46,42 @@ func newTelemetry(m *service.Metrics) *telemetry {
 		requests: m.NewCounter("profile_api_requests", "route", "status"),
 		latency:  m.NewTimer("profile_api_latency_ns", "route"),
 		inFlight: m.NewGauge("profile_api_in_flight"),
-		cut:      m.NewCounter("profile_api_connections_cut"),
+		replaced: m.NewCounter("profile_api_connections_cut"),
 
 		cacheBytes: m.NewGauge("profile_api_cache_bytes"),
 	}
 }
 
-// tellInterval is how often the metrics are told.
-const tellInterval = time.Second
+// flushInterval is the interval of flushes to the metrics.
+const flushInterval = time.Second
 
-// follow tells the metrics what happens from now on until ctx ends, and what
-// had happened by then. cacheBytes is the size of the cache, nil without one.
+// follow flushes the counts to the metrics until ctx ends, and once more then.
+// cacheBytes returns the size of the cache; it is nil without a cache.
 func (t *telemetry) follow(ctx context.Context, cacheBytes func() int64) {
-	ticker := time.NewTicker(tellInterval)
+	ticker := time.NewTicker(flushInterval)
 	defer ticker.Stop()
 	for {
-		t.tell(cacheBytes)
+		t.flush(cacheBytes)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.tell(cacheBytes)
+			t.flush(cacheBytes)
 			return
 		}
 	}
 }
 
-// tell brings the metrics up to now. One goroutine does at a time.
-func (t *telemetry) tell(cacheBytes func() int64) {
+// flush flushes the counts to the metrics. It must not be called concurrently.
+func (t *telemetry) flush(cacheBytes func() int64) {
 	if cacheBytes != nil {
 		t.cacheBytes.Set(cacheBytes())
 	}
 	t.inFlight.Set(t.active.Load())
 	for p, a := range t.byPage {
 		for status := range a.answers {
-			if n := a.answers[status].Load(); n > a.told[status] {
-				t.requests.Incr(n-a.told[status], p.name, strconv.Itoa(status))
-				a.told[status] = n
+			if n := a.answers[status].Load(); n > a.flushed[status] {
+				t.requests.Incr(n-a.flushed[status], p.name, strconv.Itoa(status))
+				a.flushed[status] = n
 			}
 		}
 		a.sample.drain(func(took int64) { t.latency.Timing(took, p.name) })
@@ -97,11 +96,10 @@ func (t *telemetry) end(p *page, status int, started time.Time) {
 	t.byPage[p].add(status, took)
 }
 
-// sampleSize is how many latencies of a page are told of an interval at most.
+// sampleSize is the maximum number of latencies of a page per flush.
 const sampleSize = 256
 
-// sample is a fair sample of a stream of durations: every one has the same
-// chance to be in it.
+// sample is a uniform random sample of a stream of durations (reservoir sampling).
 type sample struct {
 	mu   sync.Mutex
 	seen int
@@ -120,32 +118,32 @@ func (s *sample) add(took int64) {
 	}
 }
 
-// drain calls told with each of the sample, and begins a new one.
-func (s *sample) drain(told func(took int64)) {
+// drain calls observe with each duration of the sample, and starts a new sample.
+func (s *sample) drain(observe func(took int64)) {
 	s.mu.Lock()
 	took := slices.Clone(s.took[:min(s.seen, sampleSize)])
 	s.seen = 0
 	s.mu.Unlock()
 	for _, t := range took {
-		told(t)
+		observe(t)
 	}
 }
 
-// pageActivity counts the requests of a page, and how long they took: by
-// quarters of a power of two, which tells a latency to within a fifth.
+// pageActivity counts the requests of a page. Latencies are counted in buckets of a
+// quarter of a power of two, which gives quantiles with an error of at most a fifth.
 type pageActivity struct {
 	answers [statuses]atomic.Int64 // by status
-	told    [statuses]int64        // of them, that the metrics know of
+	flushed [statuses]int64        // the part of answers that was flushed
 	buckets [latencyBuckets]atomic.Int64
 	sample  sample
 }
 
-// statuses is one more than the highest there is.
+// statuses is one more than the highest status.
 const statuses = 600
 
 const (
 	latencyBuckets = 4 * 36
-	nanosecondBits = 10 // a bucket below a microsecond is of no interest
+	nanosecondBits = 10 // durations below a microsecond share the first bucket
 )
 
 func bucketOf(took time.Duration) int {
@@ -171,7 +169,7 @@ func (a *pageActivity) add(status int, took time.Duration) {
 	a.sample.add(int64(took))
 }
 
-// errors counts the requests that failed by no fault of the caller.
+// errors returns the number of requests with a 5xx status.
 func (a *pageActivity) errors() (n int64) {
 	for status := http.StatusInternalServerError; status < statuses; status++ {
 		n += a.answers[status].Load()
@@ -179,7 +177,7 @@ func (a *pageActivity) errors() (n int64) {
 	return n
 }
 
-// pageSummary is what is told of a page.
+// pageSummary is the activity of a page in a response.
 type pageSummary struct {
 	Count  int64   `json:"count"`
 	Errors int64   `json:"errors"`
@@ -187,8 +185,7 @@ type pageSummary struct {
 	P99    float64 `json:"p99_ms"`
 }
 
-// summary returns what was asked of each page, of those that were asked for
-// anything.
+// summary returns the activity of each page with at least one request.
 func (t *telemetry) summary() map[string]pageSummary {
 	all := map[string]pageSummary{}
 	for p, a := range t.byPage {

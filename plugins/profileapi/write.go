@@ -17,15 +17,15 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
-// write is one event on its way through the pipeline.
+// write is an event on its way through the pipeline.
 type write struct {
 	event []byte
-	// done gets the pipeline's verdict. It has room for one, so that the
-	// pipeline never waits for a request that gave up.
+	// done receives the outcome. It is buffered, so that the pipeline never waits for
+	// a request that timed out.
 	done chan error
 }
 
-// settle reports the pipeline's verdict; further ones are ignored.
+// settle reports the outcome of the pipeline; further outcomes are ignored.
 func (w *write) settle(err error) {
 	select {
 	case w.done <- err:
@@ -33,17 +33,17 @@ func (w *write) settle(err error) {
 	}
 }
 
-// writeTraits turns a PUT or PATCH into an identify event and answers once the
-// pipeline has taken it.
+// writeTraits converts a PUT or PATCH into an identify event and responds once the
+// pipeline has acknowledged it.
 //
-// PATCH sets the traits it is given and unsets those given as null. PUT makes
-// the customer's traits those it is given: the ones a read finds that it does
-// not name are unset. Both become the same kind of event, so a newer trait
-// that another source states meanwhile wins over either, as over any event.
+// PATCH sets the given traits and unsets those that are null. PUT replaces all traits:
+// it also unsets the traits that a read finds and the body lacks. The event is of the
+// same kind for both, so a newer trait of another source takes precedence, as over any
+// event.
 func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) int {
 	if !h.conf.writes {
 		return refuse(w, r, &problem{status: http.StatusForbidden, code: "writes_disabled",
-			message: "this API is set up for reads only"})
+			message: "this API accepts no writes: set the field writes to true"})
 	}
 	if negotiate(r.Header["Accept"], typeJSON) == "" {
 		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
@@ -77,7 +77,7 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 	}
 	if customer.Erased {
 		return refuse(w, r, &problem{status: http.StatusConflict, code: "erased",
-			message: "the customer was erased, and nothing is taken of them until DELETE /api/customer/{id}/erasure ends that"})
+			message: "the customer is erased: no data is accepted until DELETE /api/customer/{id}/erasure"})
 	}
 	if r.Method == http.MethodPut {
 		present, err := traitNames(customer)
@@ -95,17 +95,16 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 	}
 	waitPast(now)
 
-	// The id as it was given: a token for writes alone is not told whom an
-	// anonymousId turned out to be.
+	// The id as given: a token with the scope write alone must not learn which
+	// customer an anonymousId belongs to.
 	reply := jsontext.AppendString([]byte(`{"id":`), v.id)
 	reply = jsontext.AppendString(append(reply, `,"message_id":`...), messageID)
 	w.Header()["Cache-Control"] = valueNoStore
 	return send(w, r, http.StatusAccepted, valueJSON, append(reply, "}\n"...))
 }
 
-// resolve finds the customer that a write is about, the one that a read of id
-// finds, with their traits. Without one it is the customer who will have id as
-// their userId.
+// resolve returns the customer of a write, the one that a read of id finds, with its
+// traits. Without one it returns a new customer with id as its userId.
 func (h *handler) resolve(id string, started time.Time) (customers.Result, *problem) {
 	q := question{Query: customers.Query{Fields: []string{"traits"}, Fresh: true}, text: "traits"}
 	customer, refusal := h.readOne(id, q, started)
@@ -115,7 +114,7 @@ func (h *handler) resolve(id string, started time.Time) (customers.Result, *prob
 	return customer, refusal
 }
 
-// traitNames returns the names of the traits a customer has, sorted.
+// traitNames returns the names of the traits of a customer, sorted.
 func traitNames(customer customers.Result) ([]string, error) {
 	if !customer.Found {
 		return nil, nil
@@ -124,7 +123,7 @@ func traitNames(customer customers.Result) ([]string, error) {
 		Traits map[string]json.RawMessage `json:"traits"`
 	}
 	if err := json.Unmarshal(customer.JSON, &profile); err != nil {
-		return nil, errors.New("a profile read back is not valid JSON")
+		return nil, errors.New("the profile is not valid JSON")
 	}
 	names := make([]string, 0, len(profile.Traits))
 	for name := range profile.Traits {
@@ -134,8 +133,8 @@ func traitNames(customer customers.Result) ([]string, error) {
 	return names, nil
 }
 
-// identify is the event a write becomes. It has a userId or an anonymousId,
-// never both, which would merge two customers.
+// identify returns the event of a write. It has a userId or an anonymousId, never
+// both, because that would merge two customers.
 func identify(customer customers.Result, messageID, source string, now int64, traits []byte) []byte {
 	e := make([]byte, 0, 256+len(customer.ID)+len(messageID)+len(traits))
 	e = jsontext.AppendString(append(e, `{"type":"identify","messageId":`...), messageID)
@@ -152,15 +151,15 @@ func identify(customer customers.Result, messageID, source string, now int64, tr
 	return append(e, '}')
 }
 
-// waitPast returns once the clock has left the millisecond of an event, so
-// that what the caller writes next has a later timestamp, and wins.
+// waitPast returns after the millisecond of an event, so that the caller's next write
+// has a later timestamp and takes precedence.
 func waitPast(ms int64) {
 	if left := time.Until(time.UnixMilli(ms + 1)); left > 0 {
 		time.Sleep(min(left, time.Millisecond))
 	}
 }
 
-// deliver hands an event to the pipeline and waits until it is taken.
+// deliver passes an event to the pipeline and waits for its acknowledgement.
 func (h *handler) deliver(ctx context.Context, e []byte) *problem {
 	if h.isDraining() {
 		return &stopping
@@ -172,41 +171,41 @@ func (h *handler) deliver(ctx context.Context, e []byte) *problem {
 		return &stopping
 	case <-ctx.Done():
 		return &problem{status: http.StatusServiceUnavailable, code: "busy", retryAfter: 1,
-			message: "the pipeline has not taken the write in time: send it again later"}
+			message: "the pipeline did not accept the write in time: retry later"}
 	}
-	const unknown = "; it may have been taken, so send it again with the same Idempotency-Key"
+	const unknown = "; it may have been stored, so retry with the same Idempotency-Key"
 	select {
 	case err := <-wr.done:
 		return storeProblem(err)
 	case <-h.gone:
-		// The verdict may have come just before.
+		// The outcome may have arrived just before.
 		select {
 		case err := <-wr.done:
 			return storeProblem(err)
 		default:
 		}
 		return &problem{status: http.StatusServiceUnavailable, code: "stopping", retryAfter: 5,
-			message: "this process stopped before the write was confirmed" + unknown}
+			message: "this process stopped before the write was acknowledged" + unknown}
 	case <-ctx.Done():
 		return &problem{status: http.StatusServiceUnavailable, code: "timeout", retryAfter: 1,
-			message: "the pipeline has not confirmed the write in time" + unknown}
+			message: "the pipeline did not acknowledge the write in time" + unknown}
 	}
 }
 
-// storeProblem is what a caller is told of the pipeline's verdict.
+// storeProblem returns the refusal for the outcome of the pipeline.
 func storeProblem(err error) *problem {
 	if err == nil {
 		return nil
 	}
 	return &problem{status: http.StatusServiceUnavailable, code: "not_stored", retryAfter: 1,
-		message: "the pipeline could not store the write: send it again later"}
+		message: "the pipeline could not store the write: retry later"}
 }
 
-// maxWrites bounds the writes that enter the pipeline as one batch.
+// maxWrites is the maximum number of writes in a batch.
 const maxWrites = 100
 
-// collect returns first and all other writes that are waiting, as one batch
-// whose acknowledgement settles each of them.
+// collect returns first and all other waiting writes as one batch, whose
+// acknowledgement settles each of them.
 func (h *handler) collect(first *write) (service.MessageBatch, service.AckFunc) {
 	writes := []*write{first}
 	for more := true; more && len(writes) < maxWrites; {
@@ -223,26 +222,26 @@ func (h *handler) collect(first *write) (service.MessageBatch, service.AckFunc) 
 	}
 	index := batch.Index()
 	return batch, func(_ context.Context, err error) error {
-		verdicts := make([]error, len(writes))
+		outcomes := make([]error, len(writes))
 		var partly *service.BatchError
 		if errors.As(err, &partly) && partly.IndexedErrors() > 0 {
 			partly.WalkMessagesIndexedBy(index, func(i int, _ *service.Message, err error) bool {
 				if err == nil {
 					return true
 				}
-				if i < 0 || i >= len(verdicts) {
-					// Nothing tells whose failure this is.
-					fill(verdicts, fmt.Errorf("part of the batch failed: %w", err))
+				if i < 0 || i >= len(outcomes) {
+					// The error names no message of the batch.
+					fill(outcomes, fmt.Errorf("part of the batch failed: %w", err))
 					return false
 				}
-				verdicts[i] = err
+				outcomes[i] = err
 				return true
 			})
 		} else {
-			fill(verdicts, err)
+			fill(outcomes, err)
 		}
 		for i, w := range writes {
-			w.settle(verdicts[i])
+			w.settle(outcomes[i])
 		}
 		return nil
 	}

@@ -94,7 +94,7 @@ func TestNothingLeaks(t *testing.T) {
 	require.Contains(t, log, "The profile store cannot be used")
 	require.Contains(t, log, "The circuit to the platform is open")
 	require.Contains(t, log, "The content block broken gives its fallback")
-	require.Contains(t, log, "The tokens have changed")
+	require.Contains(t, log, "The tokens were reloaded")
 	require.Contains(t, log, "rejected with status 400")
 	require.Greater(t, len(p.refusals), 100)
 
