@@ -6,21 +6,20 @@ import (
 	"time"
 )
 
-// firing fires triggers as long as the input runs.
+// firing is the goroutine that fires triggers while the input runs.
 type firing struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// Between looks at what is due there is at least a tenth of the longest time, so
-// that what comes in a stream is fired in batches.
-const leastPause = 10
+// minPauseDivisor makes the pause between two rounds at least a tenth of the poll
+// interval, so that a stream of due triggers is fired in batches.
+const minPauseDivisor = 10
 
-// fire begins to fire what is due, looking when the next is due and after the
-// poll interval at the latest, for others may have written what is due before.
-// As long as messages
-// do not arrive nothing is fired: what is true of a customer now may not be
-// when they arrive.
+// fire starts to fire due triggers. The next round is when the next trigger is due,
+// and after the poll interval at the latest, because another process may have
+// written one that is due earlier. While the output fails nothing is fired:
+// conditions that hold now may no longer hold when messages can be delivered.
 func (in *input) fire() *firing {
 	t := in.profiles.TriggerScheduler(in.size)
 	if t == nil {
@@ -41,7 +40,7 @@ func (in *input) fire() *firing {
 				case next == 0:
 					pause = 0
 				default:
-					pause = max(next, in.poll/leastPause)
+					pause = max(next, in.poll/minPauseDivisor)
 				}
 			}
 			if !wait(ctx, pause) {
@@ -59,7 +58,7 @@ func (f *firing) stop() {
 	}
 }
 
-// wait tells whether a time passed before ctx ended.
+// wait reports whether the duration passed before ctx ended.
 func wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

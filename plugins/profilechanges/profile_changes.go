@@ -43,7 +43,7 @@ func Spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Personalization").
-		Summary("Fires triggers, and tells what happens to customers: that a trigger fired, that they entered or left a segment.").
+		Summary("Fires triggers, and emits the changes of customers: fired triggers, and segments that customers entered or left.").
 		Description(`
 Each message is a track event in JSON, such as
 
@@ -52,56 +52,56 @@ Each message is a track event in JSON, such as
  "properties":{"segment":"high_value","old":false,"new":true,"since":"2026-01-31T08:30:00.000Z","reason":"event","event_id":"m17"}}
 `+"```"+`
 
-A message is stored with the customer's profile, in the same write as what caused it, and removed from there when the output has confirmed it. It is therefore delivered at least once, whatever dies in between, and always with the same `+"`messageId`"+` and the same content. The messages of a customer come in order.
+Messages wait in an outbox in the customer's profile. A message is written together with the change that caused it, and removed after the output has acknowledged it. It is therefore delivered at least once, even after a crash, always with the same `+"`messageId`"+` and the same content. The messages of a customer are delivered in order.
 
-`+"`reason`"+` is `+"`event`"+` (then `+"`event_id`"+` is the messageId of the event), `+"`merge`"+`, `+"`time`"+`, `+"`definition`"+` or `+"`parameter`"+`. After each sweep there is one message `+"`Segments Counted`"+`, about no customer, with the size of every segment in `+"`properties.segments`"+`: kept, they are the history of the sizes.
+`+"`reason`"+` is `+"`event`"+` (then `+"`event_id`"+` is the messageId of the event), `+"`merge`"+`, `+"`time`"+`, `+"`definition`"+` or `+"`parameter`"+`. After each sweep the input emits one message `+"`Segments Counted`"+`, which belongs to no customer and has the size of every segment in `+"`properties.segments`"+`. Store them to have the history of the sizes.
 
-Any number of processes, and of these inputs, share the work: a customer's messages are claimed for the time of a `+"`lease`"+`. What the same process wrote is delivered at once, what others wrote after `+"`poll_interval`"+` at the latest. Messages that nobody delivers within seven days are given up, as are the oldest of more than 256 of a customer.
+Any number of processes and inputs share the work: an input claims the messages of a customer for the duration of a `+"`lease`"+`. Messages of the same process are delivered at once, those of other processes after `+"`poll_interval`"+` at the latest. Messages that are not delivered within seven days are dropped, as are the oldest of more than 256 messages of one customer.
 
-If the definition has [triggers](../triggers.md) the input fires those that are due, looking when the next is due and at every `+"`poll_interval`"+`, and not more often than ten times in one; a pipeline without this input fires none. Their messages are
+If the definition has [triggers](../triggers.md), the input fires those that are due. It checks when the next one is due and at every `+"`poll_interval`"+`, but at most ten times in one interval. Without this input no trigger fires. Their messages are
 
 `+"```json"+`
 {"type":"track","event":"Trigger Fired","messageId":"9f86…","userId":"u1","timestamp":"2026-01-31T09:30:00.120Z",
  "properties":{"trigger":"cart_abandoned","channel":"email","cause_at":"2026-01-31T08:30:00.000Z","due_at":"2026-01-31T09:30:00.000Z","data":{"product":"p7"}}}
 `+"```"+`
 
-and the same with `+"`Trigger Held Out`"+` for customers who are told nothing, for the sake of comparison. While messages do not arrive nothing is fired.
+and the same with `+"`Trigger Held Out`"+` for customers in the control group. While the output fails no trigger fires.
 
 ### Metadata
 
-- `+"`customer_id`"+`: the id of the customer, to key messages of a topic by
+- `+"`customer_id`"+`: id of the customer, for use as the key of a topic
 
 ### Metrics
 
-- `+"`profile_changes_delivered`"+`: messages that arrived
-- `+"`profile_changes_returned`"+`: messages that did not, and will come again
-- `+"`profile_changes_delay_ns`"+`: the time from the cause of a message to its arrival
-- `+"`profile_triggers`"+`: triggers decided, by `+"`trigger`"+` and `+"`outcome`"+`: fired, held_out, expired, predates, no_consent, condition, failed, capped
-- `+"`profile_triggers_delay_ns`"+`: the time from when a trigger was due to its firing
-- `+"`profile_triggers_lost`"+`: customers that another process fired for, or an update changed, at the same time
-- `+"`profile_triggers_data_failures`"+`: messages whose `+"`data`"+` could not be made
-- `+"`profile_changes_claims_lost`"+`: customers that another process claimed, or an update changed, at the same time
-- `+"`profiles_segment_members`"+`: how many customers are in a segment, as of the last sweep of this process, by the label `+"`segment`"+`
-- `+"`profiles_segments_entered`"+`, `+"`profiles_segments_left`"+`: how often customers entered and left segments
-- `+"`profiles_messages_dropped`"+`: messages given up because nobody delivered them`).
+- `+"`profile_changes_delivered`"+`: messages that were delivered
+- `+"`profile_changes_returned`"+`: messages that were not delivered, and will be retried
+- `+"`profile_changes_delay_ns`"+`: time from the cause of a message to its delivery
+- `+"`profile_triggers`"+`: decisions about triggers, by `+"`trigger`"+` and `+"`outcome`"+`: fired, held_out, expired, predates, no_consent, condition, failed, capped
+- `+"`profile_triggers_delay_ns`"+`: time from when a trigger was due to its firing
+- `+"`profile_triggers_lost`"+`: firings that had a conflict with another process
+- `+"`profile_triggers_data_failures`"+`: messages without `+"`data`"+` because its query failed
+- `+"`profile_changes_claims_lost`"+`: claims that had a conflict with another process
+- `+"`profiles_segment_members`"+`: number of customers in a segment, as of the last sweep of this process, by the label `+"`segment`"+`
+- `+"`profiles_segments_entered`"+`, `+"`profiles_segments_left`"+`: numbers of customers that entered and left segments
+- `+"`profiles_messages_dropped`"+`: messages dropped because they were not delivered`).
 		Field(service.NewStringField(fieldProfiles).
-			Description("The label of the `profiles` resource.").
+			Description("Label of the `profiles` resource.").
 			Example("retail").
 			LintRule(`root = if this == "" { [ "profiles must be the label of an item of the top-level field profiles, such as retail" ] }`)).
 		Field(service.NewIntField(fieldBatchSize).
-			Description("How many customers' messages are in a batch at most.").
+			Description("Maximum number of customers in a batch.").
 			Default(500).
 			LintRule(`root = if this < 1 || this > 10000 { [ "batch_size must be from 1 to 10000" ] }`)).
 		Field(service.NewDurationField(fieldPollInterval).
-			Description("How often to look for what other processes wrote, and for what was left by ones that died. Triggers fire within a tenth of it after they are due, and within all of it if they came up that shortly before.").
+			Description("Interval at which the input checks for messages of other processes, and for those of processes that crashed. Triggers fire within a tenth of it after they are due, or within the whole interval if they became due shortly after their cause. A shorter interval lowers the delay and increases the load of the store.").
 			Default("500ms").
 			Example("5s")).
 		Field(service.NewDurationField(fieldLease).
-			Description("For how long messages are claimed. Those that were not confirmed by then are delivered again, possibly by another process: make it longer than an output may take.").
+			Description("Time for which messages are claimed. Messages that are not acknowledged by then are delivered again, possibly by another process. Make it longer than the output may take.").
 			Default("30s").
 			Advanced()).
 		Field(service.NewDurationField(fieldSweep).
-			Description("How often all customers are judged anew, so that those whose segments change because time passes are moved: the longest delay of such a move, but for the time a sweep takes. A sweep also begins soon after the rules of segments, their parameters, or triggers changed. Of all processes one sweeps at a time. Empty sweeps never.").
+			Description("Interval at which all customers are re-evaluated (a sweep), to find segment changes that are due to time only. It is the maximum delay of such changes, apart from the duration of a sweep. A sweep also starts soon after a change of segment rules, parameters or triggers. One process sweeps at a time. Empty disables sweeps.").
 			Default("15m").
 			Example("1h")).
 		Example("To a topic", "Changes of the profiles in Redis to a topic, keyed by customer.", `
@@ -139,7 +139,7 @@ type input struct {
 	lease    time.Duration
 	outbox   *customers.Outbox
 	firing   *firing      // nil without triggers
-	failures atomic.Int32 // deliveries that failed since one arrived
+	failures atomic.Int32 // failed deliveries since the last success
 
 	interval time.Duration // between sweeps, 0 for none
 	sweeping sync.WaitGroup
@@ -186,7 +186,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 		return nil, err
 	}
 	if in.interval < time.Second {
-		return nil, fmt.Errorf("%s is %v; write at least a second, or nothing for no sweeps", fieldSweep, in.interval)
+		return nil, fmt.Errorf("%s is %v; write at least 1s, or leave it empty to disable sweeps", fieldSweep, in.interval)
 	}
 	return in, nil
 }
@@ -206,13 +206,14 @@ func (in *input) Connect(context.Context) error {
 	return nil
 }
 
-// ReadBatch implements service.BatchInput. While the store is away it waits.
+// ReadBatch implements service.BatchInput. It retries while the store is
+// unavailable.
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
 	for failures := 1; ; failures++ {
 		d, err := in.outbox.Next(ctx)
 		if err == nil {
 			in.profiles.StoreRecovered()
-			return batch(d), func(ctx context.Context, err error) error { return in.settle(ctx, d, err) }, nil
+			return batch(d), func(ctx context.Context, err error) error { return in.acknowledge(ctx, d, err) }, nil
 		}
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
@@ -233,9 +234,9 @@ func batch(d *customers.Delivery) service.MessageBatch {
 	return messages
 }
 
-// settle ends a delivery. If the store does not answer, the lease runs out and
+// acknowledge ends a delivery. If the store does not answer, the lease expires and
 // the messages are delivered again.
-func (in *input) settle(ctx context.Context, d *customers.Delivery, failed error) error {
+func (in *input) acknowledge(ctx context.Context, d *customers.Delivery, failed error) error {
 	n := int64(len(d.Messages))
 	if failed != nil {
 		in.returned.Incr(n)

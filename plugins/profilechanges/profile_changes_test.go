@@ -99,7 +99,7 @@ input: { profile_changes: { profiles: shop, sweep_interval: "" } }
 	<-ended
 }
 
-func TestWrongConfigsAreRefused(t *testing.T) {
+func TestInvalidConfigsAreRejected(t *testing.T) {
 	for conf, want := range map[string]string{
 		`{ profiles: "" }`:                          "profiles must be the label",
 		`{ profiles: shop, batch_size: 0 }`:         "batch_size must be from 1 to 10000",

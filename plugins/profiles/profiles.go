@@ -1,6 +1,5 @@
-// Package profiles is the `profiles` resource: a definition of what a profile
-// is and the store the profiles live in, shared by label between everything
-// that writes and reads them.
+// Package profiles is the `profiles` resource: a profile definition and a store,
+// shared by label between the components that write and read profiles.
 package profiles
 
 import (
@@ -34,10 +33,10 @@ func Spec() *service.ConfigSpec {
 	return service.NewConfigSpec().
 		Stable().
 		Version("0.1.0").
-		Summary("What a profile is and where profiles live, shared by label.").
-		Description("The definition is a file of its own so that every pipeline that writes or reads the same profiles can share it. The store is opened when the process starts and closed when it ends.").
+		Summary("A profile definition and the store of its profiles, shared by label.").
+		Description("The definition is a separate file, so that all pipelines with the same profiles can share it. The store is opened when the process starts and closed when it ends.").
 		Field(service.NewStringField(fieldDefinition).
-			Description("The path of the definition file: features and trusted sources. It is checked when the config is linted and when the process starts.").
+			Description("Path of the definition file, with features, segments and triggers. It is linted with the config, and when the process starts.").
 			Example("./configs/retail/profile.yaml").
 			LintRule(`root = lint_profile_definition(this)`)).
 		Field(storeField()).
@@ -49,7 +48,7 @@ profiles:
       embedded:
         path: ./data/profiles
 `).
-		Example("Many processes", "Profiles in a Redis Cluster that every process shares; reads for e-mails come from its replicas.", `
+		Example("Many processes", "Profiles in a Redis Cluster that all processes share; the profile API reads from its replicas.", `
 profiles:
   - label: retail
     definition: ./configs/retail/profile.yaml
@@ -63,9 +62,9 @@ profiles:
 
 var inMemory atomic.Bool
 
-// UseMemory makes stores opened from now on keep everything in memory, whatever
-// the config says of folders and servers. Unit tests of configs run so, and
-// never touch the data of a live pipeline.
+// UseMemory makes all stores that are opened later in-memory stores, regardless of
+// their config. Unit tests of configs use it, so that they never touch the data of
+// a live pipeline.
 func UseMemory() { inMemory.Store(true) }
 
 func construct(conf *service.ParsedConfig, res *service.Resources) (any, error) {
@@ -84,14 +83,14 @@ func construct(conf *service.ParsedConfig, res *service.Resources) (any, error) 
 	return newService(def, s, res), nil
 }
 
-// provided are the resources of a root config in streams mode, by label.
+// provided are the services of the main config in streams mode, by label.
 var provided struct {
 	sync.RWMutex
 	byLabel map[string]*customers.Service
 }
 
-// Provide opens the profiles of a main config that the engine itself does not
-// make resources of, as it does not in streams mode. Streams find them by Get.
+// Provide opens the profiles of a main config in streams mode, where Connect does not
+// create its custom resources. Streams find them with Get.
 func Provide(conf *service.ParsedConfig) error {
 	if !conf.Contains(ResourceType) {
 		return nil
@@ -122,37 +121,37 @@ func Provide(conf *service.ParsedConfig) error {
 	return nil
 }
 
-// Lend lets pipelines of this process find profiles by a label until back is
-// called.
+// Lend makes a service available to pipelines of this process under a label, until
+// back is called.
 func Lend(label string, p *customers.Service) (back func()) {
 	provided.Lock()
 	defer provided.Unlock()
 	if provided.byLabel == nil {
 		provided.byLabel = map[string]*customers.Service{}
 	}
-	before, some := provided.byLabel[label]
+	before, replaced := provided.byLabel[label]
 	provided.byLabel[label] = p
 	return func() {
 		provided.Lock()
 		defer provided.Unlock()
-		if delete(provided.byLabel, label); some {
+		if delete(provided.byLabel, label); replaced {
 			provided.byLabel[label] = before
 		}
 	}
 }
 
-// CloseProvided closes what Provide opened.
+// CloseProvided closes the services that Provide opened.
 func CloseProvided() {
 	provided.Lock()
 	defer provided.Unlock()
 	for _, p := range provided.byLabel {
-		// Everything acknowledged is on disk; there is nobody left to tell.
+		// All acknowledged data is durable, and the process is about to end.
 		_ = p.Close(context.Background())
 	}
 	provided.byLabel = nil
 }
 
-// Get returns the profiles of a label in a config.
+// Get returns the service with a label in a config.
 func Get(res *service.Resources, label string) (*customers.Service, error) {
 	provided.RLock()
 	p := provided.byLabel[label]
@@ -167,9 +166,8 @@ func Get(res *service.Resources, label string) (*customers.Service, error) {
 	return p, nil
 }
 
-// OpenItem opens the profiles that an item of the field `profiles` of a config
-// describes, in YAML, with a definition of another path, and with an embedded
-// store in another folder, if one is given.
+// OpenItem opens an item of the field `profiles` of a config, in YAML. A path
+// replaces its definition, and a folder its store by an embedded one.
 func OpenItem(item, path, folder string, res *service.Resources) (*customers.Service, error) {
 	spec := Spec().Field(service.NewStringField("label").Default(""))
 	conf, err := spec.ParseYAML(item, nil)

@@ -44,12 +44,12 @@ func storeField() *service.ConfigField {
 	return service.NewObjectField(fieldStore,
 		service.NewObjectField(fieldEmbedded,
 			service.NewStringField(fieldPath).
-				Description("The folder of the store, made if it is not there. One process at a time can have it open. `:memory:` keeps profiles in memory only.").
+				Description("Folder of the store, which is created if it does not exist. Only one process at a time can open it. `:memory:` keeps profiles in memory only.").
 				Example("./data/profiles").
 				LintRule(`root = if this == "" { [ "path must name a folder, such as ./data/profiles, or be :memory:" ] }`),
-		).Description("A store in a folder of this machine, for one process.").Optional(),
+		).Description("A store in a local folder, for one process.").Optional(),
 		redisField(),
-	).Description("Where profiles live: exactly one of the following.").
+	).Description("Store of the profiles: exactly one of the following.").
 		LintRule(`
 let kinds = if this.type() == "object" { ["embedded", "redis"].filter(kind -> this.exists(kind)).length() } else { 1 }
 root = if $kinds != 1 { [ "` + errOneStore.Error() + `" ] }`)
@@ -58,72 +58,72 @@ root = if $kinds != 1 { [ "` + errOneStore.Error() + `" ] }`)
 func redisField() *service.ConfigField {
 	return service.NewObjectField(fieldRedis,
 		service.NewStringField(fieldURL).
-			Description("The address, as `redis://user:password@host:port/database`, or `rediss://` for TLS. For a cluster or Sentinels, several separated by commas: user, password and database are those of the first.").
+			Description("Address, as `redis://user:password@host:port/database`, or `rediss://` for TLS. For a cluster or Sentinels, several addresses separated by commas; user, password and database are those of the first.").
 			Secret().
 			Example("${REDIS_URL:redis://127.0.0.1:6379}").
 			LintRule(`root = if this.string().split(",").any(url -> !url.trim().re_match("^rediss?://.")) { [ "url must begin with redis:// or rediss://: write for example redis://127.0.0.1:6379" ] }`),
 		service.NewStringAnnotatedEnumField(fieldKind, map[string]string{
-			string(redis.Simple):   "One server, or whatever answers at one address.",
+			string(redis.Simple):   "One server, or a proxy, at one address.",
 			string(redis.Cluster):  "A Redis Cluster; `url` lists some of its nodes.",
 			string(redis.Failover): "A primary watched by Sentinels; `url` lists the Sentinels.",
-		}).Description("What is at `url`.").Default(string(redis.Simple)),
+		}).Description("Kind of deployment at `url`.").Default(string(redis.Simple)),
 		service.NewStringField(fieldMaster).
-			Description("The name of the primary that the Sentinels watch, for the kind `failover`.").
+			Description("Name of the primary that the Sentinels monitor, for the kind `failover`.").
 			Default("").
 			Example("profiles"),
 		service.NewStringField(fieldUsername).
-			Description("The ACL user, in place of that in `url`.").
+			Description("ACL user, which overrides that in `url`.").
 			Default(""),
 		service.NewStringField(fieldPassword).
-			Description("The password, in place of that in `url`.").
+			Description("Password, which overrides that in `url`.").
 			Secret().
 			Default("").
 			Example("${REDIS_PASSWORD}"),
 		service.NewObjectField(fieldSentinel,
-			service.NewStringField(fieldUsername).Description("The user.").Default(""),
-			service.NewStringField(fieldPassword).Description("The password.").Secret().Default(""),
-		).Description("How to log in to the Sentinels themselves.").Advanced(),
+			service.NewStringField(fieldUsername).Description("User name.").Default(""),
+			service.NewStringField(fieldPassword).Description("Password.").Secret().Default(""),
+		).Description("Credentials for the Sentinels.").Advanced(),
 		service.NewTLSToggledField(fieldTLS),
 		service.NewStringField(fieldPrefix).
-			Description("What every key begins with. Stores with different prefixes can share a Redis.").
+			Description("Prefix of all keys. Stores with different prefixes can share a Redis.").
 			Default("profiles").
-			LintRule(`root = if this.string() == "" || this.string().re_match("[{}]") { [ "prefix must not be empty or have braces: write for example profiles" ] }`),
+			LintRule(`root = if this.string() == "" || this.string().re_match("[{}]") { [ "prefix must not be empty or contain braces: write for example profiles" ] }`),
 		service.NewIntField(fieldShards).
-			Description("How many parts the store is split into, spread evenly over the slots of a cluster; 0 is 64 in a cluster and 1 elsewhere. It belongs to the data and cannot be changed later. Every part is asked for what an index has, so fewer make reads by an identifier, looks for what is due and batches cheaper; more make the pieces a cluster is balanced in smaller: have ten or more for each primary there will ever be. A store on one server that shall be copied to a cluster one day needs the cluster's number from its beginning.").
+			Description("Number of parts of the store, which are spread evenly over the slots of a cluster; 0 means 64 in a cluster and 1 elsewhere. It belongs to the data and cannot be changed later. Index reads query every part, so a lower number makes lookups by identifier, polls of due messages and batches cheaper. A higher number makes the units smaller in which a cluster is balanced: use at least ten for each future primary. A store on one server that may be copied to a cluster later needs the number of the cluster from the beginning.").
 			Default(0).
 			Example(256).
 			Advanced().
 			LintRule(`root = if this < 0 || this > 16384 { [ "shards must be from 1 to 16384, or 0 for 64 in a cluster and 1 elsewhere" ] }`),
 		service.NewStringField(fieldIdleExpiry).
-			Description("Deletes the profile of a customer of whom nothing was heard for this long, such as `400d`. Empty keeps all of them.").
+			Description("Time without events after which a profile is deleted, such as `400d`. Empty keeps all profiles.").
 			Default("").
 			Example("400d").
 			LintRule(profiledefinition.DurationRule("idle_expiry")),
 		service.NewBoolField(fieldReadReplicas).
-			Description("Whether the profile API reads from replicas, which may be a moment behind, in a cluster or with Sentinels. Updates never do.").
+			Description("Whether the profile API reads from replicas, in a cluster or with Sentinels. Replicas may lag behind the primary. Updates always read from the primary.").
 			Default(false),
 		service.NewIntField(fieldWaitReplicas).
-			Description("How many replicas must have a change before it counts as stored. It makes the loss of acknowledged changes in a failover unlikely, not impossible.").
+			Description("Number of replicas that must confirm a change before it is acknowledged. It makes the loss of acknowledged changes in a failover unlikely, but not impossible.").
 			Default(0).
 			Advanced().
 			LintRule(`root = if this < 0 { [ "wait_replicas must be 0 or more" ] }`),
 		service.NewDurationField(fieldWaitTimeout).
-			Description("How long to wait for them before the batch is tried again. It must be shorter than `timeout`.").
+			Description("Maximum wait for these replicas, after which the batch is retried. It must be shorter than `timeout`.").
 			Default("1s").
 			Advanced(),
 		service.NewStringField(fieldMaxRecord).
-			Description("The largest profile, as it is stored. Events that would make one larger are marked as failed, for the dead letters.").
+			Description("Maximum size of a stored profile. Events that would exceed it are marked as failed, for the dead letters.").
 			Default("16MiB").
 			Advanced(),
 		service.NewDurationField(fieldTimeout).
-			Description("How long a call may take before it is given up and tried again.").
+			Description("Maximum duration of a call, after which it is retried.").
 			Default("3s").
 			Advanced(),
 		service.NewIntField(fieldPoolSize).
-			Description("The most connections to each server; 0 is ten for each CPU.").
+			Description("Maximum number of connections to each server; 0 means ten for each CPU.").
 			Default(0).
 			Advanced(),
-	).Description("A store in Redis 6.2 or later or Valkey, for any number of processes.").
+	).Description("A store in Redis 6.2 or later, or Valkey, for any number of processes.").
 		Optional().
 		LintRule(`
 let kind = this.kind.or("simple")
@@ -144,7 +144,7 @@ root = [
 `)
 }
 
-// openStore opens the store that is configured.
+// openStore opens the configured store.
 func openStore(conf *service.ParsedConfig, res *service.Resources) (store.Store, error) {
 	if conf.Contains(fieldEmbedded) == conf.Contains(fieldRedis) {
 		return nil, errOneStore

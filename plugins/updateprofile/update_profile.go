@@ -34,35 +34,35 @@ func Spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Personalization").
-		Summary("Takes events into the profiles of their customers.").
+		Summary("Applies events to the profiles of their customers.").
 		Description(`
-The events of a batch are grouped by customer; all the records concerned are read in one round trip to the store and those that changed are written in another. Bigger batches are therefore cheaper: give the input a batching policy.
+The events of a batch are grouped by customer. All their records are read in one round trip to the store, and the changed records are written in another. Larger batches are therefore cheaper: give the input a batching policy.
 
-An event counts once however often it arrives: its `+"`messageId`"+` is remembered with the profile. Events may arrive in any order. The `+"`traits`"+` of an identify event become traits of the profile, the newer statement about a trait winning over an older one; a trait that is null is unset. An identify event with both a `+"`userId`"+` and an `+"`anonymousId`"+`, and an alias event from `+"`previousId`"+` to `+"`userId`"+`, merge what was known of the anonymous customer into the known one.
+Events are deduplicated: the profile stores the `+"`messageId`"+` of recent events, so an event that is delivered again changes nothing. Events may arrive in any order. The `+"`traits`"+` of an identify event become traits of the profile. For each trait the value with the latest timestamp wins; null removes the trait. An identify event with both a `+"`userId`"+` and an `+"`anonymousId`"+`, and an alias event from `+"`previousId`"+` to `+"`userId`"+`, merge the anonymous profile into that of the known customer.
 
-Events pass through unchanged once their profiles are stored. While the store cannot be reached the processor waits and tries again, which holds back the input. An event that cannot be taken in is marked as failed, with the reason, and stops no other: route failed messages to dead letters. Events that already failed pass through untouched.
+Events pass through unchanged after their profiles are stored. While the store is unavailable the processor retries with backoff, which applies back-pressure to the input. An event that cannot be applied is marked as failed, with the reason, and does not affect other events: route failed messages to dead letters. Events that failed before pass through untouched.
 
-An `+"`erase`"+` event, which the profile API makes of a DELETE, erases the customer of its `+"`userId`"+` or `+"`anonymousId`"+` and all that was merged into them. From then on events about them are dropped: they are neither passed on nor made dead letters, which would keep what was to be erased, but counted. A `+"`readmit`"+` event ends that, except for events of before.
+An `+"`erase`"+` event, which the profile API emits for a DELETE, erases the customer of its `+"`userId`"+` or `+"`anonymousId`"+` and all profiles that were merged into it. Later events about the customer are dropped and counted. They do not become dead letters, because those would retain erased data. A `+"`readmit`"+` event ends the erasure for events that are newer than it.
 
 ### Metrics
 
-- `+"`update_profile_events`"+`: events taken in
+- `+"`update_profile_events`"+`: events applied
 - `+"`update_profile_rejected`"+`: events marked as failed
 - `+"`update_profile_store_retries`"+`: attempts that failed because of the store
-- `+"`profiles_duplicate_events`"+`: events that were there already
-- `+"`profiles_write_conflicts`"+`: records read and written again because another writer was first
-- `+"`profiles_late_events`"+`: events taken in that are older than every window of a feature they are for
-- `+"`profiles_future_events`"+`: events refused because their timestamp lies in the future
-- `+"`profiles_unidentified_events`"+`: events refused because no id of theirs identifies a customer
-- `+"`profiles_merges_refused`"+`: merges refused because an id belongs to another customer or a limit was reached
+- `+"`profiles_duplicate_events`"+`: duplicate events
+- `+"`profiles_write_conflicts`"+`: conflicts with other writers, after which a record is read and written again
+- `+"`profiles_late_events`"+`: events that are older than every window of the features that count them
+- `+"`profiles_future_events`"+`: events rejected because their timestamp is in the future
+- `+"`profiles_unidentified_events`"+`: events rejected because none of their ids identifies a customer
+- `+"`profiles_merges_refused`"+`: merges rejected because an id belongs to another customer, or a limit was reached
 - `+"`profiles_erasures`"+`: customers erased
 - `+"`profiles_erased_events`"+`: events dropped because their customer was erased
-- `+"`profiles_where_failures`"+`: conditions of features that failed to evaluate`).
+- `+"`profiles_where_failures`"+`: evaluations of the condition `+"`where`"+` that failed`).
 		Field(service.NewStringField(fieldProfiles).
-			Description("The label of the `profiles` resource to update.").
+			Description("Label of the `profiles` resource to update.").
 			Example("retail").
 			LintRule(`root = if this == "" { [ "profiles must be the label of an item of the top-level field profiles, such as retail" ] }`)).
-		Example("Events to profiles", "Takes the events of a topic into profiles, a thousand at a time.", `
+		Example("Events to profiles", "Applies batches of events to the profiles in a folder.", `
 profiles:
   - label: retail
     definition: ./configs/retail/profile.yaml
@@ -104,7 +104,7 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources) (*processo
 // ProcessBatch implements service.BatchProcessor.
 func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
 	events := make([][]byte, 0, len(batch))
-	at := make([]int, 0, len(batch))
+	positions := make([]int, 0, len(batch)) // of events in batch
 	for i, msg := range batch {
 		if msg.GetError() != nil {
 			continue
@@ -115,7 +115,7 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 			continue
 		}
 		events = append(events, raw)
-		at = append(at, i)
+		positions = append(positions, i)
 	}
 	errs, err := p.update(ctx, events)
 	if err != nil {
@@ -125,16 +125,16 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 	for n, err := range errs {
 		switch {
 		case errors.Is(err, customers.ErrErased):
-			batch[at[n]], erased = nil, erased+1
+			batch[positions[n]], erased = nil, erased+1
 		case err != nil:
-			p.reject(batch[at[n]], err)
+			p.reject(batch[positions[n]], err)
 		}
 	}
 	p.events.Incr(int64(len(events) - erased))
 	if erased == 0 {
 		return []service.MessageBatch{batch}, nil
 	}
-	// What is heard of an erased customer goes no further.
+	// Events of erased customers are dropped.
 	if batch = slices.DeleteFunc(batch, func(m *service.Message) bool { return m == nil }); len(batch) == 0 {
 		return nil, nil
 	}
@@ -144,8 +144,8 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 // storeBackoff is the delay between attempts while the store is unavailable.
 var storeBackoff = backoff.Exponential{Initial: 50 * time.Millisecond, Max: 5 * time.Second}
 
-// update tries until the store answers. It returns an error only when the
-// pipeline is being stopped, and then nothing is acknowledged.
+// update retries until the store answers. It returns an error only when the
+// pipeline stops; the batch is then not acknowledged.
 func (p *processor) update(ctx context.Context, events [][]byte) ([]error, error) {
 	for failures := 1; ; failures++ {
 		errs, err := p.profiles.Update(ctx, events)

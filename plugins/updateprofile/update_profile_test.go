@@ -86,7 +86,7 @@ func order(id string, total any) string {
 	return fmt.Sprintf(`{"type":"track","event":"Order Completed","messageId":%q,"userId":"u1","timestamp":"2026-01-02T03:04:05.000Z","properties":{"total":%v}}`, id, total)
 }
 
-func TestAPoisonEventStopsNoOther(t *testing.T) {
+func TestPoisonEventDoesNotAffectOthers(t *testing.T) {
 	events := []string{order("m1", 10.1), `{"type":`, order("m2", 5.2), strings.Replace(order("m3", 1), "u1", "null", 1), order("m1", 10.1)}
 	out, profile := run(t, "    - update_profile: { profiles: shop }\n", events)
 	require.Len(t, out, len(events))
@@ -106,7 +106,7 @@ func TestAPoisonEventStopsNoOther(t *testing.T) {
 	require.Contains(t, profile, `"features":{"orders":2,"revenue":15.3}`)
 }
 
-func TestFailedEventsAreLeftAlone(t *testing.T) {
+func TestFailedEventsPassUntouched(t *testing.T) {
 	out, profile := run(t, `
     - mapping: 'root = if this.messageId == "m1" { throw("no good") }'
     - update_profile: { profiles: shop }
@@ -116,7 +116,7 @@ func TestFailedEventsAreLeftAlone(t *testing.T) {
 	require.Contains(t, profile, `"features":{"orders":1,"revenue":2}`)
 }
 
-func TestAnUnknownLabelSaysWhatToDo(t *testing.T) {
+func TestUnknownLabelIsAnError(t *testing.T) {
 	env := service.GlobalEnvironment()
 	builder := env.NewStreamBuilder()
 	builder.SetSchema(env.FullConfigSchema("", ""))

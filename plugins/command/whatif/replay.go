@@ -21,7 +21,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
-// replayed makes profiles of events by the processors of a pipeline.
+// replayed builds profiles from events with the processors of a pipeline.
 type replayed struct {
 	config []byte
 	out    io.Writer // for progress
@@ -29,11 +29,11 @@ type replayed struct {
 	events, refused int
 }
 
-// kept are the parts of a config that its processors need.
+// kept are the parts of a config that are used in the replay.
 var kept = []string{"pipeline", "cache_resources", "rate_limit_resources", "processor_resources"}
 
-// run takes events, of a file or of the topics of the pipeline's input, into
-// profiles that the pipeline knows by a label.
+// run applies the events of a file, or of the topics of the pipeline's input, to
+// the profiles with a label.
 func (r *replayed) run(ctx context.Context, p *customers.Service, label, file string) error {
 	var root map[string]any
 	if err := yaml.Unmarshal([]byte(fillIn(string(r.config))), &root); err != nil {
@@ -56,7 +56,7 @@ func (r *replayed) run(ctx context.Context, p *customers.Service, label, file st
 		return errors.New("its pipeline has no update_profile, so that it makes no profiles of events; name one that has, such as configs/retail/profiles.yaml")
 	}
 	defer profiles.Lend(label, p)()
-	// Whoever reads waits for the pipeline, and ends it with its error.
+	// An error of the reader ends the pipeline.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	batches := make(chan [][]byte)
@@ -83,7 +83,7 @@ func (r *replayed) run(ctx context.Context, p *customers.Service, label, file st
 	return <-ended
 }
 
-// stream runs the pipeline until there are no batches any more.
+// stream runs the pipeline until the batches end.
 func (r *replayed) stream(ctx context.Context, config string, batches <-chan [][]byte) error {
 	env := service.GlobalEnvironment().Clone()
 	err := env.RegisterBatchInput(ends, service.NewConfigSpec(), func(*service.ParsedConfig, *service.Resources) (service.BatchInput, error) {
@@ -109,10 +109,10 @@ func (r *replayed) stream(ctx context.Context, config string, batches <-chan [][
 	return stream.Run(ctx)
 }
 
-// ends is what the input and the output are called in the pipeline's config.
+// ends is the name of the input and the output in the config of the replay.
 const ends = "what_if"
 
-// input gives batches to a pipeline and ends with them.
+// input feeds batches to the pipeline and ends after the last.
 type input struct{ batches <-chan [][]byte }
 
 func (in *input) Connect(context.Context) error { return nil }
@@ -135,7 +135,7 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 
 func (in *input) Close(context.Context) error { return nil }
 
-// output counts what comes out of a pipeline.
+// output counts the events that leave the pipeline.
 type output struct {
 	*replayed
 	shown time.Time
@@ -158,7 +158,7 @@ func (o *output) WriteBatch(_ context.Context, batch service.MessageBatch) error
 
 func (o *output) Close(context.Context) error { return nil }
 
-// batchSize is how many events go through the pipeline at a time.
+// batchSize is the number of events in a batch.
 const batchSize = 2000
 
 func readLines(path string, take func(lines [][]byte) error) error {
@@ -192,13 +192,13 @@ func readLines(path string, take func(lines [][]byte) error) error {
 	}
 }
 
-// readTopics reads what there is in the topics of the pipeline's input, as a
-// member of no group.
+// readTopics reads the topics of the pipeline's input up to their end, without a
+// consumer group.
 func (r *replayed) readTopics(ctx context.Context, root map[string]any, take func(lines [][]byte) error) error {
 	input, _ := root["input"].(map[string]any)
 	topic, ok := input["kafka_topic"]
 	if !ok {
-		return fmt.Errorf("its input is no %s, which --replay reads; write the events into a file and name it with --%s", "kafka_topic", flagEvents)
+		return fmt.Errorf("its input is not %s, which --replay needs; write the events into a file and name it with --%s", "kafka_topic", flagEvents)
 	}
 	text, err := yaml.Marshal(topic)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package whatif is the what-if command of the distribution: how many of the
-// customers there are, or of those whose events are replayed, a rule would
-// concern, before it goes live.
+// Package whatif is the what-if command: it evaluates a segment, a query or a
+// trigger over stored profiles, or over a replay of events, before the rule goes
+// live.
 package whatif
 
 import (
@@ -43,42 +43,42 @@ const (
 func Command(binary string) *cli.Command {
 	return &cli.Command{
 		Name:  "what-if",
-		Usage: "Tell how many customers a segment's rule or a trigger would concern",
+		Usage: "Count the customers that a segment, a query or a trigger would select",
 		Description: fmt.Sprintf(`
-Looks at all stored profiles, and changes nothing:
+Evaluates a rule over all stored profiles, without changing them:
 
   %[1]s what-if -c configs/retail/profiles.yaml --when 'features.revenue_90d > 500'
   %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --segment high_value
   %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --trigger cart_abandoned
 
-For a query or a segment it tells how many customers match. For a trigger it tells
-for how many it waits, when it would be due, and how each would be decided now. A
-sample of their ids follows.
+For a query or a segment it prints the number of matching customers. For a trigger
+it prints for how many customers it is pending, when it is due, and the decisions
+if it were due now. A sample of customer ids follows.
 
-With --events, a file of events in lines (- for standard input), or --replay, the
-topic that the pipeline reads, it asks profiles made of these events instead, in a
-folder of its own that it removes. The events go through the processors of the
+With --events (a file with one event per line, - for standard input) or --replay
+(the topic that the pipeline reads) it evaluates profiles that it builds from these
+events instead, in a temporary folder. The events pass the processors of the
 pipeline, which validate and clean them.
 
   %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --segment high_value --events may.jsonl
   %[1]s what-if -c configs/retail/profiles.yaml --definition new.yaml --segment high_value --replay
 
-The store is that of the profiles in the config, and the definition too unless
-another is named. A store on this machine is open to one process at a time: ask a
-copy of its folder, or stop the process.`, binary)[1:],
+The store is that of the profiles in the config. So is the definition, unless
+--definition names another. Only one process at a time can open an embedded store:
+use a copy of its folder, or stop the process.`, binary)[1:],
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: flagConfig, Aliases: []string{"c"}, Usage: "the pipeline whose field profiles names the store"},
-			&cli.StringFlag{Name: flagProfiles, Usage: "the label of the profiles, if the pipeline has several"},
-			&cli.StringFlag{Name: flagDefinition, Usage: "the path of a definition to try in place of the one in the config"},
-			&cli.StringFlag{Name: flagWhen, Usage: "a Bloblang query over features, traits and segments, such as 'features.orders > 3'"},
-			&cli.StringFlag{Name: flagSegment, Usage: "the name of a segment of the definition"},
-			&cli.StringFlag{Name: flagTrigger, Usage: "the name of a trigger of the definition"},
-			&cli.StringFlag{Name: flagEvents, Usage: "a file of events, one a line, to make profiles of in place of those stored; - is standard input"},
-			&cli.BoolFlag{Name: flagReplay, Usage: "make profiles of all events in the topics that the pipeline's kafka_topic input names"},
-			&cli.TimestampFlag{Name: flagAt, Layout: time.RFC3339, Usage: "the moment it is asked for, such as 2026-01-31T08:30:00Z; now if not set"},
-			&cli.IntFlag{Name: flagSample, Value: 10, Usage: "how many ids to print"},
-			&cli.Uint64Flag{Name: flagSeed, Value: 1, Usage: "chooses which"},
-			&cli.BoolFlag{Name: flagShow, Usage: "print whole profiles, which hold personal data, with the ids"},
+			&cli.StringFlag{Name: flagConfig, Aliases: []string{"c"}, Usage: "config with the field profiles, which names the store"},
+			&cli.StringFlag{Name: flagProfiles, Usage: "label of the profiles, if the config has several"},
+			&cli.StringFlag{Name: flagDefinition, Usage: "path of a definition to use instead of that in the config"},
+			&cli.StringFlag{Name: flagWhen, Usage: "Bloblang query over features, traits and segments, such as 'features.orders > 3'"},
+			&cli.StringFlag{Name: flagSegment, Usage: "name of a segment of the definition"},
+			&cli.StringFlag{Name: flagTrigger, Usage: "name of a trigger of the definition"},
+			&cli.StringFlag{Name: flagEvents, Usage: "file with one event per line, to build profiles from instead of the stored ones; - is standard input"},
+			&cli.BoolFlag{Name: flagReplay, Usage: "build profiles from all events in the topics of the pipeline's kafka_topic input"},
+			&cli.TimestampFlag{Name: flagAt, Layout: time.RFC3339, Usage: "time of the evaluation, such as 2026-01-31T08:30:00Z; default now"},
+			&cli.IntFlag{Name: flagSample, Value: 10, Usage: "number of ids to print"},
+			&cli.Uint64Flag{Name: flagSeed, Value: 1, Usage: "seed for the selection of the sample"},
+			&cli.BoolFlag{Name: flagShow, Usage: "print profiles with the ids; they contain personal data"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := run(c, os.Stdout, os.Stderr); err != nil {
@@ -91,16 +91,16 @@ copy of its folder, or stop the process.`, binary)[1:],
 
 func run(c *cli.Context, out, progress io.Writer) error {
 	if c.Args().Len() > 0 {
-		return fmt.Errorf("%q is one word too many; put queries in quotes", c.Args().First())
+		return fmt.Errorf("unexpected argument %q; put queries in quotes", c.Args().First())
 	}
-	asked := 0
+	rules := 0
 	for _, flag := range []string{flagWhen, flagSegment, flagTrigger} {
 		if c.String(flag) != "" {
-			asked++
+			rules++
 		}
 	}
-	if asked != 1 {
-		return errors.New("write what to ask for, either --when with a query in quotes, or --segment or --trigger with a name")
+	if rules != 1 {
+		return errors.New("write one of --when with a query in quotes, --segment with a name, and --trigger with a name")
 	}
 	if c.Bool(flagReplay) && c.String(flagEvents) != "" {
 		return errors.New("write one of --events and --replay")
@@ -110,7 +110,7 @@ func run(c *cli.Context, out, progress io.Writer) error {
 	}
 	path := c.String(flagConfig)
 	if path == "" {
-		return errors.New("write the pipeline whose profiles to look at: -c configs/retail/profiles.yaml")
+		return errors.New("write the config that names the profiles: -c configs/retail/profiles.yaml")
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -165,8 +165,8 @@ func run(c *cli.Context, out, progress io.Writer) error {
 	return nil
 }
 
-// itemOf returns the item of the field profiles with a label, or the only one,
-// with its variables filled in.
+// itemOf returns the item of the field profiles that has the label, or the only item,
+// with environment variables replaced.
 func itemOf(config []byte, label string) (item, found string, err error) {
 	var root struct {
 		Profiles []yaml.Node `yaml:"profiles"`
@@ -189,7 +189,7 @@ func itemOf(config []byte, label string) (item, found string, err error) {
 	}
 	switch {
 	case len(labels) == 0:
-		return "", "", errors.New("it has no field profiles; name a pipeline that has")
+		return "", "", errors.New("it has no field profiles; name a config that has")
 	case label == "":
 		return "", "", fmt.Errorf("it has several profiles; add --profiles with one of %s", strings.Join(labels, ", "))
 	}
@@ -198,8 +198,7 @@ func itemOf(config []byte, label string) (item, found string, err error) {
 
 var variable = regexp.MustCompile(`\$\{([0-9A-Za-z_.]+)(?::((?:\$\{[^}]+\}|[^}])*))?\}`)
 
-// fillIn puts the values of environment variables, or their defaults, in place
-// of ${NAME:default}.
+// fillIn replaces ${NAME:default} by the environment variable or its default.
 func fillIn(text string) string {
 	return variable.ReplaceAllStringFunc(text, func(found string) string {
 		m := variable.FindStringSubmatch(found)
@@ -218,35 +217,35 @@ func write(w io.Writer, q *customers.WhatIfQuery, a *customers.WhatIfResult) {
 	if q.Trigger == "" {
 		fmt.Fprintf(w, "%d match (%.1f%%)\n", a.Matching, percent(a.Matching, a.Customers))
 		if a.Failed > 0 {
-			fmt.Fprintf(w, "%d for whom the query cannot be evaluated, such as for a feature that is null\n", a.Failed)
+			fmt.Fprintf(w, "%d for which the query fails, for example because a feature is null\n", a.Failed)
 		}
 		if q.Segment != "" {
-			fmt.Fprintf(w, "  %8d of them are not stored to be in it, and would enter\n  %8d others are, and would leave\n", a.Entering, a.Leaving)
+			fmt.Fprintf(w, "  %8d of them are not members and would enter\n  %8d members do not match and would leave\n", a.Entering, a.Leaving)
 		}
 	} else {
-		fmt.Fprintf(w, "%s waits for %d (%.1f%%)\n", q.Trigger, a.Matching, percent(a.Matching, a.Customers))
+		fmt.Fprintf(w, "%s is pending for %d (%.1f%%)\n", q.Trigger, a.Matching, percent(a.Matching, a.Customers))
 		for i, n := range a.Waiting {
 			if n > 0 {
 				fmt.Fprintf(w, "  due %-12s %8d\n", horizon(i), n)
 			}
 		}
 		if len(a.Outcomes) > 0 {
-			fmt.Fprintln(w, "decided now they would be")
+			fmt.Fprintln(w, "decisions if they were due now")
 			for _, name := range slices.Sorted(maps.Keys(a.Outcomes)) {
 				fmt.Fprintf(w, "  %-16s %8d\n", name, a.Outcomes[name])
 			}
 		}
 	}
 	if len(a.Sample) > 0 {
-		fmt.Fprintln(w, "such as")
+		fmt.Fprintln(w, "sample")
 	}
-	for _, one := range a.Sample {
-		line := "  " + one.ID
-		if !one.Due.IsZero() {
-			line += "  due " + one.Due.Format(time.RFC3339)
+	for _, customer := range a.Sample {
+		line := "  " + customer.ID
+		if !customer.Due.IsZero() {
+			line += "  due " + customer.Due.Format(time.RFC3339)
 		}
-		if one.Profile != nil {
-			line += "  " + string(one.Profile)
+		if customer.Profile != nil {
+			line += "  " + string(customer.Profile)
 		}
 		fmt.Fprintln(w, line)
 	}

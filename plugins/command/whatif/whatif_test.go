@@ -76,11 +76,11 @@ func ask(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-func TestAQuery(t *testing.T) {
+func TestQuery(t *testing.T) {
 	config := shop(t)
 	out, err := ask(t, "-c", config, "--when", "features.orders > 0 && traits.consent", "--at", "2030-01-01T00:00:00Z")
 	require.NoError(t, err)
-	require.Contains(t, out, "10 customers as of 2030-01-01T00:00:00Z\n3 match (30.0%)\nsuch as\n")
+	require.Contains(t, out, "10 customers as of 2030-01-01T00:00:00Z\n3 match (30.0%)\nsample\n")
 	for _, id := range []string{"u0", "u2", "u4"} {
 		require.Contains(t, out, "  "+id+"\n")
 	}
@@ -93,36 +93,36 @@ func TestAQuery(t *testing.T) {
 
 	out, err = ask(t, "-c", config, "--when", "traits.nothing > 1")
 	require.NoError(t, err)
-	require.Contains(t, out, "0 match (0.0%)\n10 for whom the query cannot be evaluated")
+	require.Contains(t, out, "0 match (0.0%)\n10 for which the query fails")
 }
 
-func TestATrigger(t *testing.T) {
+func TestTrigger(t *testing.T) {
 	config := shop(t)
 	for range 2 { // asking changes nothing
 		out, err := ask(t, "-c", config, "--trigger", "thanks")
 		require.NoError(t, err)
-		require.Contains(t, out, "thanks waits for 5 (50.0%)\n  due within 1h           5\ndecided now they would be\n  fired                   3\n  no_consent              2\n")
+		require.Contains(t, out, "thanks is pending for 5 (50.0%)\n  due within 1h           5\ndecisions if they were due now\n  fired                   3\n  no_consent              2\n")
 	}
 	other := filepath.Join(t.TempDir(), "new.yaml")
 	require.NoError(t, os.WriteFile(other, []byte(definition+"  - { name: soon, on: { events: [Order Completed] }, after: 90m, channel: email, when: features.orders > 1 }\n  - { name: at_once, on: { events: [Order Completed] }, channel: email }\n"), 0o600))
 	out, err := ask(t, "-c", config, "--definition", other, "--trigger", "soon")
 	require.NoError(t, err)
-	require.Contains(t, out, "soon waits for 5 (50.0%)\n  due within 1h           5\ndecided now they would be\n  condition               3\n  no_consent              2\n")
+	require.Contains(t, out, "soon is pending for 5 (50.0%)\n  due within 1h           5\ndecisions if they were due now\n  condition               3\n  no_consent              2\n")
 	out, err = ask(t, "-c", config, "--definition", other, "--trigger", "at_once")
 	require.NoError(t, err)
-	require.Contains(t, out, "at_once waits for 5 (50.0%)\n  due now                 5\ndecided now they would be\n  predates                5\n")
+	require.Contains(t, out, "at_once is pending for 5 (50.0%)\n  due now                 5\ndecisions if they were due now\n  predates                5\n")
 }
 
-func TestASegment(t *testing.T) {
+func TestSegment(t *testing.T) {
 	config := shop(t)
 	for range 2 { // asking changes nothing
 		out, err := ask(t, "-c", config, "--segment", "buyer", "--sample", "1")
 		require.NoError(t, err)
-		require.Contains(t, out, "5 match (50.0%)\n         0 of them are not stored to be in it, and would enter\n         0 others are, and would leave\nsuch as\n")
+		require.Contains(t, out, "5 match (50.0%)\n         0 of them are not members and would enter\n         0 members do not match and would leave\nsample\n")
 	}
 	for text, want := range map[string]string{
-		strings.Replace(definition, "least: 1", "least: 2", 1): "0 match (0.0%)\n         0 of them are not stored to be in it, and would enter\n         5 others are, and would leave\n",
-		strings.Replace(definition, "least: 1", "least: 0", 1): "10 match (100.0%)\n         5 of them are not stored to be in it, and would enter\n         0 others are, and would leave\n",
+		strings.Replace(definition, "least: 1", "least: 2", 1): "0 match (0.0%)\n         0 of them are not members and would enter\n         5 members do not match and would leave\n",
+		strings.Replace(definition, "least: 1", "least: 0", 1): "10 match (100.0%)\n         5 of them are not members and would enter\n         0 members do not match and would leave\n",
 	} {
 		other := filepath.Join(t.TempDir(), "new.yaml")
 		require.NoError(t, os.WriteFile(other, []byte(text), 0o600))
@@ -161,7 +161,7 @@ func day() (events [][]byte) {
 	return append(events, []byte(`{"type":"track"}`), []byte(`no event`))
 }
 
-func TestEventsOfAFile(t *testing.T) {
+func TestReplayOfAFile(t *testing.T) {
 	config := pipeline(t, "127.0.0.1:1")
 	file := filepath.Join(t.TempDir(), "day.jsonl")
 	require.NoError(t, os.WriteFile(file, bytes.Join(day(), []byte("\n")), 0o600))
@@ -173,14 +173,14 @@ func TestEventsOfAFile(t *testing.T) {
 	}
 	out, err := ask(t, "-c", config, "--events", file, "--trigger", "thanks")
 	require.NoError(t, err)
-	require.Contains(t, out, "thanks waits for 1000 (100.0%)\n  due within 1h        3000\n")
+	require.Contains(t, out, "thanks is pending for 1000 (100.0%)\n  due within 1h        3000\n")
 	_, err = ask(t, "-c", config, "--events", file+"x", "--segment", "buyer")
 	require.ErrorContains(t, err, "no such file")
 	_, err = ask(t, "-c", shop(t), "--events", file, "--segment", "buyer")
 	require.ErrorContains(t, err, "has no update_profile")
 }
 
-func TestEventsOfATopic(t *testing.T) {
+func TestReplayOfATopic(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "events"))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
@@ -202,14 +202,14 @@ func TestEventsOfATopic(t *testing.T) {
 	require.Empty(t, groups, "it is a member of no group")
 }
 
-func TestWhatIsWrong(t *testing.T) {
+func TestInvalidArgumentsAreRejected(t *testing.T) {
 	config := shop(t)
 	for _, test := range []struct {
 		want string
 		args []string
 	}{
-		{"either --when", []string{"-c", config}},
-		{"either --when", []string{"-c", config, "--when", "true", "--trigger", "thanks"}},
+		{"write one of --when", []string{"-c", config}},
+		{"write one of --when", []string{"-c", config, "--when", "true", "--trigger", "thanks"}},
 		{"one of --events and --replay", []string{"-c", config, "--when", "true", "--replay", "--events", "-"}},
 		{`no segment "buyers"; did you mean "buyer"?`, []string{"-c", config, "--segment", "buyers"}},
 		{"-c configs/", []string{"--when", "true"}},
@@ -217,7 +217,7 @@ func TestWhatIsWrong(t *testing.T) {
 		{"no profiles with the label", []string{"-c", config, "--profiles", "other", "--when", "true"}},
 		{`no trigger "thank"; did you mean "thanks"?`, []string{"-c", config, "--trigger", "thank"}},
 		{`no feature "order"`, []string{"-c", config, "--when", "features.order > 1"}},
-		{"one word too many", []string{"-c", config, "--when", "features.orders", ">", "1"}},
+		{"unexpected argument", []string{"-c", config, "--when", "features.orders", ">", "1"}},
 		{"the query", []string{"-c", config, "--when", "features.orders >"}},
 		{"--sample", []string{"-c", config, "--when", "true", "--sample", "-1"}},
 	} {
@@ -226,7 +226,7 @@ func TestWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestVariablesAreFilledIn(t *testing.T) {
+func TestEnvironmentVariablesAreReplaced(t *testing.T) {
 	t.Setenv("WHAT_IF_SET", "value")
 	require.Equal(t, "a value b default c  d nested e", fillIn("a ${WHAT_IF_SET:x} b ${WHAT_IF_NOT:default} c ${WHAT_IF_NOT} d ${WHAT_IF_NOT:${WHAT_IF_NEITHER:nested}} e"))
 }

@@ -13,10 +13,9 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
-// TestCachedReadsAreReads: whatever is written, merged and asked in between,
-// with time going by, reads by way of the cache give the very bytes that reads
-// of the store give.
-func TestCachedReadsAreReads(t *testing.T) {
+// TestCachedReadsEqualStoreReads returns the same bytes from the cache and from the
+// store, after any sequence of writes, merges, reads and passing time.
+func TestCachedReadsEqualStoreReads(t *testing.T) {
 	def, err := profiledefinition.Read("../../../configs/retail/profile.yaml")
 	require.NoError(t, err)
 	ctx := context.Background()
@@ -67,8 +66,8 @@ func texts(results []Result) (texts []string) {
 	return texts
 }
 
-// TestReadCached: what was read before is answered from memory, and a query that
-// nobody can answer is left to who says so.
+// TestReadCached serves what was read before from memory, and leaves queries with
+// an error to Read.
 func TestReadCached(t *testing.T) {
 	p := openRetail(t, embedded.Memory)
 	c := p.Cached(CacheOptions{MaxBytes: 1 << 20})
@@ -91,9 +90,9 @@ func TestReadCached(t *testing.T) {
 	require.Empty(t, p.caches.list)
 }
 
-// TestFreshReadsAskTheStore: what somebody else wrote, of whom the cache was not
-// told, is seen by who insists.
-func TestFreshReadsAskTheStore(t *testing.T) {
+// TestFreshReadBypassesCache writes through another process that does not invalidate the
+// cache.
+func TestFreshReadBypassesCache(t *testing.T) {
 	def, err := profiledefinition.Read("../../../configs/retail/profile.yaml")
 	require.NoError(t, err)
 	s, err := embedded.Open(embedded.Options{Path: embedded.Memory})

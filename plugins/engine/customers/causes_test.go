@@ -42,7 +42,7 @@ func fired(t testing.TB, p *Service, key string) (names []string) {
 	return names
 }
 
-func TestLeavingASegmentIsACause(t *testing.T) {
+func TestLeavingSegmentCausesTrigger(t *testing.T) {
 	p, now := openAt(t, lapsing, orderedAt.Add(time.Second))
 	fireAll(t, p)
 	apply(t, p, order("m1", `"userId":"u1"`, 200), order("m2", `"userId":"u2"`, 20))
@@ -69,7 +69,7 @@ func TestLeavingASegmentIsACause(t *testing.T) {
 	require.Empty(t, fired(t, p, "uu1"), "once")
 }
 
-func TestEnteringAgainCancels(t *testing.T) {
+func TestEnteringAgainCancelsTrigger(t *testing.T) {
 	p, now := openAt(t, lapsing, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"userId":"u1"`, 200))
 	now.pass(31 * 24 * time.Hour)
@@ -83,9 +83,9 @@ func TestEnteringAgainCancels(t *testing.T) {
 	require.Equal(t, []string{"hello"}, fired(t, p, "uu1"))
 }
 
-// TestAMergeIsNoLeaving: who is merged into another leaves segments, but what
-// they left before goes on waiting.
-func TestAMergeIsNoLeaving(t *testing.T) {
+// TestMergeDoesNotCauseLeaveTriggers merges a customer: pending causes of segments it left
+// before the merge stay pending.
+func TestMergeDoesNotCauseLeaveTriggers(t *testing.T) {
 	p, now := openAt(t, lapsing, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"anonymousId":"a1"`, 200), order("m2", `"anonymousId":"a2"`, 200))
 	fireAll(t, p)
@@ -103,9 +103,9 @@ func TestAMergeIsNoLeaving(t *testing.T) {
 	require.Empty(t, dueIndex(t, p))
 }
 
-// TestConditionsReadSegmentsOfTheMoment: time has moved the customer, and
-// nobody has noticed but the firing.
-func TestConditionsReadSegmentsOfTheMoment(t *testing.T) {
+// TestConditionsReadCurrentSegments lets time change a segment before the firing, without a
+// sweep.
+func TestConditionsReadCurrentSegments(t *testing.T) {
 	p, now := openAt(t, segmented+`
 messages: { channels: [ { name: email, consent: '!segments.at_risk' } ] }
 triggers:
@@ -130,9 +130,9 @@ triggers:
 	require.Equal(t, map[string]int64{"active": 0, "at_risk": 1, "spender": 1}, counts(t, p), "a firing is a write, which judges")
 }
 
-// TestAChangeOfRulesIsNoCause: nobody is told anything because somebody wrote
-// another number, whether a sweep, an event or a firing comes first.
-func TestAChangeOfRulesIsNoCause(t *testing.T) {
+// TestRuleChangeIsNotATriggerCause changes a threshold; no trigger fires, whether a sweep, an
+// event or a firing comes first.
+func TestRuleChangeIsNotATriggerCause(t *testing.T) {
 	changed := `
   - { name: recent, count: { events: [Order Completed], window: 30d } }
 segments: [ { name: spender, when: 'features.revenue > %d' } ]
@@ -175,10 +175,9 @@ triggers:
 	}
 }
 
-// TestSegmentCausesEqualAPlainModel: whatever is ordered, early or late, and
-// whenever somebody looks, what fires is what a model says that keeps only when
-// the customer was found in and out.
-func TestSegmentCausesEqualAPlainModel(t *testing.T) {
+// TestSegmentTriggersEqualNaiveModel fires triggers on random histories of orders and
+// compares them with a model that stores memberships only.
+func TestSegmentTriggersEqualNaiveModel(t *testing.T) {
 	const day = 24 * time.Hour
 	type spell struct {
 		begin time.Time
@@ -279,10 +278,10 @@ const mails = `
 messages: { channels: [ { name: email, consent: 'true' } ] }
 `
 
-// TestANewTriggerReachesAll: one that is added to a store finds the customers of
-// whom nothing is heard, tells those who come to be due from now on, and nobody
-// what was due before it was there.
-func TestANewTriggerReachesAll(t *testing.T) {
+// TestNewTriggerFiresForDormantCustomers adds a trigger to a store: it fires for customers
+// without new events if it is due later, and not for causes that were due before it
+// was created.
+func TestNewTriggerFiresForDormantCustomers(t *testing.T) {
 	p, now := openAt(t, shop+mails+`
 triggers:
   - { name: other, on: { events: [Product Added] }, after: 1h, channel: email }
@@ -328,9 +327,9 @@ triggers:
 	require.Equal(t, []string{"win_back"}, fired(t, again, "uu2"), "once")
 }
 
-// TestASweepThatOthersBeganIsDoneAnew: of records some follow the rules of a
-// process that died in the middle of its sweep.
-func TestASweepThatOthersBeganIsDoneAnew(t *testing.T) {
+// TestSweepRestartsAfterRuleChange takes over a sweep that a crashed process started with
+// other rules.
+func TestSweepRestartsAfterRuleChange(t *testing.T) {
 	trigger := shop + mails + "triggers: [ { name: a, on: { events: [Order Completed] }, after: %s, channel: email } ]\n"
 	p, now := openAt(t, fmt.Sprintf(trigger, "9d"), orderedAt)
 	apply(t, p, order("m1", `"userId":"u1"`, 20))
@@ -351,10 +350,9 @@ func TestASweepThatOthersBeganIsDoneAnew(t *testing.T) {
 	require.Equal(t, before, dueIndex(t, p))
 }
 
-// TestChangesOfTriggersEqualAPlainModel: a definition with a trigger that stays,
-// one that waits longer than before and one that is new takes the place of
-// another while customers wait.
-func TestChangesOfTriggersEqualAPlainModel(t *testing.T) {
+// TestTriggerChangesEqualNaiveModel replaces a definition while customers wait: one trigger
+// stays, one waits longer than before, and one is new.
+func TestTriggerChangesEqualNaiveModel(t *testing.T) {
 	triggers := func(changed int, more string) string {
 		return shop + mails + fmt.Sprintf(`
 triggers:

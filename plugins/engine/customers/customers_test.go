@@ -187,9 +187,8 @@ features:
 	require.Contains(t, string(results[0].JSON), `"features":{"twice":30}`)
 }
 
-// TestManyAreReadInOrder: a large batch, some of it absent and some merged,
-// gives each id what it gives alone.
-func TestManyAreReadInOrder(t *testing.T) {
+// TestBatchReadEqualsSingleReads reads a large batch with missing and merged ids.
+func TestBatchReadEqualsSingleReads(t *testing.T) {
 	p := open(t, shop)
 	var events [][]byte
 	var ids []string

@@ -128,9 +128,8 @@ func TestErase(t *testing.T) {
 	}
 }
 
-// TestEraseAChain: a customer into whom one was merged who others were merged
-// into.
-func TestEraseAChain(t *testing.T) {
+// TestEraseRemovesChainOfMerges erases a customer that was merged in several steps.
+func TestEraseRemovesChainOfMerges(t *testing.T) {
 	p := open(t, shop+"identity: { merge_known: true }\n")
 	apply(t, p, identify("m1", "u1", "a1", before, "web", `{}`))
 	apply(t, p, alias("m2", "u2", "u1"))
@@ -181,7 +180,7 @@ func TestReadmit(t *testing.T) {
 	requireErased(t, p, "uu1", "aa1")
 }
 
-func TestErasingARecordThatCannotBeRead(t *testing.T) {
+func TestEraseCorruptRecord(t *testing.T) {
 	p := open(t, shop)
 	_, err := p.store.Commit(context.Background(), []store.Change{{Key: "uu1", Data: []byte("\x01broken")}})
 	require.NoError(t, err)
@@ -218,10 +217,9 @@ func requireNothingLeft(t require.TestingT, p *Service, erased []string) {
 	}
 }
 
-// TestErasureSurvivesFaults: wherever the store fails, and the batch comes
-// again, people who were erased are, and all of theirs with them; others are
-// as they would be.
-func TestErasureSurvivesFaults(t *testing.T) {
+// TestErasureSurvivesStoreFaults injects store failures and repeats batches: the erased
+// customers have no data, and the others have all of theirs.
+func TestErasureSurvivesStoreFaults(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		events, erased := genErasures(rt)
 		want := open(t, shop)
@@ -257,10 +255,9 @@ func TestErasureSurvivesFaults(t *testing.T) {
 	})
 }
 
-// TestErasureRacesWithWriters: an erasure among concurrent writers leaves
-// nothing once all have come to an end and the events are sent again, as they
-// are after a crash.
-func TestErasureRacesWithWriters(t *testing.T) {
+// TestErasureWithConcurrentWriters erases among concurrent writers; no data remains after all
+// events were delivered again, as after a crash.
+func TestErasureWithConcurrentWriters(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		events, erased := genErasures(rt)
 		p := open(t, shop)

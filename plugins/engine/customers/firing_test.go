@@ -104,7 +104,7 @@ func dueIndex(t testing.TB, p *Service) []store.IndexEntry {
 	return page
 }
 
-func TestATriggerFiresOnceWhenItIsDue(t *testing.T) {
+func TestTriggerFiresOnceWhenDue(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
@@ -131,7 +131,7 @@ func TestATriggerFiresOnceWhenItIsDue(t *testing.T) {
 	require.Empty(t, dueIndex(t, p))
 }
 
-func TestDamagedRecordsHoldUpNobody(t *testing.T) {
+func TestCorruptRecordsDoNotBlockTriggers(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
@@ -160,7 +160,7 @@ func TestDamagedRecordsHoldUpNobody(t *testing.T) {
 	require.Len(t, dueIndex(t, p), damaged, "they may be of a newer release")
 }
 
-func TestFiringTellsWhenTheNextIsDue(t *testing.T) {
+func TestFireReturnsTimeUntilNextTrigger(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
@@ -188,7 +188,7 @@ func TestFiringTellsWhenTheNextIsDue(t *testing.T) {
 	require.Equal(t, time.Second, fire())
 }
 
-func TestAnEventCancels(t *testing.T) {
+func TestEventCancelsTrigger(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
@@ -203,7 +203,7 @@ func TestAnEventCancels(t *testing.T) {
 	require.Empty(t, waiting(t, p, "uu1"))
 }
 
-func TestWhatWaitsGoesOverInAMerge(t *testing.T) {
+func TestMergeKeepsPendingTriggers(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
@@ -218,7 +218,7 @@ func TestWhatWaitsGoesOverInAMerge(t *testing.T) {
 	require.Equal(t, []string{"welcome", "cart_abandoned"}, names(waiting(t, p, "uu1")))
 }
 
-func TestQuietHoursAreTheCustomers(t *testing.T) {
+func TestQuietHoursUseCustomerTimeZone(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 18, 30, 0, 0, time.UTC) // 20:30 in Berlin
 	p.now = func() time.Time { return now }
@@ -238,7 +238,7 @@ func TestQuietHoursAreTheCustomers(t *testing.T) {
 
 // Many processes that fire at once, each dying now and then between reading and
 // writing or without hearing that it wrote, tell everything once.
-func TestManyFireOnceTogether(t *testing.T) {
+func TestConcurrentSchedulersFireOnce(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
@@ -276,7 +276,7 @@ func TestManyFireOnceTogether(t *testing.T) {
 	require.Len(t, ids, customers)
 }
 
-func TestTheDueIndexFollowsFromRecords(t *testing.T) {
+func TestDueIndexEqualsRecords(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }

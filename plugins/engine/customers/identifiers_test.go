@@ -43,7 +43,7 @@ func erasedAs(kind, message, who, at string) []byte {
 	return fmt.Appendf(nil, `{"type":%q,"messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, kind, message, who, at, at)
 }
 
-func TestCustomersAreFoundByIdentifiers(t *testing.T) {
+func TestReadByIdentifier(t *testing.T) {
 	p := open(t, identified)
 	found := func(identifier, value, id string) {
 		t.Helper()
@@ -97,9 +97,9 @@ func TestCustomersAreFoundByIdentifiers(t *testing.T) {
 	require.ErrorContains(t, err, "no identifiers")
 }
 
-// TestSharedValues: what several customers have finds none of them, until one
-// alone has it.
-func TestSharedValues(t *testing.T) {
+// TestSharedIdentifierIsAmbiguous returns no customer for a value that several customers share,
+// until only one has it.
+func TestSharedIdentifierIsAmbiguous(t *testing.T) {
 	p := open(t, identified)
 	ctx := context.Background()
 	apply(t, p,
@@ -211,10 +211,9 @@ var identifierSets = []string{
 	"identifiers: [ { name: email, trait: email }, { name: address, trait: email, match: ignore_case } ]",
 }
 
-// TestIdentifierIndexesAreRight: whatever is stated, merged, erased, readmitted
-// and said again, by definitions that change, the indexes have what a look at
-// all records gives, once the records were written or swept.
-func TestIdentifierIndexesAreRight(t *testing.T) {
+// TestIdentifierIndexEqualsRecords compares the index with the records after random traits,
+// merges, erasures, readmissions and definition changes.
+func TestIdentifierIndexEqualsRecords(t *testing.T) {
 	var definitions []*definition.Definition
 	for _, text := range identifierSets {
 		def, err := profiledefinition.Read(writeDefinition(t, shop+text))
@@ -303,10 +302,9 @@ func TestIdentifierIndexesAreRight(t *testing.T) {
 	})
 }
 
-// TestConcurrentIdentifiers: two writers that change who has a value leave an
-// index of what the records have, and whoever reads meanwhile never gets
-// somebody who did not have it.
-func TestConcurrentIdentifiers(t *testing.T) {
+// TestIdentifierIndexWithConcurrentWriters moves values between customers with two
+// writers; concurrent reads never return a customer without the value.
+func TestIdentifierIndexWithConcurrentWriters(t *testing.T) {
 	p := open(t, identified)
 	c := p.Cached(CacheOptions{MaxBytes: 1 << 20})
 	ctx := context.Background()
@@ -354,10 +352,9 @@ func TestConcurrentIdentifiers(t *testing.T) {
 	require.NoError(t, c.Close(ctx))
 }
 
-// TestIdentifiersOfALiveStore: records of before get what they are found by when
-// they are written, and all of them by a sweep, which also takes away what is
-// declared no longer and what records that expired have left.
-func TestIdentifiersOfALiveStore(t *testing.T) {
+// TestIdentifiersAreAddedToLiveStore declares identifiers for existing records: writes and sweeps
+// add entries, and sweeps remove those that are undeclared or expired.
+func TestIdentifiersAreAddedToLiveStore(t *testing.T) {
 	ctx := context.Background()
 	old := open(t, shop)
 	for i := range 700 {
@@ -418,9 +415,8 @@ func (s *staleStore) Load(ctx context.Context, keys []string) ([]store.Record, e
 	return s.Store.Load(ctx, keys)
 }
 
-// TestFoundRecordsHaveTheValue: a record that is no longer, or not yet, as the
-// index says is not served for the value.
-func TestFoundRecordsHaveTheValue(t *testing.T) {
+// TestReadByStaleEntryFindsNothing has index entries without a matching record.
+func TestReadByStaleEntryFindsNothing(t *testing.T) {
 	p := open(t, identified)
 	ctx := context.Background()
 	apply(t, p, traitsOf("m1", `"userId":"u1"`, "2026-01-01T00:00:01Z", `{"email":"old@example.com"}`))
@@ -451,9 +447,8 @@ func TestFoundRecordsHaveTheValue(t *testing.T) {
 	require.Equal(t, Result{}, by(t, p, "email", "first@example.com"))
 }
 
-// TestCachedReadsByIdentifier: what is in memory is served by a value only to
-// whom the value leads now.
-func TestCachedReadsByIdentifier(t *testing.T) {
+// TestCachedReadByIdentifier serves a cached record only for the current value.
+func TestCachedReadByIdentifier(t *testing.T) {
 	p := open(t, identified)
 	c := p.Cached(CacheOptions{MaxBytes: 1 << 20})
 	ctx := context.Background()
@@ -473,9 +468,9 @@ func TestCachedReadsByIdentifier(t *testing.T) {
 	require.NoError(t, c.Close(ctx))
 }
 
-// TestUndeclaredIdentifiersCostNothing: records of definitions without
-// identifiers are what they were.
-func TestUndeclaredIdentifiersCostNothing(t *testing.T) {
+// TestRecordsWithoutIdentifiersAreUnchanged compares encoded records with and without
+// declared identifiers.
+func TestRecordsWithoutIdentifiersAreUnchanged(t *testing.T) {
 	events := [][]byte{traitsOf("m1", `"userId":"u1"`, "2026-01-01T00:00:01Z", `{"email":"a@example.com"}`), order("m2", `"userId":"u2"`, 5)}
 	plain, with := open(t, shop), open(t, identified)
 	apply(t, plain, events...)

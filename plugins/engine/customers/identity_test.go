@@ -18,7 +18,7 @@ func alias(id, user, previous string) []byte {
 	return []byte(fmt.Sprintf(`{"type":"alias","messageId":%q,"userId":%q,"previousId":%q,"timestamp":"2026-01-02T03:04:06Z"}`, id, user, previous))
 }
 
-func TestJunkIDsMakeNoCustomers(t *testing.T) {
+func TestPlaceholderIDsCreateNoCustomers(t *testing.T) {
 	p := open(t, shop+"identity: { ignore: [Kiosk-1] }\n")
 	for _, junk := range []string{"null", "undefined", "[object Object]", "00000000-0000-0000-0000-000000000000", "  ", "jo@example.com", "kiosk-1", "NULL"} {
 		errs := apply(t, p, order("m"+junk, fmt.Sprintf(`"userId":%q`, junk), 1), order("n"+junk, fmt.Sprintf(`"anonymousId":%q`, junk), 1))
@@ -39,7 +39,7 @@ func TestJunkIDsMakeNoCustomers(t *testing.T) {
 	require.Equal(t, 0.0, v.Features["orders"])
 }
 
-func TestASharedAnonymousIDIdentifiesNobody(t *testing.T) {
+func TestSharedAnonymousIDIsRejected(t *testing.T) {
 	p := open(t, shop+"identity: { max_shared: 3 }\n")
 	apply(t, p, order("m0", `"anonymousId":"kiosk"`, 1))
 	for i := range 4 {
@@ -88,7 +88,7 @@ func TestAlias(t *testing.T) {
 	require.NoError(t, p.Close(context.Background()))
 }
 
-func TestFutureEventsAreRefused(t *testing.T) {
+func TestFutureEventsAreRejected(t *testing.T) {
 	p := open(t, shop)
 	errs := apply(t, p,
 		[]byte(`{"type":"page","messageId":"m1","userId":"u1","timestamp":"2026-01-02T05:00:00Z","receivedAt":"2026-01-02T03:59:59Z"}`),
@@ -176,10 +176,9 @@ func snapshot(t require.TestingT, p *Service, ids []string) []string {
 	return out
 }
 
-// TestMergesSurviveFaults: however events are ordered, repeated and batched,
-// and wherever the store fails in the middle, every customer ends up as if all
-// had come at once in good order.
-func TestMergesSurviveFaults(t *testing.T) {
+// TestMergesSurviveStoreFaults reorders, repeats and splits batches and injects store failures;
+// every customer equals a run without faults.
+func TestMergesSurviveStoreFaults(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		events, ids := genJourney(rt)
 		want := open(t, shop)
@@ -210,9 +209,8 @@ func TestMergesSurviveFaults(t *testing.T) {
 	})
 }
 
-// TestConcurrentWritersLoseNothing: writers that share a store and the
-// customers end up as one writer would.
-func TestConcurrentWritersLoseNothing(t *testing.T) {
+// TestConcurrentWritersLoseNoUpdate compares concurrent writers with a single one.
+func TestConcurrentWritersLoseNoUpdate(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		events, ids := genJourney(rt)
 		want := open(t, shop)
@@ -269,9 +267,9 @@ features:
     rfm: { recency: since_last, frequency: count, monetary: sum, recency_scores: [1, 2, 3, 4], frequency_scores: [1, 2, 3, 4], monetary_scores: [10, 20, 30, 40] }
 `
 
-// TestTwoWritersShareAHistory: a history split over two concurrent writers, with
-// what both have overlapping, gives every kind of feature its value.
-func TestTwoWritersShareAHistory(t *testing.T) {
+// TestFeaturesWithConcurrentWriters splits a history, with an overlap, over two concurrent
+// writers, for every kind of feature.
+func TestFeaturesWithConcurrentWriters(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var all [][]byte
 		shares := make([][][]byte, 2)

@@ -42,9 +42,9 @@ func spending(revenue string) string {
 	return strings.Replace(segmented, "spender_revenue: 100", "spender_revenue: "+revenue, 1)
 }
 
-// TestMovesOfOneMomentAreToldApart: processes with other parameters move a customer
-// to and fro within a millisecond.
-func TestMovesOfOneMomentAreToldApart(t *testing.T) {
+// TestSegmentChangesInOneMillisecondHaveDistinctIDs moves a customer in and out of a
+// segment by processes with different parameters.
+func TestSegmentChangesInOneMillisecondHaveDistinctIDs(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		heard bool // whether each is delivered before the next comes up
@@ -88,9 +88,8 @@ func TestMovesOfOneMomentAreToldApart(t *testing.T) {
 	}
 }
 
-// TestOneMoveIsToldOnce: what is told has one id, however often its writer has to
-// try, and the same as ever where nobody came to and fro.
-func TestOneMoveIsToldOnce(t *testing.T) {
+// TestSegmentChangeHasOneMessageID retries a write: the message id stays the same.
+func TestSegmentChangeHasOneMessageID(t *testing.T) {
 	inner, err := embedded.Open(embedded.Options{Path: embedded.Memory})
 	require.NoError(t, err)
 	lost := true
@@ -109,9 +108,9 @@ func TestOneMoveIsToldOnce(t *testing.T) {
 	require.Equal(t, []string{"active 8c41370e099226dd167f954caa0d9560", "spender 08dec8475e5313ab1ba5321502f0ebb8"}, ids)
 }
 
-// TestParametersAreNoDoingOfTheCustomer: what new parameters make of a customer is
-// not told as caused by the next event, nor does it start what an event would.
-func TestParametersAreNoDoingOfTheCustomer(t *testing.T) {
+// TestParameterChangeIsNotAttributedToEvent changes parameters before an event: the segment
+// change has the reason parameter and starts no trigger.
+func TestParameterChangeIsNotAttributedToEvent(t *testing.T) {
 	const thanking = `
 messages: { channels: [ { name: email, consent: 'true' } ] }
 triggers:
@@ -132,9 +131,9 @@ triggers:
 	require.Equal(t, []string{"thanks"}, fired(t, p, "uu2"))
 }
 
-// TestWhoIsMergedLeavesWhateverIsTold: an anonymous customer's messages are claimed
-// at any moment of their merge. In the end they are in no segment.
-func TestWhoIsMergedLeavesWhateverIsTold(t *testing.T) {
+// TestMergeRemovesSegmentMembership claims the messages of an anonymous customer at any step of
+// its merge; afterwards it is in no segment.
+func TestMergeRemovesSegmentMembership(t *testing.T) {
 	for moment := range 8 {
 		inner, err := embedded.Open(embedded.Options{Path: embedded.Memory})
 		require.NoError(t, err)
@@ -213,10 +212,10 @@ func (a *audience) hear(t require.TestingT, p *Service, again func() bool) {
 	}
 }
 
-// TestWhatIsToldAddsUp: processes with other parameters, rules and clocks take
-// events in, judge, lose answers and races, merge, erase and readmit, while next to
-// no time passes. Who hears all of it, some of it twice, knows who is where.
-func TestWhatIsToldAddsUp(t *testing.T) {
+// TestSegmentEventsAddUpToMembership runs processes with different parameters, rules and clocks,
+// with lost answers, conflicts, merges, erasures and readmissions. A consumer of all
+// messages, some of them twice, knows every membership.
+func TestSegmentEventsAddUpToMembership(t *testing.T) {
 	const known = "identity: { merge_known: true }\n"
 	defs := definitionsOf(t, spending("50")+known, spending("100")+known, spending("150")+known,
 		strings.ReplaceAll(spending("100"), "features.recent > 0", "features.recent > 1")+known, shop+known)

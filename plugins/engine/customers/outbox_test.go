@@ -114,7 +114,7 @@ func TestOutboxDeliversOnceAndInOrder(t *testing.T) {
 	require.Zero(t, outboxEntries(t, p))
 }
 
-func TestDamagedRecordsHoldUpNobodysMessages(t *testing.T) {
+func TestCorruptRecordsDoNotBlockOutbox(t *testing.T) {
 	p, _ := openAt(t, shop, at)
 	const damaged = 100 // more than one look finds
 	for i := range damaged {
@@ -136,7 +136,7 @@ func TestDamagedRecordsHoldUpNobodysMessages(t *testing.T) {
 	require.EqualValues(t, damaged, outboxEntries(t, p), "they may be of a newer release")
 }
 
-func TestOutboxOfADeadDelivererIsDeliveredAgain(t *testing.T) {
+func TestExpiredLeaseIsDeliveredAgain(t *testing.T) {
 	ctx := context.Background()
 	p, now := openAt(t, shop, at)
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
@@ -161,9 +161,9 @@ func TestOutboxOfADeadDelivererIsDeliveredAgain(t *testing.T) {
 	require.Zero(t, outboxEntries(t, p))
 }
 
-// TestAClaimOfWhichNoAnswerCameIsOurs: a store that wrote a claim and did not say
-// so does not hold up its messages until the claim ends.
-func TestAClaimOfWhichNoAnswerCameIsOurs(t *testing.T) {
+// TestClaimWithoutAnswerIsOwned fails a commit that was written: the messages are delivered
+// before the lease ends.
+func TestClaimWithoutAnswerIsOwned(t *testing.T) {
 	p, now := openAt(t, shop, at)
 	written, lost := 0, 0
 	p.store = &faulty{Store: p.store, fail: func() (before, after bool) {
@@ -193,7 +193,7 @@ func TestAClaimOfWhichNoAnswerCameIsOurs(t *testing.T) {
 	require.Zero(t, outboxEntries(t, p))
 }
 
-func TestReturnedMessagesComeAgainInAWhile(t *testing.T) {
+func TestReleasedMessagesAreDeliveredAfterDelay(t *testing.T) {
 	ctx := context.Background()
 	p, now := openAt(t, shop, at)
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
@@ -207,9 +207,9 @@ func TestReturnedMessagesComeAgainInAWhile(t *testing.T) {
 	require.Equal(t, got, again)
 }
 
-// TestSettlingFollowsAMerge: what was delivered of a customer who is merged
-// meanwhile is not delivered again as the other's.
-func TestSettlingFollowsAMerge(t *testing.T) {
+// TestAcknowledgeFollowsMerge acknowledges messages of a customer that was merged after the
+// claim; they are not delivered again for the other customer.
+func TestAcknowledgeFollowsMerge(t *testing.T) {
 	ctx := context.Background()
 	p, _ := openAt(t, shop, at)
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
@@ -230,9 +230,9 @@ func identifyAs(id, user, anonymous string) []byte {
 	return fmt.Appendf(nil, `{"type":"identify","messageId":%q,"userId":%q,"anonymousId":%q,"timestamp":"2026-01-02T03:04:05.000Z","traits":{}}`, id, user, anonymous)
 }
 
-// TestStaleEntriesGo: an entry without a message, as a record that expired
-// leaves one, does not stay.
-func TestStaleEntriesGo(t *testing.T) {
+// TestStaleOutboxEntriesAreRemoved has index entries without a message, as an expired record
+// leaves them.
+func TestStaleOutboxEntriesAreRemoved(t *testing.T) {
 	ctx := context.Background()
 	p, _ := openAt(t, shop, at)
 	apply(t, p, order("m1", `"userId":"u1"`, 5))
@@ -252,10 +252,10 @@ func TestStaleEntriesGo(t *testing.T) {
 	require.EqualValues(t, 1, v.Features["orders"])
 }
 
-// TestManyDeliverersShareTheWork: several deliver while messages come up; some
-// die with what they claimed, some give it back, records are updated. Every
-// message arrives, with the content it had, and of a customer in order.
-func TestManyDeliverersShareTheWork(t *testing.T) {
+// TestConcurrentOutboxesDeliverAll delivers with several outboxes, of which some crash and some
+// release their claims, while records change. Every message is delivered, unchanged
+// and in order for each customer.
+func TestConcurrentOutboxesDeliverAll(t *testing.T) {
 	const customers, rounds = 40, 25
 	p := open(t, shop)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
@@ -326,8 +326,8 @@ func TestManyDeliverersShareTheWork(t *testing.T) {
 	require.Zero(t, p.outboxes.Load())
 }
 
-// TestOwnMessagesAreDeliveredAtOnce: a process need not look for what it wrote.
-func TestOwnMessagesAreDeliveredAtOnce(t *testing.T) {
+// TestOwnMessagesAreDeliveredWithoutPoll delivers a message of the same process before the next poll.
+func TestOwnMessagesAreDeliveredWithoutPoll(t *testing.T) {
 	def, err := profiledefinition.Read(writeDefinition(t, shop))
 	require.NoError(t, err)
 	s, err := embedded.Open(embedded.Options{Path: embedded.Memory})

@@ -113,7 +113,7 @@ func counts(t testing.TB, p *Service) map[string]int64 {
 
 var orderedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func TestSegmentsAreEnteredByEventsAndLeftByTime(t *testing.T) {
+func TestSegmentsChangeByEventsAndTime(t *testing.T) {
 	p, now := openAt(t, segmented, orderedAt.Add(time.Second))
 	entered := "2026-01-02T03:04:06.000Z"
 	apply(t, p, order("m1", `"userId":"u1"`, 60))
@@ -156,9 +156,9 @@ func TestSegmentsFollowMerges(t *testing.T) {
 	require.Equal(t, []Member{{ID: "u1"}}, members)
 }
 
-// TestNewRulesAreAppliedToAll: a definition with other rules, and a file with
-// other parameters, reach customers of whom nothing is heard, and say why.
-func TestNewRulesAreAppliedToAll(t *testing.T) {
+// TestRuleChangesApplyToDormantCustomers changes the definition and the parameters file: members
+// change without new events, with the reason.
+func TestRuleChangesApplyToDormantCustomers(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "parameters.yaml")
 	require.NoError(t, os.WriteFile(file, []byte("spender_revenue: 100\n"), 0o600))
 	definition := segmented + "parameters_file: " + file + "\n"
@@ -213,7 +213,7 @@ func follow(p *Service) {
 	}
 }
 
-func TestSegmentsOfCustomersFromBefore(t *testing.T) {
+func TestSegmentsOfOlderRecords(t *testing.T) {
 	p, now := openAt(t, shop, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"userId":"u1"`, 200))
 	def, err := profiledefinition.Read(writeDefinition(t, segmented))
@@ -225,9 +225,8 @@ func TestSegmentsOfCustomersFromBefore(t *testing.T) {
 	require.Contains(t, lines(hear(t, later)), "u1 Entered spender: definition")
 }
 
-// TestExpiredRecordsLeaveNoMembers: entries of records that are gone, or that
-// have come again as others, are found by a sweep.
-func TestExpiredRecordsLeaveNoMembers(t *testing.T) {
+// TestSweepRemovesEntriesOfExpiredRecords expires records, of which some are created again.
+func TestSweepRemovesEntriesOfExpiredRecords(t *testing.T) {
 	p, now := openAt(t, segmented, orderedAt.Add(time.Second))
 	ctx := context.Background()
 	apply(t, p, order("m1", `"userId":"u1"`, 200), order("m2", `"userId":"u2"`, 200))
@@ -244,9 +243,9 @@ func TestExpiredRecordsLeaveNoMembers(t *testing.T) {
 	require.Equal(t, map[string]int64{"active": 1, "at_risk": 0, "spender": 0}, counts(t, p))
 }
 
-// TestNothingIsToldOfTheErased: an erased customer is in no segment, not even
-// in that of those of whom nothing is known, and nothing more is told.
-func TestNothingIsToldOfTheErased(t *testing.T) {
+// TestErasedCustomerLeavesSegmentsSilently erases a member: it is in no segment and no message is
+// emitted.
+func TestErasedCustomerLeavesSegmentsSilently(t *testing.T) {
 	p, now := openAt(t, segmented, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"userId":"u1"`, 200))
 	tombstone := func(key string, rec *record.Record) (bool, string) { return rec.Erase(now.Now().UnixMilli()), "" }
@@ -362,11 +361,9 @@ func replay(t require.TestingT, in map[string]map[string]bool, all []transitionT
 	}
 }
 
-// TestMembersEqualTheOracle: after any history of orders, repeated and late,
-// of merges, of time that passes and of sweeps, the stored members are those
-// of a plain computation, the indexes agree with them, and so does whoever
-// listened to what was told.
-func TestMembersEqualTheOracle(t *testing.T) {
+// TestMembershipEqualsOracle compares stored members, indexes and emitted messages with a naive
+// computation after random orders, merges, sweeps and passing time.
+func TestMembershipEqualsOracle(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p, now := openAt(t, segmented, orderedAt)
 		defer func() { _ = p.Close(context.Background()) }()
@@ -426,10 +423,9 @@ func TestMembersEqualTheOracle(t *testing.T) {
 	})
 }
 
-// TestRebuildWhileEventsFlow: two writers take events in, by different clocks,
-// while the rules change and sweeps apply them. At the end the members are
-// those of a full recomputation, the indexes agree, and what was told adds up.
-func TestRebuildWhileEventsFlow(t *testing.T) {
+// TestSweepWithConcurrentWriters sweeps after rule changes while two writers with different
+// clocks apply events. Members, indexes and messages equal a full computation.
+func TestSweepWithConcurrentWriters(t *testing.T) {
 	const customers, batches = 60, 60
 	ctx := context.Background()
 	s, err := embedded.Open(embedded.Options{Path: embedded.Memory})

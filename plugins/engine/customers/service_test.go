@@ -16,7 +16,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
-func TestAProfileThatWouldBeTooLargeRejectsItsEventsAlone(t *testing.T) {
+func TestTooLargeProfileRejectsOnlyItsEvents(t *testing.T) {
 	def, err := profiledefinition.Read(writeDefinition(t, shop))
 	require.NoError(t, err)
 	s, err := embedded.Open(embedded.Options{Path: embedded.Memory, MaxRecordBytes: 2000})
@@ -71,7 +71,7 @@ func TestAProfileThatWouldBeTooLargeRejectsItsEventsAlone(t *testing.T) {
 	require.Equal(t, 1.0, v.Features["orders"])
 }
 
-func TestTheStoreIsSaidToBeAwayAndBackOnce(t *testing.T) {
+func TestStoreOutageIsLoggedOnce(t *testing.T) {
 	p := open(t, shop)
 	var log strings.Builder
 	p.log = service.NewLoggerFromSlog(slog.New(slog.NewTextHandler(&log, nil)))
