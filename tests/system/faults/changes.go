@@ -13,7 +13,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 )
 
-// segments are the rules of the definition in the oracle's terms.
+// segments are the segments of profile.yaml, as functions for the oracle.
 var segments = []oracle.Segment{
 	{Name: "buyer", In: func(f map[string]any, _ map[string]bool) bool { return f["orders"].(float64) > 0 }},
 	{Name: "spender", In: func(f map[string]any, _ map[string]bool) bool { return f["revenue"].(float64) > 150 }},
@@ -21,15 +21,15 @@ var segments = []oracle.Segment{
 	{Name: "lapsed", In: func(_ map[string]any, s map[string]bool) bool { return s["buyer"] && !s["recent"] }},
 }
 
-// changes are what was told in the topic.
+// changes are the messages of the topic of changes.
 type changes struct {
-	content   map[string]string   // by id
-	moves     map[string][]change // by customer, each id once
-	delivered int                 // messages, repeated ones too
-	forged    int                 // ids with another content
+	content     map[string]string   // by message id
+	entries     map[string][]change // by customer, each message id once
+	delivered   int                 // messages, with repeated ones
+	conflicting int                 // ids of two messages with different content
 
-	outOfTurn, members, wrong int
-	examples                  []string
+	outOfOrder, members, wrong int
+	examples                   []string
 }
 
 type change struct {
@@ -44,37 +44,38 @@ type change struct {
 	}
 }
 
-func (c *changes) take(value []byte) error {
+func (c *changes) add(value []byte) error {
 	var ch change
 	if err := json.Unmarshal(value, &ch); err != nil {
-		return fmt.Errorf("a change is no JSON: %w", err)
+		return fmt.Errorf("a change is not JSON: %w", err)
 	}
 	c.delivered++
 	if old, again := c.content[ch.ID]; again {
 		if old != string(value) {
-			c.forged++
+			c.conflicting++
 		}
 		return nil
 	}
 	c.content[ch.ID] = string(value)
 	if ch.Event != record.SegmentsCounted {
 		id := cmp.Or(ch.UserID, ch.AnonymousID)
-		c.moves[id] = append(c.moves[id], ch)
+		c.entries[id] = append(c.entries[id], ch)
 	}
 	return nil
 }
 
-// listen follows the messages in order of time: what they add up to.
-func (c *changes) listen() map[string]map[string]bool {
+// memberships applies the changes in order of time and returns the segments of
+// each customer.
+func (c *changes) memberships() map[string]map[string]bool {
 	all := map[string]map[string]bool{}
-	c.outOfTurn, c.members = 0, 0
-	for id, moves := range c.moves {
-		slices.SortStableFunc(moves, func(a, b change) int { return a.Timestamp.Compare(b.Timestamp) })
+	c.outOfOrder, c.members = 0, 0
+	for id, entries := range c.entries {
+		slices.SortStableFunc(entries, func(a, b change) int { return a.Timestamp.Compare(b.Timestamp) })
 		in := map[string]bool{}
-		for _, m := range moves {
+		for _, m := range entries {
 			if in[m.Properties.Segment] == m.Properties.New {
-				// One between must have been lost.
-				c.outOfTurn++
+				// A change between these two was lost.
+				c.outOfOrder++
 			}
 			if m.Properties.New {
 				in[m.Properties.Segment] = true
@@ -89,18 +90,18 @@ func (c *changes) listen() map[string]map[string]bool {
 	return all
 }
 
-// compareChanges waits until the changes that were told add up to the
-// memberships that the oracle gives, and judges them.
+// compareChanges waits until the published changes result in the memberships of
+// the oracle, and reports differences.
 func (s *suite) compareChanges(ctx context.Context) error {
 	var c *changes
 	began := time.Now()
 	var differences int
-	err := poll(ctx, 90*time.Second, "the changes to add up", func() (bool, error) {
-		c = &changes{content: map[string]string{}, moves: map[string][]change{}}
-		if err := s.broker.Read(ctx, s.changed, c.take); err != nil {
+	err := poll(ctx, 90*time.Second, "the changes to result in the expected memberships", func() (bool, error) {
+		c = &changes{content: map[string]string{}, entries: map[string][]change{}}
+		if err := s.broker.Read(ctx, s.changed, c.add); err != nil {
 			return false, err
 		}
-		c.differ(s, c.listen(), time.Now())
+		c.compare(s, c.memberships(), time.Now())
 		differences = c.wrong
 		return differences == 0, nil
 	})
@@ -110,26 +111,26 @@ func (s *suite) compareChanges(ctx context.Context) error {
 	s.report.changes = c
 	switch {
 	case c.wrong > 0:
-		s.report.fail("changes: %d customers are not where the changes put them: %v", c.wrong, c.examples)
+		s.report.fail("changes: %d customers have other memberships than expected: %v", c.wrong, c.examples)
 	case err != nil:
 		return err
 	}
-	if c.forged > 0 {
-		s.report.fail("changes: %d ids came with another content", c.forged)
+	if c.conflicting > 0 {
+		s.report.fail("changes: %d message ids have two contents", c.conflicting)
 	}
-	// A primary that dies may take the latest of what it acknowledged with it.
-	if c.outOfTurn > 0 && !s.cluster {
-		s.report.fail("changes: %d are out of turn, so that others must be lost", c.outOfTurn)
+	// A killed primary may lose its latest acknowledged writes.
+	if c.outOfOrder > 0 && !s.cluster {
+		s.report.fail("changes: %d are out of order, so others are lost", c.outOfOrder)
 	}
 	if len(c.content) == 0 {
 		s.report.fail("changes: there are none")
 	}
-	s.say("%d changes were compared after %.1f s, %d differences", len(c.content), time.Since(began).Seconds(), c.wrong)
+	s.say("compared %d changes after %.1f s, %d differences", len(c.content), time.Since(began).Seconds(), c.wrong)
 	return nil
 }
 
-// differ compares memberships with the oracle's.
-func (c *changes) differ(s *suite, got map[string]map[string]bool, asOf time.Time) {
+// compare compares memberships with the oracle's.
+func (c *changes) compare(s *suite, got map[string]map[string]bool, asOf time.Time) {
 	c.wrong, c.examples = 0, nil
 	var needed []oracle.Feature
 	for _, f := range s.features {
@@ -139,7 +140,7 @@ func (c *changes) differ(s *suite, got map[string]map[string]bool, asOf time.Tim
 	}
 	for _, customer := range s.history.customers {
 		if customer.erased {
-			continue // what was told of them before is not taken back
+			continue // messages published before the erasure stay in the topic
 		}
 		var history []oracle.Event
 		for _, raw := range customer.events {
@@ -153,7 +154,7 @@ func (c *changes) differ(s *suite, got map[string]map[string]bool, asOf time.Tim
 		}
 		if !same {
 			if c.wrong++; len(c.examples) < 5 {
-				c.examples = append(c.examples, fmt.Sprintf("%s is told to be in %v, not %v (as %q in %v)", customer.id, in, want, customer.anonymous, got[customer.anonymous]))
+				c.examples = append(c.examples, fmt.Sprintf("%s is in %v by the changes, not in %v (as %q in %v)", customer.id, in, want, customer.anonymous, got[customer.anonymous]))
 			}
 		}
 	}

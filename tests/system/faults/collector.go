@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// sender is an SDK: it sends events to the collector one by one, and each again
-// until it is accepted.
+// sender sends events to the collector one by one, and retries each until it is
+// accepted, as an SDK does.
 type sender struct {
 	address  string
 	accepted atomic.Int64
-	again    atomic.Int64
+	resent   atomic.Int64
 }
 
 const writeKey = "faults"
@@ -34,14 +34,14 @@ func (s *sender) send(ctx context.Context, events [][]byte) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			// Not to be reached, or not now: anything else would be a request lost.
+			// Only an unreachable or overloaded collector may be retried.
 			if err == nil && status != http.StatusServiceUnavailable {
-				return fmt.Errorf("the collector answered %d to a good event", status)
+				return fmt.Errorf("the collector answered %d to a valid event", status)
 			}
 			if try > 1000 {
 				return fmt.Errorf("the collector did not accept an event in %d tries: status %d, %v", try, status, err)
 			}
-			s.again.Add(1)
+			s.resent.Add(1)
 			time.Sleep(100 * time.Millisecond)
 		}
 	}

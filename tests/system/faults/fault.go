@@ -10,33 +10,33 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
-// fault is something bad that happens while events are processed.
+// fault is a failure that the suite injects while events are processed.
 type fault struct {
 	name string
-	// share is how many parts of the records are sent meanwhile, 1 if not set.
+	// share is the number of parts of the records that are sent meanwhile; 0 is 1.
 	share int
-	// inject does it and undoes it; false tells that it could not be done to
-	// services that are not ours.
+	// inject causes the failure and ends it. It returns false if the service is
+	// not the suite's own.
 	inject func(context.Context) (bool, error)
 }
 
-// outageShare is how many parts of the records of a round are sent while Redis
-// is away, which in a run of a million are more than the workers may hold.
+// outageShare is the number of parts of the records that are sent during the
+// outage of Redis. In a run of a million these are more than workers may buffer.
 const outageShare = 4
 
 func (f fault) weight() int { return max(f.share, 1) }
 
-// faults are those of a round. Rare ones are in the first only.
+// faults returns the faults of a round. The long outage is in the first only.
 func (s *suite) faults(round int) []fault {
 	all := []fault{
 		{name: "kill -9 of a worker", inject: s.killWorkers(1)},
 		{name: "kill -9 of a worker", inject: s.killWorkers(1)},
 		{name: "kill -9 of all workers", inject: s.killWorkers(len(s.workers))},
-		{name: "kill -9 of who tells changes", inject: s.killTeller},
+		{name: "kill -9 of a publisher of changes", inject: s.killPublisher},
 		{name: "SIGTERM and restart of a worker", inject: s.restartWorker},
 		{name: "SIGTERM and restart of the collector", inject: s.restartCollector},
 		{name: "SIGSTOP of a worker past its session, SIGCONT", inject: s.pauseWorker},
-		{name: "a worker more joins and leaves", inject: s.addWorker},
+		{name: "another worker joins and leaves", inject: s.addWorker},
 		{name: "kill -9 and restart of the broker", inject: s.killBroker},
 		{name: "SIGTERM and restart of the broker", inject: s.restartBroker},
 	}
@@ -52,7 +52,7 @@ func (s *suite) faults(round int) []fault {
 			fault{name: "SIGTERM and restart of Redis", inject: s.restartRedis},
 		)
 		if round == 0 {
-			all = append(all, fault{name: fmt.Sprintf("Redis away for %v", s.outage), share: outageShare * s.rounds, inject: s.redisAway})
+			all = append(all, fault{name: fmt.Sprintf("outage of Redis for %v", s.outage), share: outageShare * s.rounds, inject: s.stopRedis})
 		}
 	}
 	return all
@@ -60,7 +60,7 @@ func (s *suite) faults(round int) []fault {
 
 func (s *suite) pause(atMost time.Duration) { time.Sleep(time.Duration(s.rand.Int64N(int64(atMost)))) }
 
-func (s *suite) aWorker() *process.Process { return s.workers[s.rand.IntN(len(s.workers))] }
+func (s *suite) randomWorker() *process.Process { return s.workers[s.rand.IntN(len(s.workers))] }
 
 func (s *suite) killWorkers(n int) func(context.Context) (bool, error) {
 	return func(context.Context) (bool, error) {
@@ -83,31 +83,31 @@ func (s *suite) killWorkers(n int) func(context.Context) (bool, error) {
 	}
 }
 
-// end stops a process in order, which must be done in time.
+// end stops a process with SIGTERM, which must succeed in time.
 func (s *suite) end(p *process.Process) error {
 	began := time.Now()
 	p.Signal(syscall.SIGTERM)
 	if err := p.Wait(graceful); err != nil {
-		return fmt.Errorf("%s did not end in order: %w\n%s", p.Name, err, p.Tail())
+		return fmt.Errorf("%s did not shut down cleanly: %w\n%s", p.Name, err, p.Tail())
 	}
 	s.report.slowestEnd = max(s.report.slowestEnd, time.Since(began))
 	s.report.ends++
 	return nil
 }
 
-// killTeller kills one of those who tell changes, with what it has claimed.
-func (s *suite) killTeller(context.Context) (bool, error) {
-	t := s.tellers[s.rand.IntN(len(s.tellers))]
-	t.Signal(syscall.SIGKILL)
-	if err := t.Wait(5 * time.Second); err == nil {
-		return false, fmt.Errorf("%s had ended by itself", t.Name)
+// killPublisher kills a process that publishes changes, with its claimed leases.
+func (s *suite) killPublisher(context.Context) (bool, error) {
+	p := s.publishers[s.rand.IntN(len(s.publishers))]
+	p.Signal(syscall.SIGKILL)
+	if err := p.Wait(5 * time.Second); err == nil {
+		return false, fmt.Errorf("%s had ended by itself", p.Name)
 	}
 	s.pause(time.Second)
-	return true, t.Start()
+	return true, p.Start()
 }
 
 func (s *suite) restartWorker(context.Context) (bool, error) {
-	w := s.aWorker()
+	w := s.randomWorker()
 	if err := s.end(w); err != nil {
 		return false, err
 	}
@@ -124,28 +124,27 @@ func (s *suite) restartCollector(ctx context.Context) (bool, error) {
 	return true, s.collector.Ready(ctx)
 }
 
-// lostPlace is what a worker logs that was gone for too long.
-const lostPlace = "lost its place in the group"
+// membershipLost is logged by a worker whose session timed out.
+const membershipLost = "lost its place in the group"
 
-// unknownMember is what one logs that was joining the group just then, and had
-// no place yet to lose.
+// unknownMember is logged by a worker that was still joining the group.
 const unknownMember = "UNKNOWN_MEMBER_ID"
 
 func (s *suite) pauseWorker(ctx context.Context) (bool, error) {
-	w := s.aWorker()
+	w := s.randomWorker()
 	from := w.LogSize()
 	w.Signal(syscall.SIGSTOP)
 	time.Sleep(session + 2*time.Second)
 	w.Signal(syscall.SIGCONT)
-	err := poll(ctx, 30*time.Second, w.Name+" to find that it was taken for dead", func() (bool, error) {
-		return w.Logged(from, lostPlace)+w.Logged(from, unknownMember) > 0, nil
+	err := poll(ctx, 30*time.Second, w.Name+" to notice that its session has timed out", func() (bool, error) {
+		return w.Logged(from, membershipLost)+w.Logged(from, unknownMember) > 0, nil
 	})
 	return true, err
 }
 
 func (s *suite) addWorker(ctx context.Context) (bool, error) {
 	s.report.added++
-	w, err := s.plant.process(fmt.Sprintf("worker-more-%d", s.report.added), "configs/retail/profiles.yaml")
+	w, err := s.processes.add(fmt.Sprintf("worker-more-%d", s.report.added), "configs/retail/profiles.yaml")
 	if err != nil {
 		return false, err
 	}
@@ -155,7 +154,7 @@ func (s *suite) addWorker(ctx context.Context) (bool, error) {
 	if err := w.Ready(ctx); err != nil {
 		return false, err
 	}
-	err = poll(ctx, time.Minute, "a share for one worker more", func() (bool, error) { return w.Logged(0, "now has") > 0, nil })
+	err = poll(ctx, time.Minute, "partitions for the additional worker", func() (bool, error) { return w.Logged(0, "now has") > 0, nil })
 	if err != nil {
 		return false, err
 	}
@@ -205,14 +204,14 @@ func (s *suite) restartRedis(ctx context.Context) (bool, error) {
 const (
 	storeAway = "The profile store cannot be used"
 	storeBack = "The profile store answers again"
-	// mayGrow is by how much a worker may grow while it waits: what is fetched
-	// of its partitions before it stops fetching.
-	mayGrow = 192 << 20
+	// maxGrowth is the limit for the growth of a worker during an outage: the
+	// records that it fetches before it stops fetching.
+	maxGrowth = 192 << 20
 )
 
-// redisAway takes Redis away for a while, during which workers must wait,
-// without growing, and say so once.
-func (s *suite) redisAway(ctx context.Context) (bool, error) {
+// stopRedis stops Redis for a while. The workers must wait without growing, and
+// log the outage once.
+func (s *suite) stopRedis(ctx context.Context) (bool, error) {
 	if !s.ownRedis {
 		return false, nil
 	}
@@ -236,7 +235,7 @@ func (s *suite) redisAway(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	back := time.Now()
-	err := poll(ctx, time.Minute, "the workers to go on", func() (bool, error) {
+	err := poll(ctx, time.Minute, "the workers to continue", func() (bool, error) {
 		for _, w := range s.workers {
 			if w.Logged(from[w], storeBack) < w.Logged(from[w], storeAway) {
 				return false, nil
@@ -245,20 +244,20 @@ func (s *suite) redisAway(ctx context.Context) (bool, error) {
 		return true, nil
 	})
 	s.report.resumed = time.Since(back)
-	told := 0
+	logged := 0
 	for _, w := range s.workers {
-		away := w.Logged(from[w], storeAway)
-		told += away
-		s.report.outageLines = max(s.report.outageLines, away)
+		lines := w.Logged(from[w], storeAway)
+		logged += lines
+		s.report.outageLines = max(s.report.outageLines, lines)
 	}
-	if told == 0 {
-		s.report.fail("no worker said that Redis was away")
+	if logged == 0 {
+		s.report.fail("no worker logged the outage of Redis")
 	}
 	if s.report.outageLines > 1 {
-		s.report.fail("a worker said %d times that Redis was away", s.report.outageLines)
+		s.report.fail("a worker logged the outage of Redis %d times", s.report.outageLines)
 	}
-	if s.report.outageGrowth > mayGrow {
-		s.report.fail("a worker grew by %d MiB while Redis was away", s.report.outageGrowth>>20)
+	if s.report.outageGrowth > maxGrowth {
+		s.report.fail("a worker grew by %d MiB during the outage of Redis", s.report.outageGrowth>>20)
 	}
 	return true, err
 }
@@ -271,8 +270,8 @@ func (s *suite) failover(ctx context.Context) (bool, error) {
 	return true, err
 }
 
-// killPrimary kills a primary for good, and brings it back as a replica once
-// another has taken over.
+// killPrimary kills a primary, and restarts it as a replica once another node has
+// taken over.
 func (s *suite) killPrimary(ctx context.Context) (bool, error) {
 	if !s.ownRedis {
 		return false, nil
@@ -308,7 +307,7 @@ func (s *suite) killPrimary(ctx context.Context) (bool, error) {
 	return true, err
 }
 
-// nodes gives the role of each node of the cluster, by address.
+// nodes returns the role of each node of the cluster, by address.
 func (s *suite) nodes(ctx context.Context) (map[string]string, error) {
 	text, err := process.Service(ctx, "redis_cluster.sh", "nodes", s.id)
 	roles := map[string]string{}

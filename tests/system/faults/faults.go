@@ -79,9 +79,9 @@ func run(ctx context.Context, o options) (err error) {
 	if err := s.start(ctx); err != nil {
 		return err
 	}
-	err = s.suffer(ctx)
+	err = s.injectFaults(ctx)
 	if err == nil {
-		err = s.eraseSome(ctx)
+		err = s.eraseCustomers(ctx)
 	}
 	if err == nil {
 		err = s.compare(ctx)

@@ -15,7 +15,7 @@ import (
 
 var testAsOf = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-func TestTheHistoryIsTheSameForASeedAndHoldsEveryEvent(t *testing.T) {
+func TestHistoryIsDeterministicAndComplete(t *testing.T) {
 	h := makeHistory(3000, 7, testAsOf)
 	require.Equal(t, h.sent, makeHistory(3000, 7, testAsOf).sent)
 	require.NotEqual(t, h.sent, makeHistory(3000, 8, testAsOf).sent)
@@ -44,7 +44,7 @@ func TestTheHistoryIsTheSameForASeedAndHoldsEveryEvent(t *testing.T) {
 	require.Len(t, h.badBy, 6)
 }
 
-// api serves profiles that are right but for what spoil does to them.
+// api serves correct profiles, changed by spoil.
 func api(t *testing.T, h *history, spoil func(id string, profile map[string]any) bool) string {
 	features, err := readFeatures("profile.yaml")
 	require.NoError(t, err)
@@ -113,9 +113,9 @@ func TestVerifyFindsEveryDifference(t *testing.T) {
 			}
 			return true
 		}, 1},
-		"a customer is missing":  {func(id string, _ map[string]any) bool { return id != known.id }, 1},
-		"an id that was dropped": {func(id string, _ map[string]any) bool { return id != journey.anonymous }, 1},
-		"an id of another": {func(id string, p map[string]any) bool {
+		"a customer is missing":             {func(id string, _ map[string]any) bool { return id != known.id }, 1},
+		"an anonymous id without a profile": {func(id string, _ map[string]any) bool { return id != journey.anonymous }, 1},
+		"an anonymous id of another customer": {func(id string, p map[string]any) bool {
 			if id == journey.anonymous {
 				p["id"] = "u-x"
 			}
@@ -134,7 +134,7 @@ func TestVerifyFindsEveryDifference(t *testing.T) {
 	}
 }
 
-func TestAccountFindsLettersThatAreMissingWrongOrOfGoodEvents(t *testing.T) {
+func TestAccountFindsMissingAndUnexpectedDeadLetters(t *testing.T) {
 	h := &history{bad: map[string]string{"a": "validate_event", "b": "update_profile"}}
 	letter := func(stage, original string) *rejection.Envelope {
 		return &rejection.Envelope{Stage: stage, Original: []byte(original), Reasons: []rejection.Reason{{Message: "m"}}}
@@ -155,7 +155,7 @@ func TestAccountFindsLettersThatAreMissingWrongOrOfGoodEvents(t *testing.T) {
 	}
 }
 
-func TestSame(t *testing.T) {
+func TestSameToleratesRounding(t *testing.T) {
 	for _, c := range []struct {
 		a, b any
 		same bool

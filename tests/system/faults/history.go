@@ -11,35 +11,34 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/system/kafka"
 )
 
-// history is everything that is sent, with what must come of it.
+// history is all records that are sent, with the expected result.
 type history struct {
 	asOf      time.Time
 	customers []*customer
 	sent      []kafka.Record
 	shuffled  int
 	repeated  int
-	journeys  int               // customers who were anonymous first
-	erased    int               // customers who were erased in the end
-	bad       map[string]string // what must be refused, by its bytes, with the stage
-	badBy     map[string]int    // how many of them, by kind
+	journeys  int               // customers with anonymous events before their first login
+	erased    int               // erased customers
+	bad       map[string]string // the stage that must reject an event, by the event's bytes
+	badBy     map[string]int    // number of these events, by kind
 }
 
-// customer is a person, under all ids, with the events that count, in order.
+// customer is a person with one or two ids, and their valid events in order.
 type customer struct {
-	id        string // what to read the profile by
-	anonymous string // an id that must lead to the same profile
+	id        string // id of the profile
+	anonymous string // second id of the same profile, empty for none
 	events    [][]byte
 	traits    map[string]any
 	erased    bool
 }
 
 const (
-	eventsEach = 40
-	span       = 100 * 24 * time.Hour
-	// oversize is what a trait has that makes a profile too large for the
-	// limit that the workers are given.
-	oversize    = 80 << 10
-	recordLimit = "64KiB"
+	eventsPerCustomer = 40
+	span              = 100 * 24 * time.Hour
+	// oversize is the size of a trait that exceeds maxRecordBytes.
+	oversize       = 80 << 10
+	maxRecordBytes = "64KiB"
 )
 
 var (
@@ -47,7 +46,7 @@ var (
 	countries  = []string{"DE", "FR", "NL"}
 )
 
-// makeHistory draws n events or a few more.
+// makeHistory generates n events or a few more.
 func makeHistory(n int, seed uint64, asOf time.Time) *history {
 	r := rand.New(rand.NewPCG(seed, 1))
 	h := &history{asOf: asOf, bad: map[string]string{}, badBy: map[string]int{}}
@@ -61,7 +60,7 @@ func makeHistory(n int, seed uint64, asOf time.Time) *history {
 		perCustomer = append(perCustomer, records)
 		made += len(records)
 	}
-	h.sent = weave(r, perCustomer)
+	h.sent = interleave(r, perCustomer)
 	h.addBad(r, n/200)
 	h.repeat(r, len(h.sent)/10)
 	h.shuffle(r, len(h.sent)/5)
@@ -70,21 +69,21 @@ func makeHistory(n int, seed uint64, asOf time.Time) *history {
 
 func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []kafka.Record) {
 	user, anonymous := fmt.Sprintf("u-%06d", i), ""
-	n := eventsEach/2 + r.IntN(eventsEach)
-	known := 0 // the event by which the customer is known
+	n := eventsPerCustomer/2 + r.IntN(eventsPerCustomer)
+	known := 0 // index of the event that identifies the customer
 	switch r.IntN(10) {
-	case 0, 1, 2: // somebody who signs in
+	case 0, 1, 2: // logs in after some anonymous events
 		anonymous = fmt.Sprintf("a-%06d", i)
 		known = 1 + r.IntN(n-2)
-	case 3: // somebody who never does
+	case 3: // stays anonymous
 		user, anonymous, known = "", fmt.Sprintf("a-%06d", i), n
 	}
 	c := &customer{id: user, anonymous: anonymous, traits: map[string]any{}}
 	if user == "" {
 		c.id, c.anonymous = anonymous, ""
 	}
-	// No two events of a customer are at the same time, so that what is first
-	// and what is last does not hang on how ties are broken.
+	// No two events of a customer have the same time, so that first and last do
+	// not depend on how ties are broken.
 	times := map[int64]bool{}
 	for len(times) < n {
 		times[asOf.Add(-time.Minute-time.Duration(r.Int64N(int64(span)))).UnixMilli()] = true
@@ -105,24 +104,24 @@ func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []kafka.Recor
 		case k < known:
 			e["anonymousId"], key = anonymous, anonymous
 		case anonymous != "" && k > known && r.IntN(3) == 0:
-			// Another tab still sends the anonymous id alone.
+			// Another tab of the browser sends the anonymous id alone.
 			e["anonymousId"], key = anonymous, anonymous
 		default:
 			e["userId"] = user
 		}
-		switch what := r.IntN(20); {
+		switch kind := r.IntN(20); {
 		case k == known && anonymous != "" && user != "":
 			e["userId"], e["anonymousId"], key = user, anonymous, user
 			identify(r, c, e)
-		case what < 2:
+		case kind < 2:
 			identify(r, c, e)
-		case what < 8:
+		case kind < 8:
 			e["type"], e["event"] = "track", "Product Viewed"
 			e["properties"] = map[string]any{
 				"product_id": fmt.Sprintf("p-%d", r.IntN(12)), "name": "thing",
 				"category": categories[r.IntN(len(categories))], "price": cents(r),
 			}
-		case what < 13:
+		case kind < 13:
 			var products []any
 			for range 1 + r.IntN(3) {
 				products = append(products, map[string]any{
@@ -144,8 +143,8 @@ func makeCustomer(r *rand.Rand, i int, asOf time.Time) (*customer, []kafka.Recor
 	return c, records
 }
 
-// identify makes e an identify event. Events are drawn in the order of their
-// times, so the trait stated last is the one that holds.
+// identify makes e an identify event. Events are generated in order of time, so
+// the last statement of a trait wins.
 func identify(r *rand.Rand, c *customer, e map[string]any) {
 	e["type"] = "identify"
 	traits := map[string]any{}
@@ -163,7 +162,7 @@ func identify(r *rand.Rand, c *customer, e map[string]any) {
 		c.traits[t.name] = t.value
 		traits[t.name] = t.value
 		if s, ok := t.value.(string); ok && t.name == "country" {
-			traits[t.name] = " " + strings.ToLower(s) // what the pipeline cleans
+			traits[t.name] = " " + strings.ToLower(s) // the pipeline cleans this
 		}
 	}
 	e["traits"] = traits
@@ -181,8 +180,8 @@ func encode(e map[string]any) []byte {
 	return raw
 }
 
-// weave mixes the customers, each of whose events stay in order.
-func weave(r *rand.Rand, perCustomer [][]kafka.Record) []kafka.Record {
+// interleave mixes the events of all customers and keeps the order of each one's.
+func interleave(r *rand.Rand, perCustomer [][]kafka.Record) []kafka.Record {
 	var order []int
 	for c, records := range perCustomer {
 		for range records {
@@ -199,9 +198,8 @@ func weave(r *rand.Rand, perCustomer [][]kafka.Record) []kafka.Record {
 	return sent
 }
 
-// addBad adds events that must become dead letters, each with bytes of its own.
-// They name customers of their own: a bad event changes no good one's profile,
-// and a customer who was refused has none.
+// addBad adds events that must become dead letters, each with unique bytes and a
+// customer of its own, which must not get a profile.
 func (h *history) addBad(r *rand.Rand, n int) {
 	good := map[string]any{"type": "page", "timestamp": stamp(h.asOf.UnixMilli() - 60_000)}
 	with := func(i int, more map[string]any) []byte {
@@ -226,12 +224,12 @@ func (h *history) addBad(r *rand.Rand, n int) {
 			kind, raw = "wrong type", with(i, map[string]any{"type": "track", "event": "Order Completed",
 				"properties": map[string]any{"order_id": "o", "total": "a lot", "products": []any{}}})
 		case 3:
-			kind, raw = "nobody", with(i, map[string]any{"userId": nil})
+			kind, raw = "no id", with(i, map[string]any{"userId": nil})
 		case 4:
 			kind, stage = "placeholder id", "update_profile"
 			raw = with(i, map[string]any{"userId": "undefined"})
 		case 5:
-			if i > 5 && i%60 != 5 { // large ones are few
+			if i > 5 && i%60 != 5 { // few are large
 				kind, raw = "cut off", with(i, nil)[1:]
 				break
 			}
@@ -246,7 +244,7 @@ func (h *history) addBad(r *rand.Rand, n int) {
 	}
 }
 
-// repeat sends n records a second time, somewhere after the first.
+// repeat sends n records a second time, at a random place after the first.
 func (h *history) repeat(r *rand.Rand, n int) {
 	h.repeated = n
 	for range n {
@@ -255,11 +253,11 @@ func (h *history) repeat(r *rand.Rand, n int) {
 		later := at + r.IntN(len(h.sent)-at)
 		h.sent = append(h.sent, h.sent[later])
 		h.sent[later] = rec
-		// What was there goes to the end, which is late.
+		// The record that was at this place moves to the end, and is late.
 	}
 }
 
-// shuffle swaps records with others until n are out of place.
+// shuffle swaps random records until n are out of order.
 func (h *history) shuffle(r *rand.Rand, n int) {
 	h.shuffled = n
 	for range n / 2 {
@@ -268,8 +266,8 @@ func (h *history) shuffle(r *rand.Rand, n int) {
 	}
 }
 
-// erasures are events that erase one customer in so many, each with events from
-// before after it: some sent again, and one that comes late.
+// erasures returns events that erase one in oneIn customers. Each is followed by
+// repeated events from before the erasure, and by a late one.
 func (h *history) erasures(oneIn int) (records []kafka.Record) {
 	at := stamp(time.Now().UnixMilli())
 	for i, c := range h.customers {
@@ -282,8 +280,8 @@ func (h *history) erasures(oneIn int) (records []kafka.Record) {
 		records = append(records, kafka.Record{Key: key, Value: encode(map[string]any{
 			"type": "erase", "messageId": "erase-" + c.id, "userId": c.id, "timestamp": at, "receivedAt": at, "source": "api",
 		})})
-		for _, again := range c.events[:5] {
-			records = append(records, kafka.Record{Key: key, Value: again})
+		for _, repeated := range c.events[:5] {
+			records = append(records, kafka.Record{Key: key, Value: repeated})
 		}
 		late := strings.Replace(string(c.events[len(c.events)/2]), `"messageId":"`, `"messageId":"late-`, 1)
 		records = append(records, kafka.Record{Key: key, Value: []byte(late)})

@@ -14,8 +14,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 )
 
-// readFeatures reads a definition in the oracle's terms, with nothing of the
-// code that reads it for profiles.
+// readFeatures reads a definition for the oracle, sharing no code with the
+// product.
 func readFeatures(path string) ([]oracle.Feature, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -73,7 +73,7 @@ func duration(text string) time.Duration {
 	return time.Duration(n) * map[rune]time.Duration{'h': time.Hour, 'd': 24 * time.Hour}[unit]
 }
 
-// expected gives what a customer's profile must say.
+// expected returns the features that a customer's profile must have.
 func expected(features []oracle.Feature, c *customer, asOf time.Time) map[string]any {
 	var history []oracle.Event
 	for _, raw := range c.events {
@@ -86,7 +86,7 @@ func expected(features []oracle.Feature, c *customer, asOf time.Time) map[string
 	return want
 }
 
-// plain gives a value as it is read from JSON.
+// plain returns a value as it is decoded from JSON.
 func plain(v any) any {
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -99,8 +99,8 @@ func plain(v any) any {
 	return out
 }
 
-// same compares values; numbers may differ in the last of their digits, since
-// means and decays add up in another order.
+// same compares values. Numbers may differ in their last digits, as means and
+// decayed sums are added up in another order.
 func same(a, b any) bool {
 	switch a := a.(type) {
 	case float64:

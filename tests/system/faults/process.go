@@ -8,15 +8,16 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
-// plant makes processes and ends those that are left.
-type plant struct {
+// processes starts the processes of a run with a common environment, and ends
+// the remaining ones.
+type processes struct {
 	binary string
 	dir    string // for logs
 	env    []string
 	all    []*process.Process
 }
 
-func (p *plant) process(name, config string, env ...string) (*process.Process, error) {
+func (p *processes) add(name, config string, env ...string) (*process.Process, error) {
 	address, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
@@ -29,13 +30,13 @@ func (p *plant) process(name, config string, env ...string) (*process.Process, e
 	return proc, nil
 }
 
-func (p *plant) stop() {
+func (p *processes) stop() {
 	for _, proc := range p.all {
 		proc.Kill()
 	}
 }
 
-// poll asks until the answer is yes, and ends at an error.
-func poll(ctx context.Context, timeout time.Duration, what string, ask func() (bool, error)) error {
-	return process.Until(ctx, what, timeout, 50*time.Millisecond, ask)
+// poll calls a function until it returns true or an error.
+func poll(ctx context.Context, timeout time.Duration, condition string, check func() (bool, error)) error {
+	return process.Until(ctx, condition, timeout, 50*time.Millisecond, check)
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 )
 
-// report is what a run tells.
+// report is the result of a run.
 type report struct {
 	began    time.Time
-	count    map[string]int   // faults injected
-	lags     map[string]int64 // and the records that were in the works, at most
-	left     map[string]int   // faults not injected, for the services are not ours
-	added    int              // workers
+	count    map[string]int   // injected faults, by name
+	lags     map[string]int64 // maximum number of records in flight, by fault
+	left     map[string]int   // faults left out, as the service is not the suite's own
+	added    int              // additional workers
 	failures []string
 
 	ends       int
@@ -27,9 +27,9 @@ type report struct {
 	outageLines              int
 	resumed                  time.Duration
 
-	accepted, again   int64
+	accepted, resent  int64
 	letters, parked   accounted
-	profiles, rebuilt *verdict
+	profiles, rebuilt *comparison
 	rebuildTook       time.Duration
 	changes           *changes
 }
@@ -55,30 +55,30 @@ func (r *report) fail(format string, args ...any) {
 	r.failures = append(r.failures, fmt.Sprintf(format, args...))
 }
 
-func (r *report) judge(what string, v *verdict) {
+func (r *report) addDifferences(subject string, v *comparison) {
 	if v.wrong == 0 {
 		return
 	}
-	r.fail("%s: %d differences, such as", what, v.wrong)
+	r.fail("%s: %d differences, such as", subject, v.wrong)
 	r.failures = append(r.failures, v.examples...)
 }
 
-// account compares dead letters with the events that had to be refused: each
-// of them must be there, by the stage that had to refuse it, and no other.
-func (s *suite) account(what string, letters []*rejection.Envelope) accounted {
+// account compares dead letters with the events to be rejected: each must have
+// one, from the expected stage, and no other event may have one.
+func (s *suite) account(topic string, letters []*rejection.Envelope) accounted {
 	found := map[string]bool{}
 	for _, l := range letters {
 		stage, known := s.history.bad[string(l.Original)]
 		switch {
 		case !known:
-			s.report.fail("%s: a good event was refused by %s: %s", what, l.Stage, l.Reasons[0].Message)
+			s.report.fail("%s: a valid event was rejected by %s: %s", topic, l.Stage, l.Reasons[0].Message)
 		case stage != l.Stage:
-			s.report.fail("%s: an event was refused by %s, not by %s", what, l.Stage, stage)
+			s.report.fail("%s: an event was rejected by %s, not by %s", topic, l.Stage, stage)
 		}
 		found[string(l.Original)] = true
 	}
 	if len(found) != len(s.history.bad) {
-		s.report.fail("%s: there are letters of %d events, of %d that had to be refused", what, len(found), len(s.history.bad))
+		s.report.fail("%s: %d events have dead letters, %d must have", topic, len(found), len(s.history.bad))
 	}
 	return accounted{len(letters), len(found)}
 }
@@ -90,14 +90,14 @@ func (r *report) write(w io.Writer, s *suite, err error) {
 	h := s.history
 	fmt.Fprintf(w, "\nFault suite, %s, seed %d\n", r.began.UTC().Format(time.RFC3339), s.seed)
 	fmt.Fprintln(w, "\nSent")
-	line("customers, of whom anonymous first", "%d, %d", len(h.customers), h.journeys)
-	line("records, of which repeated, out of place", "%d, %d, %d", len(h.sent), h.repeated, h.shuffled)
-	line("partitions, workers, threads each", "%d, %d, 2", s.partitions, s.options.workers)
-	line("through the collector, of which sent again", "%d, %d", r.accepted, r.again)
+	line("customers, with anonymous events before login", "%d, %d", len(h.customers), h.journeys)
+	line("records, repeated, out of order", "%d, %d, %d", len(h.sent), h.repeated, h.shuffled)
+	line("partitions, workers, threads of a worker", "%d, %d, 2", s.partitions, s.options.workers)
+	line("through the collector, retries", "%d, %d", r.accepted, r.resent)
 	for _, kind := range slices.Sorted(maps.Keys(h.badBy)) {
 		line("bad: "+kind, "%d", h.badBy[kind])
 	}
-	fmt.Fprintln(w, "\nFaults injected                                    times  records in the works, at most")
+	fmt.Fprintln(w, "\nFaults injected                                    times  maximum of records in flight")
 	for _, name := range slices.Sorted(maps.Keys(r.count)) {
 		fmt.Fprintf(w, "  %-48s %5d  %d\n", name, r.count[name], r.lags[name])
 	}
@@ -107,29 +107,27 @@ func (r *report) write(w io.Writer, s *suite, err error) {
 	fmt.Fprintln(w, "\nFound")
 	if v := r.profiles; v != nil {
 		line("customers, features, traits, other ids compared", "%d, %d, %d, %d", v.customers, v.features, v.traits, v.aliases)
-		line("customers erased, and gone", "%d", v.erased)
+		line("customers erased", "%d", v.erased)
 		line("differences from the oracle", "%d", v.wrong)
 	}
 	if v := r.rebuilt; v != nil {
 		line("differences after a rebuild from the topic", "%d (rebuilt in %.1f s by one process)", v.wrong, r.rebuildTook.Seconds())
 	}
-	line("events to be refused, dead letters, distinct", "%d, %d, %d", len(h.bad), r.letters.written, r.letters.distinct)
+	line("events to reject, dead letters, distinct", "%d, %d, %d", len(h.bad), r.letters.written, r.letters.distinct)
 	line("parked after three attempts, distinct", "%d, %d", r.parked.written, r.parked.distinct)
-	line("orderly ends, slowest (limit 10 s)", "%d, %.2f s", r.ends, r.slowestEnd.Seconds())
+	line("clean shutdowns, slowest (limit 10 s)", "%d, %.2f s", r.ends, r.slowestEnd.Seconds())
 	if r.outagePeak > 0 {
-		line("Redis away: memory of a worker at most, growth", "%d MiB, %d MiB", r.outagePeak>>20, r.outageGrowth>>20)
-		line("Redis away: records that waited at the end", "%d", r.outageLag)
-		line("Redis away: lines logged by a worker, at most", "%d, and %d when it was back", r.outageLines, r.outageLines)
-		line("Redis back: workers go on after", "%.1f s", r.resumed.Seconds())
+		line("outage: maximum memory of a worker, growth", "%d MiB, %d MiB", r.outagePeak>>20, r.outageGrowth>>20)
+		line("outage: records waiting at its end", "%d", r.outageLag)
+		line("outage: most lines logged by one worker", "%d, and %d at its end", r.outageLines, r.outageLines)
+		line("outage: workers continue after its end within", "%.1f s", r.resumed.Seconds())
 	}
 	if c := r.changes; c != nil {
-		line("change ids, delivered, with another content", "%d, %d, %d", len(c.content), c.delivered, c.forged)
-		line("changes out of turn, memberships, differences", "%d, %d, %d", c.outOfTurn, c.members, c.wrong)
+		line("change ids, delivered, with two contents", "%d, %d, %d", len(c.content), c.delivered, c.conflicting)
+		line("changes out of order, memberships, differences", "%d, %d, %d", c.outOfOrder, c.members, c.wrong)
 	}
 	line("took", "%.0f s", time.Since(r.began).Seconds())
 	if err != nil {
 		fmt.Fprintf(w, "\nFAILED\n  %v\n", err)
-		return
 	}
-	fmt.Fprintln(w, "\nPASSED")
 }

@@ -18,8 +18,7 @@ import (
 const (
 	definition = "tests/system/faults/profile.yaml"
 	group      = "profiles"
-	// session is how long a worker may be silent. Brokers other than ours may
-	// not allow less.
+	// session is the session timeout of a worker. Other brokers may not allow less.
 	session  = 6 * time.Second
 	graceful = 10 * time.Second
 )
@@ -27,7 +26,7 @@ const (
 // suite is one run.
 type suite struct {
 	options
-	id                 string // names what is started and made
+	id                 string // prefix of topics, keys and services
 	dir                string
 	ownKafka, ownRedis bool
 	seeds              string
@@ -35,19 +34,19 @@ type suite struct {
 	parked, redone     string
 	changed            string
 
-	broker    *kafka.Client
-	plant     *plant
-	workers   []*process.Process
-	tellers   []*process.Process // of changes
-	api       *process.Process
-	apiAt     string
-	collector *process.Process
-	sender    *sender
-	sending   chan error
+	broker     *kafka.Client
+	processes  *processes
+	workers    []*process.Process
+	publishers []*process.Process // of segment changes and triggers
+	api        *process.Process
+	apiAt      string
+	collector  *process.Process
+	sender     *sender
+	sending    chan error
 
 	features []oracle.Feature
 	history  *history
-	rest     []kafka.Record // of history.sent, what is to be produced
+	rest     []kafka.Record // the part of history.sent that is not yet produced
 	rand     *rand.Rand
 	report   *report
 }
@@ -88,55 +87,55 @@ func (s *suite) start(ctx context.Context) error {
 	if err := s.broker.CreateTopics(ctx, 3, s.dead, s.parked, s.redone, s.changed); err != nil {
 		return err
 	}
-	// The shop's content blocks are about its own definition.
+	// The shop's content blocks need the shop's definition.
 	noContent := filepath.Join(s.dir, "no_content")
 	if err := os.MkdirAll(noContent, 0o755); err != nil {
 		return err
 	}
-	s.plant = &plant{binary: s.binary, dir: s.dir, env: append(redis,
+	s.processes = &processes{binary: s.binary, dir: s.dir, env: append(redis,
 		"KAFKA_SEEDS="+s.seeds, "EVENTS_TOPIC="+s.events, "DEAD_LETTERS_TOPIC="+s.dead, "PARKED_TOPIC="+s.parked,
 		"REBUILD_DEAD_LETTERS_TOPIC="+s.redone, "CONSUMER_GROUP="+s.group(), "REPLAY_GROUP="+s.group()+"-replay",
 		"KAFKA_SESSION_TIMEOUT="+session.String(), "KAFKA_HEARTBEAT_INTERVAL=1s",
 		"CHANGES_TOPIC="+s.changed, "SEGMENTS_SWEEP_INTERVAL=5s",
-		"PROFILE_DEFINITION="+definition, "REDIS_MAX_RECORD_BYTES="+recordLimit,
+		"PROFILE_DEFINITION="+definition, "REDIS_MAX_RECORD_BYTES="+maxRecordBytes,
 		"CONTENT_DIR="+noContent,
-		// Batches so small that there are many to interrupt.
+		// Small batches give many to interrupt.
 		"BATCH_RECORDS=200", "PIPELINE_THREADS=2", "WRITE_KEY="+writeKey, "REDIS_PREFIX="+s.id,
 	)}
 	for i := range s.options.workers {
-		w, err := s.plant.process(fmt.Sprintf("worker-%d", i+1), "configs/retail/profiles.yaml")
+		w, err := s.processes.add(fmt.Sprintf("worker-%d", i+1), "configs/retail/profiles.yaml")
 		if err != nil {
 			return err
 		}
 		s.workers = append(s.workers, w)
 	}
 	for i := range 2 {
-		t, err := s.plant.process(fmt.Sprintf("changes-%d", i+1), "configs/retail/changes.yaml")
+		t, err := s.processes.add(fmt.Sprintf("changes-%d", i+1), "configs/retail/changes.yaml")
 		if err != nil {
 			return err
 		}
-		s.tellers = append(s.tellers, t)
+		s.publishers = append(s.publishers, t)
 	}
 	if s.apiAt, err = process.FreeAddress(); err != nil {
 		return err
 	}
-	if s.api, err = s.plant.process("api", "configs/retail/api.yaml", "PROFILE_API_ADDRESS="+s.apiAt); err != nil {
+	if s.api, err = s.processes.add("api", "configs/retail/api.yaml", "PROFILE_API_ADDRESS="+s.apiAt); err != nil {
 		return err
 	}
 	collectAt, err := process.FreeAddress()
 	if err != nil {
 		return err
 	}
-	if s.collector, err = s.plant.process("collector", "configs/retail/collect.yaml", "COLLECTOR_ADDRESS="+collectAt); err != nil {
+	if s.collector, err = s.processes.add("collector", "configs/retail/collect.yaml", "COLLECTOR_ADDRESS="+collectAt); err != nil {
 		return err
 	}
 	s.sender = &sender{address: collectAt}
-	for _, p := range slices.Concat([]*process.Process{s.collector}, s.workers, s.tellers) {
+	for _, p := range slices.Concat([]*process.Process{s.collector}, s.workers, s.publishers) {
 		if err := p.Start(); err != nil {
 			return err
 		}
 	}
-	for _, p := range slices.Concat([]*process.Process{s.collector}, s.workers, s.tellers) {
+	for _, p := range slices.Concat([]*process.Process{s.collector}, s.workers, s.publishers) {
 		if err := p.Ready(ctx); err != nil {
 			return err
 		}
@@ -147,10 +146,10 @@ func (s *suite) start(ctx context.Context) error {
 
 func (s *suite) group() string { return s.id + "-" + group }
 
-// startRedis returns how the processes are told of it.
+// startRedis returns the environment that configures Redis for the processes.
 func (s *suite) startRedis(ctx context.Context) ([]string, error) {
 	if !s.cluster {
-		// With `always` what Redis has acknowledged survives its kill -9.
+		// With `always`, acknowledged writes survive kill -9 of Redis.
 		url, err := process.Service(ctx, "redis.sh", "start", s.id, "always")
 		return []string{"REDIS_URL=" + url}, err
 	}
@@ -159,15 +158,15 @@ func (s *suite) startRedis(ctx context.Context) ([]string, error) {
 	for a := range strings.SplitSeq(addrs, ",") {
 		urls = append(urls, "redis://"+a)
 	}
-	// A primary that dies takes with it what its replica has not got.
+	// A killed primary loses the writes that its replica lacks.
 	return []string{"REDIS_URL=" + strings.Join(urls, ","), "REDIS_KIND=cluster", "REDIS_WAIT_REPLICAS=1"}, err
 }
 
-// stop ends everything that start began.
+// stop ends the processes and services of the run.
 func (s *suite) stop() {
 	ctx := context.Background()
-	if s.plant != nil {
-		s.plant.stop()
+	if s.processes != nil {
+		s.processes.stop()
 	}
 	if s.broker != nil {
 		s.broker.Close()
@@ -187,13 +186,13 @@ func (s *suite) stop() {
 	}
 	for _, err := range errs {
 		if err != nil {
-			fmt.Println("faults: cleaning up:", err)
+			fmt.Println("faults: stopping a service:", err)
 		}
 	}
 }
 
-// suffer sends the events, with a fault during each part of them.
-func (s *suite) suffer(ctx context.Context) error {
+// injectFaults sends the events and injects one fault during each part of them.
+func (s *suite) injectFaults(ctx context.Context) error {
 	var plan []fault
 	for round := range s.rounds {
 		faults := s.faults(round)
@@ -208,7 +207,7 @@ func (s *suite) suffer(ctx context.Context) error {
 	share := len(s.rest) / parts
 	for _, f := range plan {
 		n := share * f.weight()
-		if err := s.step(ctx, f, s.take(n)); err != nil {
+		if err := s.step(ctx, f, s.next(n)); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
@@ -222,13 +221,13 @@ func (s *suite) suffer(ctx context.Context) error {
 	if err := s.broker.CaughtUp(ctx, s.group(), s.events, 0, 10*time.Minute); err != nil {
 		return err
 	}
-	s.report.accepted, s.report.again = s.sender.accepted.Load(), s.sender.again.Load()
-	s.say("everything is processed and committed")
+	s.report.accepted, s.report.resent = s.sender.accepted.Load(), s.sender.resent.Load()
+	s.say("all records are processed and committed")
 	return nil
 }
 
-// eraseSome erases some of the customers while those who do it are killed.
-func (s *suite) eraseSome(ctx context.Context) error {
+// eraseCustomers erases a part of the customers while workers and Redis are killed.
+func (s *suite) eraseCustomers(ctx context.Context) error {
 	faults := []fault{
 		{name: "kill -9 of a worker", inject: s.killWorkers(1)},
 		{name: "kill -9 of all workers", inject: s.killWorkers(len(s.workers))},
@@ -239,7 +238,7 @@ func (s *suite) eraseSome(ctx context.Context) error {
 	s.rest = s.history.erasures(20)
 	share := len(s.rest) / len(faults)
 	for _, f := range faults {
-		if err := s.step(ctx, f, s.take(share)); err != nil {
+		if err := s.step(ctx, f, s.next(share)); err != nil {
 			return fmt.Errorf("%s, during erasures: %w", f.name, err)
 		}
 	}
@@ -254,38 +253,39 @@ func (s *suite) eraseSome(ctx context.Context) error {
 	return nil
 }
 
-// collect lets the collector have a share of the events, one in fifty of the
-// good ones, over the whole time.
+// collect sends one in fifty of the valid events through the collector, in the
+// background and during all faults.
 func (s *suite) collect(ctx context.Context, plan []fault) {
 	bad := s.history.bad
-	var mine [][]byte
+	var events [][]byte
 	var rest []kafka.Record
 	for i, r := range s.rest {
-		if _, refused := bad[string(r.Value)]; !refused && i%50 == 0 && len(mine) < 300*len(plan) {
-			mine = append(mine, r.Value)
+		if _, refused := bad[string(r.Value)]; !refused && i%50 == 0 && len(events) < 300*len(plan) {
+			events = append(events, r.Value)
 		} else {
 			rest = append(rest, r)
 		}
 	}
 	s.rest = rest
 	s.sending = make(chan error, 1)
-	go func() { s.sending <- s.sender.send(ctx, mine) }()
+	go func() { s.sending <- s.sender.send(ctx, events) }()
 }
 
-func (s *suite) take(n int) []kafka.Record {
+// next removes n records from the rest and returns them.
+func (s *suite) next(n int) []kafka.Record {
 	n = min(n, len(s.rest))
-	some := s.rest[:n]
+	next := s.rest[:n]
 	s.rest = s.rest[n:]
-	return some
+	return next
 }
 
 // step injects a fault while records are being processed, and waits until the
-// workers are well again.
+// workers have caught up.
 func (s *suite) step(ctx context.Context, f fault, records []kafka.Record) error {
 	produced := make(chan error, 1)
 	go func() { produced <- s.broker.Produce(ctx, s.events, records) }()
 	var lag int64
-	_ = poll(ctx, 2*time.Second, "records in the works", func() (bool, error) {
+	_ = poll(ctx, 2*time.Second, "records in flight", func() (bool, error) {
 		lag, _ = s.broker.Lag(ctx, s.group(), s.events)
 		return lag >= int64(min(len(records)/4, 2000)), nil
 	})
@@ -311,11 +311,12 @@ func (s *suite) step(ctx context.Context, f fault, records []kafka.Record) error
 	if err := s.broker.CaughtUp(ctx, s.group(), s.events, int64(len(records)/4), 3*time.Minute); err != nil {
 		return err
 	}
-	s.say("%s, with %d records in the works; well again after %.1f s", f.name, lag, time.Since(began).Seconds())
+	s.say("%s, with %d records in flight; recovered after %.1f s", f.name, lag, time.Since(began).Seconds())
 	return nil
 }
 
-// compare replays the dead letters, reads everything back and judges it.
+// compare replays the dead letters, and compares profiles, changes and dead
+// letters with the expected ones.
 func (s *suite) compare(ctx context.Context) error {
 	letters, err := s.letters(ctx, s.dead)
 	if err != nil {
@@ -323,7 +324,7 @@ func (s *suite) compare(ctx context.Context) error {
 	}
 	s.report.letters = s.account("dead letters", letters)
 
-	replay, err := s.plant.process("replay", "configs/retail/replay_dead_letters.yaml")
+	replay, err := s.processes.add("replay", "configs/retail/replay_dead_letters.yaml")
 	if err != nil {
 		return err
 	}
@@ -336,7 +337,7 @@ func (s *suite) compare(ctx context.Context) error {
 	if err := s.end(replay); err != nil {
 		return err
 	}
-	s.say("the dead letters were replayed until they were parked")
+	s.say("replayed the dead letters until they were parked")
 
 	if err := s.api.Start(); err != nil {
 		return err
@@ -347,23 +348,24 @@ func (s *suite) compare(ctx context.Context) error {
 	if s.report.profiles, err = verify(ctx, s.apiAt, s.features, s.history); err != nil {
 		return err
 	}
-	s.report.judge("profiles", s.report.profiles)
+	s.report.addDifferences("profiles", s.report.profiles)
 	if err := s.compareChanges(ctx); err != nil {
 		return err
 	}
-	for _, p := range slices.Concat([]*process.Process{s.api, s.collector}, s.workers, s.tellers) {
+	for _, p := range slices.Concat([]*process.Process{s.api, s.collector}, s.workers, s.publishers) {
 		if err := s.end(p); err != nil {
 			return err
 		}
 	}
-	s.say("%d profiles were compared, %d differences", s.report.profiles.customers, s.report.profiles.wrong)
+	s.say("compared %d profiles, %d differences", s.report.profiles.customers, s.report.profiles.wrong)
 	if !s.rebuild {
 		return nil
 	}
 	return s.compareRebuilt(ctx)
 }
 
-// replayed waits until what was refused has been refused as often as it may.
+// replayed waits until each rejected event has been rejected as often as the
+// replay pipeline retries it, and is parked.
 func (s *suite) replayed(ctx context.Context) error {
 	for {
 		if err := s.broker.CaughtUp(ctx, s.group()+"-replay", s.dead, 0, 3*time.Minute); err != nil {
@@ -394,10 +396,10 @@ func (s *suite) replayed(ctx context.Context) error {
 	}
 }
 
-// compareRebuilt builds all profiles anew, with another prefix, and compares.
+// compareRebuilt rebuilds all profiles under another prefix and compares them.
 func (s *suite) compareRebuilt(ctx context.Context) error {
 	prefix := s.id + "-again"
-	rebuild, err := s.plant.process("rebuild", "configs/retail/rebuild.yaml", "REDIS_PREFIX="+prefix, "BATCH_RECORDS=5000")
+	rebuild, err := s.processes.add("rebuild", "configs/retail/rebuild.yaml", "REDIS_PREFIX="+prefix, "BATCH_RECORDS=5000")
 	if err != nil {
 		return err
 	}
@@ -416,7 +418,7 @@ func (s *suite) compareRebuilt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	api, err := s.plant.process("api-rebuilt", "configs/retail/api.yaml", "PROFILE_API_ADDRESS="+address, "REDIS_PREFIX="+prefix)
+	api, err := s.processes.add("api-rebuilt", "configs/retail/api.yaml", "PROFILE_API_ADDRESS="+address, "REDIS_PREFIX="+prefix)
 	if err != nil {
 		return err
 	}
@@ -429,13 +431,13 @@ func (s *suite) compareRebuilt(ctx context.Context) error {
 	if s.report.rebuilt, err = verify(ctx, address, s.features, s.history); err != nil {
 		return err
 	}
-	s.report.judge("rebuilt profiles", s.report.rebuilt)
+	s.report.addDifferences("rebuilt profiles", s.report.rebuilt)
 	letters, err := s.letters(ctx, s.redone)
 	if err != nil {
 		return err
 	}
 	s.account("dead letters of the rebuild", letters)
-	s.say("%d rebuilt profiles were compared, %d differences", s.report.rebuilt.customers, s.report.rebuilt.wrong)
+	s.say("compared %d rebuilt profiles, %d differences", s.report.rebuilt.customers, s.report.rebuilt.wrong)
 	for _, p := range []*process.Process{rebuild, api} {
 		if err := s.end(p); err != nil {
 			return err

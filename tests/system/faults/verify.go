@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,13 +17,13 @@ import (
 
 const readAtOnce = 500
 
-// verdict is how profiles compare with the oracle.
-type verdict struct {
+// comparison counts what was compared with the oracle, and the differences.
+type comparison struct {
 	customers, features, traits, aliases, erased, wrong int
 	examples                                            []string
 }
 
-func (v *verdict) miss(format string, args ...any) {
+func (v *comparison) differs(format string, args ...any) {
 	v.wrong++
 	if len(v.examples) < 5 {
 		v.examples = append(v.examples, fmt.Sprintf(format, args...))
@@ -39,15 +40,14 @@ type served struct {
 }
 
 // verify reads every profile through the API and compares it.
-func verify(ctx context.Context, api string, features []oracle.Feature, h *history) (*verdict, error) {
-	v := &verdict{}
-	for at := 0; at < len(h.customers); at += readAtOnce {
-		some := h.customers[at:min(at+readAtOnce, len(h.customers))]
-		ids := make([]string, 0, 2*len(some))
-		for _, c := range some {
+func verify(ctx context.Context, api string, features []oracle.Feature, h *history) (*comparison, error) {
+	v := &comparison{}
+	for part := range slices.Chunk(h.customers, readAtOnce) {
+		ids := make([]string, 0, 2*len(part))
+		for _, c := range part {
 			ids = append(ids, c.id)
 		}
-		for _, c := range some {
+		for _, c := range part {
 			if c.anonymous != "" {
 				ids = append(ids, c.anonymous)
 			}
@@ -56,21 +56,21 @@ func verify(ctx context.Context, api string, features []oracle.Feature, h *histo
 		if err != nil {
 			return nil, err
 		}
-		want := make([]map[string]any, len(some))
+		want := make([]map[string]any, len(part))
 		var computing sync.WaitGroup
-		for i, c := range some {
+		for i, c := range part {
 			if c.erased {
 				continue
 			}
 			computing.Go(func() { want[i] = expected(features, c, h.asOf) })
 		}
 		computing.Wait()
-		alias := len(some)
-		for i, c := range some {
+		alias := len(part)
+		for i, c := range part {
 			if c.erased {
 				v.erased++
 				if answers[i].Found || c.anonymous != "" && answers[alias].Found {
-					v.miss("%s was erased, and has a profile", c.id)
+					v.differs("%s was erased but has a profile", c.id)
 				}
 				if c.anonymous != "" {
 					alias++
@@ -81,55 +81,54 @@ func verify(ctx context.Context, api string, features []oracle.Feature, h *histo
 			if c.anonymous != "" {
 				v.aliases++
 				if !answers[alias].Found || answers[alias].Profile.ID != c.id {
-					v.miss("%s does not lead to %s", c.anonymous, c.id)
+					v.differs("%s does not lead to %s", c.anonymous, c.id)
 				}
 				alias++
 			}
 		}
 	}
-	// Nobody came into being by events that were refused.
-	var refused []string
+	// Rejected events must not create profiles.
+	var rejected []string
 	for i := range min(len(h.bad), readAtOnce) {
-		refused = append(refused, fmt.Sprintf("bad-%d", i))
+		rejected = append(rejected, fmt.Sprintf("bad-%d", i))
 	}
-	answers, err := readProfiles(ctx, api, refused, h.asOf)
+	answers, err := readProfiles(ctx, api, rejected, h.asOf)
 	if err != nil {
 		return nil, err
 	}
 	for i := range answers {
 		if answers[i].Found {
-			v.miss("%s has a profile by a refused event", refused[i])
+			v.differs("%s has a profile from a rejected event", rejected[i])
 		}
 	}
 	return v, nil
 }
 
-func (v *verdict) customer(c *customer, want map[string]any, got *served) {
+func (v *comparison) customer(c *customer, want map[string]any, got *served) {
 	v.customers++
 	if !got.Found {
-		v.miss("%s has no profile", c.id)
+		v.differs("%s has no profile", c.id)
 		return
 	}
 	if len(got.Profile.Features) != len(want) {
-		v.miss("%s has %d features, not %d", c.id, len(got.Profile.Features), len(want))
+		v.differs("%s has %d features, not %d", c.id, len(got.Profile.Features), len(want))
 	}
 	for name, value := range want {
 		v.features++
 		if !same(value, got.Profile.Features[name]) {
-			v.miss("%s: %s is %v, not %v", c.id, name, got.Profile.Features[name], value)
+			v.differs("%s: %s is %v, not %v", c.id, name, got.Profile.Features[name], value)
 		}
 	}
 	v.traits += len(c.traits)
 	if !same(plain(c.traits), any(got.Profile.Traits)) && len(c.traits)+len(got.Profile.Traits) > 0 {
-		v.miss("%s: traits are %v, not %v", c.id, got.Profile.Traits, c.traits)
+		v.differs("%s: traits are %v, not %v", c.id, got.Profile.Traits, c.traits)
 	}
 }
 
 func readProfiles(ctx context.Context, api string, ids []string, asOf time.Time) ([]served, error) {
 	var all []served
-	for at := 0; at < len(ids); at += readAtOnce {
-		some := ids[at:min(at+readAtOnce, len(ids))]
-		body, err := json.Marshal(map[string]any{"ids": some})
+	for part := range slices.Chunk(ids, readAtOnce) {
+		body, err := json.Marshal(map[string]any{"ids": part})
 		if err != nil {
 			return nil, err
 		}
@@ -151,8 +150,8 @@ func readProfiles(ctx context.Context, api string, ids []string, asOf time.Time)
 		var page struct {
 			Customers []served `json:"customers"`
 		}
-		if err := json.Unmarshal(raw, &page); err != nil || resp.StatusCode != http.StatusOK || len(page.Customers) != len(some) {
-			return nil, fmt.Errorf("batch read of %d profiles: status %d, %d profiles: %s", len(some), resp.StatusCode, len(page.Customers), raw[:min(len(raw), 300)])
+		if err := json.Unmarshal(raw, &page); err != nil || resp.StatusCode != http.StatusOK || len(page.Customers) != len(part) {
+			return nil, fmt.Errorf("batch read of %d profiles: status %d, %d profiles: %s", len(part), resp.StatusCode, len(page.Customers), raw[:min(len(raw), 300)])
 		}
 		all = append(all, page.Customers...)
 	}

@@ -16,10 +16,10 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 )
 
-// The oracle knows the triggers and segments of configs/retail/profile.yaml, and
-// those of segments.yaml here, by heart, keeps every event of every customer, and
-// decides at every hour of the simulation anew. It shares no code with what it
-// checks.
+// The oracle contains the triggers and segments of configs/retail/profile.yaml and
+// of segments.yaml here as Go code. It keeps every event of every customer, and
+// decides all triggers anew in every hour of the simulation. It shares no code
+// with the product.
 
 const (
 	second = int64(1000)
@@ -87,7 +87,7 @@ var rules = []rule{
 	{name: "and_now", mode: left, segment: "recent_buyer", after: 2 * hour, expire: 12 * hour, priority: 5, when: always},
 }
 
-// segment is a rule that tells who is in it.
+// segment is a named rule over a customer.
 type segment struct {
 	name string
 	in   func(c *customer, now int64) bool
@@ -116,7 +116,7 @@ var segments = []segment{
 
 func (c *customer) orders(now int64) int { return c.count(-1, now, "Order Completed") }
 
-// lastOrder is when the last order was, of a customer who has one.
+// lastOrder returns the time of the last order of a customer with orders.
 func (c *customer) lastOrder(now int64) (last int64) {
 	for _, h := range c.byName["Order Completed"] {
 		if h.at <= now {
@@ -126,7 +126,7 @@ func (c *customer) lastOrder(now int64) (last int64) {
 	return last
 }
 
-// cents is what was spent in (from, to].
+// cents returns the spend in (from, to].
 func (c *customer) cents(from, to int64) (sum int64) {
 	for _, h := range c.byName["Order Completed"] {
 		if h.at > from && h.at <= to {
@@ -136,7 +136,7 @@ func (c *customer) cents(from, to int64) (sum int64) {
 	return sum
 }
 
-// grid scores how recent and how many a customer's orders are, 0 without any.
+// grid scores the recency and frequency of orders from 1 to 5, 0 without orders.
 func (c *customer) grid(now int64) (recency, frequency int) {
 	orders := c.orders(now)
 	if orders == 0 {
@@ -156,8 +156,8 @@ func (c *customer) grid(now int64) (recency, frequency int) {
 	return recency, frequency
 }
 
-// happening is an event.
-type happening struct {
+// event is a decoded event.
+type event struct {
 	Type, Event, MessageID, UserID, AnonymousID, Source string
 	Timestamp                                           time.Time
 	Traits                                              map[string]any
@@ -168,8 +168,8 @@ type happening struct {
 	name string
 }
 
-func read(raw []byte) (*happening, error) {
-	var h happening
+func read(raw []byte) (*event, error) {
+	var h event
 	if err := json.Unmarshal(raw, &h); err != nil {
 		return nil, err
 	}
@@ -197,32 +197,32 @@ type sent struct {
 type customer struct {
 	id       string
 	seen     map[uint64]bool
-	byName   map[string][]*happening // in order of time
+	byName   map[string][]*event // in order of time
 	traits   map[string]statement
-	through  map[string]int64 // by rule: the latest cause decided
-	decided  map[string]bool  // of each: rule and cause
+	through  map[string]int64 // latest decided cause, by rule
+	decided  map[string]bool  // decided causes of rules that fire for each
 	holds    map[string]hold
 	sent     []sent
 	examined int64
-	touched  bool             // by an event since it was last judged
-	since    map[string]int64 // the segments it is in
-	left     map[string]int64 // those it has left
+	touched  bool             // received an event since its last evaluation
+	since    map[string]int64 // entry time by segment
+	left     map[string]int64 // exit time by segment
 }
 
 func newCustomer(id string) *customer {
 	return &customer{
-		id: id, seen: map[uint64]bool{}, byName: map[string][]*happening{}, traits: map[string]statement{},
+		id: id, seen: map[uint64]bool{}, byName: map[string][]*event{}, traits: map[string]statement{},
 		through: map[string]int64{}, decided: map[string]bool{}, holds: map[string]hold{}, since: map[string]int64{}, left: map[string]int64{},
 	}
 }
 
-func (c *customer) take(h *happening) {
+func (c *customer) add(h *event) {
 	if c.seen[h.id] {
 		return
 	}
 	c.seen[h.id], c.touched = true, true
 	list := append(c.byName[h.name], h)
-	slices.SortStableFunc(list, func(a, b *happening) int { return cmp.Compare(a.at, b.at) })
+	slices.SortStableFunc(list, func(a, b *event) int { return cmp.Compare(a.at, b.at) })
 	c.byName[h.name] = list
 	for name, v := range h.Traits {
 		old, there := c.traits[name]
@@ -240,7 +240,7 @@ func rank(source string) int {
 	return at
 }
 
-// count is how many events of a name there were in (from, to].
+// count returns the number of events of a name in (from, to].
 func (c *customer) count(from, to int64, name string) (n int) {
 	for _, h := range c.byName[name] {
 		if h.at > from && h.at <= to {
@@ -277,9 +277,9 @@ func (c *customer) zone() *time.Location {
 	return zones[name]
 }
 
-// awake is the first moment at or after another that is not between 21:00 and
-// 08:00 where the customer lives. Clocks are changed at night, to the hour.
-func (c *customer) awake(at int64) int64 {
+// sendable returns the first time from at on that is outside the quiet hours from
+// 21:00 to 08:00 in the customer's time zone. Clocks change at night, by full hours.
+func (c *customer) sendable(at int64) int64 {
 	t := time.UnixMilli(at).In(c.zone())
 	if t.Hour() >= 8 && t.Hour() < 21 {
 		return at
@@ -291,13 +291,13 @@ func (c *customer) awake(at int64) int64 {
 	return morning.UnixMilli()
 }
 
-// firing is one that the oracle expects.
+// firing is an expected or published firing of a trigger.
 type firing struct {
 	ID, Customer, Trigger, Event string
 	CauseAt, DueAt, At           int64
 }
 
-// pending is a rule and a cause.
+// pending is a rule and a cause that waits for its decision.
 type pending struct {
 	rule             *rule
 	at, due, expires int64
@@ -307,7 +307,7 @@ type pending struct {
 
 type shopOracle struct {
 	customers map[string]*customer
-	visitors  map[string]*customer // by anonymousId, until they are known
+	visitors  map[string]*customer // by anonymousId, until they are identified
 	known     map[string]string    // userId by anonymousId
 	outcomes  map[string]int
 	events    int
@@ -326,8 +326,8 @@ func (o *shopOracle) customer(id string) *customer {
 	return c
 }
 
-// take takes in an event as soon as it is received.
-func (o *shopOracle) take(raw []byte) error {
+// add adds a received event.
+func (o *shopOracle) add(raw []byte) error {
 	h, err := read(raw)
 	if err != nil {
 		return err
@@ -343,7 +343,7 @@ func (o *shopOracle) take(raw []byte) error {
 			v = newCustomer(h.AnonymousID)
 			o.visitors[h.AnonymousID] = v
 		}
-		v.take(h)
+		v.add(h)
 		return nil
 	}
 	c := o.customer(user)
@@ -353,18 +353,18 @@ func (o *shopOracle) take(raw []byte) error {
 			delete(o.visitors, h.AnonymousID)
 			for _, list := range v.byName {
 				for _, earlier := range list {
-					c.take(earlier)
+					c.add(earlier)
 				}
 			}
 		}
 	}
-	c.take(h)
+	c.add(h)
 	return nil
 }
 
 func (c *customer) pending() (all []pending) {
 	add := func(p pending, due, over int64) bool {
-		p.due = c.awake(due)
+		p.due = c.sendable(due)
 		p.expires = p.due + p.rule.expire
 		if h := c.holds[p.rule.name]; p.due < h.until && p.expires > h.since {
 			p.due, p.expires = h.until, h.until+p.rule.expire
@@ -431,17 +431,17 @@ func (c *customer) pending() (all []pending) {
 	return all
 }
 
-// judge finds the segments that customers are in: those of whom something was
-// heard in the hour, or all.
-func (o *shopOracle) judge(now int64, all bool) {
+// evaluateSegments evaluates the segments of the customers with an event in this
+// hour, or of all customers.
+func (o *shopOracle) evaluateSegments(now int64, all bool) {
 	for _, c := range o.customers {
 		if c.touched || all {
-			c.judge(now)
+			c.evaluateSegments(now)
 		}
 	}
 }
 
-func (c *customer) judge(now int64) {
+func (c *customer) evaluateSegments(now int64) {
 	c.touched = false
 	for _, s := range segments {
 		_, was := c.since[s.name]
@@ -456,7 +456,7 @@ func (c *customer) judge(now int64) {
 	}
 }
 
-// members are the keys of all, known or not, who are in a segment.
+// members returns the keys of the customers and visitors in a segment.
 func (o *shopOracle) members(s segment, now int64) map[string]bool {
 	keys := map[string]bool{}
 	for kind, list := range map[byte]map[string]*customer{record.User: o.customers, record.Anonymous: o.visitors} {
@@ -469,21 +469,21 @@ func (o *shopOracle) members(s segment, now int64) map[string]bool {
 	return keys
 }
 
-// step decides everything that is due at a moment.
+// step decides every trigger that is due at a time.
 func (o *shopOracle) step(now int64) (expected []firing) {
 	for _, c := range o.customers {
 		later := func(p pending) bool { return p.due > now }
 		if len(slices.DeleteFunc(c.pending(), later)) == 0 {
 			continue
 		}
-		// Whoever is looked at is judged.
-		c.judge(now)
+		// Deciding a trigger also evaluates the segments.
+		c.evaluateSegments(now)
 		all := slices.DeleteFunc(c.pending(), later)
 		slices.SortFunc(all, func(a, b pending) int {
 			return cmp.Or(cmp.Compare(b.rule.priority, a.rule.priority), cmp.Compare(a.due, b.due), cmp.Compare(a.rule.name, b.rule.name), cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key))
 		})
 		for _, p := range all {
-			if end := c.awake(now); end > now && p.expires > now {
+			if end := c.sendable(now); end > now && p.expires > now {
 				h, held := c.holds[p.rule.name]
 				if !held {
 					h.since = now

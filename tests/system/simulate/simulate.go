@@ -1,23 +1,20 @@
-// Command simulate lets days of the synthetic shop go by in minutes, and checks
-// that every trigger fired exactly when and for whom it should:
+// Package simulate runs days of the synthetic shop in minutes, and checks that
+// every trigger fired at exactly the right time for the right customers:
 //
 //	go run ./tests/system simulate -days 90
 //
-// Two processes take the shop's events from Kafka into profiles in Redis, two
-// more fire the triggers of configs/retail/profile.yaml, and those of
-// tests/system/simulate/segments.yaml, into a topic. All of them are killed now and
-// then, and so are Redis and Kafka. The processes are built with a clock that
-// the suite sets: an hour at a time. Within an hour first all events are taken
-// in, while for the processes that fire it is 1970; then it is the end of the
-// hour, until nothing is due any more. Once a day those who fire also judge all
-// customers anew, so that some enter segments because time has passed. So it is
-// known what has to happen, whatever is killed in between, and an oracle that
-// knows the triggers and segments by heart tells it. At the end the ids, times
-// and contents of all messages in the topic are compared with it, and so is who
-// is in which segment.
+// Two processes read the shop's events from Kafka into profiles in Redis. Two more
+// fire the triggers of configs/retail/profile.yaml and of segments.yaml here, and
+// publish to a topic. All of them, Redis and Kafka are killed from time to time.
 //
-// It starts the services it needs and ends them. Run it in the root of the
-// repository.
+// The processes are built with a clock that the suite sets, one hour at a time.
+// In each hour, first all events are processed while the clock of the publishing
+// processes stands at 1970. Then that clock moves to the end of the hour, until no
+// trigger is due any more. Once a day the publishing processes also sweep: they
+// re-evaluate the segments of all customers, as time alone moves customers into
+// segments. The result therefore does not depend on the kills, and an independent
+// oracle (oracle.go) computes it. At the end the suite compares the ids, times and
+// contents of all messages in the topic, and the members of all segments.
 package simulate
 
 import (
@@ -50,7 +47,7 @@ import (
 type options struct {
 	days, customers int
 	daily           float64
-	killing         float64
+	kills           float64
 	seed            uint64
 	keep            bool
 	binary          string
@@ -61,19 +58,19 @@ type options struct {
 func Run(ctx context.Context, args []string) error {
 	var o options
 	flag := flag.NewFlagSet("simulate", flag.ContinueOnError)
-	flag.IntVar(&o.days, "days", 90, "how many days go by")
-	flag.IntVar(&o.customers, "customers", 1000, "of the shop")
-	flag.Float64Var(&o.daily, "daily", 1, "events a day of the average customer")
-	flag.Float64Var(&o.killing, "kills", 0, "about how often something is killed, besides those who fire once a day; 0 for eight, and one more every two days")
-	flag.Uint64Var(&o.seed, "seed", 1, "of the shop, and of what is killed when")
+	flag.IntVar(&o.days, "days", 90, "number of simulated days")
+	flag.IntVar(&o.customers, "customers", 1000, "customers of the shop")
+	flag.Float64Var(&o.daily, "daily", 1, "events per day of the average customer")
+	flag.Float64Var(&o.kills, "kills", 0, "approximate number of kills, besides those before sweeps; 0 is eight, and one more for every two days")
+	flag.Uint64Var(&o.seed, "seed", 1, "seed of the shop and of the kills")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs of the processes")
-	flag.StringVar(&o.binary, "binary", "", "the program to test, built with the tag simulation; built if not named")
-	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "when to give up")
+	flag.StringVar(&o.binary, "binary", "", "program to test, built with the tag simulation; built by default")
+	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "maximum duration of the whole run")
 	if err := flag.Parse(args); err != nil {
 		return err
 	}
-	if o.killing == 0 {
-		o.killing = 8 + float64(o.days)/2
+	if o.kills == 0 {
+		o.kills = 8 + float64(o.days)/2
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
@@ -88,21 +85,21 @@ func Run(ctx context.Context, args []string) error {
 
 type simulation struct {
 	options
-	began           time.Time
-	id, dir         string
-	seeds, redisURL string
-	events, changes string
-	eventsClock     string // the time for those who take events in
-	firingClock     string // the time for those who fire
-	workers, firers []*process.Process
-	broker          *kafka.Client
-	store           store.Store
-	oracle          *shopOracle
-	expected        map[string]firing
-	rand            *rand.Rand
-	victims         []victim       // to be hit next, the last first
-	killed          map[string]int // by what
-	sweeps          int
+	began               time.Time
+	id, dir             string
+	seeds, redisURL     string
+	events, changes     string
+	eventsClock         string // file with the time of the workers
+	firingClock         string // file with the time of the publishing processes
+	workers, publishers []*process.Process
+	broker              *kafka.Client
+	store               store.Store
+	oracle              *shopOracle
+	expected            map[string]firing
+	rand                *rand.Rand
+	victims             []victim       // to kill next, the last first
+	killed              map[string]int // number of kills by kind
+	sweeps              int
 }
 
 func (s *simulation) say(format string, args ...any) {
@@ -110,7 +107,7 @@ func (s *simulation) say(format string, args ...any) {
 }
 
 func (s *simulation) stop() {
-	for _, p := range slices.Concat(s.workers, s.firers) {
+	for _, p := range slices.Concat(s.workers, s.publishers) {
 		p.Kill()
 	}
 	if s.broker != nil {
@@ -133,7 +130,7 @@ func (s *simulation) stop() {
 	}
 }
 
-// begin of the simulation: a month before the clocks of Europe change.
+// begin is the start of the simulation: a month before Europe changes its clocks.
 var begin = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
 func (s *simulation) run(ctx context.Context) error {
@@ -155,11 +152,11 @@ func (s *simulation) run(ctx context.Context) error {
 		for ; !next.Received.After(now); next = stream.Next() {
 			batch = append(batch, next.Data)
 		}
-		if err := s.hour(ctx, now, batch, s.rand.Float64() < s.killing/float64(hours)); err != nil {
+		if err := s.hour(ctx, now, batch, s.rand.Float64() < s.kills/float64(hours)); err != nil {
 			return fmt.Errorf("%s: %w", now.Format(time.DateTime), err)
 		}
 		if (i+1)%(24*max(1, s.days/10)) == 0 {
-			s.say("day %d: %d events, %d firings expected, %d kills", (i+1)/24, s.oracle.events, len(s.expected), s.kills())
+			s.say("day %d: %d events, %d firings expected, %d kills", (i+1)/24, s.oracle.events, len(s.expected), s.killCount())
 		}
 	}
 	return s.compare(ctx, begin.Add(time.Duration(hours)*time.Hour))
@@ -180,13 +177,13 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	// What is built before anything goes by does not count.
+	// The time to build does not count.
 	s.began = time.Now()
-	// A broker that was killed waits until its session from before is over.
+	// A killed broker waits until its previous session times out.
 	if s.seeds, err = process.Service(ctx, "kafka.sh", "start", s.id, "--", "broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=500"); err != nil {
 		return err
 	}
-	// Redis may be killed without forgetting.
+	// With `always`, acknowledged writes survive kill -9 of Redis.
 	if s.redisURL, err = process.Service(ctx, "redis.sh", "start", s.id, "always"); err != nil {
 		return err
 	}
@@ -227,14 +224,14 @@ func (s *simulation) prepare(ctx context.Context) (err error) {
 		if err != nil {
 			return errors.Join(err, w.Wait(0))
 		}
-		s.workers, s.firers = append(s.workers, w), append(s.firers, f)
+		s.workers, s.publishers = append(s.workers, w), append(s.publishers, f)
 	}
 	s.say("%d days of %d customers, through Kafka at %s and Redis at %s", s.days, s.customers, s.seeds, s.redisURL)
 	return nil
 }
 
-// configs writes the configs of the processes: those that are shipped, but that
-// offsets are committed at once, since the suite waits for them.
+// configs writes the configs of the processes: the shipped ones with a short
+// commit period, as the suite waits for commits.
 func (s *simulation) configs() (paths [2]string, err error) {
 	for i, path := range []string{"configs/retail/profiles.yaml", "tests/system/simulate/changes.yaml"} {
 		text, err := os.ReadFile(path)
@@ -262,7 +259,7 @@ func (s *simulation) configs() (paths [2]string, err error) {
 	return paths, os.WriteFile(filepath.Join(s.dir, "profile.yaml"), definition, 0o600)
 }
 
-// joined adds the items of the lists in one definition to those of another.
+// joined appends the lists of one definition to the lists of another.
 func joined(definition, more []byte) ([]byte, error) {
 	var into, from map[string]any
 	if err := errors.Join(yaml.Unmarshal(definition, &into), yaml.Unmarshal(more, &from)); err != nil {
@@ -278,26 +275,26 @@ func joined(definition, more []byte) ([]byte, error) {
 	return yaml.Marshal(into)
 }
 
-// victim is something to kill and start again, while events are taken in or
-// while triggers fire.
+// victim is a process or service to kill and restart, while events are processed
+// or while triggers fire.
 type victim struct {
-	what   string
+	kind   string
 	firing bool
 	hit    func(context.Context) error
 }
 
-// next is what is killed next: everything in turn, in another order each time.
-// Those who fire are hit the more often.
+// next returns the next victim: each in turn, in another random order each time.
+// Publishing processes are killed more often than others.
 func (s *simulation) next() victim {
 	if len(s.victims) == 0 {
 		for _, w := range s.workers {
 			s.victims = append(s.victims, victim{"a worker", false, s.restart(w)})
 		}
-		for _, f := range s.firers {
-			s.victims = append(s.victims, victim{"one that fires", true, s.restart(f)})
+		for _, f := range s.publishers {
+			s.victims = append(s.victims, victim{"a publisher", true, s.restart(f)})
 		}
 		for range 3 {
-			s.victims = append(s.victims, victim{"all that fire", true, s.restart(s.firers...)})
+			s.victims = append(s.victims, victim{"all publishers", true, s.restart(s.publishers...)})
 		}
 		for _, firing := range []bool{false, true} {
 			s.victims = append(s.victims, victim{"Redis", firing, s.restartService("redis.sh")}, victim{"Kafka", firing, s.restartService("kafka.sh")})
@@ -311,7 +308,7 @@ func (s *simulation) next() victim {
 }
 
 func (s *simulation) kill(ctx context.Context, v victim) error {
-	s.killed[v.what]++
+	s.killed[v.kind]++
 	return v.hit(ctx)
 }
 
@@ -337,18 +334,18 @@ func (s *simulation) restartService(script string) func(context.Context) error {
 	}
 }
 
-func (s *simulation) kills() (n int) {
+func (s *simulation) killCount() (n int) {
 	for _, times := range s.killed {
 		n += times
 	}
 	return n
 }
 
-// sweeping tells whether all customers are judged anew in an hour: in the first
-// of every day, as sweep_interval in changes.yaml says.
-func sweeping(now time.Time) bool { return now.Sub(begin)%(24*time.Hour) == time.Hour }
+// isSweepHour reports whether all customers are re-evaluated in an hour: the first
+// of every day, by sweep_interval in changes.yaml.
+func isSweepHour(now time.Time) bool { return now.Sub(begin)%(24*time.Hour) == time.Hour }
 
-// hour lets an hour go by.
+// hour simulates one hour.
 func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, kill bool) error {
 	if err := setClock(s.eventsClock, now); err != nil {
 		return err
@@ -360,29 +357,29 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 	if err := s.feed(ctx, batch, v); err != nil {
 		return err
 	}
-	if sweeping(now) {
-		// They look whether a sweep is due when they start, and every few seconds.
-		s.killed["all that fire"]++
-		for _, f := range s.firers {
+	if isSweepHour(now) {
+		// A publisher checks whether a sweep is due at its start, and every few seconds.
+		s.killed["all publishers"]++
+		for _, f := range s.publishers {
 			f.Kill()
 		}
 	}
 	if err := setClock(s.firingClock, now); err != nil {
 		return err
 	}
-	if sweeping(now) {
+	if isSweepHour(now) {
 		if err := s.sweep(ctx, now); err != nil {
 			return err
 		}
 	}
 	if v.firing {
-		// The more often in the midst of firing, or of telling.
+		// A short random pause hits them while they fire or publish.
 		time.Sleep(time.Duration(s.rand.IntN(60)) * time.Millisecond)
 		if err := s.kill(ctx, v); err != nil {
 			return err
 		}
 	}
-	if err := s.until(ctx, "what is due to be decided", func() (bool, error) {
+	if err := s.until(ctx, "due triggers to be decided", func() (bool, error) {
 		page, err := s.store.ScanIndex(ctx, record.TriggerIndex, "", record.FormatTime(now.UnixMilli()+1), store.IndexEntry{}, 1)
 		return len(page) == 0, err
 	}); err != nil {
@@ -392,11 +389,11 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 		return err
 	}
 	for _, raw := range batch {
-		if err := s.oracle.take(raw); err != nil {
+		if err := s.oracle.add(raw); err != nil {
 			return err
 		}
 	}
-	s.oracle.judge(now.UnixMilli(), sweeping(now))
+	s.oracle.evaluateSegments(now.UnixMilli(), isSweepHour(now))
 	for _, f := range s.oracle.step(now.UnixMilli()) {
 		if _, twice := s.expected[f.ID]; twice {
 			return fmt.Errorf("the oracle expects %s twice", f.ID)
@@ -406,7 +403,7 @@ func (s *simulation) hour(ctx context.Context, now time.Time, batch [][]byte, ki
 	return nil
 }
 
-// feed sends events, and waits until they are taken in.
+// feed sends events and waits until they are processed.
 func (s *simulation) feed(ctx context.Context, batch [][]byte, v victim) error {
 	records := make([]kafka.Record, len(batch))
 	for i, raw := range batch {
@@ -424,25 +421,25 @@ func (s *simulation) feed(ctx context.Context, batch [][]byte, v victim) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	return s.until(ctx, "events to be taken in", func() (bool, error) {
+	return s.until(ctx, "events to be processed", func() (bool, error) {
 		lag, err := s.broker.Lag(ctx, s.id, s.events)
 		return err == nil && lag <= 0, err
 	})
 }
 
-// sweepRecord is the record in which those who sweep agree.
+// sweepRecord is the key of the record that coordinates sweeps.
 const sweepRecord = "!sweep"
 
-// sweep starts those who fire, and waits until one of them has judged all
+// sweep starts the publishers and waits until one of them has evaluated all
 // customers.
 func (s *simulation) sweep(ctx context.Context, now time.Time) error {
-	for _, f := range s.firers {
+	for _, f := range s.publishers {
 		if err := f.Start(); err != nil {
 			return err
 		}
 	}
 	s.sweeps++
-	return s.until(ctx, "all customers to be judged", func() (bool, error) {
+	return s.until(ctx, "all customers to be evaluated", func() (bool, error) {
 		records, err := s.store.Load(ctx, []string{sweepRecord})
 		if err != nil || records[0].Version == store.Absent {
 			return false, err
@@ -453,17 +450,17 @@ func (s *simulation) sweep(ctx context.Context, now time.Time) error {
 	})
 }
 
-// until asks, every few milliseconds, until the answer is yes. A service may
-// not answer for a while; a process must not end by itself.
-func (s *simulation) until(ctx context.Context, what string, ask func() (bool, error)) error {
+// until calls a function every few milliseconds until it returns true. A service
+// may fail for a while; a process must not end by itself.
+func (s *simulation) until(ctx context.Context, condition string, check func() (bool, error)) error {
 	var last error
-	err := process.Until(ctx, what, 2*time.Minute, 5*time.Millisecond, func() (bool, error) {
+	err := process.Until(ctx, condition, 2*time.Minute, 5*time.Millisecond, func() (bool, error) {
 		var ok bool
-		if ok, last = ask(); ok && last == nil {
+		if ok, last = check(); ok && last == nil {
 			return true, nil
 		}
 		var ended error
-		for _, p := range slices.Concat(s.workers, s.firers) {
+		for _, p := range slices.Concat(s.workers, s.publishers) {
 			ended = errors.Join(ended, p.Alive())
 		}
 		return false, ended
@@ -474,15 +471,15 @@ func (s *simulation) until(ctx context.Context, what string, ask func() (bool, e
 	return err
 }
 
-// compare waits until everything is told, and compares it with the oracle.
+// compare waits until everything is published, and compares it with the oracle.
 func (s *simulation) compare(ctx context.Context, end time.Time) error {
-	// Leases of those who were killed run out.
+	// Leases of killed publishers expire.
 	end = end.Add(time.Hour)
 	if err := s.hour(ctx, end, nil, false); err != nil {
 		return err
 	}
-	if err := s.until(ctx, "everything to be told", func() (bool, error) {
-		// Who looked in vain looks again when the clock has moved.
+	if err := s.until(ctx, "everything to be published", func() (bool, error) {
+		// An idle publisher polls again when the clock moves.
 		for _, now := range []time.Time{time.Unix(0, 0), end} {
 			if err := setClock(s.firingClock, now); err != nil {
 				return false, err
@@ -494,14 +491,14 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 	}); err != nil {
 		return err
 	}
-	got, copies, err := s.told(ctx)
+	got, copies, err := s.published(ctx)
 	if err != nil {
 		return err
 	}
 	missing, unexpected, different := 0, 0, 0
-	report := func(what string, n int, f firing) {
+	report := func(difference string, n int, f firing) {
 		if n <= 5 {
-			s.say("%s: %s %s of %s, cause %s, due %s, at %s, id %s", what, f.Event, f.Trigger, f.Customer, stamp(f.CauseAt), stamp(f.DueAt), stamp(f.At), f.ID)
+			s.say("%s: %s %s of %s, cause %s, due %s, at %s, id %s", difference, f.Event, f.Trigger, f.Customer, stamp(f.CauseAt), stamp(f.DueAt), stamp(f.At), f.ID)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.expected)) {
@@ -526,25 +523,25 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 		s.say("%-28s %6d", name, s.oracle.outcomes[name])
 	}
 	var kills []string
-	for _, what := range slices.Sorted(maps.Keys(s.killed)) {
-		kills = append(kills, fmt.Sprintf("%d of %s", s.killed[what], what))
+	for _, kind := range slices.Sorted(maps.Keys(s.killed)) {
+		kills = append(kills, fmt.Sprintf("%d of %s", s.killed[kind], kind))
 	}
-	s.say("%d events, %d customers, %d unknown visitors; all customers judged %d times", s.oracle.events, len(s.oracle.customers), len(s.oracle.visitors), s.sweeps)
-	s.say("%d kills: %s", s.kills(), strings.Join(kills, ", "))
-	s.say("%d firings expected, %d told in %d messages: %d missing, %d unexpected, %d different", len(s.expected), len(got), copies, missing, unexpected, different)
+	s.say("%d events, %d customers, %d anonymous visitors, %d sweeps", s.oracle.events, len(s.oracle.customers), len(s.oracle.visitors), s.sweeps)
+	s.say("%d kills: %s", s.killCount(), strings.Join(kills, ", "))
+	s.say("%d firings expected, %d published in %d messages: %d missing, %d unexpected, %d different", len(s.expected), len(got), copies, missing, unexpected, different)
 	if missing+unexpected+different > 0 {
-		return errors.New("the firings are not those expected")
+		return errors.New("the firings differ from the expected ones")
 	}
 	for _, r := range rules {
 		if r.segment != "" && s.oracle.outcomes[r.name+" fired"] == 0 {
-			return fmt.Errorf("nobody was told of %s: that shows nothing", r.segment)
+			return fmt.Errorf("no trigger on segment %s fired: the run proves nothing", r.segment)
 		}
 	}
 	return s.compareSegments(ctx, end.UnixMilli())
 }
 
-// compareSegments compares the indexes of the segments with who is in them by
-// a full recomputation from the events.
+// compareSegments compares the indexes of segments with their members by a full
+// recomputation from the events.
 func (s *simulation) compareSegments(ctx context.Context, now int64) error {
 	wrong := 0
 	for _, segment := range segments {
@@ -567,15 +564,15 @@ func (s *simulation) compareSegments(ctx context.Context, now int64) error {
 			continue
 		}
 		wrong++
-		s.say("segment %-20s %6d members by the index and %d in it, %d recomputed", segment.name, n, len(got), len(want))
+		s.say("segment %-20s %6d members by count, %d by scan, %d recomputed", segment.name, n, len(got), len(want))
 		for _, key := range slices.Sorted(maps.Keys(got)) {
 			if !want[key] {
-				s.say("UNEXPECTED member of %s: %s: %s", segment.name, key, s.held(ctx, key))
+				s.say("UNEXPECTED member of %s: %s: %s", segment.name, key, s.stored(ctx, key))
 			}
 			delete(want, key)
 		}
 		for _, key := range slices.Sorted(maps.Keys(want)) {
-			s.say("MISSING member of %s: %s: %s", segment.name, key, s.held(ctx, key))
+			s.say("MISSING member of %s: %s: %s", segment.name, key, s.stored(ctx, key))
 		}
 	}
 	if wrong > 0 {
@@ -584,8 +581,9 @@ func (s *simulation) compareSegments(ctx context.Context, now int64) error {
 	return nil
 }
 
-// held is what is held of a customer of the made-up shop, and of the last sweep.
-func (s *simulation) held(ctx context.Context, key string) string {
+// stored describes the stored profile of a customer of the synthetic shop, and the
+// last sweep.
+func (s *simulation) stored(ctx context.Context, key string) string {
 	def, err := profiledefinition.Read(filepath.Join(s.dir, "profile.yaml"))
 	if err != nil {
 		return err.Error()
@@ -603,9 +601,9 @@ func (s *simulation) held(ctx context.Context, key string) string {
 
 func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000") }
 
-// told reads the topic of changes: what is in it by id, and how many messages
-// there are. Two with the same id must be the same.
-func (s *simulation) told(ctx context.Context) (map[string]firing, int, error) {
+// published reads the topic of changes and returns the firings in it by id, and
+// the number of messages. Messages with the same id must be equal.
+func (s *simulation) published(ctx context.Context) (map[string]firing, int, error) {
 	texts, all, copies := map[string]string{}, map[string]firing{}, 0
 	err := s.broker.Read(ctx, s.changes, func(value []byte) error {
 		var m struct {
@@ -625,7 +623,7 @@ func (s *simulation) told(ctx context.Context) (map[string]firing, int, error) {
 		}
 		copies++
 		if text, again := texts[m.MessageID]; again && text != string(value) {
-			return fmt.Errorf("two messages of id %s are different", m.MessageID)
+			return fmt.Errorf("two messages of id %s differ", m.MessageID)
 		}
 		texts[m.MessageID] = string(value)
 		all[m.MessageID] = firing{m.MessageID, m.UserID, m.Properties.Trigger, m.Event, m.Properties.Cause.UnixMilli(), m.Properties.Due.UnixMilli(), m.Timestamp.UnixMilli()}
@@ -634,11 +632,11 @@ func (s *simulation) told(ctx context.Context) (map[string]firing, int, error) {
 	return all, copies, err
 }
 
-// keyOf keys an event as the collector does: by who it is about.
+// keyOf returns the customer id of an event, as the collector does.
 func keyOf(raw []byte) []byte {
 	h, err := read(raw)
 	if err != nil {
-		panic(err) // the shop was asked for good events
+		panic(err) // the shop generates valid events only
 	}
 	if h.UserID != "" {
 		return []byte(h.UserID)

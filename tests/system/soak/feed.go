@@ -9,13 +9,13 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/system/kafka"
 )
 
-// The names the shipped configs go by.
+// Names in the shipped configs.
 const (
 	eventsTopic = "events"
 	group       = "soak"
 )
 
-// feed is the synthetic shop, whose events go to the topic.
+// feed sends the events of the synthetic shop to the topic.
 type feed struct {
 	broker *kafka.Client
 	shop   *shop.Shop
@@ -47,7 +47,7 @@ func (f *feed) produce(ctx context.Context, events int) error {
 	return f.broker.Produce(ctx, eventsTopic, records)
 }
 
-// fill puts so many events into the profiles.
+// fill sends events and waits until they are in the profiles.
 func (f *feed) fill(ctx context.Context, events int) error {
 	const part = 5000
 	for ; events > 0; events -= part {
@@ -58,7 +58,7 @@ func (f *feed) fill(ctx context.Context, events int) error {
 	return f.broker.CaughtUp(ctx, group, eventsTopic, 0, 20*time.Minute)
 }
 
-// flow produces so many events a second until its context ends.
+// flow sends events at a rate per second until its context ends.
 func (f *feed) flow(ctx context.Context, rate int) error {
 	const ticks = 5 // a second
 	tick := time.NewTicker(time.Second / ticks)
@@ -69,7 +69,7 @@ func (f *feed) flow(ctx context.Context, rate int) error {
 		case <-ctx.Done():
 			return nil
 		}
-		// What is on its way at the end gets there.
+		// A batch in flight at the end is completed.
 		if err := f.produce(context.WithoutCancel(ctx), rate/ticks); err != nil {
 			return err
 		}

@@ -14,15 +14,16 @@ import (
 	"time"
 )
 
-// slot is a customer of this suite. When they are erased another takes the place.
+// slot is the place of a customer of this suite. After an erasure a new customer
+// takes the place.
 type slot struct {
 	id     string
-	number int    // how many were here before
-	name   string // the trait that was written last
+	number int    // number of previous customers in this slot
+	name   string // last written value of the trait firstName
 }
 
-// load asks, and knows what the answers should be: each of its workers has
-// customers of its own, and is the only one to write them.
+// load sends requests and knows the correct responses: only one of its workers
+// writes a given customer.
 type load struct {
 	o       options
 	base    string
@@ -35,7 +36,7 @@ type worker struct {
 	random *rand.Rand
 	number int
 	slots  []slot
-	gone   []string // ids that were erased
+	gone   []string // erased ids
 	writes int
 	body   bytes.Buffer
 
@@ -58,7 +59,7 @@ func newLoad(o options, base string) *load {
 	return l
 }
 
-// each runs something for every worker.
+// each calls a function concurrently for every worker.
 func (l *load) each(fn func(*worker) error) error {
 	failed := make([]error, len(l.workers))
 	var all sync.WaitGroup
@@ -86,15 +87,15 @@ func (l *load) create(ctx context.Context) error {
 	})
 }
 
-// fillCache asks for so many whom there are not that what grows from then on is not
-// the cache, which keeps that there is nobody, too.
+// fillCache reads as many unknown customers as the cache of the API holds, which
+// also caches absence. Memory that grows afterwards is not the cache.
 func (l *load) fillCache(ctx context.Context) error {
 	const batch, batches = 1000, 250
 	return l.each(func(w *worker) error {
 		for n := w.number; n < batches; n += l.o.workers {
 			ids := make([]string, batch)
 			for i := range ids {
-				ids[i] = fmt.Sprintf("nobody-%d-%d", n, i)
+				ids[i] = fmt.Sprintf("unknown-%d-%d", n, i)
 			}
 			body, err := json.Marshal(map[string]any{"ids": ids})
 			if err != nil {
@@ -108,8 +109,8 @@ func (l *load) fillCache(ctx context.Context) error {
 	})
 }
 
-// drive asks at so many requests a second in all, or at as many as there can be
-// for a rate of 0. Latencies count from when a request was to be sent.
+// drive sends requests at a total rate per second, or as fast as possible for a
+// rate of 0. Latency counts from the scheduled time of a request (open loop).
 func (l *load) drive(ctx context.Context, long time.Duration, rate float64) (total summary, err error) {
 	started := time.Now()
 	until := started.Add(long)
@@ -157,7 +158,7 @@ func (w *worker) drive(ctx context.Context, started, until time.Time, rate float
 		if !due.Before(until) {
 			return nil
 		}
-		kind, err := w.ask(ctx)
+		kind, err := w.send(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -165,11 +166,11 @@ func (w *worker) drive(ctx context.Context, started, until time.Time, rate float
 	}
 }
 
-// The mix, in thousandths.
+// mix lists the kinds of requests and their shares in thousandths.
 var mix = []struct {
 	name  string
 	share int
-	ask   func(*worker, context.Context) error
+	send  func(*worker, context.Context) error
 }{
 	{"profile", 560, (*worker).readOwn},
 	{"profile of the shop", 200, (*worker).readOther},
@@ -179,18 +180,18 @@ var mix = []struct {
 	{"erasure", 8, (*worker).erase},
 }
 
-func (w *worker) ask(ctx context.Context) (kind int, err error) {
-	at := w.random.IntN(1000)
-	for at >= mix[kind].share {
-		at -= mix[kind].share
+func (w *worker) send(ctx context.Context) (kind int, err error) {
+	draw := w.random.IntN(1000)
+	for draw >= mix[kind].share {
+		draw -= mix[kind].share
 		kind++
 	}
-	return kind, mix[kind].ask(w, ctx)
+	return kind, mix[kind].send(w, ctx)
 }
 
 func (w *worker) any() *slot { return &w.slots[w.random.IntN(len(w.slots))] }
 
-// do makes a request and leaves its answer in w.body.
+// do sends a request and keeps the response body in w.body.
 func (w *worker) do(ctx context.Context, method, path, body string, want int) error {
 	var in io.Reader
 	if body != "" {
@@ -213,15 +214,15 @@ func (w *worker) do(ctx context.Context, method, path, body string, want int) er
 		return err
 	}
 	if response.StatusCode != want {
-		return fmt.Errorf("%s %s answers %s, not %d: %.200s", method, path, response.Status, want, w.body.Bytes())
+		return fmt.Errorf("%s %s: status %s, not %d: %.200s", method, path, response.Status, want, w.body.Bytes())
 	}
 	return nil
 }
 
-// contains tells that the last answer lacks what it should have.
-func (w *worker) contains(text, what string) error {
+// contains returns an error if the last response lacks a text.
+func (w *worker) contains(text, subject string) error {
 	if !bytes.Contains(w.body.Bytes(), []byte(text)) {
-		return fmt.Errorf("%s lacks %s: %.500s", what, text, w.body.Bytes())
+		return fmt.Errorf("%s lacks %s: %.500s", subject, text, w.body.Bytes())
 	}
 	return nil
 }
@@ -235,7 +236,7 @@ func (w *worker) readOwn(ctx context.Context) error {
 }
 
 func (w *worker) readOther(ctx context.Context) error {
-	// Not every customer of the shop is known by then.
+	// Not every customer of the shop has an event yet.
 	path := fmt.Sprintf("/api/customer/u-%06d", 1+w.random.IntN(w.load.o.customers))
 	err := w.do(ctx, http.MethodGet, path, "", http.StatusOK)
 	if err != nil && bytes.Contains(w.body.Bytes(), []byte(`"no_such_customer"`)) {
@@ -245,17 +246,17 @@ func (w *worker) readOther(ctx context.Context) error {
 }
 
 func (w *worker) readMany(ctx context.Context) error {
-	var asked []*slot
+	var read []*slot
 	var ids []string
 	for range 50 {
 		s := w.any()
-		asked, ids = append(asked, s), append(ids, s.id)
+		read, ids = append(read, s), append(ids, s.id)
 	}
 	body, _ := json.Marshal(map[string]any{"ids": ids})
 	if err := w.do(ctx, http.MethodPost, "/api/customers/batch", string(body), http.StatusOK); err != nil {
 		return err
 	}
-	for _, s := range asked {
+	for _, s := range read {
 		if err := w.contains(`"firstName":"`+s.name+`"`, s.id+" in a batch"); err != nil {
 			return err
 		}
@@ -277,7 +278,8 @@ func (w *worker) write(ctx context.Context, s *slot) error {
 	return nil
 }
 
-// erase erases a customer, sees that nothing brings them back, and makes another.
+// erase erases a customer, checks that writes cannot restore it, and creates
+// another one.
 func (w *worker) erase(ctx context.Context) error {
 	s := w.any()
 	if err := w.do(ctx, http.MethodDelete, "/api/customer/"+s.id, "", http.StatusOK); err != nil {
@@ -299,7 +301,7 @@ func (w *worker) erase(ctx context.Context) error {
 	return w.do(ctx, http.MethodPatch, "/api/customer/"+old+"/traits", `{"firstName":"late"}`, http.StatusConflict)
 }
 
-// erased are the ids that were erased.
+// erased returns the erased ids.
 func (l *load) erased() (ids []string) {
 	for _, w := range l.workers {
 		ids = append(ids, w.gone...)
@@ -307,7 +309,7 @@ func (l *load) erased() (ids []string) {
 	return ids
 }
 
-// verify compares every customer with what was written last.
+// verify compares every customer with its last write.
 func (l *load) verify(ctx context.Context, base string) error {
 	want := map[string]string{}
 	var ids []string
@@ -338,7 +340,7 @@ func (l *load) verify(ctx context.Context, base string) error {
 			return err
 		}
 		if len(answer.Customers) != len(part) {
-			return fmt.Errorf("a batch of %d is answered with %d", len(part), len(answer.Customers))
+			return fmt.Errorf("a batch of %d returned %d", len(part), len(answer.Customers))
 		}
 		for _, c := range answer.Customers {
 			name, alive := want[c.ID]
@@ -350,10 +352,10 @@ func (l *load) verify(ctx context.Context, base string) error {
 	return nil
 }
 
-// summary is what became of requests.
+// summary counts requests and their latencies.
 type summary struct {
 	took      time.Duration
-	counts    [6]int // by their place in mix
+	counts    [6]int // by index in mix
 	wrong     int
 	latencies []uint32 // microseconds
 }
@@ -371,7 +373,7 @@ func (w *worker) count(kind int, latency time.Duration, err error) {
 	}
 }
 
-// take gives what was counted since the last time.
+// take returns the counts since the previous call.
 func (w *worker) take() summary {
 	w.mu.Lock()
 	defer w.mu.Unlock()

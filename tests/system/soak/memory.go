@@ -13,7 +13,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
-// memory is the resident memory of the processes, and what Redis uses, each second.
+// memory contains the resident memory of the processes and the memory that Redis
+// uses, sampled each second.
 type memory struct {
 	long  time.Duration
 	names []string
@@ -54,7 +55,7 @@ func watch(ctx context.Context, s *setup) <-chan *memory {
 	return result
 }
 
-// field is the number after a name.
+// field returns the number after a name.
 func field(text []byte, name string) int64 {
 	_, rest, _ := bytes.Cut(text, []byte(name))
 	fields := bytes.Fields(rest)
@@ -65,8 +66,8 @@ func field(text []byte, name string) int64 {
 	return n
 }
 
-// flat compares the last fifth of a run with its second. Redis grows by what is
-// erased, of which it remembers when, and by new events.
+// flat compares the last fifth of a run with the second fifth. Redis may grow: by
+// tombstones of erased customers and by new events.
 func (m *memory) flat() error {
 	const least = 5 * time.Minute
 	var grew error

@@ -1,14 +1,13 @@
-// Command soak loads the profile API for a long time with a mix of all it does,
-// as configs/retail sets it up on a real Redis and a real Kafka broker:
+// Package soak loads the profile API for a long time with a mix of all requests, on
+// configs/retail with a real Redis and a real Kafka broker:
 //
 //	go run ./tests/system soak -for 30m
 //
-// First it finds the most that the mix can do, then it asks for 80% of that, at
-// an even rate, while a worker takes the events of the synthetic shop in. Every
-// answer is checked: a customer reads as they were last written, and somebody who
-// was erased stays erased. At the end the profiles are rebuilt from the topic, and
-// compared. It fails on any wrong answer, and when the memory of a process grew.
-// Run it in the root of the repository; it needs java and mvn.
+// It first measures the maximum throughput of the mix, then sends 80% of it at an
+// even rate while a worker processes the events of the synthetic shop. It checks
+// every response: a read returns the last write, and an erased customer stays
+// erased. At the end it rebuilds the profiles from the topic and compares them. It
+// fails on any wrong response and if the memory of a process grew.
 package soak
 
 import (
@@ -37,14 +36,14 @@ type options struct {
 func Run(ctx context.Context, args []string) error {
 	var o options
 	flag := flag.NewFlagSet("soak", flag.ContinueOnError)
-	flag.DurationVar(&o.long, "for", 30*time.Minute, "how long")
-	flag.DurationVar(&o.peak, "peak", 20*time.Second, "how long the most it can do is looked for")
-	flag.Float64Var(&o.share, "share", 0.8, "of the most it can do")
-	flag.IntVar(&o.workers, "connections", 32, "that ask at a time")
-	flag.IntVar(&o.slots, "own", 8000, "customers whose every answer is known")
-	flag.IntVar(&o.customers, "customers", 20_000, "others, of the synthetic shop")
-	flag.IntVar(&o.events, "events", 200_000, "of the shop before the load begins")
-	flag.IntVar(&o.shopRate, "rate", 200, "events a second of the shop during the load")
+	flag.DurationVar(&o.long, "for", 30*time.Minute, "duration of the load")
+	flag.DurationVar(&o.peak, "peak", 20*time.Second, "duration of the measurement of the maximum throughput")
+	flag.Float64Var(&o.share, "share", 0.8, "share of the maximum throughput")
+	flag.IntVar(&o.workers, "connections", 32, "concurrent connections")
+	flag.IntVar(&o.slots, "own", 8000, "customers that the suite writes and checks")
+	flag.IntVar(&o.customers, "customers", 20_000, "customers of the synthetic shop")
+	flag.IntVar(&o.events, "events", 200_000, "events of the shop before the load")
+	flag.IntVar(&o.shopRate, "rate", 200, "events per second of the shop during the load")
 	if err := flag.Parse(args); err != nil {
 		return err
 	}
@@ -81,23 +80,23 @@ func run(ctx context.Context, o options) (err error) {
 	if err := feed.fill(ctx, o.events); err != nil {
 		return err
 	}
-	say("%d events of %d customers of the shop are in their profiles", o.events, o.customers)
+	say("processed %d events of %d customers of the shop", o.events, o.customers)
 
 	l := newLoad(o, "http://"+s.apiAddress)
 	if err := l.create(ctx); err != nil {
 		return err
 	}
-	say("%d customers are made by %d writes", o.slots, o.slots)
+	say("created %d customers by %d writes", o.slots, o.slots)
 	if err := l.fillCache(ctx); err != nil {
 		return err
 	}
-	say("the cache of the API is full")
+	say("filled the cache of the API")
 	peak, err := l.drive(ctx, o.peak, 0)
 	if err != nil {
 		return err
 	}
 	rate := o.share * peak.rate()
-	say("the most there can be is %.0f requests/s; asking for %.0f", peak.rate(), rate)
+	say("the maximum is %.0f requests/s; sending %.0f", peak.rate(), rate)
 
 	pace, stopFeed := context.WithCancel(ctx)
 	fed := make(chan error, 1)
@@ -109,25 +108,25 @@ func run(ctx context.Context, o options) (err error) {
 	if err := errors.Join(err, <-fed); err != nil {
 		return err
 	}
-	say("in all: %s", &total)
+	say("total: %s", &total)
 	if err := l.verify(ctx, "http://"+s.apiAddress); err != nil {
 		return err
 	}
-	say("each of %d customers is as last written, and each of %d erased is erased", o.slots, len(l.erased()))
+	say("each of %d customers equals its last write, and all %d erased ones are absent", o.slots, len(l.erased()))
 	if err := s.rebuild(ctx, l); err != nil {
 		return err
 	}
-	say("so they are in profiles rebuilt from the topic")
+	say("profiles rebuilt from the topic are the same")
 	if err := memory.flat(); err != nil {
 		return err
 	}
 	if total.wrong > 0 {
-		return fmt.Errorf("%d wrong answers", total.wrong)
+		return fmt.Errorf("%d wrong responses", total.wrong)
 	}
 	return nil
 }
 
-// setup is Redis, Kafka, the API and a worker.
+// setup is Redis, Kafka, a profile API and a worker.
 type setup struct {
 	dir, id, binary string
 	redisURL        string
@@ -183,13 +182,13 @@ func (s *setup) close() {
 	}
 	for _, service := range []string{"kafka.sh", "redis.sh"} {
 		if _, err := process.Service(context.Background(), service, "stop", s.id); err != nil {
-			fmt.Fprintln(os.Stderr, "soak: cleaning up:", err)
+			fmt.Fprintln(os.Stderr, "soak: stopping a service:", err)
 		}
 	}
 }
 
-// start runs one of the shipped configs until it is ready, and gives the address
-// at which it serves profiles, if it does.
+// start runs a shipped config until it is ready, and returns the address of its
+// profile API, if it has one.
 func (s *setup) start(ctx context.Context, name, config string, env ...string) (p *process.Process, address string, err error) {
 	p = &process.Process{Name: name, Binary: s.binary, Config: config, Log: filepath.Join(s.dir, name+".log")}
 	if p.HTTP, err = process.FreeAddress(); err != nil {
@@ -206,15 +205,15 @@ func (s *setup) start(ctx context.Context, name, config string, env ...string) (
 	return p, address, p.Ready(ctx)
 }
 
-// logs shows the last that the processes said.
+// logs prints the end of the log of each process.
 func (s *setup) logs() {
 	for _, p := range s.processes {
 		fmt.Fprintf(os.Stderr, "--- %s\n%s\n", p.Name, p.Tail())
 	}
 }
 
-// rebuild makes the profiles anew from the topic, beside the others, and compares
-// what it can know of.
+// rebuild rebuilds the profiles from the topic under another prefix and compares
+// them.
 func (s *setup) rebuild(ctx context.Context, l *load) error {
 	if _, _, err := s.start(ctx, "rebuild", "configs/retail/rebuild.yaml", "REDIS_PREFIX=again"); err != nil {
 		return err
