@@ -43,7 +43,7 @@ func TestParse(t *testing.T) {
 	require.Equal(t, []string{"s1 EUR", " EUR", "s3 EUR"}, seen)
 }
 
-func TestParseSaysWhatIsWrong(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	const good = `"messageId":"m","userId":"u","timestamp":"2026-01-31T08:30:00Z"`
 	for body, want := range map[string]Error{
 		`{`:                               {"", "json", ""},
@@ -80,7 +80,8 @@ func TestPaths(t *testing.T) {
 	require.Equal(t, "a.b", p.Array())
 }
 
-// TestTimes: the fast way reads what the general one does, and writes back.
+// TestTimes compares the fast path with time.Parse, and formats the result
+// again.
 func TestTimes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(
@@ -100,8 +101,8 @@ func TestTimes(t *testing.T) {
 	})
 }
 
-// FuzzParse: nothing makes the parser panic, and of what it takes the generic
-// form is the JSON that was given.
+// FuzzParse shows that no input makes the parser panic, and that the generic
+// form of an accepted event is an object.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"type":"track","event":"Order Completed","messageId":"m1","userId":"u1","timestamp":"2026-01-31T09:30:00.123+01:00","properties":{"products":[{"sku":1}]}}`))
 	f.Add([]byte(`{"type":"identify","messageId":"m1","anonymousId":"\u00e9","timestamp":"2026-01-31T09:30:00Z","traits":{"a":null,"b":[1e400,-0]}}`))
@@ -125,7 +126,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestAppendTime: times are written as package time writes them.
+// TestAppendTime compares with the formatting of package time.
 func TestAppendTime(t *testing.T) {
 	same := func(t require.TestingT, ms int64) {
 		require.Equal(t, time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z"), string(AppendTime(nil, ms)))

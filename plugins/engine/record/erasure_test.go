@@ -9,9 +9,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// TestErasureModel holds a record against what erasure means: the latest
-// erasure and readmission decide, in whatever order they come and however
-// often.
+// TestErasureModel compares a record with a model of erasure: the latest
+// erasure and readmission decide, in any order and any number of repetitions.
 func TestErasureModel(t *testing.T) {
 	def := &Definition{Features: &features.Definition{}}
 	rapid.Check(t, func(t *rapid.T) {

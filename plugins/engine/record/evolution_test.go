@@ -12,12 +12,11 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 )
 
-// TestDefinitionsMayChange: whenever definitions change on a live record, with
-// features added, removed, redefined and reordered, a feature is its definition
-// applied to the events that were taken in while something was defined over the
-// same events and values, and features_since is there exactly when that is not
-// all of them.
-func TestDefinitionsMayChange(t *testing.T) {
+// TestDefinitionChangesKeepFeatures adds, removes, redefines and reorders
+// features on a live record. A feature equals its definition applied to the
+// events that arrived while some feature used the same events and values, and
+// features_since is present exactly if these are not all events.
+func TestDefinitionChangesKeepFeatures(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var p event.Parser
 		rec := &record.Record{}
@@ -74,8 +73,8 @@ func TestDefinitionsMayChange(t *testing.T) {
 	})
 }
 
-// logged tells whether an event is in the record, as those that matter to some
-// feature are: applying it again changes nothing.
+// logged reports whether the record contains an event: applying it again
+// changes nothing.
 func logged(e oracle.Event, rec *record.Record) bool {
 	copied := &record.Record{}
 	if copied.Decode(rec.Definition(), "uu1", rec.Encode(nil, "uu1")) != nil {
@@ -85,8 +84,8 @@ func logged(e oracle.Event, rec *record.Record) bool {
 	return err == nil && !changed
 }
 
-// TestRemovedFeatureComesBack: what was kept while a feature was defined is
-// still there, and the gap is told.
+// TestRemovedFeatureComesBack shows that events from before the removal still
+// count, and that features_since reports the gap.
 func TestRemovedFeatureComesBack(t *testing.T) {
 	with := newDefinition(t, specsOf("orders"))
 	without := newDefinition(t, specsOf("pages"))

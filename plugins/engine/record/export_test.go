@@ -2,7 +2,7 @@ package record
 
 import "slices"
 
-// SetMember makes the record hold its customer to be in a segment, or not.
+// SetMember makes the customer a member of a segment, or not.
 func (r *Record) SetMember(segment string, in bool, since int64) {
 	r.evaluatedAt, r.evaluatedBy = since, 7
 	at, found := r.findMember(segment)
@@ -14,9 +14,8 @@ func (r *Record) SetMember(segment string, in bool, since int64) {
 	}
 }
 
-// SetTurn makes the record one whose customer came to and fro so often within the
-// moment of the last judgement.
-func (r *Record) SetTurn(n uint64) { r.toggles = n }
+// SetToggles sets how often a segment was left at the moment it was entered.
+func (r *Record) SetToggles(n uint64) { r.toggles = n }
 
-// Turn returns it.
-func (r *Record) Turn() uint64 { return r.toggles }
+// Toggles returns the number set by SetToggles.
+func (r *Record) Toggles() uint64 { return r.toggles }

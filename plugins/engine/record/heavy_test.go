@@ -18,8 +18,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record/oracle"
 )
 
-// heavySpecs are features whose bounds can be told from the oracle: totals of
-// things that are not negative grow with the window.
+// heavySpecs returns features with bounds that the oracle can compute: totals
+// of non-negative values grow with the window.
 func heavySpecs() []features.Spec {
 	const days = 24 * time.Hour
 	var specs []features.Spec
@@ -58,7 +58,8 @@ func naiveOf(s features.Spec) oracle.Feature {
 	}
 }
 
-// genHeavy makes a history of n events over 120 days, without negative totals.
+// genHeavy returns a history of n events over 120 days, without negative
+// totals.
 func genHeavy(r *rand.Rand, n int) [][]byte {
 	out := make([][]byte, n)
 	for i := range out {
@@ -73,18 +74,18 @@ func genHeavy(r *rand.Rand, n int) [][]byte {
 	return out
 }
 
-// TestHeavyCustomersAreWithinTheBound: once events are folded, a feature
-// without a window is what the definition says, and one with a window lies
-// between what it would be for the narrowest and for the widest window of the
-// documented bound.
-func TestHeavyCustomersAreWithinTheBound(t *testing.T) {
+// TestHeavyCustomersStayWithinBounds compares features of folded events with
+// the oracle. A feature without a window equals its definition; a feature with
+// a window lies between its values for the narrowest and the widest window of
+// the documented bound.
+func TestHeavyCustomersStayWithinBounds(t *testing.T) {
 	specs := heavySpecs()
 	def := newDefinition(t, specs)
 	def.Events = 64
 	for seed := range heavyCases(t) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		raw := genHeavy(r, 1000)
-		// Events come late by up to 40 places, and some twice.
+		// Events are up to 40 places late, and some are repeated.
 		arrivals := slices.Clone(raw)
 		for i := range arrivals {
 			j := min(len(raw)-1, i+r.IntN(40))
@@ -107,7 +108,7 @@ func TestHeavyCustomersAreWithinTheBound(t *testing.T) {
 			}
 		}
 		for _, e := range arrivals[max(0, len(arrivals)-60):] {
-			applyRaw(t, def, &p, rec, e) // those are remembered, and change nothing
+			applyRaw(t, def, &p, rec, e) // remembered events, which change nothing
 		}
 		rec = reload(t, def, rec)
 
@@ -119,7 +120,7 @@ func TestHeavyCustomersAreWithinTheBound(t *testing.T) {
 				requireSame(t, oracle.Evaluate(f, history, asOf), got[s.Name], fmt.Sprintf("%+v", f))
 				continue
 			}
-			slack := s.Window / 32 // series that have groups, different values or days
+			slack := s.Window / 32 // series with groups, distinct values or days
 			if s.Kind == features.Sum && s.GroupPath == "" {
 				slack = s.Window / 64
 			}
@@ -131,8 +132,8 @@ func TestHeavyCustomersAreWithinTheBound(t *testing.T) {
 	}
 }
 
-// heavyCases is how many long histories are tried: a thousandth of CASES, as
-// each is a thousand events.
+// heavyCases returns the number of long histories: a thousandth of CASES,
+// because each has a thousand events.
 func heavyCases(t *testing.T) uint64 {
 	text := os.Getenv("CASES")
 	if text == "" {
@@ -176,7 +177,7 @@ func requireBetween(t require.TestingT, low, high, got any, what string) {
 	}
 }
 
-// TestAMillionEventsFitIn64KiB, under the feature set of the shop.
+// TestAMillionEventsFitIn64KiB uses the feature set of the shop.
 func TestAMillionEventsFitIn64KiB(t *testing.T) {
 	const days = 24 * time.Hour
 	orders, views, pages, mails := []string{"Order Completed"}, []string{"Product Viewed"}, []string{"page"}, []string{"Email Opened"}
@@ -240,7 +241,7 @@ func TestAMillionEventsFitIn64KiB(t *testing.T) {
 	got := featuresOf(t, rec, rec.LastEventAt())
 	require.InEpsilon(t, float64(events)/4, got["orders"], 0.05)
 	require.InEpsilon(t, float64(events)/4*30/365, got["orders_30d"], 0.05)
-	if !raceDetector { // with fewer events not every product is seen in 30 days
+	if !raceDetector { // fewer events do not contain every product in 30 days
 		// Four standard errors of the sketch.
 		require.InEpsilon(t, float64(len(different)), got["products_30d"], 4*0.046)
 	}

@@ -32,8 +32,9 @@ func TestNormalise(t *testing.T) {
 	}
 }
 
-// TestNormalisingAgainChangesNothing: what is in an index is found by itself.
-func TestNormalisingAgainChangesNothing(t *testing.T) {
+// TestNormaliseIsIdempotent shows that a value taken from an index can be
+// looked up.
+func TestNormaliseIsIdempotent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		i := record.Identifier{Name: "e", IgnoreCase: rapid.Bool().Draw(t, "ignore case")}
 		value := i.Normalise(rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(t, "value"))
@@ -43,10 +44,11 @@ func TestNormalisingAgainChangesNothing(t *testing.T) {
 	})
 }
 
-// TestIdentifiersFollowFromTraits: however statements are ordered, repeated,
-// split over customers who are merged, and stored in between, a record is found
-// by the traits it has, and by nothing once it is merged or erased.
-func TestIdentifiersFollowFromTraits(t *testing.T) {
+// TestIdentifiersFollowTraits applies statements in any order, repeated, split
+// over merged customers, and stored in between. The identifiers of a record
+// are those of its traits, and none after a merge into another record or an
+// erasure.
+func TestIdentifiersFollowTraits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		def := newDefinition(t, specsOf("orders"))
 		def.Identifiers = record.Identifiers{{Name: "email", Trait: "email", IgnoreCase: true}, {Name: "mail", Trait: "email"}, {Name: "phone", Trait: "phone"}}
@@ -90,7 +92,7 @@ func TestIdentifiersFollowFromTraits(t *testing.T) {
 				k, a = store(k), store(a)
 			}
 		}
-		// All that one of the two lacks the other has heard.
+		// Each of the two receives every statement that it lacks.
 		for _, s := range said {
 			state(k, s)
 		}

@@ -49,7 +49,7 @@ func (i *Identity) Valid(id []byte) bool {
 }
 
 // NoteSeenWith notes that the anonymous id of this record was seen with the
-// customer of key, who is not the customer that the record links to. It
+// customer of key, other than the customer that the record links to. It
 // reports whether that is new. At most limit customers are noted; 0 means no
 // limit.
 func (r *Record) NoteSeenWith(key string, limit int) bool {

@@ -17,7 +17,7 @@ func messageOf(n byte, at int64) record.Message {
 
 func text(s string) event.Value { return event.Value{Kind: event.String, Text: []byte(s)} }
 
-func TestTimeValuesSortAsTimes(t *testing.T) {
+func TestFormatTimeKeepsOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		time := rapid.Int64Range(0, record.MaxTime-1)
 		a, b := time.Draw(t, "a"), time.Draw(t, "b")
@@ -29,10 +29,10 @@ func TestTimeValuesSortAsTimes(t *testing.T) {
 	})
 }
 
-// TestEditsKeepTheIndexesRight: whatever happens to a record between being
-// read and being written, its edits make an index of what it had into one of
-// what it has.
-func TestEditsKeepTheIndexesRight(t *testing.T) {
+// TestEditsKeepIndexesConsistent changes a record arbitrarily between decoding
+// and encoding. Its edits turn the index entries from before into those from
+// after.
+func TestEditsKeepIndexesConsistent(t *testing.T) {
 	def := newDefinition(t, specsOf("orders"))
 	def.Identifiers = record.Identifiers{{Name: "email", Trait: "email", IgnoreCase: true}, {Name: "phone", Trait: "phone"}}
 	rapid.Check(t, func(t *rapid.T) {
@@ -97,8 +97,8 @@ func TestEditsKeepTheIndexesRight(t *testing.T) {
 	})
 }
 
-// TestOutbox: messages keep their order and their content, and wait for as
-// long as somebody holds them.
+// TestOutbox shows that messages keep order and content, and wait while the
+// outbox is claimed.
 func TestOutbox(t *testing.T) {
 	def := newDefinition(t, specsOf("orders"))
 	var r record.Record
@@ -123,10 +123,10 @@ func TestOutbox(t *testing.T) {
 	require.False(t, again.Acknowledge([]record.MessageID{{1}}))
 	require.Equal(t, []record.Message{messageOf(2, 100)}, again.Outbox())
 	require.True(t, again.Acknowledge([]record.MessageID{{2}}))
-	require.Equal(t, plain, again.Encode(nil, "uu1"), "nothing is left of an outbox that was told")
+	require.Equal(t, plain, again.Encode(nil, "uu1"), "an acknowledged outbox leaves nothing")
 }
 
-// TestOutboxIsBounded: without a deliverer a record does not grow for ever.
+// TestOutboxIsBounded shows that a record without a deliverer stops growing.
 func TestOutboxIsBounded(t *testing.T) {
 	def := newDefinition(t, specsOf("orders"))
 	var r record.Record
@@ -143,9 +143,9 @@ func TestOutboxIsBounded(t *testing.T) {
 	require.Equal(t, []record.Message{messageOf(1, 8*day)}, r.Outbox())
 }
 
-// TestMergeTakesTheOutbox: what the merged customer had to tell is told by the
-// other, once, in order of time, also when the merge is done again.
-func TestMergeTakesTheOutbox(t *testing.T) {
+// TestMergeMovesOutbox shows that the messages of a merged customer move to
+// the other once, in order of time, even if the merge is repeated.
+func TestMergeMovesOutbox(t *testing.T) {
 	def := newDefinition(t, specsOf("orders"))
 	var known, anonymous record.Record
 	known.Reset(def)
@@ -164,7 +164,7 @@ func TestMergeTakesTheOutbox(t *testing.T) {
 	changed, err := known.Merge("aa1", &anonymous)
 	require.NoError(t, err)
 	require.False(t, changed)
-	require.Equal(t, slices.Delete(want, 1, 2), known.Outbox(), "it was told")
+	require.Equal(t, slices.Delete(want, 1, 2), known.Outbox(), "it was acknowledged")
 	anonymous.Strip("aa1")
 	require.False(t, anonymous.HasUnmergedContent())
 	require.Empty(t, anonymous.Outbox())

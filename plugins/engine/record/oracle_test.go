@@ -18,13 +18,14 @@ import (
 
 const day = int64(24 * time.Hour / time.Millisecond)
 
-// zone has an offset that is no whole hour and summer time in these days.
+// zone has an offset of half hours, and a change of daylight saving time in
+// these days.
 var zone, _ = time.LoadLocation("Australia/Adelaide")
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
 
-// genEvent draws an event within 100 days whose properties are of every type,
-// or absent.
+// genEvent draws an event within 100 days with properties of every type, or
+// absent.
 func genEvent(t *rapid.T, i int) []byte {
 	properties := map[string]any{}
 	if v := rapid.SampledFrom([]any{nil, 12.5, 29.99, 0.1, 1e-7, -3.0, 100000.01, "19.90", true}).Draw(t, "total"); v != nil {
@@ -76,7 +77,7 @@ func compilePaid(text string) (features.Predicate, error) {
 	return func(e *event.Event) (bool, error) { return paid(e.Structured().(map[string]any)), nil }, nil
 }
 
-// genFeatures draws a definition, for the engine and for the oracle.
+// genFeatures draws a definition for the engine and the same for the oracle.
 func genFeatures(t *rapid.T) ([]features.Spec, []oracle.Feature) {
 	var specs []features.Spec
 	var naive []oracle.Feature
@@ -144,7 +145,7 @@ func newDefinition(t require.TestingT, specs []features.Spec) *record.Definition
 	return &record.Definition{Features: def}
 }
 
-// applyRaw takes an event into a record the way update_profile does.
+// applyRaw applies an event to a record as update_profile does.
 func applyRaw(t require.TestingT, def *record.Definition, p *event.Parser, r *record.Record, raw []byte) {
 	e, err := p.Parse(raw)
 	require.NoError(t, err)
@@ -156,7 +157,7 @@ func applyRaw(t require.TestingT, def *record.Definition, p *event.Parser, r *re
 	}
 }
 
-// reload is a round trip through the stored form.
+// reload encodes and decodes a record.
 func reload(t require.TestingT, def *record.Definition, r *record.Record) *record.Record {
 	stored := r.Encode(nil, "uu1")
 	again := &record.Record{}
@@ -201,14 +202,14 @@ func requireSame(t require.TestingT, want, got any, what string) {
 		require.Equal(t, want, got, what)
 		return
 	}
-	// Money is exact; what floats cannot hold is right to the last places.
+	// Money is exact; other numbers agree except for the last digits of a
+	// float.
 	require.LessOrEqual(t, math.Abs(w-g), 1e-9*math.Max(1, math.Abs(w)), "%s: want %v, got %v", what, w, g)
 }
 
-// TestFeaturesEqualTheOracle: whatever the history, its order, its duplicates
-// and the batches it comes in, every feature at every moment is its definition
-// applied to the history.
-func TestFeaturesEqualTheOracle(t *testing.T) {
+// TestFeaturesEqualOracle compares every feature at every moment with the
+// oracle, for any history, order, repetition and batches.
+func TestFeaturesEqualOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		specs, naive := genFeatures(t)
 		def := newDefinition(t, specs)
@@ -246,9 +247,9 @@ func TestFeaturesEqualTheOracle(t *testing.T) {
 	})
 }
 
-// TestOrderDoesNotShow: the stored bytes are the same for every order of
-// arrival, and applying everything again changes nothing.
-func TestOrderDoesNotShow(t *testing.T) {
+// TestOrderAndRepetitionKeepBytes shows that every order of arrival gives the
+// same stored bytes, and that applying everything again changes nothing.
+func TestOrderAndRepetitionKeepBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		specs, _ := genFeatures(t)
 		def := newDefinition(t, specs)
@@ -275,10 +276,10 @@ func TestOrderDoesNotShow(t *testing.T) {
 	})
 }
 
-// TestMergeIsAsIfAlwaysOne: a history split over two customers and merged
-// gives, byte for byte, the record of one customer who had it all, and merging
-// again changes nothing.
-func TestMergeIsAsIfAlwaysOne(t *testing.T) {
+// TestMergeEqualsOneCustomer splits a history over two customers. The merged
+// record equals, to the byte, the record of one customer with the whole
+// history, and repeating the merge changes nothing.
+func TestMergeEqualsOneCustomer(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		specs, _ := genFeatures(t)
 		def := newDefinition(t, specs)

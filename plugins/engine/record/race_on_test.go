@@ -2,6 +2,6 @@
 
 package record_test
 
-// raceDetector tells that tests run under it, ten times as slow: long ones
-// that have no concurrency in them are shorter then.
+// raceDetector is set if tests run under the race detector, ten times slower:
+// long tests without concurrency are then shortened.
 const raceDetector = true

@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden records anew; a change of a released format needs a new format version instead")
 
-// specsOf returns features by name, for tests that need no more than a few.
+// specsOf returns features by name.
 func specsOf(names ...string) []features.Spec {
 	known := map[string]features.Spec{
 		"orders":  {Kind: features.Count, Events: []string{"Order Completed"}},
@@ -62,7 +62,7 @@ func featuresAndSince(t require.TestingT, r *record.Record, asOf int64) (feature
 	return view.Features, view.Since
 }
 
-// golden are records of every section, by name.
+// golden returns records with every section, by name.
 func golden(t *testing.T) map[string]*record.Record {
 	def := newDefinition(t, specsOf("orders", "revenue", "pages", "skus", "score", "hours", "spread", "values", "latest", "first"))
 	var p event.Parser
@@ -95,15 +95,15 @@ func golden(t *testing.T) map[string]*record.Record {
 	anonymous.LinkTo("uu1")
 	anonymous.Strip("aa1")
 	anonymous.NoteSeenWith("uu2", 5)
-	telling := build(def, 2)
-	telling.SetMember("high_value", true, epoch)
-	telling.SetMember("at_risk", true, epoch+1)
-	telling.Enqueue(record.Message{ID: record.MessageID{1, 2, 3}, Time: epoch, Content: []byte(`{"type":"track"}`)})
-	telling.Enqueue(record.Message{ID: record.MessageID{4, 5, 6}, Time: epoch + 1, Content: []byte(`{"type":"track","event":"Segment Left"}`)})
-	telling.Claim(epoch + day)
+	withOutbox := build(def, 2)
+	withOutbox.SetMember("high_value", true, epoch)
+	withOutbox.SetMember("at_risk", true, epoch+1)
+	withOutbox.Enqueue(record.Message{ID: record.MessageID{1, 2, 3}, Time: epoch, Content: []byte(`{"type":"track"}`)})
+	withOutbox.Enqueue(record.Message{ID: record.MessageID{4, 5, 6}, Time: epoch + 1, Content: []byte(`{"type":"track","event":"Segment Left"}`)})
+	withOutbox.Claim(epoch + day)
 	moved := build(def, 2)
 	moved.SetMember("high_value", true, epoch)
-	moved.SetTurn(300)
+	moved.SetToggles(300)
 	identified := *def
 	identified.Identifiers = record.Identifiers{{Name: "age", Trait: "age"}, {Name: "email", Trait: "email", IgnoreCase: true}, {Name: "phone", Trait: "phone"}}
 	withIdentifiers := build(&identified, 1)
@@ -116,12 +116,12 @@ func golden(t *testing.T) map[string]*record.Record {
 	empty := &record.Record{}
 	empty.Reset(def)
 	return map[string]*record.Record{
-		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": telling, "moved": moved, "identifiers": withIdentifiers,
+		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": withOutbox, "moved": moved, "identifiers": withIdentifiers,
 	}
 }
 
-// TestGoldenRecords: records that a release wrote are read for ever, and say
-// the same.
+// TestGoldenRecords pins the stored form: every release decodes the records of
+// all earlier ones.
 func TestGoldenRecords(t *testing.T) {
 	for name, rec := range golden(t) {
 		t.Run(name, func(t *testing.T) {
@@ -153,8 +153,8 @@ func TestGoldenRecords(t *testing.T) {
 	}
 }
 
-// TestDamageIsNoticed: no bit can change, and no byte go missing, unnoticed.
-func TestDamageIsNoticed(t *testing.T) {
+// TestDamageIsDetected flips every bit and cuts every suffix.
+func TestDamageIsDetected(t *testing.T) {
 	for name, rec := range golden(t) {
 		stored := rec.Encode(nil, "uu1")
 		var r record.Record
@@ -173,8 +173,8 @@ func TestDamageIsNoticed(t *testing.T) {
 	}
 }
 
-// FuzzDecode: whatever is stored under a sum that is right, reading it and
-// working with it gives an error or a record that can be stored again.
+// FuzzDecode decodes arbitrary bytes under a valid checksum. Decoding and
+// further use give an error or a record that can be stored again.
 func FuzzDecode(f *testing.F) {
 	t := &testing.T{}
 	def := newDefinition(t, specsOf("orders", "revenue", "pages", "skus", "score", "hours", "spread", "values", "latest", "first"))
@@ -211,9 +211,9 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// TestTurnsAreWrittenInOneWay: none is not written, so that records of before have
-// none, and no number has two forms.
-func TestTurnsAreWrittenInOneWay(t *testing.T) {
+// TestTogglesHaveOneEncoding shows that 0 is not written, as in older records,
+// and that a number has one form.
+func TestTogglesHaveOneEncoding(t *testing.T) {
 	def := newDefinition(t, specsOf("orders"))
 	stored := func(section ...byte) []byte {
 		body := append([]byte{1, 10, byte(len(section))}, section...)
@@ -245,28 +245,29 @@ func TestTurnsAreWrittenInOneWay(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err, "%x", test.section)
-		require.Equal(t, test.turn, r.Turn())
+		require.Equal(t, test.turn, r.Toggles())
 		again := reload(t, def, &r)
-		require.Equal(t, test.turn, again.Turn())
+		require.Equal(t, test.turn, again.Toggles())
 		require.Contains(t, string(r.Encode(nil, "uu1")), string(test.section))
 	}
 }
 
-// TestAKnownCustomerWhoWasMergedMayStay: two customers merged into each other at
-// the same time are one in the end, whose record may have been stripped. What it
-// enters then is told apart from what it entered in this moment before.
-func TestAKnownCustomerWhoWasMergedMayStay(t *testing.T) {
+// TestKnownCustomersMergedIntoEachOther covers two customers merged into each
+// other at the same time: one record remains, possibly after it was stripped.
+// Its later segment messages differ from those of the same millisecond before
+// the merge.
+func TestKnownCustomersMergedIntoEachOther(t *testing.T) {
 	def := newDefinition(t, specsOf("orders"))
 	for key, turn := range map[string]uint64{"uu1": 3, "aa1": 0} {
 		var r record.Record
 		r.Reset(def)
 		r.SetMember("high_value", true, epoch)
-		r.SetTurn(2)
+		r.SetToggles(2)
 		r.LinkTo("uu2")
 		require.True(t, r.HasUnmergedContent())
 		r.Strip(key)
 		require.False(t, r.HasUnmergedContent())
-		require.Equal(t, turn, r.Turn(), key)
-		require.Equal(t, turn, reload(t, def, &r).Turn(), key)
+		require.Equal(t, turn, r.Toggles(), key)
+		require.Equal(t, turn, reload(t, def, &r).Toggles(), key)
 	}
 }

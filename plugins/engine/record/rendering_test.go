@@ -13,7 +13,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/segments"
 )
 
-// half is a feature computed from another.
+// half is a feature derived from another.
 func half(of string) *features.Derived {
 	return &features.Derived{Needs: []string{of}, Compute: func(in features.Inputs) features.Result {
 		n, _ := in.Feature(of).Number()
@@ -21,9 +21,9 @@ func half(of string) *features.Derived {
 	}}
 }
 
-// TestRenderingsAreTheProfile: a rendering gives, for every moment it holds
-// for, the very bytes that the record gives.
-func TestRenderingsAreTheProfile(t *testing.T) {
+// TestRenderingEqualsProfile compares a rendering with the profile of the
+// record, for every moment for which it is valid.
+func TestRenderingEqualsProfile(t *testing.T) {
 	const ms, longest = int64(1), 140 * day
 	rapid.Check(t, func(t *rapid.T) {
 		specs, _ := genFeatures(t)
@@ -77,9 +77,7 @@ func TestRenderingsAreTheProfile(t *testing.T) {
 	})
 }
 
-// TestRenderingsLast: the ordinary definition of a shop gets renderings, which
-// hold until the first event leaves a window.
-// segmentsOf makes segments of comparisons.
+// segmentsOf compiles segments that consist of comparisons.
 func segmentsOf(t require.TestingT, def *record.Definition, specs ...segments.Spec) *segments.Set {
 	none := &segments.Parameters{}
 	set, err := segments.New(specs, def.Features, func() *segments.Parameters { return none }, func(text string, names segments.Names) (segments.Rule, error) {
@@ -93,7 +91,9 @@ func segmentsOf(t require.TestingT, def *record.Definition, specs ...segments.Sp
 	return set
 }
 
-func TestRenderingsLast(t *testing.T) {
+// TestRenderingsOfTheShopExist shows that the ordinary definition of a shop has
+// renderings, which are valid until the first event leaves a window.
+func TestRenderingsOfTheShopExist(t *testing.T) {
 	orders := func(name string, kind features.Kind, window time.Duration) features.Spec {
 		return features.Spec{Name: name, Kind: kind, Events: []string{"Order Completed"}, Window: window, Unit: time.Hour}
 	}

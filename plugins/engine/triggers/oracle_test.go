@@ -14,18 +14,17 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
 
-// The oracle keeps everything that ever happened to a person and was ever
-// decided for them, and goes through time minute by minute where it has to. It
-// shares nothing with the engine but the rules.
+// The oracle keeps a person's whole history and all decisions, and searches
+// times minute by minute. It shares no code with the engine except the rules.
 
-// happening is one event.
-type happening struct {
+// pastEvent is one event.
+type pastEvent struct {
 	series int
 	at     int64
 	id     uint64
 }
 
-// person is a customer as the oracle sees them, and as the engine does.
+// person is a customer, as seen by the oracle and by the engine.
 type person struct {
 	id        string
 	anonymous bool
@@ -34,23 +33,23 @@ type person struct {
 	stated    int64
 	since     map[string]int64
 	left      map[string]int64
-	happened  []happening
+	happened  []pastEvent
 
-	// Of the oracle.
-	examined int64
-	decided  map[string]bool
-	marks    map[string][]int64
-	held     map[string]hold
-	told     []told
+	// Data of the oracle.
+	evaluatedAt int64
+	decided     map[string]bool
+	marks       map[string][]int64
+	deferred    map[string]deferral
+	sent        []sentMessage
 
-	// Of the engine: its stored form only.
+	// Data of the engine: the stored form only.
 	state []byte
 }
 
-// hold is when a rule was put off, and until when.
-type hold struct{ since, until int64 }
+// deferral is a deferral of a rule: from when until when.
+type deferral struct{ since, until int64 }
 
-func (h hold) and(o hold) hold {
+func (h deferral) and(o deferral) deferral {
 	if h.until == 0 || o.until != 0 && o.since < h.since {
 		h.since = o.since
 	}
@@ -58,15 +57,15 @@ func (h hold) and(o hold) hold {
 	return h
 }
 
-type told struct {
+type sentMessage struct {
 	rule, channel string
 	at            int64
-	heldOut       bool
+	control       bool
 	whom, cause   string
 }
 
 func newPerson(id string) *person {
-	return &person{id: id, since: map[string]int64{}, left: map[string]int64{}, decided: map[string]bool{}, marks: map[string][]int64{}, held: map[string]hold{}}
+	return &person{id: id, since: map[string]int64{}, left: map[string]int64{}, decided: map[string]bool{}, marks: map[string][]int64{}, deferred: map[string]deferral{}}
 }
 
 // The engine's view.
@@ -105,14 +104,15 @@ func (p *person) Left(name string) (int64, bool) {
 	return at, left
 }
 
-func (p *person) take(h happening) {
+func (p *person) take(h pastEvent) {
 	if !slices.Contains(p.happened, h) {
 		p.happened = append(p.happened, h)
 	}
 }
 
-// world answers conditions by the time of day alone, so that both ask alike.
-// Rules with odd positions are there since a moment.
+// world evaluates conditions from the time of day alone, so that engine and
+// oracle get the same answers. Rules at odd positions were introduced at
+// since.
 type world struct{ now, since int64 }
 
 func (w world) Introduced(rule int) int64 { return w.since * int64(rule%2) }
@@ -132,7 +132,7 @@ func afterQuiet(q Quiet, at int64, zone *time.Location) int64 {
 	return remembered(fmt.Sprint(q, at, zone), func() int64 { return stepAfterQuiet(q, at, zone) })
 }
 
-// remembered spares walking the same minutes twice.
+// remembered caches a search.
 func remembered(what string, find func() int64) int64 {
 	if found, ok := walked[what]; ok {
 		return found
@@ -161,8 +161,8 @@ func stepAfterQuiet(q Quiet, at int64, zone *time.Location) int64 {
 	return at
 }
 
-// onDay steps minute by minute to the first one at which clocks show a date and
-// a time of day, or later.
+// onDay steps minute by minute to the first one at which clocks show a date
+// and a time of day, or a later time.
 func onDay(year int, month time.Month, dayOfMonth, ofDay int, zone *time.Location) int64 {
 	want := fmt.Sprintf("%04d-%02d-%02d %02d:%02d", year, month, dayOfMonth, ofDay/60, ofDay%60)
 	return remembered(want+zone.String(), func() int64 {
@@ -174,7 +174,7 @@ func onDay(year int, month time.Month, dayOfMonth, ofDay int, zone *time.Locatio
 	})
 }
 
-// candidate is a rule and a cause that may fire.
+// candidate is a rule with a cause that may fire.
 type candidate struct {
 	rule             int
 	cause            string
@@ -196,8 +196,8 @@ func (p *person) candidates(s *Set) (all []candidate) {
 				due = afterQuiet(q, due, zone)
 			}
 			expires := due + r.Expire.Milliseconds()
-			if held := p.held[r.Name]; due < held.until && expires > held.since {
-				due, expires = held.until, held.until+r.Expire.Milliseconds()
+			if deferred := p.deferred[r.Name]; due < deferred.until && expires > deferred.since {
+				due, expires = deferred.until, deferred.until+r.Expire.Milliseconds()
 			}
 			if expires <= over {
 				return false
@@ -211,11 +211,11 @@ func (p *person) candidates(s *Set) (all []candidate) {
 		switch r.On.Kind {
 		case Enter:
 			if since, member := p.since[r.On.Segment]; member && !seen(since) && !p.after(r.Unless, since) {
-				add(fmt.Sprint(since), since, since, since+r.After.Milliseconds(), p.examined)
+				add(fmt.Sprint(since), since, since, since+r.After.Milliseconds(), p.evaluatedAt)
 			}
 		case Leave:
 			if at, left := p.left[r.On.Segment]; left && !seen(at) && !p.after(r.Unless, at) {
-				add(fmt.Sprint(at), at, at, at+r.After.Milliseconds(), p.examined)
+				add(fmt.Sprint(at), at, at, at+r.After.Milliseconds(), p.evaluatedAt)
 			}
 		case Date:
 			if p.birthday == "" {
@@ -225,7 +225,7 @@ func (p *person) candidates(s *Set) (all []candidate) {
 			if err != nil {
 				panic(err)
 			}
-			over := max(p.examined, p.stated)
+			over := max(p.evaluatedAt, p.stated)
 			for year := born.Year(); year < 2100; year++ {
 				if !r.On.Yearly && year > born.Year() {
 					break
@@ -244,13 +244,13 @@ func (p *person) candidates(s *Set) (all []candidate) {
 				}
 			}
 		case Events:
-			var causes []happening
+			var causes []pastEvent
 			for _, h := range p.happened {
 				if h.series == r.On.Series {
 					causes = append(causes, h)
 				}
 			}
-			slices.SortFunc(causes, func(a, b happening) int { return cmp.Compare(a.at, b.at) })
+			slices.SortFunc(causes, func(a, b pastEvent) int { return cmp.Compare(a.at, b.at) })
 			if len(causes) == 0 {
 				continue
 			}
@@ -271,7 +271,7 @@ func (p *person) candidates(s *Set) (all []candidate) {
 				if r.On.Repeat == Each && p.decided[r.Name+cause] || p.after(r.Unless, c.at) {
 					continue
 				}
-				add(cause, c.at, c.at, c.at+r.After.Milliseconds(), p.examined)
+				add(cause, c.at, c.at, c.at+r.After.Milliseconds(), p.evaluatedAt)
 			}
 		}
 	}
@@ -279,10 +279,10 @@ func (p *person) candidates(s *Set) (all []candidate) {
 }
 
 func (p *person) after(series []int, at int64) bool {
-	return slices.ContainsFunc(p.happened, func(h happening) bool { return slices.Contains(series, h.series) && h.at > at })
+	return slices.ContainsFunc(p.happened, func(h pastEvent) bool { return slices.Contains(series, h.series) && h.at > at })
 }
 
-// expect decides as the rules say.
+// expect decides by the documentation.
 func (p *person) expect(s *Set, w world) (out []string) {
 	now := w.now
 	all := p.candidates(s)
@@ -306,7 +306,7 @@ func (p *person) expect(s *Set, w world) (out []string) {
 		r := s.Rules[c.rule]
 		channel := s.Channels[r.Channel]
 		if end := afterQuiet(channel.Quiet, now, zone); channel.Quiet.From != channel.Quiet.To && !r.Urgent && c.expires > now && c.due >= w.Introduced(c.rule) && end > now {
-			p.held[r.Name] = p.held[r.Name].and(hold{now, end})
+			p.deferred[r.Name] = p.deferred[r.Name].and(deferral{now, end})
 			continue
 		}
 		outcome := Fired
@@ -323,9 +323,9 @@ func (p *person) expect(s *Set, w world) (out []string) {
 			outcome = Failed
 		case !holds:
 			outcome = Unmet
-		case p.full(r.Limits, now, func(t told) bool { return t.rule == r.Name }),
-			p.full(channel.Limits, now, func(t told) bool { return t.channel == channel.Name && !t.heldOut }),
-			p.full(s.Limits, now, func(t told) bool { return !t.heldOut }):
+		case p.full(r.Limits, now, func(t sentMessage) bool { return t.rule == r.Name }),
+			p.full(channel.Limits, now, func(t sentMessage) bool { return t.channel == channel.Name && !t.control }),
+			p.full(s.Limits, now, func(t sentMessage) bool { return !t.control }):
 			outcome = Capped
 		case s.InControlGroup(c.rule, p.id):
 			outcome = ControlGroup
@@ -333,23 +333,23 @@ func (p *person) expect(s *Set, w world) (out []string) {
 		p.decided[r.Name+c.cause] = true
 		p.marks[r.Name] = append(p.marks[r.Name], c.mark)
 		if outcome == Fired || outcome == ControlGroup {
-			p.told = append(p.told, told{r.Name, channel.Name, now, outcome == ControlGroup, p.id, c.cause})
+			p.sent = append(p.sent, sentMessage{r.Name, channel.Name, now, outcome == ControlGroup, p.id, c.cause})
 		}
 		out = append(out, fmt.Sprint(r.Name, " ", c.at, " ", c.due, " ", outcome))
 	}
-	for name, until := range p.held {
+	for name, until := range p.deferred {
 		if until.until <= now {
-			delete(p.held, name)
+			delete(p.deferred, name)
 		}
 	}
-	p.examined = now
+	p.evaluatedAt = now
 	return out
 }
 
-func (p *person) full(limits []Limit, now int64, counts func(told) bool) bool {
+func (p *person) full(limits []Limit, now int64, counts func(sentMessage) bool) bool {
 	for _, l := range limits {
 		n := 0
-		for _, t := range p.told {
+		for _, t := range p.sent {
 			if counts(t) && t.at > now-l.Per.Milliseconds() {
 				n++
 			}
@@ -361,7 +361,7 @@ func (p *person) full(limits []Limit, now int64, counts func(told) bool) bool {
 	return false
 }
 
-// decide asks the engine, as a process does that has only what is stored.
+// decide runs the engine as a process that reads only the stored form.
 func (p *person) decide(t require.TestingT, s *Set, w world) (out []string, ids [][16]byte) {
 	now := w.now
 	var state State
@@ -382,7 +382,7 @@ func (p *person) decide(t require.TestingT, s *Set, w world) (out []string, ids 
 	return out, ids
 }
 
-// become takes another person as the same, on both sides.
+// become merges another person, on both sides.
 func (p *person) become(t require.TestingT, o *person) {
 	for _, h := range o.happened {
 		p.take(h)
@@ -396,17 +396,17 @@ func (p *person) become(t require.TestingT, o *person) {
 	mine.Merge(&theirs)
 	require.Equal(t, p.state, mine.Append(nil), "merging again changes nothing")
 
-	p.examined = max(p.examined, o.examined)
+	p.evaluatedAt = max(p.evaluatedAt, o.evaluatedAt)
 	for k := range o.decided {
 		p.decided[k] = true
 	}
 	for k, m := range o.marks {
 		p.marks[k] = append(p.marks[k], m...)
 	}
-	for k, until := range o.held {
-		p.held[k] = p.held[k].and(until)
+	for k, until := range o.deferred {
+		p.deferred[k] = p.deferred[k].and(until)
 	}
-	p.told = append(p.told, o.told...)
+	p.sent = append(p.sent, o.sent...)
 	o.happened, o.state = nil, nil
 }
 
@@ -421,7 +421,7 @@ var zones = func() (all []*time.Location) {
 	return all
 }()
 
-// Around these the clocks of some zone change, a year ends, or February does.
+// Near these moments a zone changes its offset, a year ends, or February does.
 var changes = []time.Time{
 	time.Date(2026, 3, 29, 0, 0, 0, 0, time.UTC), time.Date(2026, 10, 25, 0, 0, 0, 0, time.UTC),
 	time.Date(2026, 3, 8, 6, 0, 0, 0, time.UTC), time.Date(2026, 11, 1, 5, 0, 0, 0, time.UTC),
@@ -475,7 +475,7 @@ func drawSet(t *rapid.T) *Set {
 	return set
 }
 
-func TestEngineAgreesWithTheOracle(t *testing.T) {
+func TestDecisionsEqualOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSet(t)
 		begin := rapid.SampledFrom(changes).Draw(t, "begin").Add(-36 * time.Hour).UnixMilli()
@@ -493,7 +493,7 @@ func TestEngineAgreesWithTheOracle(t *testing.T) {
 					p = visitor
 				}
 				late := int64(rapid.SampledFrom([]int{0, 0, 0, 1, 30, 60 * 10, 60 * 50, -60}).Draw(t, "late")) * minute
-				h := happening{rapid.IntRange(0, 2).Draw(t, "of"), now - late + int64(rapid.IntRange(0, 1).Draw(t, "ms")), uint64(len(known.happened) + len(visitor.happened))}
+				h := pastEvent{rapid.IntRange(0, 2).Draw(t, "of"), now - late + int64(rapid.IntRange(0, 1).Draw(t, "ms")), uint64(len(known.happened) + len(visitor.happened))}
 				p.take(h)
 				if rapid.Bool().Draw(t, "again") {
 					p.take(h)
@@ -537,11 +537,11 @@ func TestPendingDoesNotDependOnOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSet(t)
 		begin := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
-		var events []happening
+		var events []pastEvent
 		for i := range rapid.IntRange(1, 12).Draw(t, "events") {
-			events = append(events, happening{rapid.IntRange(0, 2).Draw(t, "series"), begin + int64(rapid.IntRange(0, 600).Draw(t, "at"))*minute, uint64(i)})
+			events = append(events, pastEvent{rapid.IntRange(0, 2).Draw(t, "series"), begin + int64(rapid.IntRange(0, 600).Draw(t, "at"))*minute, uint64(i)})
 		}
-		in := func(events []happening) []Firing {
+		in := func(events []pastEvent) []Firing {
 			p := newPerson("k")
 			for _, h := range events {
 				p.take(h)
@@ -562,7 +562,7 @@ func TestMergeOfStatesIsCommutative(t *testing.T) {
 			now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
 			for range rapid.IntRange(0, 20).Draw(t, "steps") {
 				now += int64(rapid.IntRange(0, 300).Draw(t, "step")) * minute
-				p.take(happening{rapid.IntRange(0, 2).Draw(t, "of"), now, rapid.Uint64().Draw(t, "id")})
+				p.take(pastEvent{rapid.IntRange(0, 2).Draw(t, "of"), now, rapid.Uint64().Draw(t, "id")})
 				p.decide(t, s, world{now: now})
 			}
 			return p.state

@@ -91,7 +91,7 @@ func TestBirthdays(t *testing.T) {
 	}
 }
 
-func TestHoldoutIsAnEvenShareThatStays(t *testing.T) {
+func TestControlGroupIsAnEvenStableShare(t *testing.T) {
 	s, err := New(Set{
 		Channels: []Channel{{Name: "email"}},
 		Rules:    []Rule{{Name: "a", Expire: time.Hour, ControlGroup: 0.1}, {Name: "b", Expire: time.Hour, ControlGroup: 0.1}},
@@ -118,7 +118,7 @@ func TestHoldoutIsAnEvenShareThatStays(t *testing.T) {
 	require.InDelta(t, n/100, both, n/200, "the shares of two rules are independent")
 }
 
-func TestWhatIsWrongWithASet(t *testing.T) {
+func TestNewReportsMistakes(t *testing.T) {
 	good := func() Set {
 		return Set{Channels: []Channel{{Name: "email"}}, Rules: []Rule{{Name: "a", Expire: time.Hour}}}
 	}
@@ -145,7 +145,7 @@ func TestWhatIsWrongWithASet(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestBoundOfAState(t *testing.T) {
+func TestStateIsBounded(t *testing.T) {
 	s, err := New(Set{
 		Channels: []Channel{{Name: "email"}},
 		Rules:    []Rule{{Name: "a", On: Cause{Repeat: Each}, Expire: 30 * 24 * time.Hour}},
@@ -155,7 +155,7 @@ func TestBoundOfAState(t *testing.T) {
 	fired := 0
 	for i := range 5_000 {
 		now := int64(i) * minute
-		p.take(happening{0, now, uint64(i)})
+		p.take(pastEvent{0, now, uint64(i)})
 		var state State
 		require.NoError(t, state.Read(p.state))
 		for _, d := range s.Decide(nil, p, &state, now, always{}) {
@@ -187,7 +187,7 @@ func FuzzState(f *testing.F) {
 	}
 	p := newPerson("k")
 	for i := range 200 {
-		p.take(happening{0, int64(i) * 20 * minute, uint64(i)})
+		p.take(pastEvent{0, int64(i) * 20 * minute, uint64(i)})
 		p.decide(f, s, world{now: int64(i) * 20 * minute})
 		f.Add(p.state)
 	}

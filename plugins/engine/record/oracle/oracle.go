@@ -1,7 +1,6 @@
-// Package oracle computes features the slow and obvious way: it keeps every
-// raw event as generic JSON and applies each definition to the whole history,
-// in plain words, without any code of the feature engine. Tests compare the
-// engine with it.
+// Package oracle computes features naively: it keeps every raw event as
+// generic JSON and applies each definition to the whole history, without code
+// of the feature engine. Tests compare the engine with it.
 package oracle
 
 import (
@@ -15,7 +14,7 @@ import (
 	"time"
 )
 
-// Feature is a definition in the oracle's own terms.
+// Feature is a definition in the oracle's form.
 type Feature struct {
 	Name   string
 	Kind   string
@@ -29,21 +28,21 @@ type Feature struct {
 	// HalfLife and Weights are those of a decayed_sum.
 	HalfLife time.Duration
 	Weights  map[string]float64
-	// Zone is the customer's.
+	// Zone is the customer's time zone.
 	Zone *time.Location
 }
 
-// Event is a raw event with what the oracle sorts by.
+// Event is a raw event with its sort keys.
 type Event struct {
 	Time int64
-	// Order breaks ties in time the way the engine documents: by the hash of
-	// the messageId.
+	// Order is the hash of the messageId, which orders events of the same
+	// time.
 	Order uint64
 	ID    string
 	Raw   map[string]any
 }
 
-// Parse reads an event. order is the hash of a messageId.
+// Parse parses an event. order is the hash function of messageIds.
 func Parse(raw []byte, order func(messageID []byte) uint64) Event {
 	var m map[string]any
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -57,9 +56,9 @@ func Parse(raw []byte, order func(messageID []byte) uint64) Event {
 	return Event{Time: t.UnixMilli(), Order: order([]byte(id)), ID: id, Raw: m}
 }
 
-// Evaluate applies a feature to a history, in any order and with duplicates,
-// as of a time in Unix milliseconds, and gives the value as encoding/json
-// decodes it: float64, string, nil, or a map of these.
+// Evaluate applies a feature to a history, in any order and with repetitions,
+// as of a time in Unix milliseconds. The value has the types of encoding/json:
+// float64, string, nil, or a map of these.
 func Evaluate(f Feature, history []Event, asOf int64) any {
 	var events []Event
 	seen := map[string]bool{}
@@ -133,8 +132,8 @@ func name(raw map[string]any) string {
 	return raw["type"].(string)
 }
 
-// expand gives a row for the event, or one for each element of the array its
-// paths go through.
+// expand returns one row for the event, or one for each element of the array
+// in its paths.
 func expand(f Feature, e Event) []row {
 	of, by := values(f.Of, e.Raw), values(f.By, e.Raw)
 	n := 1
@@ -395,7 +394,7 @@ func deviation(xs []float64) float64 {
 	return math.Sqrt(total / float64(len(xs)))
 }
 
-// sum adds the numbers as the decimals they are written as, exactly.
+// sum adds decimals exactly.
 func sum(numbers []float64) float64 {
 	total := new(big.Rat)
 	for _, n := range numbers {

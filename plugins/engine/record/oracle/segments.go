@@ -1,14 +1,14 @@
 package oracle
 
-// Segment is a rule in the oracle's own terms, over the values of features and
-// the segments before it in a list.
+// Segment is a rule in the oracle's form, over the values of features and the
+// membership of earlier segments.
 type Segment struct {
 	Name string
 	In   func(features map[string]any, segments map[string]bool) bool
 }
 
-// Members gives the segments that a customer with a history is in as of a time
-// in Unix milliseconds.
+// Members returns the segments of a customer with a history as of a time in
+// Unix milliseconds.
 func Members(segments []Segment, features []Feature, history []Event, asOf int64) map[string]bool {
 	values := map[string]any{}
 	for _, f := range features {
