@@ -26,8 +26,8 @@ segments:
   - { name: buyer, when: 'features.orders > 0' }
 `
 
-// TestChangesAreDelivered: what an update causes comes out of the input, keyed
-// by customer; what the output refuses comes again, the same to the byte.
+// TestChangesAreDelivered updates a profile: the input emits the change with the
+// customer id, and repeats the same bytes after an error of the output.
 func TestChangesAreDelivered(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "profile.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(definition), 0o600))

@@ -84,7 +84,7 @@ func TestRedisOptions(t *testing.T) {
 		ReadReplicas: true, WaitReplicas: 2, WaitTimeout: 5e8, Timeout: 2e9, MaxRecordBytes: 1 << 20, PoolSize: 7,
 	}, o)
 
-	// What is left out is as Redis' own options have it.
+	// Fields without a value have the defaults of redis.Options.
 	o, err = redisOptions(parseStore(t, `{ redis: { url: "redis://a:1" } }`).Namespace(fieldRedis))
 	require.NoError(t, err)
 	require.Nil(t, o.TLS)

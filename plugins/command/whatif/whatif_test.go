@@ -34,8 +34,8 @@ triggers:
   - { name: thanks, on: { events: [Order Completed], repeat: each }, after: 2h, channel: email }
 `
 
-// shop makes a store of ten customers, of whom those with even numbers ordered
-// an hour ago, and a config that names it.
+// shop creates a store of ten customers and a config that names it. Customers with
+// even numbers ordered an hour ago.
 func shop(t *testing.T) (config string) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -132,8 +132,8 @@ func TestSegment(t *testing.T) {
 	}
 }
 
-// pipeline is a config whose store is not there, and whose pipeline refuses an
-// event without an id.
+// pipeline returns a config with a missing store and a pipeline that rejects events
+// without an id.
 func pipeline(t *testing.T, brokers string) (config string) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "profile.yaml")

@@ -32,7 +32,7 @@ func under(t testing.TB, p *Service, definition string) *Service {
 	return other
 }
 
-// fired are the triggers that wait to be told of a customer.
+// fired returns the triggers with a message in the outbox of a customer.
 func fired(t testing.TB, p *Service, key string) (names []string) {
 	for _, m := range waiting(t, p, key) {
 		if m.Event == EventTriggerFired {
@@ -50,7 +50,7 @@ func TestLeavingSegmentCausesTrigger(t *testing.T) {
 	fireAll(t, p)
 	require.Equal(t, []string{"hello"}, fired(t, p, "uu1"))
 	require.Equal(t, []string{"hello"}, fired(t, p, "uu2"))
-	hear(t, p)
+	consume(t, p)
 	now.pass(30 * 24 * time.Hour)
 	sweep(t, p) // which finds that they left
 	require.Len(t, dueIndex(t, p), 2)
@@ -62,7 +62,7 @@ func TestLeavingSegmentCausesTrigger(t *testing.T) {
 	require.Equal(t, []string{"lapsed"}, fired(t, p, "uu1"))
 	require.Empty(t, fired(t, p, "uu2"), "the condition does not hold")
 	require.Empty(t, dueIndex(t, p))
-	hear(t, p)
+	consume(t, p)
 	now.pass(24 * time.Hour)
 	sweep(t, p)
 	fireAll(t, p)
@@ -77,7 +77,7 @@ func TestEnteringAgainCancelsTrigger(t *testing.T) {
 	fireAll(t, p)
 	now.pass(24 * time.Hour)
 	apply(t, p, added("m2", `"userId":"u1"`, now.Now()), []byte(fmt.Sprintf(`{"type":"track","event":"Order Completed","messageId":"m3","userId":"u1","timestamp":%q,"properties":{"total":1}}`, now.Now().Format(time.RFC3339))))
-	hear(t, p)
+	consume(t, p)
 	now.pass(24 * time.Hour)
 	fireAll(t, p)
 	require.Equal(t, []string{"hello"}, fired(t, p, "uu1"))
@@ -95,7 +95,7 @@ func TestMergeDoesNotCauseLeaveTriggers(t *testing.T) {
 	sweep(t, p) // u1 and a2 leave
 	now.pass(24 * time.Hour)
 	apply(t, p, identifyAs("m4", "u2", "a2"))
-	hear(t, p)
+	consume(t, p)
 	now.pass(24 * time.Hour)
 	fireAll(t, p)
 	require.Equal(t, []string{"lapsed"}, fired(t, p, "uu1"))
@@ -115,19 +115,19 @@ triggers:
 `, orderedAt)
 	apply(t, p, order("m1", `"userId":"u1"`, 20), order("m2", `"userId":"u2"`, 200))
 	fireAll(t, p)
-	hear(t, p)
+	consume(t, p)
 	now.pass(29 * 24 * time.Hour)
 	fireAll(t, p)
 	all := waiting(t, p, "uu2")
 	require.Equal(t, []string{"still"}, names(all))
 	require.Equal(t, map[string]any{"at_risk": false, "spender": true}, all[0].Props.Data)
 	require.Equal(t, []string{"still"}, fired(t, p, "uu1"))
-	hear(t, p)
+	consume(t, p)
 	now.pass(2 * 24 * time.Hour)
 	fireAll(t, p)
 	require.Equal(t, []string{"late"}, fired(t, p, "uu1"), "active is left without a sweep")
-	require.Empty(t, fired(t, p, "uu2"), "who has come to be at risk gives no consent")
-	require.Equal(t, map[string]int64{"active": 0, "at_risk": 1, "spender": 1}, counts(t, p), "a firing is a write, which judges")
+	require.Empty(t, fired(t, p, "uu2"), "consent fails for a member of at_risk")
+	require.Equal(t, map[string]int64{"active": 0, "at_risk": 1, "spender": 1}, counts(t, p), "a firing evaluates segments")
 }
 
 // TestRuleChangeIsNotATriggerCause changes a threshold; no trigger fires, whether a sweep, an
@@ -154,7 +154,7 @@ triggers:
 			apply(t, p, order("m1", `"userId":"u1"`, 60), order("m2", `"userId":"u2"`, 200))
 			fireAll(t, p)
 			require.Equal(t, []string{"in"}, fired(t, p, "uu2"))
-			hear(t, p)
+			consume(t, p)
 			now.pass(time.Hour)
 			lower := under(t, p, shop+fmt.Sprintf(changed, 50))
 			first(lower)
@@ -167,7 +167,7 @@ triggers:
 			fireAll(t, higher)
 			require.Empty(t, fired(t, higher, "uu1"))
 			require.EqualValues(t, 0, counts(t, higher)["spender"])
-			// What the customer does is a cause as ever.
+			// Events of the customer still cause triggers.
 			apply(t, higher, order("m6", `"userId":"u1"`, 1000))
 			fireAll(t, higher)
 			require.Equal(t, []string{"in"}, fired(t, higher, "uu1"))
@@ -398,7 +398,7 @@ triggers:
 			}
 			due("kept", 5, begun)
 			due("new", fresh, exchange)
-			// What the old one told the new one does not.
+			// A firing of the old trigger is not repeated.
 			if at.Add(time.Duration(was) * time.Hour).After(exchange.Add(-time.Hour)) {
 				due("changed", is, changed)
 			} else {

@@ -44,8 +44,8 @@ func open(t testing.TB, definition string) *Service {
 	return p
 }
 
-func order(id, who string, total float64) []byte {
-	return []byte(fmt.Sprintf(`{"type":"track","event":"Order Completed","messageId":%q,%s,"timestamp":"2026-01-02T03:04:05.000Z","properties":{"total":%v}}`, id, who, total))
+func order(id, ids string, total float64) []byte {
+	return []byte(fmt.Sprintf(`{"type":"track","event":"Order Completed","messageId":%q,%s,"timestamp":"2026-01-02T03:04:05.000Z","properties":{"total":%v}}`, id, ids, total))
 }
 
 func apply(t testing.TB, p *Service, events ...[]byte) []error {
@@ -113,12 +113,12 @@ func TestIdentifyMergesTheAnonymousCustomer(t *testing.T) {
 		require.Equal(t, 30.0, v.Features["revenue"])
 		require.Equal(t, "jo@example.com", v.Traits["email"])
 	}
-	// What the anonymous customer did before arrives late, and again.
+	// Events of the anonymous customer arrive late, and twice.
 	apply(t, p, order("m0", `"anonymousId":"a1"`, 1), order("m1", `"anonymousId":"a1"`, 10))
 	v, _ = read(t, p, "u1")
 	require.Equal(t, 31.0, v.Features["revenue"])
 
-	// Somebody else on the same device gets none of it.
+	// Another customer on the same device does not get this profile.
 	apply(t, p, identify("m4", "u2", "a1", "2026-01-03T00:00:00Z", "web", `{}`))
 	v, _ = read(t, p, "u2")
 	require.Equal(t, 0.0, v.Features["orders"])

@@ -14,14 +14,14 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store"
 )
 
-// erasureOf is an event of the profile API; who is as in order.
-func erasureOf(kind, id, who, at string) []byte {
-	return fmt.Appendf(nil, `{"type":%q,"messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, kind, id, who, at, at)
+// erasureOf returns an erasure event. ids are JSON members, as in order.
+func erasureOf(kind, id, ids, at string) []byte {
+	return fmt.Appendf(nil, `{"type":%q,"messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, kind, id, ids, at, at)
 }
 
 // orderAt is an order received when it was made.
-func orderAt(id, who, at string) []byte {
-	return fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":%q,%s,"timestamp":%q,"receivedAt":%q,"properties":{"total":1}}`, id, who, at, at)
+func orderAt(id, ids, at string) []byte {
+	return fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":%q,%s,"timestamp":%q,"receivedAt":%q,"properties":{"total":1}}`, id, ids, at, at)
 }
 
 // records returns all that is stored, by key.
@@ -47,7 +47,7 @@ func requireErased(t require.TestingT, p *Service, keys ...string) {
 		var rec, bare record.Record
 		require.NoError(t, rec.Decode(p.def, key, all[key]), key)
 		require.True(t, rec.Erased(), key)
-		// Nothing else is in it: it is what a customer nobody knew would leave.
+		// It contains nothing else: it equals the tombstone of an unknown customer.
 		bare.Reset(p.def)
 		bare.Erase(rec.ErasedAt())
 		require.Len(t, all[key], len(bare.Encode(nil, key)), key)
@@ -109,7 +109,7 @@ func TestErase(t *testing.T) {
 				kind := map[byte]string{'u': "userId", 'a': "anonymousId"}[key[0]]
 				for i, at := range []string{early, before, after} {
 					errs := apply(t, p, orderAt(fmt.Sprint("l", i), fmt.Sprintf("%q:%q", kind, key[1:]), at))
-					if key != "unull" { // which is nobody's id
+					if key != "unull" { // a placeholder id
 						require.ErrorIs(t, errs[0], ErrErased)
 					}
 				}
@@ -145,7 +145,7 @@ func TestReadmit(t *testing.T) {
 	history := [][]byte{identify("m1", "u1", "a1", before, "web", `{"email":"jo@example.com"}`), orderAt("m2", `"userId":"u1"`, before)}
 	apply(t, p, history...)
 	erasure, readmission := erasureOf("erase", "e1", `"userId":"u1"`, now), erasureOf("readmit", "e2", `"userId":"u1"`, after)
-	apply(t, p, readmission) // of somebody who was not erased changes nothing
+	apply(t, p, readmission) // without an erasure it changes nothing
 	_, found := read(t, p, "u1")
 	require.True(t, found)
 	apply(t, p, erasure)
@@ -157,8 +157,7 @@ func TestReadmit(t *testing.T) {
 
 	errs := apply(t, p, orderAt("m3", `"userId":"u1"`, later))
 	require.NoError(t, errs[0])
-	// What was before does not come back, however often it is sent, and
-	// neither erases what is new.
+	// Repeated deliveries neither restore old data nor erase new data.
 	for range 2 {
 		errs = apply(t, p, append(history, erasure, readmission, orderAt("m4", `"userId":"u1"`, now),
 			[]byte(`{"type":"page","messageId":"m5","userId":"u1","timestamp":"`+before+`","receivedAt":"`+later+`"}`))...)
@@ -189,8 +188,8 @@ func TestEraseCorruptRecord(t *testing.T) {
 	requireErased(t, p, "uu1")
 }
 
-// genErasures draws a journey in which some people are erased at some point, and
-// returns the keys of those who were.
+// genErasures draws a journey in which some customers are erased, and returns their
+// keys.
 func genErasures(t *rapid.T) (events [][]byte, erased []string) {
 	events, _ = genJourney(t)
 	for u := range 3 {

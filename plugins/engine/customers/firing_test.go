@@ -39,12 +39,12 @@ triggers:
     expire: 1d
 `
 
-func added(id, who string, at time.Time) []byte {
-	return fmt.Appendf(nil, `{"type":"track","event":"Product Added","messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, id, who, at.Format(time.RFC3339), at.Format(time.RFC3339))
+func added(id, ids string, at time.Time) []byte {
+	return fmt.Appendf(nil, `{"type":"track","event":"Product Added","messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, id, ids, at.Format(time.RFC3339), at.Format(time.RFC3339))
 }
 
-func ordered(id, who string, at time.Time) []byte {
-	return fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, id, who, at.Format(time.RFC3339), at.Format(time.RFC3339))
+func ordered(id, ids string, at time.Time) []byte {
+	return fmt.Appendf(nil, `{"type":"track","event":"Order Completed","messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, id, ids, at.Format(time.RFC3339), at.Format(time.RFC3339))
 }
 
 // fireAll decides everything that is due.
@@ -127,7 +127,7 @@ func TestTriggerFiresOnceWhenDue(t *testing.T) {
 	require.Equal(t, now.Add(-time.Hour), all[1].Props.CauseAt)
 	require.Equal(t, now, all[1].Props.DueAt)
 	require.Equal(t, map[string]any{"adds": 1.0}, all[1].Props.Data)
-	require.Empty(t, waiting(t, p, "uu2"), "who gave no consent is told nothing")
+	require.Empty(t, waiting(t, p, "uu2"), "no message without consent")
 	require.Empty(t, dueIndex(t, p))
 }
 
@@ -156,8 +156,8 @@ func TestCorruptRecordsDoNotBlockTriggers(t *testing.T) {
 	require.Equal(t, []string{"welcome"}, names(waiting(t, p, "uu1")))
 	next, err := triggers.Fire(t.Context(), time.Minute)
 	require.NoError(t, err)
-	require.Equal(t, time.Minute, next, "who looks again and again finds the same")
-	require.Len(t, dueIndex(t, p), damaged, "they may be of a newer release")
+	require.Equal(t, time.Minute, next, "later calls return the same")
+	require.Len(t, dueIndex(t, p), damaged, "a newer release may be able to read them")
 }
 
 func TestFireReturnsTimeUntilNextTrigger(t *testing.T) {
@@ -208,7 +208,7 @@ func TestMergeKeepsPendingTriggers(t *testing.T) {
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)
 	p.now = func() time.Time { return now }
 	apply(t, p, added("m1", `"anonymousId":"a1"`, now))
-	require.Empty(t, dueIndex(t, p), "nothing waits for somebody unknown")
+	require.Empty(t, dueIndex(t, p), "anonymous customers have no pending triggers")
 	now = now.Add(10 * time.Minute)
 	apply(t, p, identify("m2", "u1", "a1", now.Format(time.RFC3339), "web", `{"consent":true}`))
 	fireAll(t, p)
@@ -236,8 +236,8 @@ func TestQuietHoursUseCustomerTimeZone(t *testing.T) {
 	require.Equal(t, []string{"cart_abandoned"}, names(waiting(t, p, "uu1")))
 }
 
-// Many processes that fire at once, each dying now and then between reading and
-// writing or without hearing that it wrote, tell everything once.
+// TestConcurrentSchedulersFireOnce fires with several processes that crash between
+// the load and the commit, or before they receive the answer of a commit.
 func TestConcurrentSchedulersFireOnce(t *testing.T) {
 	p := open(t, cart)
 	now := time.Date(2026, 6, 1, 10, 0, 0, 0, time.UTC)

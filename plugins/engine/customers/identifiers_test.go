@@ -35,12 +35,12 @@ func by(t require.TestingT, r interface {
 	return results[0]
 }
 
-func traitsOf(message, who, at, traits string) []byte {
-	return fmt.Appendf(nil, `{"type":"identify","messageId":%q,%s,"timestamp":%q,"receivedAt":%q,"traits":%s}`, message, who, at, at, traits)
+func traitsOf(message, ids, at, traits string) []byte {
+	return fmt.Appendf(nil, `{"type":"identify","messageId":%q,%s,"timestamp":%q,"receivedAt":%q,"traits":%s}`, message, ids, at, at, traits)
 }
 
-func erasedAs(kind, message, who, at string) []byte {
-	return fmt.Appendf(nil, `{"type":%q,"messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, kind, message, who, at, at)
+func erasedAs(kind, message, ids, at string) []byte {
+	return fmt.Appendf(nil, `{"type":%q,"messageId":%q,%s,"timestamp":%q,"receivedAt":%q}`, kind, message, ids, at, at)
 }
 
 func TestReadByIdentifier(t *testing.T) {
@@ -66,7 +66,7 @@ func TestReadByIdentifier(t *testing.T) {
 	found("phone", "+49 30 1 ", "")
 	r := by(t, p, "email", "somebody@example.com")
 	require.Equal(t, "u1", r.ID)
-	require.True(t, r.Anonymous, "not the known customer whose id is the same")
+	require.True(t, r.Anonymous, "not the known customer with the same id")
 	for _, nobody := range []string{"", " ", "u1", "example.com", "ada@example.co", "\xff", strings.Repeat("x", 5000)} {
 		found("email", nobody, "")
 	}
@@ -81,7 +81,7 @@ func TestReadByIdentifier(t *testing.T) {
 	found("email", "lovelace@example.com", "")
 	found("phone", "true", "")
 
-	// What is too long, or is nothing one could ask by, finds nobody.
+	// Values that are too long or invalid match no customer.
 	long := strings.Repeat("é", 128)
 	apply(t, p, traitsOf("m7", `"userId":"u1"`, "2026-01-01T00:00:05Z", `{"phone":"`+long+`"}`))
 	found("phone", long, "u1")
@@ -263,10 +263,9 @@ func TestIdentifierIndexEqualsRecords(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, recomputed(t, p, p.def.Identifiers), indexed(t, p, "address", "email", "mail", "phone"))
 		}
-		// Saying all of it again changes nothing, to the byte, once whatever it
-		// brings to those who were readmitted is in: what was refused comes in
-		// when it is said after the readmission, and may bring a readmission with
-		// it, each of which happens once.
+		// Repeating all events eventually changes no byte. The first repetitions
+		// may change records, because events that were rejected before a
+		// readmission are applied after it.
 		for rounds := 0; ; rounds++ {
 			require.LessOrEqual(t, rounds, len(said), "it comes to rest")
 			before, _, err := s.Scan(ctx, "", 100)
@@ -281,7 +280,7 @@ func TestIdentifierIndexEqualsRecords(t *testing.T) {
 			}
 		}
 
-		// Whoever is found is who has the value, and nobody is found who shares it.
+		// A lookup returns the only customer with the value, or none.
 		for i := range p.def.Identifiers {
 			have := map[string][]string{}
 			entries, err := p.store.ScanIndex(ctx, p.def.Identifiers[i].Index(), "", "", store.IndexEntry{}, 100)
@@ -424,13 +423,13 @@ func TestReadByStaleEntryFindsNothing(t *testing.T) {
 	require.NoError(t, err)
 	apply(t, p, traitsOf("m2", `"userId":"u1"`, "2026-01-01T00:00:02Z", `{"email":"new@example.com"}`))
 
-	// What is read lags behind: the store itself is asked.
+	// The replica lags behind, so the read goes to the primary.
 	p.reads = (&staleStore{p.store, before}).Load
 	r := by(t, p, "email", "new@example.com")
 	require.Equal(t, "u1", r.ID)
 	require.Contains(t, string(r.JSON), "new@example.com")
 
-	// An entry that nothing takes away finds nobody.
+	// A read by a stale entry that stays finds no customer.
 	_, err = p.backing.Commit(ctx, []store.Change{{Key: "uu2", Data: append([]byte{1}, "not a record"...), Index: []store.IndexEdit{{Index: "id/email", Value: "broken@example.com"}}},
 		{Key: "ugone", Index: []store.IndexEdit{{Index: "id/email", Value: "gone@example.com"}}}})
 	require.NoError(t, err)
@@ -457,7 +456,7 @@ func TestCachedReadByIdentifier(t *testing.T) {
 		require.Equal(t, "u1", by(t, c, "email", "A@example.com").ID)
 	}
 	_, ok := c.ReadCached(nil, "a@example.com", Query{By: "email"})
-	require.False(t, ok, "who has a value is asked of the store")
+	require.False(t, ok, "identifiers are resolved by the store")
 	apply(t, p, traitsOf("m2", `"userId":"u1"`, "2026-01-01T00:00:02Z", `{"email":"b@example.com"}`), traitsOf("m3", `"userId":"u2"`, "2026-01-01T00:00:02Z", `{"email":"a@example.com"}`))
 	require.Equal(t, "u2", by(t, c, "email", "a@example.com").ID)
 	require.Equal(t, "u1", by(t, c, "email", "b@example.com").ID)
@@ -481,5 +480,5 @@ func TestRecordsWithoutIdentifiersAreUnchanged(t *testing.T) {
 	b, err := with.store.Load(context.Background(), keys)
 	require.NoError(t, err)
 	require.Equal(t, len(a[0].Data)+2+len("\x05email\x0da@example.com"), len(b[0].Data), "a tag, a length, and the value")
-	require.Equal(t, a[1], b[1], "who has no value has no section")
+	require.Equal(t, a[1], b[1], "a record without a value has no section")
 }

@@ -11,8 +11,8 @@ import (
 // A new trigger must not fire for causes that were due before it was created:
 // otherwise a deployment would send messages for months of past events at once.
 // A reserved record of the store contains the creation time of every trigger;
-// the first process that fires triggers writes it. A trigger whose cause changed
-// counts as new.
+// the first process that fires triggers writes it. A trigger with a changed
+// cause counts as new.
 const introducedKey = "!triggers"
 
 // introduction is the creation time of a trigger, in Unix milliseconds, and the

@@ -46,9 +46,9 @@ func spending(revenue string) string {
 // segment by processes with different parameters.
 func TestSegmentChangesInOneMillisecondHaveDistinctIDs(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		heard bool // whether each is delivered before the next comes up
-		other string
+		name    string
+		message bool // whether each is delivered before the next comes up
+		other   string
 	}{
 		{"told together", false, spending("300")},
 		{"told one by one", true, spending("300")},
@@ -61,17 +61,17 @@ func TestSegmentChangesInOneMillisecondHaveDistinctIDs(t *testing.T) {
 			now := orderedAt.Add(time.Second)
 			both := processes(s, func() time.Time { return now }, definitionsOf(t, spending("100"), tt.other))
 			apply(t, both[1], order("m", `"userId":"u1"`, 150))
-			var all []transitionTold
+			var all []segmentMessage
 			for i := range 7 {
 				sweep(t, both[i%2])
-				if tt.heard {
-					all = append(all, hear(t, both[0])...)
+				if tt.message {
+					all = append(all, consume(t, both[0])...)
 				}
 				if i%2 == 1 {
 					apply(t, both[1], order(fmt.Sprint("page", i), `"userId":"u1"`, 0))
 				}
 			}
-			all = append(all, hear(t, both[0])...)
+			all = append(all, consume(t, both[0])...)
 			seen := map[string]bool{}
 			in := false
 			for _, m := range all {
@@ -96,13 +96,13 @@ func TestSegmentChangeHasOneMessageID(t *testing.T) {
 	s := &faulty{Store: inner, fail: func() (before, after bool) { return false, lost }}
 	p := processes(s, func() time.Time { return orderedAt.Add(time.Second) }, definitionsOf(t, segmented))[0]
 	_, err = p.Update(t.Context(), [][]byte{order("m", `"userId":"u1"`, 150)})
-	require.ErrorIs(t, err, errFault, "it is stored, but nobody knows")
+	require.ErrorIs(t, err, errFault, "it is stored, but the answer is lost")
 	lost = false
 	for range 3 {
 		apply(t, p, order("m", `"userId":"u1"`, 150))
 	}
 	var ids []string
-	for _, m := range hear(t, p) {
+	for _, m := range consume(t, p) {
 		ids = append(ids, m.Properties.Segment+" "+m.MessageID)
 	}
 	require.Equal(t, []string{"active 8c41370e099226dd167f954caa0d9560", "spender 08dec8475e5313ab1ba5321502f0ebb8"}, ids)
@@ -119,13 +119,13 @@ triggers:
 	p, now := openAt(t, spending("100")+thanking, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"userId":"u1"`, 60))
 	fireAll(t, p) // from now on the trigger is there
-	hear(t, p)
+	consume(t, p)
 	p = under(t, p, spending("50")+thanking)
 	now.pass(time.Second)
 	apply(t, p, order("m2", `"userId":"u1"`, 1), order("m3", `"userId":"u2"`, 60))
-	require.ElementsMatch(t, []string{"u1 Entered spender: parameter", "u2 Entered active: eventm3", "u2 Entered spender: eventm3"}, lines(hear(t, p)))
+	require.ElementsMatch(t, []string{"u1 Entered spender: parameter", "u2 Entered active: eventm3", "u2 Entered spender: eventm3"}, lines(consume(t, p)))
 	apply(t, p, order("m4", `"userId":"u1"`, -20))
-	require.Equal(t, []string{"u1 Left spender: eventm4"}, lines(hear(t, p)))
+	require.Equal(t, []string{"u1 Left spender: eventm4"}, lines(consume(t, p)))
 	fireAll(t, p)
 	require.Empty(t, fired(t, p, "uu1"), "it was not their doing")
 	require.Equal(t, []string{"thanks"}, fired(t, p, "uu2"))
@@ -166,15 +166,14 @@ func TestMergeRemovesSegmentMembership(t *testing.T) {
 	}
 }
 
-// audience is who hears what is told, and takes what has an id of before for the
-// same sent again.
-type audience struct {
+// consumer is a consumer of segment messages that deduplicates by message id.
+type consumer struct {
 	content map[string]string         // by id
 	net     map[string]map[string]int // by customer and segment, entries less exits
 }
 
-// hear delivers all that waits. Some of it comes twice.
-func (a *audience) hear(t require.TestingT, p *Service, again func() bool) {
+// consume delivers all messages, some of them twice.
+func (a *consumer) consume(t require.TestingT, p *Service, again func() bool) {
 	o := p.Outbox(time.Hour, time.Minute, 3)
 	defer o.Close()
 	for {
@@ -185,7 +184,7 @@ func (a *audience) hear(t require.TestingT, p *Service, again func() bool) {
 			return
 		}
 		for _, m := range d.Messages {
-			line := transitionOf(t, m.Content)
+			line := decodeMessage(t, m.Content)
 			if old, known := a.content[line.MessageID]; known {
 				require.Equal(t, old, string(m.Content), "an id has one content")
 				continue
@@ -266,7 +265,7 @@ func TestSegmentEventsAddUpToMembership(t *testing.T) {
 				}
 			}
 		}
-		a := audience{content: map[string]string{}, net: map[string]map[string]int{}}
+		a := consumer{content: map[string]string{}, net: map[string]map[string]int{}}
 		never := func() bool { return false }
 		var sent [][]byte
 		erasedAt := orderedAt.Add(-time.Hour)
@@ -290,7 +289,7 @@ func TestSegmentEventsAddUpToMembership(t *testing.T) {
 			case 7:
 				held := faults
 				faults, race = nil, nil
-				a.hear(t, one(), func() bool { return rapid.IntRange(0, 3).Draw(t, "again") == 0 })
+				a.consume(t, one(), func() bool { return rapid.IntRange(0, 3).Draw(t, "again") == 0 })
 				faults = held
 			case 8:
 				faults = append(faults, rapid.SliceOfN(rapid.SampledFrom([]string{"", "before", "after"}), 1, 4).Draw(t, "faults")...)
@@ -300,9 +299,9 @@ func TestSegmentEventsAddUpToMembership(t *testing.T) {
 			case 10:
 				now = now.Add(time.Duration(rapid.IntRange(0, 1).Draw(t, "passes")) * time.Millisecond)
 			case 11:
-				// Of the erased nothing is told, what waits included.
+				// Erased customers have no messages, including pending ones.
 				faults, race = nil, nil
-				a.hear(t, all[0], never)
+				a.consume(t, all[0], never)
 				erasedAt = erasedAt.Add(2 * time.Millisecond)
 				take(one(), erasureOf("erase", fmt.Sprint("e", i), who, stamp(erasedAt)))
 				for id := range a.net {
@@ -324,7 +323,7 @@ func TestSegmentEventsAddUpToMembership(t *testing.T) {
 		faults, race = nil, nil
 		now = now.Add(10 * time.Millisecond)
 		judge(all[1])
-		a.hear(t, all[1], never)
+		a.consume(t, all[1], never)
 		records, indexes := stored(t, all[1])
 		require.Equal(t, records, indexes)
 		told := map[string]map[string]bool{}

@@ -33,8 +33,8 @@ type Outbox struct {
 	lease    time.Duration
 	limit    int
 	nextPoll time.Time
-	// unsure are the keys of claims whose commit failed without an answer, with
-	// the end of the lease. If such a claim was written, this outbox owns it, and
+	// unsure are the keys of claims with a commit that returned no answer, and the
+	// end of the lease. If such a claim was written, this outbox owns it, and
 	// the other outboxes do not find it before then.
 	unsure map[string]int64
 	stuck  stuck

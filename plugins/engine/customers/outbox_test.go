@@ -16,8 +16,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 )
 
-// tell puts messages into the record of a customer, which is made if need be.
-func tell(t testing.TB, p *Service, key string, messages ...record.Message) {
+// enqueue adds messages to the record of a customer, which it creates if missing.
+func enqueue(t testing.TB, p *Service, key string, messages ...record.Message) {
 	ctx := context.Background()
 	for {
 		records, err := p.store.Load(ctx, []string{key})
@@ -91,15 +91,15 @@ func TestOutboxDeliversOnceAndInOrder(t *testing.T) {
 	ctx := context.Background()
 	p, now := openAt(t, shop, at)
 	o, other := p.Outbox(time.Hour, 30*time.Second, 10), p.Outbox(time.Hour, 30*time.Second, 10)
-	tell(t, p, "uu1", message(1, at), message(2, at), message(3, at.Add(time.Minute)))
+	enqueue(t, p, "uu1", message(1, at), message(2, at), message(3, at.Add(time.Minute)))
 
 	d, got := next(t, o)
 	require.Equal(t, []string{`u1{"n":1}`, `u1{"n":2}`}, got, "what is not due yet waits")
 	_, again := next(t, other)
 	require.Empty(t, again, "it is claimed")
 
-	// What comes up meanwhile waits for its turn, and is not waited for longer.
-	tell(t, p, "uu1", message(4, at))
+	// New messages wait for the end of the lease and do not extend it.
+	enqueue(t, p, "uu1", message(4, at))
 	_, got = next(t, o)
 	require.Empty(t, got)
 	require.NoError(t, d.Acknowledge(ctx))
@@ -119,14 +119,14 @@ func TestCorruptRecordsDoNotBlockOutbox(t *testing.T) {
 	const damaged = 100 // more than one look finds
 	for i := range damaged {
 		key := fmt.Sprintf("ud%d", i)
-		tell(t, p, key, message(1, at.Add(-time.Hour)))
+		enqueue(t, p, key, message(1, at.Add(-time.Hour)))
 		records, err := p.store.Load(t.Context(), []string{key})
 		require.NoError(t, err)
 		lost, err := p.store.Commit(t.Context(), []store.Change{{Key: key, Version: records[0].Version, Data: []byte("damaged")}})
 		require.NoError(t, err)
 		require.Empty(t, lost)
 	}
-	tell(t, p, "uu1", message(2, at))
+	enqueue(t, p, "uu1", message(2, at))
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
 	d, got := next(t, o)
 	require.Equal(t, []string{`u1{"n":2}`}, got)
@@ -140,7 +140,7 @@ func TestExpiredLeaseIsDeliveredAgain(t *testing.T) {
 	ctx := context.Background()
 	p, now := openAt(t, shop, at)
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
-	tell(t, p, "uu1", message(1, at))
+	enqueue(t, p, "uu1", message(1, at))
 	dead, got := next(t, o)
 	require.Len(t, got, 1)
 	now.pass(29 * time.Second)
@@ -172,8 +172,8 @@ func TestClaimWithoutAnswerIsOwned(t *testing.T) {
 		return before, after
 	}}
 	o, other := p.Outbox(time.Hour, 30*time.Second, 10), p.Outbox(time.Hour, 30*time.Second, 10)
-	tell(t, p, "uu1", message(1, at))
-	tell(t, p, "uu2", message(2, at))
+	enqueue(t, p, "uu1", message(1, at))
+	enqueue(t, p, "uu2", message(2, at))
 	for range 3 {
 		written = 2 // also what was read before
 		o.nextPoll = time.Time{}
@@ -197,7 +197,7 @@ func TestReleasedMessagesAreDeliveredAfterDelay(t *testing.T) {
 	ctx := context.Background()
 	p, now := openAt(t, shop, at)
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
-	tell(t, p, "uu1", message(1, at))
+	enqueue(t, p, "uu1", message(1, at))
 	d, got := next(t, o)
 	require.NoError(t, d.Release(ctx, 5*time.Second))
 	_, none := next(t, o)
@@ -214,14 +214,14 @@ func TestAcknowledgeFollowsMerge(t *testing.T) {
 	p, _ := openAt(t, shop, at)
 	o := p.Outbox(time.Hour, 30*time.Second, 10)
 	apply(t, p, order("m1", `"anonymousId":"a1"`, 5))
-	tell(t, p, "aa1", message(1, at))
+	enqueue(t, p, "aa1", message(1, at))
 	d, got := next(t, o)
 	require.Equal(t, []string{`a1{"n":1}`}, got)
-	tell(t, p, "aa1", message(2, at))
+	enqueue(t, p, "aa1", message(2, at))
 	apply(t, p, identifyAs("m2", "u1", "a1"))
 	require.NoError(t, d.Acknowledge(ctx))
 	d, got = next(t, o)
-	require.Equal(t, []string{`u1{"n":2}`}, got, "what was not delivered is told by the other")
+	require.Equal(t, []string{`u1{"n":2}`}, got, "the other customer delivers the rest")
 	require.NoError(t, d.Acknowledge(ctx))
 	require.Zero(t, outboxEntries(t, p))
 }
@@ -308,7 +308,7 @@ func TestConcurrentOutboxesDeliverAll(t *testing.T) {
 	all.Go(func() {
 		for round := range rounds {
 			for c := range customers {
-				tell(t, p, fmt.Sprintf("uu%d", c), record.Message{ID: record.MessageID{byte(c), byte(round + 1)}, Time: int64(round), Content: fmt.Appendf(nil, "%d %d", c, round)})
+				enqueue(t, p, fmt.Sprintf("uu%d", c), record.Message{ID: record.MessageID{byte(c), byte(round + 1)}, Time: int64(round), Content: fmt.Appendf(nil, "%d %d", c, round)})
 			}
 		}
 	})
@@ -346,6 +346,6 @@ func TestOwnMessagesAreDeliveredWithoutPoll(t *testing.T) {
 		}
 		got <- len(d.Messages)
 	}()
-	tell(t, p, "uu1", message(1, time.Now().Add(-time.Second)))
+	enqueue(t, p, "uu1", message(1, time.Now().Add(-time.Second)))
 	require.Equal(t, 1, <-got)
 }

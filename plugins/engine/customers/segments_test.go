@@ -33,8 +33,8 @@ segments:
 parameters: { spender_revenue: 100 }
 `
 
-// transitionTold is a message as whoever hears it sees it.
-type transitionTold struct {
+// segmentMessage is a message of the outbox, decoded.
+type segmentMessage struct {
 	Event, UserID, AnonymousID, MessageID, Timestamp string
 	Properties                                       struct {
 		Segment, Reason string
@@ -46,13 +46,13 @@ type transitionTold struct {
 	}
 }
 
-func transitionOf(t require.TestingT, content []byte) (heard transitionTold) {
-	require.NoError(t, json.Unmarshal(content, &heard), "%s", content)
-	return heard
+func decodeMessage(t require.TestingT, content []byte) (message segmentMessage) {
+	require.NoError(t, json.Unmarshal(content, &message), "%s", content)
+	return message
 }
 
-// hear delivers everything that waits and returns it.
-func hear(t testing.TB, p *Service) (all []transitionTold) {
+// consume delivers all messages and returns them.
+func consume(t testing.TB, p *Service) (all []segmentMessage) {
 	o := p.Outbox(time.Hour, time.Minute, 1000)
 	defer o.Close()
 	for {
@@ -61,16 +61,16 @@ func hear(t testing.TB, p *Service) (all []transitionTold) {
 			return all
 		}
 		for _, m := range d.Messages {
-			heard := transitionOf(t, m.Content)
-			require.Equal(t, fmt.Sprintf("%x", m.ID), heard.MessageID)
-			all = append(all, heard)
+			message := decodeMessage(t, m.Content)
+			require.Equal(t, fmt.Sprintf("%x", m.ID), message.MessageID)
+			all = append(all, message)
 		}
 		require.NoError(t, d.Acknowledge(context.Background()))
 	}
 }
 
-// lines are messages in short: who, what, why.
-func lines(all []transitionTold) (out []string) {
+// lines summarises messages: customer, change, reason.
+func lines(all []segmentMessage) (out []string) {
 	for _, m := range all {
 		if m.Event == record.SegmentsCounted {
 			continue
@@ -119,18 +119,18 @@ func TestSegmentsChangeByEventsAndTime(t *testing.T) {
 	apply(t, p, order("m1", `"userId":"u1"`, 60))
 	apply(t, p, order("m2", `"userId":"u1"`, 60), order("m2", `"userId":"u1"`, 60))
 	apply(t, p, order("m2", `"userId":"u1"`, 60))
-	require.Equal(t, []string{"u1 Entered active: eventm1", "u1 Entered spender: eventm2"}, lines(hear(t, p)))
+	require.Equal(t, []string{"u1 Entered active: eventm1", "u1 Entered spender: eventm2"}, lines(consume(t, p)))
 	require.Equal(t, map[string]any{"active": entered, "spender": entered}, segmentsOf(t, p, "u1"))
 	require.Equal(t, map[string]int64{"active": 1, "at_risk": 0, "spender": 1}, counts(t, p))
 
-	// A read tells of the time that passed before a sweep does.
+	// A read evaluates the passed time before a sweep does.
 	now.pass(31 * 24 * time.Hour)
 	require.Equal(t, map[string]any{"at_risk": nil, "spender": entered}, segmentsOf(t, p, "u1"))
 	require.Equal(t, map[string]int64{"active": 1, "at_risk": 0, "spender": 1}, counts(t, p))
 	sweep(t, p)
-	all := hear(t, p)
+	all := consume(t, p)
 	require.Equal(t, []string{"u1 Left active: time", "u1 Entered at_risk: time"}, lines(all))
-	slices.SortStableFunc(all, func(a, b transitionTold) int { return strings.Compare(b.UserID, a.UserID) })
+	slices.SortStableFunc(all, func(a, b segmentMessage) int { return strings.Compare(b.UserID, a.UserID) })
 	require.Equal(t, entered, all[0].Properties.Since, "since when it was in")
 	require.True(t, all[0].Properties.Old)
 	require.False(t, all[0].Properties.New)
@@ -139,15 +139,15 @@ func TestSegmentsChangeByEventsAndTime(t *testing.T) {
 
 	now.pass(time.Hour)
 	sweep(t, p)
-	require.Empty(t, lines(hear(t, p)), "nothing is told twice")
+	require.Empty(t, lines(consume(t, p)), "nothing is told twice")
 }
 
 func TestSegmentsFollowMerges(t *testing.T) {
 	p, _ := openAt(t, segmented, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"anonymousId":"a1"`, 60), order("m2", `"userId":"u1"`, 60))
-	require.ElementsMatch(t, []string{"a1 Entered active: eventm1", "u1 Entered active: eventm2"}, lines(hear(t, p)))
+	require.ElementsMatch(t, []string{"a1 Entered active: eventm1", "u1 Entered active: eventm2"}, lines(consume(t, p)))
 	apply(t, p, identifyAs("m3", "u1", "a1"))
-	all := hear(t, p)
+	all := consume(t, p)
 	require.Equal(t, []string{"a1 Left active: merge", "u1 Entered spender: eventm3"}, lines(all))
 	require.Equal(t, "u1", all[0].Properties.MergedInto)
 	require.Equal(t, map[string]int64{"active": 1, "at_risk": 0, "spender": 1}, counts(t, p))
@@ -165,12 +165,12 @@ func TestRuleChangesApplyToDormantCustomers(t *testing.T) {
 	p, now := openAt(t, definition, orderedAt.Add(time.Second))
 	apply(t, p, order("m1", `"userId":"u1"`, 60), order("m2", `"userId":"u2"`, 200))
 	sweep(t, p)
-	hear(t, p)
+	consume(t, p)
 
 	require.NoError(t, os.WriteFile(file, []byte("spender_revenue: 50.5\n"), 0o600))
 	follow(p)
 	sweep(t, p)
-	require.Equal(t, []string{"u1 Entered spender: parameter"}, lines(hear(t, p)))
+	require.Equal(t, []string{"u1 Entered spender: parameter"}, lines(consume(t, p)))
 	require.NoError(t, os.WriteFile(file, []byte("spender_revenue: much: more\n"), 0o600))
 	follow(p)
 	require.Equal(t, 50.5, p.def.Segments.Parameters().Values["spender_revenue"], "a wrong file is not taken")
@@ -188,7 +188,7 @@ segments:
 	require.ElementsMatch(t, []string{
 		"u1 Left active: definition", "u1 Left spender: definition", "u1 Entered buyer: definition",
 		"u2 Left active: definition", "u2 Entered buyer: definition",
-	}, lines(hear(t, other)))
+	}, lines(consume(t, other)))
 	require.Equal(t, map[string]int64{"buyer": 2, "spender": 1}, counts(t, other))
 
 	none, err := profiledefinition.Read(writeDefinition(t, shop))
@@ -197,7 +197,7 @@ segments:
 	last.now = now.Now
 	defer last.unfollow()
 	sweep(t, last)
-	require.Len(t, lines(hear(t, last)), 3, "without segments all are left")
+	require.Len(t, lines(consume(t, last)), 3, "without segments all are left")
 	n, err := p.store.CountIndex(context.Background(), record.SegmentIndex+"buyer", "", "")
 	require.NoError(t, err)
 	require.Zero(t, n)
@@ -222,7 +222,7 @@ func TestSegmentsOfOlderRecords(t *testing.T) {
 	later.now = now.Now
 	defer later.unfollow()
 	sweep(t, later)
-	require.Contains(t, lines(hear(t, later)), "u1 Entered spender: definition")
+	require.Contains(t, lines(consume(t, later)), "u1 Entered spender: definition")
 }
 
 // TestSweepRemovesEntriesOfExpiredRecords expires records, of which some are created again.
@@ -252,7 +252,7 @@ func TestErasedCustomerLeavesSegmentsSilently(t *testing.T) {
 	require.NoError(t, p.edit(context.Background(), []string{"uu1"}, tombstone))
 	now.pass(40 * 24 * time.Hour)
 	sweep(t, p)
-	require.Empty(t, lines(hear(t, p)))
+	require.Empty(t, lines(consume(t, p)))
 	require.Equal(t, map[string]int64{"active": 0, "at_risk": 0, "spender": 0}, counts(t, p))
 }
 
@@ -339,7 +339,7 @@ func stored(t require.TestingT, p *Service) (records, indexes map[string]map[str
 
 // replay follows messages: what a listener takes each customer to be in. It
 // fails if one enters where it is, or leaves where it is not.
-func replay(t require.TestingT, in map[string]map[string]bool, all []transitionTold) {
+func replay(t require.TestingT, in map[string]map[string]bool, all []segmentMessage) {
 	for _, m := range all {
 		if m.Event == record.SegmentsCounted {
 			continue
@@ -401,10 +401,10 @@ func TestMembershipEqualsOracle(t *testing.T) {
 					delete(history, a)
 				}
 			case 5:
-				replay(rt, listener, hear(t, p)) // a week is kept
+				replay(rt, listener, consume(t, p)) // a week is kept
 				now.pass(time.Duration(rapid.IntRange(1, 40).Draw(rt, "days")) * 24 * time.Hour)
 			case 6:
-				replay(rt, listener, hear(t, p))
+				replay(rt, listener, consume(t, p))
 			}
 		}
 		now.pass(time.Minute)
@@ -418,7 +418,7 @@ func TestMembershipEqualsOracle(t *testing.T) {
 		records, indexes := stored(rt, p)
 		require.Equal(rt, want, records)
 		require.Equal(rt, want, indexes)
-		replay(rt, listener, hear(t, p))
+		replay(rt, listener, consume(t, p))
 		require.Equal(rt, want, listener)
 	})
 }
@@ -445,7 +445,7 @@ func TestSweepWithConcurrentWriters(t *testing.T) {
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	history := map[string][]oracle.Event{}
-	heard := map[string]transitionTold{}
+	message := map[string]segmentMessage{}
 	content := map[string]string{}
 	listening, stop := context.WithCancel(ctx)
 	var listeners sync.WaitGroup
@@ -459,7 +459,7 @@ func TestSweepWithConcurrentWriters(t *testing.T) {
 			}
 			mu.Lock()
 			for _, m := range d.Messages {
-				var line transitionTold
+				var line segmentMessage
 				if err := json.Unmarshal(m.Content, &line); err != nil {
 					t.Error(err)
 				}
@@ -467,7 +467,7 @@ func TestSweepWithConcurrentWriters(t *testing.T) {
 					t.Errorf("another content for %v", m.ID)
 				}
 				content[line.MessageID] = string(m.Content)
-				heard[line.MessageID] = line
+				message[line.MessageID] = line
 			}
 			mu.Unlock()
 			if err := d.Acknowledge(context.Background()); err != nil {
@@ -535,7 +535,7 @@ func TestSweepWithConcurrentWriters(t *testing.T) {
 	require.Equal(t, want, indexes)
 	// A message that came twice is one.
 	net := map[string]map[string]int{}
-	for _, m := range heard {
+	for _, m := range message {
 		if m.Event == record.SegmentsCounted {
 			continue
 		}
@@ -563,14 +563,14 @@ func TestSweepWithConcurrentWriters(t *testing.T) {
 	for id := range want {
 		if !maps.Equal(want[id], got[id]) {
 			var all []string
-			for _, m := range heard {
+			for _, m := range message {
 				if m.UserID == id {
 					all = append(all, content[m.MessageID])
 				}
 			}
 			slices.Sort(all)
-			t.Logf("%s is told:\n%s", id, strings.Join(all, "\n"))
+			t.Logf("messages of %s:\n%s", id, strings.Join(all, "\n"))
 		}
 	}
-	require.Equal(t, want, got, "what was told adds up to what is")
+	require.Equal(t, want, got, "messages add up to the memberships")
 }

@@ -54,13 +54,13 @@ func TestTooLargeProfileRejectsOnlyItsEvents(t *testing.T) {
 	_, found := read(t, p, "u4")
 	require.False(t, found)
 
-	// A customer who is still small goes on.
+	// Small profiles are still updated.
 	check(apply(t, p, order("m7", `"userId":"u1"`, 1)))
 	v, _ := read(t, p, "u1")
 	require.Equal(t, 2.0, v.Features["orders"])
 
-	// What is merged is not lost where the result is too large: it stays with
-	// the anonymous customer until the event is replayed with room for it.
+	// A merge with a too large result loses no data: the content stays with the
+	// anonymous customer until the event is replayed with enough space.
 	some := fmt.Sprintf(`{"a":%q}`, strings.Repeat("x", 1200))
 	check(apply(t, p, order("m8", `"anonymousId":"a1"`, 5), identify("m9", "u5", "", later, "web", some)))
 	more := fmt.Sprintf(`{"b":%q}`, strings.Repeat("y", 1200))
