@@ -122,7 +122,7 @@ func kindFields() []*service.ConfigField {
 	}
 	return []*service.ConfigField{
 		field(features.Count, "Number of events.", split()...),
-		field(features.Sum, "Sum of a number, 0 without any. Decimals of up to six places are added exactly.", split(ofField(ofNumber))...),
+		field(features.Sum, "Sum of a number, 0 without any. Decimals of up to six places are added exactly. As for every feature, a result beyond the range of a 64-bit float is null; the metric `profiles_feature_overflows` counts these when profiles are read.", split(ofField(ofNumber))...),
 		field(features.Avg, "Mean of a number, null without any.", split(ofField(ofNumber))...),
 		field(features.Min, "Smallest number, null without any.", split(ofField(ofNumber))...),
 		field(features.Max, "Largest number, null without any.", split(ofField(ofNumber))...),

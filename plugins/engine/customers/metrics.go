@@ -49,6 +49,7 @@ type metrics struct {
 	duplicates    Counter
 	conflicts     Counter
 	late          Counter
+	overflows     Counter
 	future        Counter
 	unidentified  Counter
 	refusedMerges Counter
@@ -73,6 +74,7 @@ func newMetrics(m Metrics) metrics {
 		duplicates:    m.Counter("profiles_duplicate_events"),
 		conflicts:     m.Counter("profiles_write_conflicts"),
 		late:          m.Counter("profiles_late_events"),
+		overflows:     m.Counter("profiles_feature_overflows"),
 		future:        m.Counter("profiles_future_events"),
 		unidentified:  m.Counter("profiles_unidentified_events"),
 		refusedMerges: m.Counter("profiles_merges_refused"),

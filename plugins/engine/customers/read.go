@@ -240,8 +240,16 @@ func (p *Service) render(rd *reader, result *Result, key string, asOf int64, sel
 	}
 	var json []byte
 	json, result.Err = rd.viewer.AppendJSON(rd.out, &rd.rec, result.ID, asOf, sel)
+	p.countOverflows(rd)
 	result.JSON = json[len(rd.out):len(json):len(json)]
 	result.Found = result.Err == nil
+}
+
+// countOverflows counts the features that overflowed since the last call.
+func (p *Service) countOverflows(rd *reader) {
+	if n := rd.viewer.TakeOverflows(); n > 0 {
+		p.overflows.Incr(int64(n))
+	}
 }
 
 func (p *Service) selection(fields []string) (*record.Selection, error) {

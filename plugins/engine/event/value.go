@@ -1,6 +1,8 @@
 package event
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -49,9 +51,19 @@ func valueOf(v *fastjson.Value) Value {
 	case fastjson.TypeFalse:
 		return Value{Kind: False}
 	case fastjson.TypeObject, fastjson.TypeArray:
-		return Value{Kind: JSON, Text: v.MarshalTo(nil)}
+		return jsonValue(v.MarshalTo(nil))
 	}
 	return Value{}
+}
+
+// jsonValue returns a value of kind JSON. The parser accepts nan, inf and
+// malformed numbers inside objects and arrays: such a value is missing. Invalid
+// UTF-8 becomes U+FFFD.
+func jsonValue(text []byte) Value {
+	if !json.Valid(text) {
+		return Value{}
+	}
+	return Value{Kind: JSON, Text: bytes.ToValidUTF8(text, []byte("\ufffd"))}
 }
 
 // Path is the path of a value in an event: keys joined by dots, such as

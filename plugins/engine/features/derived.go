@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -104,10 +103,7 @@ func ValueOf(v any) event.Value {
 	case nil:
 		return event.Value{}
 	case float64:
-		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			return number(v)
-		}
-		return event.Value{}
+		return number(v)
 	case int64:
 		return number(float64(v))
 	case int:

@@ -59,11 +59,31 @@ type Moment struct {
 // Evaluator evaluates features. It reuses its memory: a result is valid until
 // Reset. The zero value is ready to use; it is not safe for concurrent use.
 type Evaluator struct {
-	sum        summary
-	entries    []Entry
-	values     []event.Value
-	text       []byte
+	sum     summary
+	entries []Entry
+	values  []event.Value
+	text    []byte
+	// overflows is the number of values that were not finite.
+	overflows  int
 	trajectory Trajectory // of the value evaluated last
+}
+
+// TakeOverflows returns the number of values since the last call that were not
+// finite numbers, such as the sum of two numbers near the largest float64. Such
+// a value is null.
+func (e *Evaluator) TakeOverflows() int {
+	n := e.overflows
+	e.overflows = 0
+	return n
+}
+
+// finite returns a number, null if it is not finite.
+func (e *Evaluator) finite(f float64) event.Value {
+	v := number(f)
+	if v.Kind == event.Missing {
+		e.overflows++
+	}
+	return v
 }
 
 // Reset invalidates all results.
@@ -191,7 +211,7 @@ func (e *Evaluator) single(f *Feature, s *summary, m Moment) event.Value {
 	case Count:
 		return number(float64(s.count))
 	case Sum:
-		return number(s.sum.value())
+		return e.finite(s.sum.value())
 	case DistinctCount:
 		return number(s.distinct.estimate())
 	case DaysActive:
@@ -201,10 +221,10 @@ func (e *Evaluator) single(f *Feature, s *summary, m Moment) event.Value {
 			return number(0)
 		}
 		e.trajectory = Trajectory{varies: true, since: s.last, sum: s.decays[0].sum, halfLife: s.decays[0].halfLife}
-		return e.trajectory.At(m.AsOf)
+		return e.finite(e.trajectory.number(m.AsOf))
 	case Avg:
 		if s.numbers > 0 {
-			return number(s.sum.value() / float64(s.numbers))
+			return e.finite(s.sum.value() / float64(s.numbers))
 		}
 	case Min:
 		if s.numbers > 0 {
@@ -216,7 +236,7 @@ func (e *Evaluator) single(f *Feature, s *summary, m Moment) event.Value {
 		}
 	case Stddev:
 		if s.numbers > 0 {
-			return number(s.spread.deviation())
+			return e.finite(s.spread.deviation())
 		}
 	case First:
 		if f.ValuePath == timestampPath {
@@ -242,7 +262,7 @@ func (e *Evaluator) single(f *Feature, s *summary, m Moment) event.Value {
 		}
 	case IntervalStddev:
 		if s.gaps.n > 0 {
-			return number(s.gaps.deviation() / float64(f.Unit.Milliseconds()))
+			return e.finite(s.gaps.deviation() / float64(f.Unit.Milliseconds()))
 		}
 	}
 	return event.Value{}
@@ -343,7 +363,13 @@ func within(o []Occurrence, window, asOf int64) []Occurrence {
 	return o
 }
 
-func number(f float64) event.Value { return event.Value{Kind: event.Number, Number: f} }
+// number returns a number, Missing if it is not finite: JSON has no other numbers.
+func number(f float64) event.Value {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return event.Value{}
+	}
+	return event.Value{Kind: event.Number, Number: f}
+}
 
 // AppendJSON appends the result as JSON: a value or null; an object; an array
 // of values; or an array of {"value":…,"count":…}.
@@ -406,6 +432,9 @@ func AppendJSON(dst []byte, v event.Value) []byte {
 // appendNumber appends a number as the shortest JSON that parses to the same
 // float64.
 func appendNumber(dst []byte, f float64) []byte {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return append(dst, "null"...)
+	}
 	if f == math.Trunc(f) && math.Abs(f) < maxExact {
 		return strconv.AppendInt(dst, int64(f), 10)
 	}

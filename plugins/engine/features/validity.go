@@ -43,11 +43,13 @@ type Trajectory struct {
 func (m Trajectory) Varies() bool { return m.varies }
 
 // At returns the value at a time in Unix milliseconds. The trajectory must vary.
-func (m Trajectory) At(asOf int64) event.Value {
+func (m Trajectory) At(asOf int64) event.Value { return number(m.number(asOf)) }
+
+func (m Trajectory) number(asOf int64) float64 {
 	if m.elapsed {
-		return number(float64(asOf-m.since) / m.unit)
+		return float64(asOf-m.since) / m.unit
 	}
-	return number(m.sum * halved(asOf-m.since, m.halfLife))
+	return m.sum * halved(asOf-m.since, m.halfLife)
 }
 
 // Validity returns the validity of the value that Evaluate returned last, for

@@ -123,6 +123,10 @@ func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *S
 	return append(dst, `"}`...), nil
 }
 
+// TakeOverflows returns the number of features since the last call whose value
+// is null because it overflows.
+func (w *Viewer) TakeOverflows() int { return w.evaluator.TakeOverflows() }
+
 func (w *Viewer) appendTraits(dst []byte, r *Record, sel *Selection) ([]byte, error) {
 	if err := r.parseTraits(); err != nil {
 		return dst, err
