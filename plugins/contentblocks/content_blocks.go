@@ -12,6 +12,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 )
@@ -119,7 +120,16 @@ func ContentNames(path string) (content.Names, error) {
 func NamesOf(def *record.Definition) content.Names {
 	names := content.Names{Features: []string{}}
 	for i := range def.Features.Features {
-		names.Features = append(names.Features, def.Features.Features[i].Name)
+		f := &def.Features.Features[i]
+		names.Features = append(names.Features, f.Name)
+		switch f.Kind {
+		case features.TopK:
+			names.ObjectLists = append(names.ObjectLists, f.Name)
+		case features.Sum, features.Avg, features.Min, features.Max, features.Stddev, features.DecayedSum,
+			features.Ratio, features.Expression, features.Propensity, features.Purchases,
+			features.TimeSinceFirst, features.TimeSinceLast, features.IntervalMean, features.IntervalStddev:
+			names.Amounts = append(names.Amounts, f.Name)
+		}
 	}
 	if def.Segments != nil {
 		names.Segments = def.Segments.Names()

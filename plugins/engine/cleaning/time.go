@@ -131,6 +131,13 @@ func Date(s string, o TimeOptions) (string, error) {
 	return t.Format(time.DateOnly), nil
 }
 
+// ParseTime returns the time of a text that Timestamp accepts. isDate reports whether
+// the text is a day without a clock time.
+func ParseTime(s string, o TimeOptions) (t time.Time, isDate bool, err error) {
+	t, err = parseTime(s, o)
+	return t, err == nil && !strings.Contains(s, ":") && t.Equal(t.Truncate(24*time.Hour)), err
+}
+
 func parseTime(s string, o TimeOptions) (time.Time, error) {
 	if o.Zone == nil {
 		o.Zone = time.UTC

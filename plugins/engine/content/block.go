@@ -1,10 +1,14 @@
 // Package content renders content blocks: Liquid templates over a customer's
-// profile, for the parts of an e-mail that are different for everybody.
+// profile, for the personalised parts of an email.
 //
-// A block always gives something that can be sent. What goes wrong while it is
-// rendered, a value that is missing or a budget that is used up, gives the
-// block's fallback; what is wrong with the block itself is found when it is
-// linted.
+// A block always returns content that can be sent. If rendering fails, because of a
+// missing value or an exceeded budget, the block returns its fallback. Problems of
+// the block itself are reported by lint.
+//
+// A template is compiled in these steps: lexer.go splits it into texts, outputs and
+// tags; expression.go parses and evaluates expressions; names.go checks names
+// against the profile definition; template.go builds the tree of tags; html.go checks
+// the position of each value in the page. render.go executes the tree within a budget.
 package content
 
 import (
@@ -27,7 +31,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// Type is what a block gives.
+// Type is the type of a block's content.
 type Type string
 
 // The types.
@@ -36,7 +40,7 @@ const (
 	Text Type = "text"
 )
 
-// MediaType is the type for a Content-Type header.
+// MediaType returns the value of the Content-Type header.
 func (t Type) MediaType() string {
 	if t == HTML {
 		return "text/html; charset=utf-8"
@@ -44,13 +48,13 @@ func (t Type) MediaType() string {
 	return "text/plain; charset=utf-8"
 }
 
-// Budget bounds a rendering.
+// Budget limits the time of a rendering and the size of its content.
 type Budget struct {
 	Time  time.Duration
 	Bytes int
 }
 
-// DefaultBudget is that of a block that does not say.
+// DefaultBudget is the budget of a block without one.
 var DefaultBudget = Budget{50 * time.Millisecond, 64 << 10}
 
 const (
@@ -62,8 +66,8 @@ const (
 // Block is a content block. It is immutable and safe for concurrent use.
 type Block struct {
 	Name, Description string
-	// Definition is the path of the profile definition the block was written
-	// for, empty if it does not say.
+	// Definition is the path of the profile definition that the block is written
+	// for, or "".
 	Definition string
 	Type       Type
 	Budget     Budget
@@ -74,14 +78,14 @@ type Block struct {
 	requires []string
 	nodes    []node
 	used     []string
-	line     int // of the first line of the template
+	line     int // line number of the template's first line
 }
 
-// Sample is a made-up profile and what the block should give it.
+// Sample is a fictitious profile and the expected content.
 type Sample struct {
 	Name    string
 	Profile *Profile
-	// JSON is the profile as JSON.
+	// JSON is the profile in the format of the API.
 	JSON []byte
 
 	equals      *string
@@ -91,33 +95,37 @@ type Sample struct {
 	line        int
 }
 
-// Requires lists what a profile needs to have, or else gets the fallback.
+// Requires returns the names that a profile must have. A profile without one of them
+// gets the fallback.
 func (b *Block) Requires() []string { return slices.Clone(b.requires) }
 
 // Used lists the parts of a profile the template reads, such as
 // traits.firstName.
 func (b *Block) Used() []string { return slices.Clone(b.used) }
 
-// Render gives the block's content for a profile, nil for a customer there is
-// none of.
-func (b *Block) Render(p *Profile) Result {
+// Render returns the block's content for a profile. p is nil if there is no profile.
+func (b *Block) Render(p *Profile) Result { return b.render(p, nil) }
+
+// render renders a profile and calls objects, if it is set, for each line that writes
+// a list of objects as text.
+func (b *Block) render(p *Profile, objects func(line int)) Result {
 	if p == nil {
 		return Result{Content: []byte(b.Fallback), Fallback: NoCustomer}
 	}
 	p = p.withDefaults(b.defaults.traits, b.defaults.features)
 	for _, path := range b.requires {
-		if p.get(path) == nil {
+		if !p.has(path) {
 			return Result{Content: []byte(b.Fallback), Fallback: MissingValue, Problem: "the profile has no " + path}
 		}
 	}
-	content, failure := b.run(p)
+	content, failure := b.execute(p, objects)
 	if failure != nil {
 		return Result{Content: []byte(b.Fallback), Fallback: failure.reason, Line: failure.line, Problem: failure.message}
 	}
 	return Result{Content: content}
 }
 
-// Sample returns a sample by name, the first if the name is empty.
+// Sample returns the sample of a name, or the first one for an empty name.
 func (b *Block) Sample(name string) (*Sample, bool) {
 	for i := range b.Samples {
 		if name == "" || b.Samples[i].Name == name {
@@ -127,7 +135,7 @@ func (b *Block) Sample(name string) (*Sample, bool) {
 	return nil, false
 }
 
-// The fields of a block's file.
+// Fields of a block's file.
 const (
 	fieldType        = "type"
 	fieldDescription = "description"
@@ -152,7 +160,7 @@ const (
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
 
-// file is a block's file while it is read.
+// file is a block's file while it is parsed.
 type file struct {
 	path     string
 	names    Names
@@ -164,15 +172,15 @@ func (f *file) fail(line int, format string, args ...any) {
 	f.problems = append(f.problems, finding.Finding{File: f.path, Line: max(line, 1), Message: fmt.Sprintf(format, args...)})
 }
 
-// Load reads a block's file. names resolves the profile definition the file
-// names (empty if it names none) to what a profile has.
+// Load reads a block's file. names returns the names of the profile definition that
+// the file refers to; its argument is "" for a block without a definition.
 func Load(path string, names func(definition string) (Names, error)) (*Block, []finding.Finding, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	if info.Size() > maxFileBytes {
-		return nil, []finding.Finding{{File: path, Line: 1, Message: fmt.Sprintf("a block's file may have %s", humanize.IBytes(maxFileBytes))}}, nil
+		return nil, []finding.Finding{{File: path, Line: 1, Message: fmt.Sprintf("a block's file must not be larger than %s", humanize.IBytes(maxFileBytes))}}, nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -182,13 +190,13 @@ func Load(path string, names func(definition string) (Names, error)) (*Block, []
 	return b, problems, nil
 }
 
-// Parse reads the text of a block's file; the block is named for the file. It
-// returns the block only if nothing is wrong with it.
+// Parse parses the text of a block's file. The name of the block is the name of the
+// file. Parse returns the block only if there are no findings, other than advice.
 func Parse(path string, text []byte, names func(definition string) (Names, error)) (*Block, []finding.Finding) {
 	f := &file{path: path, block: &Block{Budget: DefaultBudget}}
 	f.block.Name = strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".yaml"), ".yml")
 	if !nameForm.MatchString(f.block.Name) {
-		f.fail(1, "a block is named for its file, in lower case letters, digits, - and _, such as cart_reminder.yaml")
+		f.fail(1, "the name of a block's file must have lower-case letters, digits, - and _, such as cart_reminder.yaml")
 	}
 	var root yamlv3.Node
 	if err := yamlv3.Unmarshal(text, &root); err != nil {
@@ -204,20 +212,19 @@ func Parse(path string, text []byte, names func(definition string) (Names, error
 		return nil, f.problems
 	}
 	f.read(root.Content[0], names)
-	if len(f.problems) == 0 {
+	if finding.ToError(f.problems) == nil {
 		f.try()
 	}
-	if len(f.problems) > 0 {
-		slices.SortStableFunc(f.problems, func(a, b finding.Finding) int { return a.Line - b.Line })
+	f.problems = finding.Sort(f.problems)
+	if finding.ToError(f.problems) != nil {
 		return nil, f.problems
 	}
-	return f.block, nil
+	return f.block, f.problems
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+)`)
 
-// fields returns the members of an object, after reporting those that are not
-// among known.
+// fields returns the members of an object and reports unknown and duplicate ones.
 func (f *file) fields(n *yamlv3.Node, known ...string) map[string]*yamlv3.Node {
 	out := map[string]*yamlv3.Node{}
 	if n.Kind == yamlv3.AliasNode {
@@ -236,7 +243,7 @@ func (f *file) fields(n *yamlv3.Node, known ...string) map[string]*yamlv3.Node {
 		case !slices.Contains(known, key.Value):
 			f.fail(key.Line, "there is no field %q; use %s%s", key.Value, strings.Join(known, ", "), spelling.Hint(key.Value, known))
 		case out[key.Value] != nil:
-			f.fail(key.Line, "the field %q is there twice", key.Value)
+			f.fail(key.Line, "the field %q is duplicated", key.Value)
 		default:
 			out[key.Value] = value
 		}
@@ -244,17 +251,17 @@ func (f *file) fields(n *yamlv3.Node, known ...string) map[string]*yamlv3.Node {
 	return out
 }
 
-func (f *file) text(n *yamlv3.Node, what string) string {
+func (f *file) text(n *yamlv3.Node, name string) string {
 	if n == nil {
 		return ""
 	}
 	if n.Kind != yamlv3.ScalarNode || n.Tag != "!!str" {
-		f.fail(n.Line, "%s must be a text", what)
+		f.fail(n.Line, "%s must be a text", name)
 	}
 	return n.Value
 }
 
-func (f *file) texts(n *yamlv3.Node, what string) []*yamlv3.Node {
+func (f *file) texts(n *yamlv3.Node, name string) []*yamlv3.Node {
 	if n == nil {
 		return nil
 	}
@@ -262,11 +269,11 @@ func (f *file) texts(n *yamlv3.Node, what string) []*yamlv3.Node {
 		return []*yamlv3.Node{n}
 	}
 	if n.Kind != yamlv3.SequenceNode {
-		f.fail(n.Line, "%s must be a list of texts", what)
+		f.fail(n.Line, "%s must be a list of texts", name)
 		return nil
 	}
 	for _, item := range n.Content {
-		f.text(item, what)
+		f.text(item, name)
 	}
 	return n.Content
 }
@@ -303,7 +310,7 @@ func (f *file) read(root *yamlv3.Node, names func(string) (Names, error)) {
 		b.Type = Type(n.Value)
 	}
 	if n := fields[fieldFallback]; n == nil {
-		f.fail(root.Line, `the block has no fallback; write what to send when it cannot be rendered, fallback: "" for nothing`)
+		f.fail(root.Line, `the block has no fallback; write the content for customers without this block, or fallback: "" to send nothing`)
 	} else {
 		b.Fallback = f.text(n, fieldFallback)
 	}
@@ -347,17 +354,17 @@ func (f *file) budget(n *yamlv3.Node) {
 	}
 }
 
-func (f *file) defaults(n *yamlv3.Node, what string, known []string) yaml.MapSlice {
+func (f *file) defaults(n *yamlv3.Node, kind string, known []string) yaml.MapSlice {
 	if n == nil {
 		return nil
 	}
 	if n.Kind != yamlv3.MappingNode {
-		f.fail(n.Line, "defaults of %ss must be an object of values by name", what)
+		f.fail(n.Line, "defaults of %ss must be an object of values by name", kind)
 		return nil
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if name := n.Content[i]; known != nil && !slices.Contains(known, name.Value) {
-			f.fail(name.Line, "there is no %s %q%s", what, name.Value, spelling.Hint(name.Value, known))
+			f.fail(name.Line, "there is no %s %q%s", kind, name.Value, spelling.Hint(name.Value, known))
 		}
 	}
 	text, err := toJSON(n)
@@ -394,17 +401,18 @@ func (f *file) require(n *yamlv3.Node) {
 
 func (f *file) template(n *yamlv3.Node) {
 	source := f.text(n, fieldTemplate)
-	// The text of a literal begins below its mark.
+	// A literal begins on the line after its indicator |. Only a literal has the
+	// line numbers of the file.
 	f.block.line = n.Line
-	exact := n.Style&yamlv3.LiteralStyle != 0
-	if exact {
+	isLiteral := n.Style&yamlv3.LiteralStyle != 0
+	if isLiteral {
 		f.block.line++
 	}
 	scope := newScope(f.names)
 	nodes, problems := compile(source, f.block.line, scope)
 	if nodes != nil && f.block.Type != Text {
 		end := &page{}
-		end.check(nodes, func(line int, message string) {
+		end.check(nodes, f.block.line, func(line int, message string) {
 			problems = append(problems, finding.Finding{Line: line, Message: message})
 		})
 		if len(problems) == 0 && end.in != inText {
@@ -412,10 +420,11 @@ func (f *file) template(n *yamlv3.Node) {
 		}
 	}
 	for _, p := range problems {
-		if !exact {
+		if !isLiteral {
 			p.Line = n.Line
 		}
-		f.fail(p.Line, "%s", p.Message)
+		p.File = f.path
+		f.problems = append(f.problems, p)
 	}
 	f.block.nodes = nodes
 	for name := range scope.used {
@@ -423,13 +432,13 @@ func (f *file) template(n *yamlv3.Node) {
 	}
 	slices.Sort(f.block.used)
 	if f.names.Features == nil && f.block.Definition == "" && slices.ContainsFunc(f.block.used, func(s string) bool { return strings.HasPrefix(s, "features.") }) {
-		f.fail(n.Line, "the template reads features, which can be checked only if the block names their definition: write definition: ./configs/…/profile.yaml")
+		f.fail(n.Line, "the template reads features, which are checked by the profile definition: write definition: ./configs/…/profile.yaml")
 	}
 }
 
 func (f *file) samples(n *yamlv3.Node) {
 	if n.Kind != yamlv3.SequenceNode {
-		f.fail(n.Line, "samples must be a list of objects with %s, %s and what to expect", fieldName, fieldProfile)
+		f.fail(n.Line, "samples must be a list of objects with %s, %s and the expected content", fieldName, fieldProfile)
 		return
 	}
 	for _, item := range n.Content {
@@ -470,7 +479,7 @@ func (f *file) samples(n *yamlv3.Node) {
 func (f *file) sampleProfile(s *Sample, n *yamlv3.Node) {
 	parts := f.fields(n, "id", fieldTraits, fieldFeatures, "segments", "as_of", "updated_at")
 	for _, part := range []struct {
-		what  string
+		kind  string
 		node  *yamlv3.Node
 		known []string
 	}{{"trait", parts[fieldTraits], f.names.Traits}, {"feature", parts[fieldFeatures], f.names.Features}} {
@@ -479,7 +488,7 @@ func (f *file) sampleProfile(s *Sample, n *yamlv3.Node) {
 		}
 		for i := 0; i < len(part.node.Content); i += 2 {
 			if name := part.node.Content[i]; !slices.Contains(part.known, name.Value) {
-				f.fail(name.Line, "there is no %s %q%s", part.what, name.Value, spelling.Hint(name.Value, part.known))
+				f.fail(name.Line, "there is no %s %q%s", part.kind, name.Value, spelling.Hint(name.Value, part.known))
 			}
 		}
 	}
@@ -494,12 +503,16 @@ func (f *file) sampleProfile(s *Sample, n *yamlv3.Node) {
 	}
 }
 
-// try renders the samples and reports what is not as they expect.
+// try renders the samples and reports differences from the expected content.
 func (f *file) try() {
 	b := f.block
 	for i := range b.Samples {
 		s := &b.Samples[i]
-		result := b.Render(s.Profile)
+		listed := map[int]bool{}
+		result := b.render(s.Profile, func(line int) { listed[line] = true })
+		for line := range listed {
+			f.problems = append(f.problems, finding.Finding{File: f.path, Line: line, Message: objectListMessage, Advice: true})
+		}
 		text := string(result.Content)
 		expected := s.fallback != nil && *s.fallback
 		switch {
@@ -511,18 +524,18 @@ func (f *file) try() {
 			f.fail(s.line, "sample %q gets the fallback (%s): %s", s.Name, result.Fallback, why)
 			continue
 		case result.Fallback == "" && expected:
-			f.fail(s.line, "sample %q should get the fallback and gets %q", s.Name, shorten(text))
+			f.fail(s.line, "sample %q should get the fallback, and is %q", s.Name, shorten(text))
 		case s.equals != nil && strings.TrimSpace(*s.equals) != strings.TrimSpace(text):
-			f.fail(s.line, "sample %q should give %q and gives %q", s.Name, shorten(*s.equals), shorten(text))
+			f.fail(s.line, "sample %q should be %q, and is %q", s.Name, shorten(*s.equals), shorten(text))
 		}
 		for _, want := range s.contains {
 			if !strings.Contains(text, want) {
-				f.fail(s.line, "sample %q should contain %q and gives %q", s.Name, want, shorten(text))
+				f.fail(s.line, "sample %q should contain %q, and is %q", s.Name, want, shorten(text))
 			}
 		}
 		for _, not := range s.notContains {
 			if strings.Contains(text, not) {
-				f.fail(s.line, "sample %q should not contain %q and gives %q", s.Name, not, shorten(text))
+				f.fail(s.line, "sample %q should not contain %q, and is %q", s.Name, not, shorten(text))
 			}
 		}
 	}
@@ -535,7 +548,7 @@ func shorten(s string) string {
 	return s
 }
 
-// toJSON writes YAML as JSON, objects in their order.
+// toJSON converts YAML to JSON and keeps the order of objects.
 func toJSON(n *yamlv3.Node) ([]byte, error) { return appendNode(nil, n, 0) }
 
 func appendNode(dst []byte, n *yamlv3.Node, depth int) (_ []byte, err error) {
@@ -544,7 +557,7 @@ func appendNode(dst []byte, n *yamlv3.Node, depth int) (_ []byte, err error) {
 	}
 	switch n.Kind {
 	case yamlv3.AliasNode:
-		// An alias may stand for anything, itself included.
+		// An alias may refer to a value that contains it, so it counts as deep.
 		return appendNode(dst, n.Alias, depth+10)
 	case yamlv3.MappingNode:
 		dst = append(dst, '{')
@@ -576,16 +589,20 @@ func appendNode(dst []byte, n *yamlv3.Node, depth int) (_ []byte, err error) {
 	}
 	var v any
 	if err := n.Decode(&v); err != nil {
-		return dst, fmt.Errorf("line %d cannot be read", n.Line)
+		return dst, fmt.Errorf("line %d is not a value", n.Line)
 	}
-	if t, ok := v.(time.Time); ok {
-		// YAML takes what looks like a time for one; a profile has texts.
-		_ = t
-		v = n.Value
+	switch v.(type) {
+	case time.Time:
+		v = n.Value // a profile has times as texts
+	case float64:
+		// The digits are kept: 25.0 is a real number, 25 an integer.
+		if json.Valid([]byte(n.Value)) {
+			return append(dst, n.Value...), nil
+		}
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
-		return dst, fmt.Errorf("line %d cannot be written as JSON", n.Line)
+		return dst, fmt.Errorf("line %d cannot be converted to JSON", n.Line)
 	}
 	return append(dst, text...), nil
 }

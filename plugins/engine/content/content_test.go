@@ -13,7 +13,7 @@ import (
 
 var moment = time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
 
-// block makes a block of a template, indented as a file has it.
+// block returns a block with a template.
 func block(t testing.TB, kind Type, template string, more ...string) *Block {
 	t.Helper()
 	b, problems := Parse("b.yaml", []byte(blockText(kind, template, more...)), anything)
@@ -34,7 +34,7 @@ func profileOf(t testing.TB, json string) *Profile {
 	return p
 }
 
-func TestShippedBlocks(t *testing.T) {
+func TestShippedBlocksMatchTheirSamples(t *testing.T) {
 	paths, err := filepath.Glob("../../../configs/content/*.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
@@ -51,8 +51,7 @@ func TestShippedBlocks(t *testing.T) {
 	}
 }
 
-// Whatever a profile holds, it cannot get out of the place a template gives it.
-func TestHostileValues(t *testing.T) {
+func TestHostileValuesAreEscapedForTheirPosition(t *testing.T) {
 	hostile := `{"traits":{
 		"tag":"<script>alert(1)</script>","quote":"\"' onmouseover=alert(1) x=\"","js":"javascript:alert(1)",
 		"js2":" JaVa\tScRiPt:alert(1)","js3":"\u0001javascript:alert(1)","data":"data:text/html,<script>alert(1)</script>",
@@ -87,11 +86,11 @@ func TestHostileValues(t *testing.T) {
 		{`<title>{{ traits.close }}</title>`, `<title>&lt;/style&gt;&lt;/title&gt;&lt;script&gt;</title>`},
 		{`<!-- {{ traits.comment }} -->`, `<!-- &#45;&#45;&gt;&lt;script&gt;alert(1)&lt;/script&gt; -->`},
 		{`<!--[if mso]><v:roundrect href="{{ traits.js }}">{{ traits.comment }}<![endif]-->{{ traits.tag }}`, `<!--[if mso]><v:roundrect href="#">--&gt;&lt;script&gt;alert(1)&lt;/script&gt;<![endif]-->&lt;script&gt;alert(1)&lt;/script&gt;`},
-		// Raw is the author's word; nothing else is.
+		// Only raw disables the escaping.
 		{`{{ traits.tag | raw }}`, `<script>alert(1)</script>`},
 		{`{{ traits.tag | raw | upcase }}`, `&lt;SCRIPT&gt;ALERT(1)&lt;/SCRIPT&gt;`},
 		{`{{ traits.tag | escape }}`, `&lt;script&gt;alert(1)&lt;/script&gt;`},
-		{`{{ traits.tag | escape | append: traits.tag }}`, `&amp;lt;script&amp;gt;alert(1)&amp;lt;/script&amp;gt;&lt;script&gt;alert(1)&lt;/script&gt;`},
+		{`{{ traits.tag | escape | append: traits.tag }}`, `&lt;script&gt;alert(1)&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;`},
 		{`<p title="{{ traits.quote | escape }}">`, `<p title="&#34;&#39; onmouseover=alert(1) x=&#34;">`},
 		{`{{ traits.tag | newline_to_br }}`, `&lt;script&gt;alert(1)&lt;/script&gt;`},
 		{`{{ "a<b" | split: "," | join: traits.tag }}`, `a&lt;b`},
@@ -107,13 +106,12 @@ func TestHostileValues(t *testing.T) {
 		require.Empty(t, got.Fallback, "%s: %s", c.template, got.Problem)
 		require.Equal(t, c.want, string(got.Content), c.template)
 	}
-	// Text is text.
+	// A text block escapes only what escape asks for.
 	require.Equal(t, `<script>alert(1)</script> a%26b%3Dc%23d &lt;`, string(block(t, Text, `{{ traits.tag }} {{ traits.amp | url_encode }} {{ "<" | escape }}`).Render(p).Content))
 }
 
-// A value may not stand where no escaping makes it safe; whether it does is
-// found without a profile.
-func TestRefusedPlaces(t *testing.T) {
+// A value at a position that no escaping makes safe is reported without a profile.
+func TestUnsafePositionsAreRefused(t *testing.T) {
 	for template, want := range map[string]string{
 		`<a href={{ id }}>`:                                    "quotes around it",
 		`<a href=x{{ id }}>`:                                   "quotes around it",
@@ -134,10 +132,10 @@ func TestRefusedPlaces(t *testing.T) {
 		`<a href="//{{ id }}">`:                                "host name",
 		`<!DOCTYPE {{ id }}>`:                                  "declaration",
 		`<p title="{{ id }}`:                                   "ends inside a tag",
-		`{% if id %}<p title="{% endif %}{{ id }}`:             "different parts",
-		`{% if id %}<p title="{% else %}<p {% endif %}">`:      "different parts",
-		`{% for x in segments %}<p title="{% endfor %}">`:      "leave the page where it found it",
-		`{% case id %}{% when "a" %}<a href="{% endcase %}x">`: "different parts",
+		`{% if id %}<p title="{% endif %}{{ id }}`:             "different positions",
+		`{% if id %}<p title="{% else %}<p {% endif %}">`:      "different positions",
+		`{% for x in segments %}<p title="{% endfor %}">`:      "must end where it begins in the page",
+		`{% case id %}{% when "a" %}<a href="{% endcase %}x">`: "different positions",
 	} {
 		_, problems := Parse("b.yaml", []byte(blockText(HTML, template)), anything)
 		require.NotEmpty(t, problems, template)
@@ -146,22 +144,21 @@ func TestRefusedPlaces(t *testing.T) {
 	}
 }
 
-// A template ends within its budget, whatever it does.
-func TestBudget(t *testing.T) {
+func TestRenderingEndsWithinItsBudget(t *testing.T) {
 	loop := `{% for a in (1..100000) %}{% for b in (1..100000) %}`
 	for name, c := range map[string]struct {
 		template string
 		want     Reason
 	}{
-		"an idle loop":                {loop + `{% endfor %}{% endfor %}`, OverTime},
-		"a loop that writes":          {loop + `text{% endfor %}{% endfor %}`, OverSize},
-		"a text that doubles":         {`{% assign x = "abcdefgh" %}` + strings.Repeat(`{% assign x = x | append: x %}`, 60) + `{{ x | size }}`, OverSize},
-		"a capture that doubles":      {`{% assign x = "abcdefgh" %}` + strings.Repeat(`{% capture x %}{{ x }}{{ x }}{% endcapture %}`, 60), OverSize},
-		"a list that doubles":         {`{% assign x = "a,b" | split: "," %}` + strings.Repeat(`{% assign x = x | concat: x %}`, 60) + `{{ x | size }}`, OverSize},
-		"a replacement that explodes": {`{% assign x = "aaaaaaaaaaaaaaaa" %}` + strings.Repeat(`{% assign x = x | replace: "a", x %}`, 6), OverSize},
-		"a range as a list":           {`{{ (1..1000000000) | join: "," }}`, OverSize},
-		"an endless range":            {`{% for i in (1..9000000000000000000) %}{% assign x = i %}{% endfor %}`, OverTime},
-		"an empty range":              {`{% for i in (9..1) %}x{% else %}{% for i in (1..9000000) %}{% endfor %}{% endfor %}`, OverTime},
+		"empty loop":            {loop + `{% endfor %}{% endfor %}`, OverTime},
+		"writing loop":          {loop + `text{% endfor %}{% endfor %}`, OverSize},
+		"doubling text":         {`{% assign x = "abcdefgh" %}` + strings.Repeat(`{% assign x = x | append: x %}`, 60) + `{{ x | size }}`, OverSize},
+		"doubling capture":      {`{% assign x = "abcdefgh" %}` + strings.Repeat(`{% capture x %}{{ x }}{{ x }}{% endcapture %}`, 60), OverSize},
+		"doubling list":         {`{% assign x = "a,b" | split: "," %}` + strings.Repeat(`{% assign x = x | concat: x %}`, 60) + `{{ x | size }}`, OverSize},
+		"exploding replacement": {`{% assign x = "aaaaaaaaaaaaaaaa" %}` + strings.Repeat(`{% assign x = x | replace: "a", x %}`, 6), OverSize},
+		"range as a list":       {`{{ (1..1000000000) | join: "," }}`, OverSize},
+		"endless range":         {`{% for i in (1..9000000000000000000) %}{% assign x = i %}{% endfor %}`, OverTime},
+		"empty range":           {`{% for i in (9..1) %}x{% else %}{% for i in (1..9000000) %}{% endfor %}{% endfor %}`, OverTime},
 	} {
 		limit := "20ms"
 		if c.want == OverSize {
@@ -176,7 +173,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-func TestFallback(t *testing.T) {
+func TestFallbackReasons(t *testing.T) {
 	b := block(t, HTML, `Hi {{ traits.name }}, {{ features.n | divided_by: features.zero }}`, "requires: [ traits.name ]\ndefaults: { traits: { city: Bonn } }\n")
 	got := b.Render(nil)
 	require.Equal(t, Result{Content: []byte("FALLBACK"), Fallback: NoCustomer}, got)
@@ -185,19 +182,18 @@ func TestFallback(t *testing.T) {
 		require.Equal(t, MissingValue, got.Fallback, missing)
 		require.Equal(t, "FALLBACK", string(got.Content))
 	}
-	// A template that cannot be carried out says where, and nothing of whom.
+	// A failure has its line and no data of the profile.
 	got = b.Render(profileOf(t, `{"traits":{"name":"Jane"},"features":{"n":4,"zero":0}}`))
 	require.Equal(t, Failed, got.Fallback)
 	require.Equal(t, 7, got.Line)
 	require.Equal(t, "filter divided_by: division by zero", got.Problem)
-	got = b.Render(profileOf(t, `{"traits":{"name":"Jane"},"features":{"n":"secret","zero":2}}`))
+	got = b.Render(profileOf(t, `{"traits":{"name":"Jane"},"features":{"n":1,"zero":"secret"}}`))
 	require.Equal(t, Failed, got.Fallback)
 	require.NotContains(t, got.Problem, "secret")
 	require.Equal(t, "Hi Jane, 2", string(b.Render(profileOf(t, `{"traits":{"name":"Jane"},"features":{"n":4,"zero":2}}`)).Content))
 }
 
-// What people write in templates for e-mail, and what it gives.
-func TestLanguage(t *testing.T) {
+func TestLiquidInEmails(t *testing.T) {
 	p := profileOf(t, `{"id":"u 1","traits":{"firstName":"élodie","name":"Ada  Lovelace","empty":"","list":["b","A","c",null,"b"],"yes":true,"no":false,
 		"long":"The quick brown fox jumps over the lazy dog","joined":"2026-01-05T22:30:00Z","birthday":"1990-02-03","timezone":"Europe/Berlin","html":"<b>x</b> & y","nl":"a\nb"},
 		"features":{"n":1234.5,"zero":0,"one":1,"items":[{"value":"hats","count":3},{"value":"bags","count":1}],"by":{"hats":5,"bags":2.5},"neg":-3},
@@ -208,7 +204,7 @@ func TestLanguage(t *testing.T) {
 		{`{{ traits["firstName"] }} {{ features.by.hats }} {{ features.items[0].value }} {{ features.items.size }} {{ traits.list.first }} {{ traits.list[-1] }}`, "élodie 5 hats 2 b b"},
 		{`{{ as_of }} {{ updated_at }}`, "2026-01-31T08:30:00.000Z 2026-01-30T08:30:00.000Z"},
 		{`{{ features.by }}`, `{"hats":5,"bags":2.5}`},
-		// Conditions: what is empty is as good as missing.
+		// Conditions: an empty value of the profile is missing.
 		{`{% if traits.empty %}x{% elsif traits.none %}y{% else %}z{% endif %}`, "z"},
 		{`{% unless traits.no %}a{% else %}b{% endunless %}{% if traits.none == blank %}c{% endif %}{% if traits.yes and features.zero == 0 %}d{% endif %}`, "acd"},
 		{`{% if features.n > 1000 and features.neg < 0 or traits.no %}in{% endif %}`, "in"},
@@ -231,10 +227,10 @@ func TestLanguage(t *testing.T) {
 		// Text filters.
 		{`{{ traits.firstName | capitalize }} {{ traits.firstName | upcase }} {{ "x y-z" | titlecase }} {{ " a " | strip }}.`, "Élodie ÉLODIE X Y-Z a."},
 		{`{{ traits.none | default: "friend" }} {{ traits.empty | default: 3 }} {{ features.zero | default: 9 }} {{ traits.no | default: "f" }}`, "friend 3 0 f"},
-		{`{{ traits.long | truncate: 12 }}|{{ traits.long | truncate: 12, "" }}|{{ "short" | truncate: 12 }}|{{ "ééééé" | truncate: 3, "." }}`, "The quick b…|The quick br|short|éé."},
-		{`{{ traits.long | truncatewords: 3 }}|{{ traits.long | truncatewords: 2, "!" }}|{{ "a" | truncatewords: 2 }}`, "The quick brown…|The quick!|a"},
+		{`{{ traits.long | truncate: 12 }}|{{ traits.long | truncate: 12, "" }}|{{ "short" | truncate: 12 }}|{{ "ééééé" | truncate: 3, "." }}`, "The quick...|The quick br|short|éé."},
+		{`{{ traits.long | truncatewords: 3 }}|{{ traits.long | truncatewords: 2, "!" }}|{{ "a" | truncatewords: 2 }}`, "The quick brown...|The quick!|a"},
 		{`{{ "a-b-c" | replace: "-", "+" }} {{ "a-b-c" | replace_first: "-", "+" }} {{ "a-b-c" | remove: "-" }} {{ "a-b" | append: "!" | prepend: "?" }}`, "a+b+c a+b-c abc ?a-b!"},
-		{`{{ traits.html | strip_html }}|{{ traits.nl | newline_to_br }}|{{ traits.nl | strip_newlines }}`, "x & y|a<br>\nb|ab"},
+		{`{{ traits.html | strip_html }}|{{ traits.nl | newline_to_br }}|{{ traits.nl | strip_newlines }}`, "x & y|a<br />\nb|ab"},
 		{`{{ "a b&c/ü" | url_encode }} {{ "a+b%26" | url_decode }} {{ "Hello" | slice: 1, 3 }} {{ "Hello" | slice: -2, 9 }} {{ "é" | size }}`, "a+b%26c%2F%C3%BC a b& ell lo 1"},
 		// Numbers and money.
 		{`{{ features.n | money }} {{ features.n | money: "USD" }} {{ features.n | currency: "EUR", "de" }} {{ 1234567 | money: "JPY" }} {{ -5 | money: "GBP" }} {{ 9.99 | money: "CHF" }} {{ 1.005 | money }}`,
@@ -243,11 +239,11 @@ func TestLanguage(t *testing.T) {
 		{`{{ 3 | plus: 4 }} {{ 0.1 | plus: 0.2 }} {{ "5" | minus: 1.5 }} {{ 3 | times: 2 }} {{ 7 | divided_by: 2 }} {{ 7 | divided_by: 2.0 }} {{ 7 | modulo: 3 }} {{ 4.6 | round }} {{ 4.567 | round: 2 }} {{ 4.1 | ceil }} {{ 4.9 | floor }} {{ -3 | abs }} {{ 3 | at_least: 5 }} {{ 3 | at_most: 2 }}`,
 			"7 0.3 3.5 6 3 3.5 1 5 4.57 5 4 3 5 2"},
 		{`{{ 1 | plural: "thing", "things" }} {{ 0 | plural: "thing", "things" }} {{ 2 | pluralize: "cat" }}`, "thing things cats"},
-		// Times: in the customer's zone, or the one that is named.
-		{`{{ traits.joined | date: "%Y-%m-%d %H:%M %Z" }}|{{ traits.joined | date: "%d %b %Y, %-I:%M %p", "UTC" }}|{{ traits.joined | date }}`, "2026-01-05 23:30 CET|05 Jan 2026, 10:30 PM|05 January 2026"},
-		{`{{ traits.birthday | date: "%-d %B", "America/New_York" }} {{ "now" | date: "%Y-%m-%d", "UTC" }} {{ 1767225600 | date: "%F %T %z", "UTC" }} {{ "no date" | date }}`, "3 February 2026-01-31 2026-01-01 00:00:00 +0000 no date"},
+		// Times: in the customer's zone, or a given one.
+		{`{{ traits.joined | date: "%Y-%m-%d %H:%M %Z" }}|{{ traits.joined | date: "%d %b %Y, %-I:%M %p", "UTC" }}`, "2026-01-05 23:30 CET|05 Jan 2026, 10:30 PM"},
+		{`{{ traits.birthday | date: "%-d %B", "America/New_York" }} {{ "now" | date: "%Y-%m-%d", "UTC" }} {{ 1767225600 | date: "%F %T %z", "UTC" }} {{ "no date" | date: "%F" }}`, "3 February 2026-01-31 2026-01-01 00:00:00 +0000 no date"},
 		// Lists.
-		{`{{ traits.list | join: "," }} {{ traits.list | sort | join }} {{ traits.list | sort_natural | compact | first }} {{ traits.list | uniq | size }} {{ traits.list | reverse | last }} {{ "a,b,,c,," | split: "," | size }}`, "b,A,c,b A b b c A 4 b 4"},
+		{`{{ traits.list | join: "," }} {{ traits.list | sort | join }} {{ traits.list | sort_natural | compact | first }} {{ traits.list | uniq | size }} {{ traits.list | reverse | last }} {{ "a,b,,c,," | split: "," | size }}`, "b,A,c,,b A b b c  A 4 b 4"},
 		{`{{ features.items | map: "value" | join: "+" }} {{ features.items | where: "value", "bags" | first | json }} {{ features.items | sum: "count" }} {{ features.items | sort: "count" | map: "value" | join }} {{ (1..4) | join: "" }} {{ traits.list | concat: features.items | size }}`,
 			`hats+bags {"value":"bags","count":1} 4 bags hats 1234 7`},
 	} {
@@ -257,9 +253,8 @@ func TestLanguage(t *testing.T) {
 	}
 }
 
-// Everything that is wrong is found without a profile, with its line and what
-// to write instead.
-func TestProblems(t *testing.T) {
+// Every problem is reported without a profile, with its line and a correction.
+func TestProblemsNameTheCorrection(t *testing.T) {
 	names := func(string) (Names, error) {
 		return Names{Features: []string{"orders_30d", "revenue"}, Segments: []string{"vip"}}, nil
 	}
@@ -268,7 +263,7 @@ func TestProblems(t *testing.T) {
 		{"- x", "1: a block is a YAML object"},
 		{"type: [", "the file is not YAML"},
 		{"type: text\nfallback: x", "1: the block has no template"},
-		{"type: text\ntemplate: x", `write what to send when it cannot be rendered, fallback: "" for nothing`},
+		{"type: text\ntemplate: x", `write the content for customers without this block, or fallback: "" to send nothing`},
 		{"fallback: x\ntemplate: x", "write type: html or type: text"},
 		{"type: txt\nfallback: x\ntemplate: x", `1: type must be html or text; did you mean "text"?`},
 		{"type: text\nfallback: 3\ntemplate: x", "2: fallback must be a text"},
@@ -293,17 +288,17 @@ func TestProblems(t *testing.T) {
 		{"type: text\nfallback: x\ntemplate: |\n  x\n  {% iff id %}", `5: there is no tag "iff"`},
 		{"type: text\nfallback: x\ntemplate: |\n  x\n  {% if id %}", "5: {% if %} is never closed; write {% endif %}"},
 		{"type: text\nfallback: x\ntemplate: |\n  x\n  {% comment %}", "5: {% comment %} is never closed; write {% endcomment %}"},
-		{"type: text\nfallback: x\ntemplate: |\n  x\n  {{ id ", "5: {{ is empty, malformed or never closed by }}"},
-		{"type: text\nfallback: x\ntemplate: |\n  {{ id | }}", "4: syntax error"},
-		{"type: text\nfallback: x\ntemplate: |\n  {% endif %}", "4: endif not inside if"},
-		{"type: text\nfallback: x\ntemplate: |\n  {% break %}", "4: break stands outside a for"},
+		{"type: text\nfallback: x\ntemplate: |\n  x\n  {{ id ", "5: {{ is never closed; write }}"},
+		{"type: text\nfallback: x\ntemplate: |\n  {{ id | }}", "4: the name of a filter is expected after |"},
+		{"type: text\nfallback: x\ntemplate: |\n  {% endif %}", "4: {% endif %} closes no {% if %}"},
+		{"type: text\nfallback: x\ntemplate: |\n  {% break %}", "4: break stands outside of a for loop"},
 		{"type: text\nfallback: x\ntemplate: |\n  {% for x of y %}{% endfor %}", "4: for is not understood; write"},
-		{"type: text\nfallback: x\ntemplate: |\n  {% include 'secrets.txt' %}", "4: a block stands for itself"},
-		{"type: text\nfallback: x\ntemplate: |\n  {{ 99999999999999999999 }}", "4: the template cannot be parsed"},
+		{"type: text\nfallback: x\ntemplate: |\n  {% include 'secrets.txt' %}", `4: there is no tag "include": a block contains all of its content`},
+		{"type: text\nfallback: x\ntemplate: |\n  {{ 99999999999999999999 }}", "4: the number 99999999999999999999 is too large"},
 		{"type: text\nfallback: x\ntemplate: |\n  " + strings.Repeat("{% if id %}", 60) + strings.Repeat("{% endif %}", 60), "nested more than 50 deep"},
-		{"type: text\nfallback: x\ntemplate: |\n  {{ id }}\nsamples:\n  - { name: a, profile: { id: b }, equals: c }", `6: sample "a" should give "c" and gives "b"`},
+		{"type: text\nfallback: x\ntemplate: |\n  {{ id }}\nsamples:\n  - { name: a, profile: { id: b }, equals: c }", `6: sample "a" should be "c", and is "b"`},
 		{"type: text\nfallback: x\ntemplate: |\n  {{ id }}\nsamples:\n  - { name: a, profile: { id: b }, contains: [ c ] }", `6: sample "a" should contain "c"`},
-		{"type: text\nfallback: x\ntemplate: |\n  {{ id }}\nsamples:\n  - { name: a, profile: { id: b }, fallback: true }", `6: sample "a" should get the fallback and gives`[:37]},
+		{"type: text\nfallback: x\ntemplate: |\n  {{ id }}\nsamples:\n  - { name: a, profile: { id: b }, fallback: true }", `6: sample "a" should get the fallback, and is "b"`},
 		{"type: text\nfallback: x\nrequires: [ traits.a ]\ntemplate: |\n  {{ id }}\nsamples:\n  - { name: a, profile: { id: b } }", `7: sample "a" gets the fallback (missing_value): the profile has no traits.a`},
 		{"type: text\nfallback: x\ntemplate: x\nsamples:\n  - { profile: {} }", "5: a sample needs a name"},
 		{"type: text\nfallback: x\ntemplate: x\nsamples:\n  - { name: a }", "5: a sample needs a profile"},
@@ -319,7 +314,7 @@ func TestProblems(t *testing.T) {
 		require.Contains(t, strings.Join(all, "\n"), c.want, c.yaml)
 	}
 	_, problems := Parse("Hello World.yaml", []byte("type: text\nfallback: x\ntemplate: x"), names)
-	require.Contains(t, problems[0].Message, "named for its file")
+	require.Contains(t, problems[0].Message, "name of a block's file")
 	_, problems = Parse("b.yaml", []byte("type: text\nfallback: x\ntemplate: '{{ features.x }}'"), anything)
 	require.Contains(t, problems[0].Message, "write definition:")
 }

@@ -14,21 +14,21 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/follow"
 )
 
-// Folder is the blocks of a folder, one a file. It follows its files: a folder
-// in which anything is wrong is never taken, the last good one stays.
+// Folder contains the blocks of a folder, one per file. It reloads changed files. If
+// a block has a problem, no change is loaded: the last valid blocks stay in use.
 type Folder struct {
-	*follow.Files[map[string]string] // by what they hold
+	*follow.Files[map[string]string] // compared by their content
 
 	path   string
 	names  func(definition string) (Names, error)
 	blocks atomic.Pointer[map[string]*Block]
 }
 
-// maxBlocks bounds the files of a folder.
+// maxBlocks is the maximum number of blocks in a folder.
 const maxBlocks = 1000
 
-// Open reads the blocks of a folder. names tells what profiles have that
-// follow a definition; a block that names none is asked about "".
+// Open reads the blocks of a folder. names returns the names of a profile definition;
+// its argument is "" for blocks without a definition.
 func Open(path string, names func(definition string) (Names, error)) (*Folder, error) {
 	f := &Folder{path: path, names: names}
 	files, err := f.read()
@@ -43,13 +43,13 @@ func Open(path string, names func(definition string) (Names, error)) (*Folder, e
 	return f, err
 }
 
-// Block returns the block of a name.
+// Block returns the block with a name.
 func (f *Folder) Block(name string) (*Block, bool) {
 	b, ok := (*f.blocks.Load())[name]
 	return b, ok
 }
 
-// Blocks returns all, in order of name.
+// Blocks returns all blocks, sorted by name.
 func (f *Folder) Blocks() []*Block {
 	all := *f.blocks.Load()
 	out := make([]*Block, 0, len(all))
@@ -60,7 +60,7 @@ func (f *Folder) Blocks() []*Block {
 	return out
 }
 
-// read returns the text of every file of the folder.
+// read returns the text of every file in the folder.
 func (f *Folder) read() (map[string]string, error) {
 	paths, err := files(f.path)
 	if err != nil {
@@ -73,7 +73,7 @@ func (f *Folder) read() (map[string]string, error) {
 			return nil, err
 		}
 		if info.Size() > maxFileBytes {
-			return nil, fmt.Errorf("%s is larger than a block may be", path)
+			return nil, fmt.Errorf("%s is larger than the maximum size of a block", path)
 		}
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -84,7 +84,7 @@ func (f *Folder) read() (map[string]string, error) {
 	return out, nil
 }
 
-// files lists the files of blocks in a folder.
+// files returns the paths of the blocks in a folder.
 func files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -107,20 +107,20 @@ func files(dir string) ([]string, error) {
 	return out, nil
 }
 
-// take makes blocks of files, if nothing is wrong with any.
+// take parses all files and replaces the blocks if none has a problem.
 func (f *Folder) take(files map[string]string) error {
 	blocks := map[string]*Block{}
 	var errs []error
 	for path, text := range files {
 		b, problems := Parse(path, []byte(text), f.names)
-		for _, p := range problems {
-			errs = append(errs, errors.New(p.String()))
+		if err := finding.ToError(problems); err != nil {
+			errs = append(errs, err)
 		}
 		if b == nil {
 			continue
 		}
 		if blocks[b.Name] != nil {
-			errs = append(errs, fmt.Errorf("%s: there are two files of the block %q", path, b.Name))
+			errs = append(errs, fmt.Errorf("%s: the block %q has two files", path, b.Name))
 		}
 		blocks[b.Name] = b
 	}
@@ -132,7 +132,7 @@ func (f *Folder) take(files map[string]string) error {
 	return nil
 }
 
-// Lint returns what is wrong with the blocks of a folder.
+// Lint returns the problems of the blocks in a folder.
 func Lint(dir string, names func(definition string) (Names, error)) ([]finding.Finding, error) {
 	paths, err := files(dir)
 	if err != nil {

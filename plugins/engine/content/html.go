@@ -2,26 +2,35 @@ package content
 
 import (
 	"bytes"
+	"html"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-// page follows HTML as it is written, and knows in which part of it the next
-// value lands. What is safe in a text is not in an address or in a tag, so the
-// part decides how a value is escaped, or that none may stand there.
+// page tracks the position in HTML while it is written. The position decides how a
+// value is escaped, or that no value is permitted. In
 //
-// It follows what was written, not what was meant: whichever branch a template
-// takes and however often it loops, the part is right.
+//	<a href="https://shop.example/?q={{ a }}" title="{{ b }}">{{ c }}</a>
+//
+// a is in the query of a URL and is percent-encoded, b is in a quoted attribute and c
+// in text, so both are escaped by entities.
+//
+// The tracker is a state machine over the bytes that are actually written, so the
+// position is right for every branch and every repetition of a loop. check runs it
+// over all branches when a block is linted.
 type page struct {
 	in    part
-	tag   []byte // the name of the tag that is, or was last, open
-	close bool   // it is an end tag
-	attr  []byte // the name of the attribute
-	value []byte // what there is of its value, up to maxValue
+	tag   []byte // name of the current or last tag
+	close bool   // the tag is an end tag
+	attr  []byte // name of the attribute
+	value []byte // value of the attribute so far, up to maxValue
 	quote byte
-	match int // of a mark that is looked for, how much was found
+	match int // length of the matched prefix of an end tag
+	// isBroken is set if text follows a join of branches without the white space
+	// that it needs.
+	isBroken bool
 }
 
 type part uint8
@@ -39,24 +48,28 @@ const (
 	inDeclaration
 	inComment
 	inElementText // of script, style, title, textarea
+	// inTagJoin is in a tag after branches of which some end in the tag's name or
+	// an attribute and others behind it: <td{% if x %} class="a"{% endif %}>. Only
+	// white space, / or > may follow.
+	inTagJoin
 )
 
 const maxValue = 512
 
-// textElements are read as text up to their end tag.
+// textElements contain text up to their end tag.
 var textElements = map[string]bool{"script": true, "style": true, "title": true, "textarea": true, "xmp": true, "iframe": true, "noembed": true, "noframes": true, "noscript": false}
 
-// read takes in what the template, not a profile, has written.
+// read advances over text of the template.
 func (p *page) read(s string) {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		switch p.in {
 		case inText:
-			at := strings.IndexByte(s[i:], '<')
-			if at < 0 {
+			open := strings.IndexByte(s[i:], '<')
+			if open < 0 {
 				return
 			}
-			i += at
+			i += open
 			p.in, p.close, p.tag, p.match = inTagStart, false, p.tag[:0], 0
 		case inTagStart:
 			switch {
@@ -81,6 +94,14 @@ func (p *page) read(s string) {
 				p.endTag()
 			case len(p.tag) < 64:
 				p.tag = append(p.tag, lower(c))
+			}
+		case inTagJoin:
+			if isSpace(c) || c == '/' {
+				p.in = inTag
+			} else if c == '>' {
+				p.endTag()
+			} else {
+				p.isBroken, p.in = true, inTag
 			}
 		case inTag:
 			switch {
@@ -140,7 +161,7 @@ func (p *page) read(s string) {
 		case inDeclaration:
 			p.declaration(c)
 		case inComment:
-			// "-->" ends it; value holds its last bytes.
+			// "-->" ends the comment; value contains its last bytes.
 			p.value = append(p.value, c)
 			if bytes.HasSuffix(p.value, []byte("-->")) || bytes.HasSuffix(p.value, []byte("--!>")) {
 				p.in = inText
@@ -153,9 +174,9 @@ func (p *page) read(s string) {
 	}
 }
 
-// declaration reads what begins with <! or <?. Mail programs read the content
-// of conditional comments, <!--[if mso]> … <![endif]-->, so it is followed as
-// any other.
+// declaration advances in a declaration, <! or <?. The content of a conditional
+// comment, <!--[if mso]> … <![endif]-->, is HTML for some mail programs, so it is
+// tracked like the rest of the page.
 func (p *page) declaration(c byte) {
 	p.value = append(p.value, c)
 	v := string(p.value)
@@ -182,7 +203,7 @@ func (p *page) declaration(c byte) {
 	}
 }
 
-// elementText looks for the end tag of a script, style, title or the like.
+// elementText searches for the end tag of a script, style, title or textarea.
 func (p *page) elementText(c byte) {
 	end := "</" + string(p.tag)
 	switch {
@@ -219,26 +240,26 @@ func lower(c byte) byte {
 	return c
 }
 
-// form says what a text is besides text.
+// form is the escaping that a text already has.
 type form uint8
 
 const (
 	formText form = iota
-	// formHTML is escaped already, formURL encoded for the query of an address.
+	// formHTML is HTML, formURL is encoded for the query of a URL.
 	formHTML
 	formURL
-	// formRaw is to be written as it is, by the author's word.
+	// formRaw is written unchanged, at the author's request.
 	formRaw
 )
 
-// markup is a text that a filter has made safe, or the author vouches for.
+// markup is a text with an escaping.
 type markup struct {
 	text string
 	form form
 }
 
-// admit returns a value as it may be written where the page is, and takes it
-// in; the problem says why none may be.
+// admit returns a value with the escaping for the current position and advances over
+// it. If no value is permitted at this position, it returns the reason.
 func (p *page) admit(m markup) (text, problem string) {
 	if m.form == formRaw {
 		p.read(m.text)
@@ -252,7 +273,7 @@ func (p *page) admit(m markup) (text, problem string) {
 		}
 		return escapeHTML(m.text), ""
 	case inComment:
-		// Escaped, it can hold neither the end of the comment nor a tag.
+		// After the escaping it contains neither the end of the comment nor a tag.
 		return strings.ReplaceAll(escapeHTML(m.text), "-", "&#45;"), ""
 	case inQuoted:
 		return p.attribute(m)
@@ -272,13 +293,13 @@ func (p *page) admit(m markup) (text, problem string) {
 	return "", "a value cannot stand inside a tag, other than as the quoted value of an attribute"
 }
 
-// addresses are the attributes that hold one.
+// addresses are the attributes with a URL.
 var addresses = []string{"href", "src", "action", "formaction", "poster", "background", "cite", "data", "longdesc", "usemap", "manifest", "ping", "lowsrc", "dynsrc", "codebase", "profile", "icon"}
 
 func (p *page) attribute(m markup) (text, problem string) {
 	name := string(p.attr)
-	if at := strings.LastIndexByte(name, ':'); at >= 0 {
-		name = name[at+1:] // v:src, xlink:href
+	if colon := strings.LastIndexByte(name, ':'); colon >= 0 {
+		name = name[colon+1:] // v:src, xlink:href
 	}
 	switch {
 	case strings.HasPrefix(name, "on"):
@@ -286,20 +307,20 @@ func (p *page) attribute(m markup) (text, problem string) {
 	case name == "srcdoc" || name == "srcset" || name == "imagesrcset":
 		return "", "a value cannot stand in " + name + "; write src"
 	case name == "content" && string(p.tag) == "meta":
-		return "", "a value cannot stand in the content of a <meta>, which may be an address to go to"
+		return "", "a value cannot stand in the content of a <meta>, which may be a URL to redirect to"
 	case name == "style":
 		return escapeHTML(cssValue(m.text)), ""
 	case slices.Contains(addresses, name):
 		return p.address(m)
 	}
 	if m.form == formHTML {
-		// Escaped for text already; a quote in it is of the author's.
+		// Entities are escaped already; quotes and tags are the author's.
 		return strings.NewReplacer(`"`, "&#34;", "'", "&#39;", "<", "&lt;", ">", "&gt;").Replace(m.text), ""
 	}
 	return escapeHTML(m.text), ""
 }
 
-// schemes are those an address made of a value may have.
+// schemes are the permitted schemes of URLs from values.
 var schemes = []string{"http", "https", "mailto", "tel", "sms"}
 
 var (
@@ -309,16 +330,16 @@ var (
 	cssForm    = regexp.MustCompile(`^[A-Za-z0-9#%., +_-]*$`)
 )
 
-// refusedLink stands for an address that a mail must not lead to.
+// refusedLink replaces a URL with a scheme that is not permitted.
 const refusedLink = "#"
 
-// address returns a value as (a part of) an address.
+// address returns a value as a URL or a part of one.
 func (p *page) address(m markup) (text, problem string) {
 	before := strings.TrimSpace(string(p.value))
 	defer func() {
-		// What was written counts for what comes after.
-		room := maxValue - len(p.value)
-		p.value = append(p.value, text[:min(room, len(text))]...)
+		// The value is a part of the attribute for the values after it.
+		free := maxValue - len(p.value)
+		p.value = append(p.value, text[:min(free, len(text))]...)
 	}()
 	value := m.text
 	if before == "" {
@@ -329,7 +350,7 @@ func (p *page) address(m markup) (text, problem string) {
 		return escapeHTML(encode(value, ":/?#[]@!$&'()*+,;=%")), ""
 	}
 	if scheme := schemeForm.FindString(before); scheme != "" && !slices.Contains(schemes, strings.ToLower(strings.TrimSuffix(scheme, ":"))) {
-		return "", "a value cannot stand in an address that begins with " + scheme
+		return "", "a value cannot stand in a URL that begins with " + scheme
 	}
 	switch {
 	case (webScheme.MatchString(before) || strings.HasPrefix(before, "//")) && unfinished.MatchString(before) &&
@@ -337,14 +358,16 @@ func (p *page) address(m markup) (text, problem string) {
 		return "", "a value cannot be part of a host name; write the host and a / before it"
 	case m.form == formURL:
 		return escapeHTML(value), ""
-	case strings.ContainsAny(before, "?#"):
+	case strings.Contains(before, "#"):
+		return strings.ReplaceAll(url.QueryEscape(value), "+", "%20"), ""
+	case strings.Contains(before, "?"):
 		return url.QueryEscape(value), ""
 	}
 	return encode(value, "/@"), ""
 }
 
-// encode percent-encodes all but letters, digits, -._~ and what is kept. A
-// percent sign is kept, if at all, only where it encodes something.
+// encode percent-encodes all bytes except letters, digits, -._~ and those in keep. A
+// percent sign in keep is kept only as the start of an encoded byte.
 func encode(s, keep string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
@@ -368,7 +391,7 @@ func isHex(c byte) bool {
 	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'f'
 }
 
-// cssValue returns a value that is one of CSS and nothing more, else nothing.
+// cssValue returns s if it is a single CSS value, else "".
 func cssValue(s string) string {
 	if !cssForm.MatchString(s) {
 		return ""
@@ -380,58 +403,133 @@ var htmlEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"
 
 func escapeHTML(s string) string { return htmlEscaper.Replace(s) }
 
-// check follows the template through every branch, and says where a value may
-// not stand and where the branches of a tag leave the page in different parts.
-func (p *page) check(nodes []node, fail func(line int, message string)) {
+// check tracks the template through every branch. It reports values at positions
+// where none is permitted, and branches that end at different positions.
+func (p *page) check(nodes []node, line int, fail func(line int, message string)) {
 	for _, n := range nodes {
 		switch n := n.(type) {
 		case textNode:
 			p.read(string(n))
+			if p.isBroken {
+				p.isBroken = false
+				fail(line, "white space is missing between the attributes of a tag: write a space behind the {% end… %} in it")
+			}
 		case outputNode:
-			if _, problem := p.admit(markup{text: "x"}); problem != "" {
-				fail(n.line, problem)
-			}
+			line = n.line
+			p.checkValue(n.line, fail)
+		case counterNode:
+			p.checkValue(line, fail)
 		case cycleNode:
-			p.read(n.Values[0])
+			line = n.line
+			p.checkCycle(n, fail)
 		case captureNode:
-			(&page{}).check(n.body, fail)
+			(&page{}).check(n.body, line, fail)
+		case changedNode:
+			p.branches([][]node{n.body}, false, line, fail)
+		case rowNode:
+			line = n.line
+			p.read("<tr><td>")
+			p.repeat(n.body, n.line, fail)
+			p.read("</td></tr>")
 		case forNode:
-			end := p.clone()
-			end.check(n.body, fail)
-			other := p.clone()
-			other.check(n.not, fail)
-			if !end.like(p) || !other.like(p) {
-				fail(n.line, "a for must leave the page where it found it: close in it the tags and quotes that it opens")
-			}
+			line = n.line
+			before := p.clone()
+			p.repeat(n.body, n.line, fail)
+			before.repeat(n.otherwise, n.line, fail)
 		case ifNode:
-			bodies, whole := [][]node{}, false
+			line = n.line
+			bodies, isComplete := [][]node{}, false
 			for _, b := range n.branches {
-				bodies, whole = append(bodies, b.body), whole || b.when == nil
+				bodies, isComplete = append(bodies, b.body), isComplete || b.when == nil
 			}
-			p.branches(bodies, whole, n.line, fail)
+			p.branches(bodies, isComplete, n.line, fail)
 		case caseNode:
-			bodies, whole := [][]node{}, false
+			line = n.line
+			bodies, isComplete := [][]node{}, false
 			for _, b := range n.branches {
-				bodies, whole = append(bodies, b.body), whole || len(b.when) == 0
+				bodies, isComplete = append(bodies, b.body), isComplete || b.isElse
 			}
-			p.branches(bodies, whole, n.line, fail)
+			p.branches(bodies, isComplete, n.line, fail)
 		}
 	}
 }
 
-func (p *page) branches(bodies [][]node, whole bool, line int, fail func(int, string)) {
-	if !whole {
+// checkValue checks an output at the current position.
+func (p *page) checkValue(line int, fail func(int, string)) {
+	if _, problem := p.admit(markup{text: "x"}); problem != "" {
+		fail(line, problem)
+	}
+}
+
+// checkCycle checks every value of a cycle. Literal values are text of the template.
+func (p *page) checkCycle(n cycleNode, fail func(int, string)) {
+	var ends []*page
+	for _, value := range n.values {
+		end := p.clone()
+		if text, ok := value.(literal); ok {
+			end.read(plain(text.value))
+		} else {
+			end.checkValue(n.line, fail)
+		}
+		ends = append(ends, end)
+	}
+	p.join(ends, n.line, fail)
+}
+
+// repeat checks the body of a loop, which must end at the position where it begins.
+func (p *page) repeat(body []node, line int, fail func(int, string)) {
+	end := p.clone()
+	end.check(body, line, fail)
+	if !end.like(p) && !end.joins(p) {
+		fail(line, "the body of a loop must end where it begins in the page: close the tags and quotes that it opens")
+		return
+	}
+	if end.joins(p) {
+		p.in = inTagJoin
+	}
+}
+
+func (p *page) branches(bodies [][]node, isComplete bool, line int, fail func(int, string)) {
+	if !isComplete {
 		bodies = append(bodies, nil)
 	}
 	ends := make([]*page, len(bodies))
 	for i, body := range bodies {
 		ends[i] = p.clone()
-		ends[i].check(body, fail)
-		if !ends[i].like(ends[0]) {
-			fail(line, "the branches end in different parts of the page: close in each the tags and quotes that it opens")
+		ends[i].check(body, line, fail)
+	}
+	p.join(ends, line, fail)
+}
+
+// join continues at the position at which all branches end.
+func (p *page) join(ends []*page, line int, fail func(int, string)) {
+	if len(ends) == 0 {
+		return
+	}
+	isJoin := false
+	for _, end := range ends {
+		switch {
+		case end.like(ends[0]):
+		case end.joins(ends[0]):
+			isJoin = true
+		default:
+			fail(line, "the branches end at different positions of the page: close in each branch the tags and quotes that it opens")
 		}
 	}
 	*p = *ends[0]
+	if isJoin {
+		p.in = inTagJoin
+	}
+}
+
+// joins reports whether two positions are the same for white space, / and >: both
+// are in the same tag, outside of quotes.
+func (p *page) joins(o *page) bool {
+	return p.isBetween() && o.isBetween() && bytes.Equal(p.tag, o.tag) && p.close == o.close
+}
+
+func (p *page) isBetween() bool {
+	return p.in == inTagName || p.in == inTag || p.in == inTagJoin || p.in == inAttribute || p.in == afterAttribute
 }
 
 func (p *page) clone() *page {
@@ -440,11 +538,18 @@ func (p *page) clone() *page {
 	return &c
 }
 
-// like tells whether the next value would land in the same part.
+// like reports whether two positions are the same for the next value.
 func (p *page) like(o *page) bool {
 	if p.in == inText && o.in == inText {
 		return true
 	}
 	return p.in == o.in && bytes.Equal(p.tag, o.tag) && p.close == o.close &&
 		(p.in < inAttribute || p.in > inBare || bytes.Equal(p.attr, o.attr)) && (p.in != inQuoted || p.quote == o.quote)
+}
+
+var entityForm = regexp.MustCompile(`&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});`)
+
+// decodeEntities replaces the entities of HTML that end with a semicolon.
+func decodeEntities(s string) string {
+	return entityForm.ReplaceAllStringFunc(s, html.UnescapeString)
 }

@@ -5,169 +5,118 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// Names are what a profile has.
+// Names are the names that a profile definition defines.
 type Names struct {
-	// Features and Segments are all there are; nil means that they are not
-	// known, and none is wrong.
+	// Features and Segments are all names; nil means that they are not known, so
+	// that no name is reported.
 	Features, Segments []string
-	// Traits are all there are if the block declares them; nil means any.
+	// Traits are all traits if the block declares them; nil permits any.
 	Traits []string
+	// Amounts are the features with real numbers, such as sums. Their values are
+	// divided exactly even if they are whole.
+	Amounts []string
+	// ObjectLists are the features with lists of objects, such as top_k.
+	ObjectLists []string
 }
 
-// parts are the names a template finds at its top.
+// parts are the variables of every template.
 var parts = []string{"id", "traits", "features", "segments", "as_of", "updated_at"}
 
-// constants have no value and are written for what is missing.
-var constants = []string{"blank", "empty", "null"}
-
-// scope is what names mean while a template is compiled.
+// scope checks the names of a template while it is compiled.
 type scope struct {
 	known    Names
 	assigned []string
-	// used are the parts of a profile the template reads, such as
+	// used are the parts of a profile that the template reads, such as
 	// traits.firstName.
 	used map[string]bool
+	// open permits undefined names.
+	open bool
 }
 
 func newScope(known Names) *scope { return &scope{known: known, used: map[string]bool{}} }
 
 func (s *scope) define(c *compiler, line int, name string) {
-	if slices.Contains(parts, name) {
+	if slices.Contains(parts, name) && !s.open {
 		c.fail(line, "%q is a part of every profile; give the variable another name", name)
 	}
 	s.assigned = append(s.assigned, name)
 }
 
-// within defines the variables of a loop for as long as fn runs.
-func (s *scope) within(name string, fn func()) {
+// within defines the variables of a loop while fn runs.
+func (s *scope) within(name, loop string, fn func()) {
 	n := len(s.assigned)
-	s.assigned = append(s.assigned, name, "forloop")
+	s.assigned = append(s.assigned, name, loop)
 	fn()
 	s.assigned = append(s.assigned[:n], s.assigned[min(n+2, len(s.assigned)):]...)
 }
 
-// expression checks the names in the text of an expression.
-func (s *scope) expression(c *compiler, line int, source string) {
-	tokens := lex(source)
-	for i := 0; i < len(tokens); i++ {
-		t := tokens[i]
-		if !t.name {
-			continue
-		}
-		if i > 0 && tokens[i-1].text == "|" {
-			if _, ok := filterNames[t.text]; !ok {
-				c.fail(line, "there is no filter %q%s", t.text, spelling.Hint(t.text, filterList))
-			}
-			continue
-		}
-		if i > 0 && tokens[i-1].text == "." || i+1 < len(tokens) && tokens[i+1].text == ":" || keywords[t.text] {
-			continue
-		}
-		member, found := "", false
+// check checks the names of a path, and sets how it is evaluated.
+func (s *scope) check(c *compiler, line int, p *path) {
+	if s.open || slices.Contains(s.assigned, p.name) {
+		return
+	}
+	if !slices.Contains(parts, p.name) {
+		hint := spelling.Hint(p.name, append(slices.Clone(parts), s.assigned...))
 		switch {
-		case i+2 < len(tokens) && tokens[i+1].text == "." && tokens[i+2].name:
-			member, found = tokens[i+2].text, true
-		case i+3 < len(tokens) && tokens[i+1].text == "[" && tokens[i+2].quoted && tokens[i+3].text == "]":
-			member, found = tokens[i+2].text, true
+		case slices.Contains(s.known.Features, p.name):
+			hint = fmt.Sprintf("; write features.%s", p.name)
+		case slices.Contains(s.known.Traits, p.name) || s.known.Traits == nil && hint == "":
+			hint = fmt.Sprintf("; for a trait write traits.%s", p.name)
 		}
-		s.name(c, line, t.text, member, found)
-	}
-	// segments contains "name"
-	for i := 2; i < len(tokens); i++ {
-		if tokens[i].quoted && tokens[i-1].text == "contains" && tokens[i-2].text == "segments" {
-			s.member(c, line, "segment", tokens[i].text, s.known.Segments)
-		}
-	}
-}
-
-var keywords = map[string]bool{
-	"and": true, "or": true, "contains": true, "in": true, "true": true, "false": true, "nil": true, "reversed": true,
-}
-
-func (s *scope) name(c *compiler, line int, name, member string, found bool) {
-	if slices.Contains(s.assigned, name) || slices.Contains(constants, name) {
+		c.fail(line, "%q is not defined%s", p.name, hint)
 		return
 	}
-	if !slices.Contains(parts, name) {
-		hint := spelling.Hint(name, append(slices.Clone(parts), s.assigned...))
-		switch {
-		case slices.Contains(s.known.Features, name):
-			hint = fmt.Sprintf("; write features.%s", name)
-		case slices.Contains(s.known.Traits, name) || s.known.Traits == nil && hint == "":
-			hint = fmt.Sprintf("; for a trait write traits.%s", name)
-		}
-		c.fail(line, "%q is not defined%s", name, hint)
+	p.isProfile = true
+	if len(p.keys) == 0 || p.keys[0].index != nil || p.keys[0].name == "size" {
+		s.used[p.name] = true
 		return
 	}
-	if !found || member == "size" {
-		s.used[name] = true
-		return
-	}
-	s.used[name+"."+member] = true
-	switch name {
+	name := p.keys[0].name
+	s.used[p.name+"."+name] = true
+	switch p.name {
 	case "features":
-		s.member(c, line, "feature", member, s.known.Features)
+		s.member(c, line, "feature", name, s.known.Features)
+		p.isAmount = slices.Contains(s.known.Amounts, name)
 	case "traits":
-		s.member(c, line, "trait", member, s.known.Traits)
+		s.member(c, line, "trait", name, s.known.Traits)
 	case "segments":
-		s.member(c, line, "segment", member, s.known.Segments)
+		s.member(c, line, "segment", name, s.known.Segments)
 	}
 }
 
-func (s *scope) member(c *compiler, line int, what, name string, all []string) {
-	if all != nil && !slices.Contains(all, name) {
-		c.fail(line, "there is no %s %q%s", what, name, spelling.Hint(name, all))
+func (s *scope) member(c *compiler, line int, kind, name string, all []string) {
+	if all != nil && !s.open && !slices.Contains(all, name) {
+		c.fail(line, "there is no %s %q%s", kind, name, spelling.Hint(name, all))
 	}
 }
 
-// lexeme is a word of an expression.
-type lexeme struct {
-	text         string
-	name, quoted bool
+// isObjectList reports whether an expression is a feature with a list of objects.
+func (s *scope) isObjectList(e expression) bool {
+	p, ok := e.(*path)
+	return ok && p.isProfile && p.name == "features" && len(p.keys) == 1 && slices.Contains(s.known.ObjectLists, p.keys[0].name)
 }
 
-// lex splits an expression into words, as far as finding names takes.
-func lex(source string) []lexeme {
-	var out []lexeme
-	for i := 0; i < len(source); {
-		c := source[i]
-		switch {
-		case c == '"' || c == '\'':
-			end := strings.IndexByte(source[i+1:], c)
-			if end < 0 {
-				return out
-			}
-			out = append(out, lexeme{text: source[i+1 : i+1+end], quoted: true})
-			i += end + 2
-		case isNameStart(c):
-			start := i
-			for i < len(source) && (isNameStart(source[i]) || source[i] == '-' || source[i] == '?' || source[i] >= '0' && source[i] <= '9') {
-				i++
-			}
-			out = append(out, lexeme{text: source[start:i], name: true})
-		case c >= '0' && c <= '9':
-			for i < len(source) && source[i] >= '0' && source[i] <= '9' {
-				i++
-			}
-			out = append(out, lexeme{text: "0"})
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
-			i++
-		default:
-			out = append(out, lexeme{text: string(c)})
-			i++
-		}
+// listFilters accept a list of objects; other filters write it as text first.
+var listFilters = strings.Fields("compact concat default find find_index first has json last map reject reverse size slice sort sort_natural sum uniq where")
+
+func (s *scope) checkFilter(c *compiler, line int, call *filterCall) {
+	if s.isObjectList(call.input) && !slices.Contains(listFilters, call.name) {
+		c.adviseObjectList(line)
 	}
-	return out
 }
 
-func isNameStart(c byte) bool {
-	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+// adviseObjectList adds advice: the block can be rendered, but not as intended.
+func (c *compiler) adviseObjectList(line int) {
+	c.problems = append(c.problems, finding.Finding{Line: line, Message: objectListMessage, Advice: true})
 }
+
+const objectListMessage = `this is a list of objects, which would be written as JSON; write | map: "value" | join: ", " or a for loop`
 
 func isName(s string) bool {
-	l := lex(s)
-	return len(l) == 1 && l[0].name
+	l, unexpected := scan(s, 1)
+	return unexpected == "" && len(l) == 1 && l[0].kind == nameLexeme
 }

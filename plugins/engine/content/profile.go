@@ -4,16 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
-	_ "time/tzdata" // zones must be known on hosts without a zone database
+	_ "time/tzdata" // the host may have no time zone database
 
 	"github.com/valyala/fastjson"
 	"gopkg.in/yaml.v2"
 )
 
-// Profile is a customer as a template sees it.
+// Profile is a customer's profile as the variables of a template.
 type Profile struct {
 	ID               string
 	Traits, Features yaml.MapSlice
@@ -23,14 +24,14 @@ type Profile struct {
 
 var jsonParsers fastjson.ParserPool
 
-// errProfile is all that is said of JSON that is no profile.
-var errProfile = errors.New("the profile is not a JSON object with id, traits, features, segments, as_of and updated_at, all of which may be left away")
+// errProfile is the error for JSON that is not a profile.
+var errProfile = errors.New("the profile is not a JSON object with id, traits, features, segments, as_of and updated_at, all of which are optional")
 
-// maxDepth bounds how deep the values of a profile may be nested.
+// maxDepth is the maximum depth of nested values of a profile.
 const maxDepth = 40
 
-// ReadProfile reads a profile as the API serves it. What is missing in it is
-// missing; as_of is now unless it is given.
+// ReadProfile parses a profile in the format of the API. All members are optional;
+// the default of as_of is now.
 func ReadProfile(text []byte, now time.Time) (*Profile, error) {
 	parser := jsonParsers.Get()
 	defer jsonParsers.Put(parser)
@@ -39,24 +40,24 @@ func ReadProfile(text []byte, now time.Time) (*Profile, error) {
 		return nil, errProfile
 	}
 	p := &Profile{AsOf: now}
-	good := true
+	isValid := true
 	object := func(v *fastjson.Value) yaml.MapSlice {
 		m, ok := value(v, 0).(yaml.MapSlice)
-		good = good && (ok || v.Type() == fastjson.TypeNull || v.Type() == fastjson.TypeObject)
+		isValid = isValid && (ok || v.Type() == fastjson.TypeNull || v.Type() == fastjson.TypeObject)
 		return m
 	}
-	at := func(v *fastjson.Value, into *time.Time) {
+	instant := func(v *fastjson.Value, into *time.Time) {
 		if v.Type() == fastjson.TypeNull {
 			return
 		}
 		t, err := time.Parse(time.RFC3339Nano, string(v.GetStringBytes()))
-		good = good && err == nil
+		isValid = isValid && err == nil
 		*into = t
 	}
 	v.GetObject().Visit(func(key []byte, v *fastjson.Value) {
 		switch string(key) {
 		case "id":
-			good = good && v.Type() == fastjson.TypeString
+			isValid = isValid && v.Type() == fastjson.TypeString
 			p.ID = string(v.GetStringBytes())
 		case "traits":
 			p.Traits = object(v)
@@ -65,25 +66,25 @@ func ReadProfile(text []byte, now time.Time) (*Profile, error) {
 		case "segments":
 			p.Segments = value(v, 0)
 		case "as_of":
-			at(v, &p.AsOf)
+			instant(v, &p.AsOf)
 		case "updated_at":
-			at(v, &p.UpdatedAt)
+			instant(v, &p.UpdatedAt)
 		case "features_since":
 		default:
-			// What a later version adds does no harm.
+			// Members of later versions are ignored.
 		}
 	})
-	if !good {
+	if !isValid {
 		return nil, errProfile
 	}
 	return p, nil
 }
 
-// value is a JSON value as templates see it. Empty texts, lists and objects
-// are as good as missing: that is what whoever writes {% if %} means.
+// value converts a JSON value to a value of templates. Null, and empty texts, lists
+// and objects are missing: {% if traits.city %} is false for an empty text.
 func value(v *fastjson.Value, depth int) any {
 	if depth > maxDepth {
-		return nil
+		return missing{}
 	}
 	switch v.Type() {
 	case fastjson.TypeString:
@@ -91,13 +92,7 @@ func value(v *fastjson.Value, depth int) any {
 			return s
 		}
 	case fastjson.TypeNumber:
-		f := v.GetFloat64()
-		if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
-			return int(f)
-		}
-		if !math.IsInf(f, 0) && !math.IsNaN(f) {
-			return f
-		}
+		return numberOf(string(v.MarshalTo(nil)))
 	case fastjson.TypeTrue:
 		return true
 	case fastjson.TypeFalse:
@@ -105,7 +100,7 @@ func value(v *fastjson.Value, depth int) any {
 	case fastjson.TypeArray:
 		list := v.GetArray()
 		if len(list) == 0 {
-			return nil
+			return missing{}
 		}
 		out := make([]any, len(list))
 		for i, item := range list {
@@ -115,7 +110,7 @@ func value(v *fastjson.Value, depth int) any {
 	case fastjson.TypeObject:
 		object := v.GetObject()
 		if object.Len() == 0 {
-			return nil
+			return missing{}
 		}
 		out := make(yaml.MapSlice, 0, object.Len())
 		object.Visit(func(key []byte, v *fastjson.Value) {
@@ -123,10 +118,26 @@ func value(v *fastjson.Value, depth int) any {
 		})
 		return out
 	}
-	return nil
+	return missing{}
 }
 
-// variables are what the template's names stand for.
+// numberOf converts a JSON number. An integer beyond int64 is a text, so that it
+// keeps its digits.
+func numberOf(s string) any {
+	if integerForm.MatchString(s) {
+		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return n
+		}
+		return s
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+		return missing{}
+	}
+	return amount(f)
+}
+
+// variables returns the variables of the template.
 func (p *Profile) variables() map[string]any {
 	vars := map[string]any{"traits": p.Traits, "features": p.Features, "segments": p.Segments}
 	if p.ID != "" {
@@ -141,24 +152,21 @@ func (p *Profile) variables() map[string]any {
 	return vars
 }
 
-// get returns what the profile has by a name such as traits.firstName.
-func (p *Profile) get(path string) any {
+// has reports whether the profile has a value for a name such as traits.city.
+func (p *Profile) has(path string) bool {
 	part, name, _ := strings.Cut(path, ".")
 	switch part {
 	case "traits":
-		return member(p.Traits, name)
+		return !isNil(member(p.Traits, name))
 	case "features":
-		return member(p.Features, name)
+		return !isNil(member(p.Features, name))
 	case "segments":
-		if p.Segments == nil {
-			return nil
-		}
-		return p.Segments
+		return !isNil(p.Segments)
 	}
-	return nil
+	return false
 }
 
-// withDefaults is the profile with the values of others where it has none.
+// withDefaults returns the profile with defaults for missing values.
 func (p *Profile) withDefaults(traits, features yaml.MapSlice) *Profile {
 	if len(traits) == 0 && len(features) == 0 {
 		return p
@@ -168,24 +176,25 @@ func (p *Profile) withDefaults(traits, features yaml.MapSlice) *Profile {
 	return &filled
 }
 
+// fill adds defaults to an object. The object is not modified.
 func fill(have, defaults yaml.MapSlice) yaml.MapSlice {
 	out := have
 	copied := false
 	for _, d := range defaults {
-		if member(out, fmt.Sprint(d.Key)) != nil {
+		if !isNil(member(out, fmt.Sprint(d.Key))) {
 			continue
 		}
 		if !copied {
 			out, copied = append(yaml.MapSlice(nil), have...), true
 		}
-		at := -1
+		index := -1
 		for i := range out {
 			if out[i].Key == d.Key {
-				at = i
+				index = i
 			}
 		}
-		if at >= 0 {
-			out[at].Value = d.Value
+		if index >= 0 {
+			out[index].Value = d.Value
 		} else {
 			out = append(out, d)
 		}
@@ -193,7 +202,7 @@ func fill(have, defaults yaml.MapSlice) yaml.MapSlice {
 	return out
 }
 
-// zone is the customer's time zone by the trait timezone, UTC without one.
+// zone returns the customer's time zone from the trait timezone. The default is UTC.
 func (p *Profile) zone() *time.Location {
 	if name, ok := member(p.Traits, "timezone").(string); ok {
 		if zone, err := loadZone(name); err == nil {
@@ -211,7 +220,7 @@ func loadZone(name string) (*time.Location, error) {
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil || name == "Local" || name == "" {
-		// Not cached: traits can hold any number of names that are none.
+		// Not cached: the number of invalid names in traits is unlimited.
 		return nil, errors.New("unknown time zone")
 	}
 	zones.Store(name, zone)

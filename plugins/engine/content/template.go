@@ -1,23 +1,26 @@
 package content
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"unicode"
-
-	"github.com/osteele/liquid/expressions"
-	"github.com/osteele/liquid/parser"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/spelling"
 )
 
-// The library parses a template and evaluates its expressions. What stands
-// between, the tree of tags and its rendering, is ours: the library's renderer
-// can neither be stopped by time nor by size, opens files for {% include %},
-// and does not know which part of an HTML page a value lands in.
+// The compiler builds a tree of nodes from the tokens of a template. For example
+//
+//	{% if traits.vip %}Gold{% else %}{{ traits.tier | upcase }}{% endif %}
+//
+// becomes
+//
+//	ifNode
+//	  branch when path(traits.vip): textNode("Gold")
+//	  branch (else):                outputNode(filterCall(path(traits.tier), upcase))
+//
+// It reports every problem with its line: unknown tags, filters and names, wrong
+// numbers of arguments, and tags that are not closed. Nothing of a template is
+// parsed while it is rendered.
 
 // node is a part of a compiled template.
 type node interface {
@@ -27,11 +30,11 @@ type node interface {
 type (
 	textNode   string
 	outputNode struct {
-		expr expressions.Expression
+		expr expression
 		line int
 	}
 	branch struct {
-		when expressions.Expression // nil for else
+		when expression // nil for else
 		body []node
 	}
 	ifNode struct {
@@ -39,22 +42,38 @@ type (
 		line     int
 	}
 	caseNode struct {
-		of       expressions.Expression
+		subject  expression
 		branches []caseBranch
 		line     int
 	}
 	caseBranch struct {
-		when []expressions.Expression // none for else
-		body []node
+		isElse bool
+		when   []expression
+		body   []node
+	}
+	// loopHead is the head of for and tablerow.
+	loopHead struct {
+		variable string
+		// name identifies the loop for offset: continue.
+		name          string
+		list          expression
+		limit, offset expression // nil without
+		continues     bool       // offset: continue
+		reversed      bool
+		columns       expression // of tablerow, nil without
+		line          int
 	}
 	forNode struct {
-		loop      expressions.Loop
-		body, not []node
-		line      int
+		loopHead
+		body, otherwise []node
+	}
+	rowNode struct {
+		loopHead
+		body []node
 	}
 	assignNode struct {
 		name string
-		expr expressions.Expression
+		expr expression
 		line int
 	}
 	captureNode struct {
@@ -62,318 +81,465 @@ type (
 		body []node
 	}
 	cycleNode struct {
-		expressions.Cycle
-		line int
+		group  expression // nil if the values identify the cycle
+		name   string
+		values []expression
+		line   int
 	}
-	jumpNode struct{ err error }
+	counterNode struct {
+		name string
+		step int64
+	}
+	changedNode struct{ body []node }
+	jumpNode    struct{ err error }
 )
 
-var (
-	errBreak    = errors.New("break outside a for")
-	errContinue = errors.New("continue outside a for")
-)
-
-// maxNesting is how deep tags may stand inside each other.
+// maxNesting is the maximum depth of nested tags.
 const maxNesting = 50
 
-// syntax tells the library's parser how tags go together.
-type syntax struct {
-	name    string
-	clause  bool
-	endOf   string
-	parents []string
-}
+// tagNames are all tags that a template may use.
+var tagNames = strings.Fields("assign break capture case comment continue cycle decrement doc echo else elsif endcapture endcase endcomment endfor endif endifchanged endraw endtablerow endunless for if ifchanged increment liquid raw tablerow unless when")
 
-func (s *syntax) IsBlock() bool        { return true }
-func (s *syntax) IsBlockEnd() bool     { return s.endOf != "" }
-func (s *syntax) IsBlockStart() bool   { return !s.clause && s.endOf == "" }
-func (s *syntax) IsClause() bool       { return s.clause }
-func (s *syntax) ParentTags() []string { return s.parents }
-func (s *syntax) RequiresParent() bool { return s.clause || s.endOf != "" }
-func (s *syntax) TagName() string      { return s.name }
-func (s *syntax) CanHaveParent(p parser.BlockSyntax) bool {
-	return !s.RequiresParent() || p != nil && slices.Contains(s.parents, p.TagName())
-}
-
-type grammar map[string]*syntax
-
-func (g grammar) BlockSyntax(name string) (parser.BlockSyntax, bool) {
-	s, ok := g[name]
-	return s, ok
-}
-
-var blockTags = func() grammar {
-	g := grammar{
-		"else":  {name: "else", clause: true, parents: []string{"if", "unless", "case", "for"}},
-		"elsif": {name: "elsif", clause: true, parents: []string{"if", "unless"}},
-		"when":  {name: "when", clause: true, parents: []string{"case"}},
-	}
-	for _, name := range []string{"if", "unless", "case", "for", "capture", "comment", "raw"} {
-		g[name] = &syntax{name: name}
-		g["end"+name] = &syntax{name: "end" + name, endOf: name, parents: []string{name}}
-	}
-	return g
-}()
-
-// tagNames are the tags a template may use.
-var tagNames = []string{"assign", "break", "capture", "case", "comment", "continue", "cycle", "else", "elsif", "for", "if", "raw", "unless", "when"}
-
-// compiler makes nodes of a parsed template and notes what is wrong with it.
+// compiler builds the nodes of a template and collects its problems.
 type compiler struct {
 	problems []finding.Finding
 	names    *scope
+	tokens   []token
+	pos      int
 	depth    int
-	loops    int
+	// loops is the number of enclosing for and tablerow tags.
+	loops int
 }
 
 func (c *compiler) fail(line int, format string, args ...any) {
 	c.problems = append(c.problems, finding.Finding{Line: line, Message: fmt.Sprintf(format, args...)})
 }
 
-// compile makes a template of its source, whose first line has a number.
-func compile(source string, line int, names *scope) (nodes []node, problems []finding.Finding) {
-	c := &compiler{names: names}
-	defer func() {
-		// The library panics on some malformed expressions.
-		if v := recover(); v != nil {
-			nodes, problems = nil, append(c.problems, finding.Finding{Line: line, Message: "the template cannot be parsed; look for a malformed number or expression"})
-		}
-	}()
-	loc := parser.SourceLoc{LineNo: line}
-	if at, what := unclosed(source, loc); what != "" {
-		return nil, []finding.Finding{{Line: at, Message: what}}
+// compile compiles a template. line is the line number of its first line.
+func compile(source string, line int, names *scope) ([]node, []finding.Finding) {
+	tokens, problem := lex(source, line)
+	if problem != nil {
+		return nil, []finding.Finding{*problem}
 	}
-	conf := parser.NewConfig(blockTags)
-	root, err := conf.Parse(source, loc)
-	if err != nil {
-		return nil, []finding.Finding{{Line: max(err.LineNumber(), line), Message: plainError(err)}}
-	}
-	seq, ok := root.(*parser.ASTSeq)
-	if !ok {
-		return nil, []finding.Finding{{Line: line, Message: "the template cannot be parsed"}}
-	}
-	nodes = c.sequence(seq.Children)
+	c := &compiler{names: names, tokens: tokens}
+	nodes, _, _ := c.body(token{})
 	return nodes, c.problems
 }
 
-// plainError is the library's message without its frame.
-func plainError(err parser.Error) string {
-	text := err.Error()
-	if _, after, ok := strings.Cut(text, "): "); ok {
-		text = after
-	}
-	text = strings.TrimPrefix(text, "Liquid error: ")
-	if strings.HasPrefix(text, "unterminated ") {
-		name := strings.Trim(strings.Fields(text)[1], `"`)
-		return fmt.Sprintf("{%% %s %%} is never closed; write {%% end%s %%}", name, name)
-	}
-	if at := strings.LastIndex(text, " in {"); at > 0 {
-		text = text[:at]
-	}
-	return text
+// clauses are the tags that divide the body of a block.
+var clauses = map[string][]string{
+	"if": {"elsif", "else"}, "unless": {"elsif", "else"}, "case": {"when", "else"}, "for": {"else"},
 }
 
-// unclosed finds what the parser passes over: tags that were never closed.
-func unclosed(source string, loc parser.SourceLoc) (int, string) {
-	open, line := "", 0
-	for _, token := range parser.Scan(source, loc, nil) {
-		switch {
-		case token.Type == parser.TagTokenType && open == "" && (token.Name == "comment" || token.Name == "raw"):
-			open, line = token.Name, token.SourceLoc.LineNo
-		case token.Type == parser.TagTokenType && open != "" && token.Name == "end"+open:
-			open = ""
-		case token.Type == parser.TextTokenType && open == "":
-			for _, mark := range []struct{ open, close string }{{"{{", "}}"}, {"{%", "%}"}} {
-				if at := strings.Index(token.Source, mark.open); at >= 0 {
-					return token.SourceLoc.LineNo + strings.Count(token.Source[:at], "\n"),
-						fmt.Sprintf("%s is empty, malformed or never closed by %s", mark.open, mark.close)
-				}
-			}
-		}
-	}
-	if open != "" {
-		return line, fmt.Sprintf("{%% %s %%} is never closed; write {%% end%s %%}", open, open)
-	}
-	return 0, ""
-}
-
-func (c *compiler) sequence(list []parser.ASTNode) []node {
+// body compiles the nodes up to the end tag of a block, or up to a clause of it, and
+// returns that tag. isBlank reports whether the nodes write white space at most.
+func (c *compiler) body(block token) (nodes []node, end token, isBlank bool) {
+	isBlank = true
 	if c.depth++; c.depth > maxNesting {
-		c.depth--
-		c.fail(firstLine(list), "tags are nested more than %d deep", maxNesting)
-		return nil
+		if c.depth == maxNesting+1 {
+			c.fail(block.line, "tags are nested more than %d deep", maxNesting)
+		}
 	}
 	defer func() { c.depth-- }()
-	var nodes []node
-	trimNext := false
-	text := func(s string) {
-		if trimNext {
-			s = strings.TrimLeftFunc(s, unicode.IsSpace)
+	for c.pos < len(c.tokens) {
+		t := c.tokens[c.pos]
+		c.pos++
+		switch t.kind {
+		case textToken:
+			nodes = append(nodes, textNode(t.text))
+			isBlank = isBlank && strings.Trim(t.text, whiteSpace) == ""
+			continue
+		case outputToken:
+			isBlank = false
+			nodes = append(nodes, c.output(t.text, t.line))
+			continue
 		}
-		trimNext = false
-		if s != "" {
-			nodes = append(nodes, textNode(s))
+		if block.name != "" && t.name == "end"+block.name {
+			return nodes, t, isBlank
 		}
-	}
-	for _, n := range list {
-		switch n := n.(type) {
-		case *parser.ASTTrim:
-			if n.TrimDirection == parser.Right {
-				trimNext = true
-			} else if len(nodes) > 0 {
-				if t, ok := nodes[len(nodes)-1].(textNode); ok {
-					nodes[len(nodes)-1] = textNode(strings.TrimRightFunc(string(t), unicode.IsSpace))
-				}
+		for _, clause := range clauses[block.name] {
+			if t.name == clause {
+				return nodes, t, isBlank
 			}
-			continue
-		case *parser.ASTText:
-			text(n.Source)
-			continue
-		case *parser.ASTRaw:
-			nodes = append(nodes, textNode(strings.Join(n.Slices, "")))
-		case *parser.ASTObject:
-			c.names.expression(c, n.SourceLoc.LineNo, n.Args)
-			nodes = append(nodes, outputNode{n.Expr, n.SourceLoc.LineNo})
-		case *parser.ASTTag:
-			nodes = c.tag(nodes, n)
-		case *parser.ASTBlock:
-			nodes = c.block(nodes, n)
 		}
-		trimNext = false
-	}
-	return nodes
-}
-
-func firstLine(list []parser.ASTNode) int {
-	for _, n := range list {
-		switch n := n.(type) {
-		case *parser.ASTText:
-			return n.SourceLoc.LineNo
-		case *parser.ASTBlock:
-			return n.SourceLoc.LineNo
-		case *parser.ASTObject:
-			return n.SourceLoc.LineNo
-		case *parser.ASTTag:
-			return n.SourceLoc.LineNo
+		n, blankTag := c.tag(t)
+		isBlank = isBlank && blankTag
+		if n != nil {
+			nodes = append(nodes, n)
 		}
 	}
-	return 0
-}
-
-func (c *compiler) tag(nodes []node, n *parser.ASTTag) []node {
-	line := n.SourceLoc.LineNo
-	switch n.Name {
-	case "assign":
-		stmt, err := expressions.ParseStatement(expressions.AssignStatementSelector, n.Args)
-		if err != nil || len(stmt.Path) > 1 {
-			c.fail(line, "assign is not understood; write {%% assign name = value %%}")
-			return nodes
-		}
-		_, value, _ := strings.Cut(n.Args, "=")
-		c.names.expression(c, line, value)
-		c.names.define(c, line, stmt.Assignment.Variable)
-		return append(nodes, assignNode{stmt.Assignment.Variable, stmt.ValueFn, line})
-	case "cycle":
-		stmt, err := expressions.ParseStatement(expressions.CycleStatementSelector, n.Args)
-		switch {
-		case err != nil:
-			c.fail(line, `cycle is not understood; write {%% cycle "one", "two" %%}`)
-			return nodes
-		case c.loops == 0:
-			c.fail(line, "cycle stands outside a for")
-			return nodes
-		}
-		return append(nodes, cycleNode{stmt.Cycle, line})
-	case "break", "continue":
-		if c.loops == 0 {
-			c.fail(line, "%s stands outside a for", n.Name)
-			return nodes
-		}
-		err := errBreak
-		if n.Name == "continue" {
-			err = errContinue
-		}
-		return append(nodes, jumpNode{err})
-	case "include", "render", "layout":
-		c.fail(line, "a block stands for itself: %s is not available; write its text here", n.Name)
-	default:
-		c.fail(line, "there is no tag %q; use one of %s%s", n.Name, strings.Join(tagNames, ", "), spelling.Hint(n.Name, tagNames))
+	if block.name != "" {
+		c.fail(block.line, "{%% %s %%} is never closed; write {%% end%s %%}", block.name, block.name)
 	}
-	return nodes
+	return nodes, token{}, isBlank
 }
 
-func (c *compiler) parse(line int, source string) expressions.Expression {
-	c.names.expression(c, line, source)
-	expr, err := expressions.Parse(source)
-	if err != nil {
-		c.fail(line, "%v", err)
+// block compiles all of a block that has no clauses.
+func (c *compiler) block(t token) (nodes []node, isBlank bool) {
+	nodes, _, isBlank = c.body(t)
+	return nodes, isBlank
+}
+
+func (c *compiler) output(source string, line int) node {
+	if strings.Trim(source, whiteSpace) == "" {
+		c.fail(line, "{{ }} is empty; write a value such as {{ traits.firstName }}")
+		return textNode("")
 	}
-	return expr
+	e := c.parser(source, line).filtered()
+	if c.names.isObjectList(e) {
+		c.adviseObjectList(line)
+	}
+	return outputNode{e, line}
 }
 
-func (c *compiler) block(nodes []node, n *parser.ASTBlock) []node {
-	line := n.SourceLoc.LineNo
-	switch n.Name {
+// withoutBlanks removes the text nodes of a body that writes only white space. Liquid
+// writes nothing for such a body.
+func withoutBlanks(nodes []node) []node {
+	kept := nodes[:0]
+	for _, n := range nodes {
+		if _, isText := n.(textNode); !isText {
+			kept = append(kept, n)
+		}
+	}
+	return kept
+}
+
+// tag compiles a tag. isBlank reports whether it writes nothing, or white space at
+// most.
+func (c *compiler) tag(t token) (n node, isBlank bool) {
+	line := t.line
+	switch t.name {
 	case "if", "unless":
-		out := ifNode{line: line}
-		first := c.parse(line, n.Args)
-		if n.Name == "unless" && first != nil {
-			first = expressions.Not(first)
-		}
-		out.branches = append(out.branches, branch{first, c.sequence(n.Body)})
-		for _, clause := range n.Clauses {
-			b := branch{}
-			if clause.Name == "elsif" {
-				b.when = c.parse(clause.SourceLoc.LineNo, clause.Args)
-			}
-			b.body = c.sequence(clause.Body)
-			out.branches = append(out.branches, b)
-		}
-		return append(nodes, out)
+		return c.conditional(t)
 	case "case":
-		out := caseNode{of: c.parse(line, n.Args), line: line}
-		for _, clause := range n.Clauses {
-			b := caseBranch{}
-			if clause.Name == "when" {
-				stmt, err := expressions.ParseStatement(expressions.WhenStatementSelector, clause.Args)
-				if err != nil {
-					c.fail(clause.SourceLoc.LineNo, `when is not understood; write {%% when "one", "two" %%}`)
-					continue
-				}
-				c.names.expression(c, clause.SourceLoc.LineNo, clause.Args)
-				b.when = stmt.Exprs
-			}
-			b.body = c.sequence(clause.Body)
-			out.branches = append(out.branches, b)
-		}
-		return append(nodes, out)
+		return c.caseTag(t)
 	case "for":
-		stmt, err := expressions.ParseStatement(expressions.LoopStatementSelector, n.Args)
-		if err != nil || stmt.Cols != nil {
-			c.fail(line, "for is not understood; write {%% for item in list limit: 3 %%}")
-			return nodes
-		}
-		_, list, _ := strings.Cut(n.Args, " in ")
-		c.names.expression(c, line, list)
-		out := forNode{loop: stmt.Loop, line: line}
-		c.names.within(stmt.Loop.Variable, func() {
+		return c.forTag(t)
+	case "tablerow":
+		head, ok := c.loopHead(t)
+		var body []node
+		c.names.within(head.variable, "tablerowloop", func() {
 			c.loops++
-			out.body = c.sequence(n.Body)
+			body, _ = c.block(t)
 			c.loops--
 		})
-		for _, clause := range n.Clauses {
-			out.not = append(out.not, c.sequence(clause.Body)...)
+		if !ok {
+			return nil, false
 		}
-		return append(nodes, out)
-	case "capture":
-		name := strings.Trim(strings.TrimSpace(n.Args), `"'`)
-		if !isName(name) {
-			c.fail(line, "capture needs a name; write {%% capture name %%}")
-			return nodes
+		return rowNode{head, body}, false
+	case "assign":
+		name, value, found := strings.Cut(t.text, "=")
+		name = strings.Trim(name, whiteSpace)
+		if !found || !isVariable(name) {
+			c.fail(line, "assign is not understood; write {%% assign name = value %%}")
+			return nil, true
 		}
-		body := c.sequence(n.Body)
+		e := c.parser(value, t.argsLine).filtered()
 		c.names.define(c, line, name)
-		return append(nodes, captureNode{name, body})
+		return assignNode{name, e, line}, true
+	case "capture":
+		name := strings.Trim(t.text, whiteSpace+`"'`)
+		if !isVariable(name) {
+			c.fail(line, "capture needs a name; write {%% capture name %%}")
+		}
+		body, _ := c.block(t)
+		c.names.define(c, line, name)
+		return captureNode{name, body}, true
+	case "increment", "decrement":
+		if !isVariable(t.text) {
+			c.fail(line, "%s needs a name; write {%% %s name %%}", t.name, t.name)
+			return nil, false
+		}
+		c.names.define(c, line, t.text)
+		if t.name == "increment" {
+			return counterNode{t.text, 1}, false
+		}
+		return counterNode{t.text, -1}, false
+	case "cycle":
+		return c.cycleTag(t), false
+	case "ifchanged":
+		body, _ := c.block(t)
+		return changedNode{body}, false
+	case "echo":
+		if t.text == "" {
+			return nil, false
+		}
+		return c.output(t.text, t.argsLine), false
+	case "liquid":
+		tokens := lexLines(t.text, t.argsLine)
+		c.tokens = append(append(append([]token(nil), c.tokens[:c.pos]...), tokens...), c.tokens[c.pos:]...)
+		return nil, true
+	case "#":
+		for i, text := range strings.Split(t.text, "\n") {
+			if text = strings.Trim(text, whiteSpace); i > 0 && text != "" && text[0] != '#' {
+				c.fail(line+i, "every line of an inline comment begins with #")
+			}
+		}
+		return nil, true
+	case "comment":
+		c.comment(t)
+		return nil, true
+	case "doc":
+		if t.text != "" {
+			c.fail(line, "doc has no arguments; write {%% doc %%}")
+		}
+		c.body(t)
+		return nil, true
+	case "raw":
+		nodes, isBlank := c.block(t)
+		if len(nodes) == 0 {
+			return nil, isBlank
+		}
+		return nodes[0], false
+	case "break", "continue":
+		if c.loops == 0 {
+			c.fail(line, "%s stands outside of a for loop", t.name)
+		}
+		if t.name == "break" {
+			return jumpNode{errBreak}, false
+		}
+		return jumpNode{errContinue}, false
 	}
-	return nodes
+	c.unknown(t)
+	return nil, true
+}
+
+func (c *compiler) unknown(t token) {
+	switch t.name {
+	case "":
+		c.fail(t.line, "a tag begins with its name, such as {%% if … %%}")
+	case "include", "render", "layout", "extends", "section", "block":
+		c.fail(t.line, "there is no tag %q: a block contains all of its content and reads no other files", t.name)
+	case "else", "elsif", "when":
+		c.fail(t.line, "{%% %s %%} stands outside of its block", t.name)
+	default:
+		for _, name := range tagNames {
+			if t.name == name {
+				c.fail(t.line, "{%% %s %%} closes no {%% %s %%}", t.name, strings.TrimPrefix(t.name, "end"))
+				return
+			}
+		}
+		c.fail(t.line, "there is no tag %q%s", t.name, spelling.Hint(t.name, tagNames))
+	}
+}
+
+// comment skips the tokens of a comment. Only the lines of a liquid tag have tokens
+// inside of a comment; the lexer skips all others.
+func (c *compiler) comment(open token) {
+	for depth := 1; c.pos < len(c.tokens); {
+		t := c.tokens[c.pos]
+		c.pos++
+		switch {
+		case t.kind != tagToken:
+		case t.name == "comment":
+			depth++
+		case t.name == "endcomment":
+			if depth--; depth == 0 {
+				return
+			}
+		}
+	}
+	c.fail(open.line, "{%% comment %%} is never closed; write {%% endcomment %%}")
+}
+
+// isVariable reports whether a name can be assigned. Digits alone are a name that
+// cannot be read again; Liquid permits that.
+func isVariable(s string) bool {
+	for i := range len(s) {
+		if !isNameStart(s[i]) && !isDigit(s[i]) && s[i] != '-' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func (c *compiler) conditional(t token) (node, bool) {
+	out := ifNode{line: t.line}
+	when := c.parser(t.text, t.argsLine).condition()
+	if t.name == "unless" {
+		when = negation{when}
+	}
+	isBlank, hasElse := true, false
+	for end := t; ; {
+		body, next, bodyIsBlank := c.body(token{name: t.name, line: t.line})
+		isBlank = isBlank && bodyIsBlank
+		// Clauses behind else are never evaluated.
+		if !hasElse {
+			out.branches = append(out.branches, branch{when, body})
+			hasElse = when == nil
+		}
+		if end = next; end.name != "elsif" && end.name != "else" {
+			break
+		}
+		when = nil
+		if end.name == "elsif" {
+			when = c.parser(end.text, end.argsLine).condition()
+		}
+	}
+	if isBlank {
+		for i := range out.branches {
+			out.branches[i].body = withoutBlanks(out.branches[i].body)
+		}
+	}
+	return out, isBlank
+}
+
+func (c *compiler) caseTag(t token) (node, bool) {
+	out := caseNode{line: t.line}
+	p := c.parser(t.text, t.argsLine)
+	out.subject = p.value()
+	p.end()
+	// Text between case and the first when is never written.
+	_, end, _ := c.body(t)
+	isBlank := true
+	for end.name == "when" || end.name == "else" {
+		b := caseBranch{isElse: end.name == "else"}
+		if !b.isElse {
+			b.when = c.parser(end.text, end.argsLine).alternatives()
+		}
+		var bodyIsBlank bool
+		b.body, end, bodyIsBlank = c.body(token{name: "case", line: t.line})
+		isBlank = isBlank && bodyIsBlank
+		out.branches = append(out.branches, b)
+	}
+	if isBlank {
+		for i := range out.branches {
+			out.branches[i].body = withoutBlanks(out.branches[i].body)
+		}
+	}
+	return out, isBlank
+}
+
+// alternatives parses the values of when, separated by commas or or.
+func (p *parser) alternatives() (values []expression) {
+	for {
+		values = append(values, p.value())
+		if p.failed || !p.accept(",") && !p.accept("or") {
+			break
+		}
+	}
+	if p.peek().is("and") {
+		p.fail(`when has values only; write {%% when "one", "two" %%}`)
+	}
+	p.end()
+	return values
+}
+
+func (c *compiler) forTag(t token) (node, bool) {
+	head, ok := c.loopHead(t)
+	out := forNode{loopHead: head}
+	var end token
+	var isBlank bool
+	c.names.within(head.variable, "forloop", func() {
+		c.loops++
+		out.body, end, isBlank = c.body(t)
+		c.loops--
+	})
+	for end.name == "else" {
+		var elseIsBlank bool
+		out.otherwise, end, elseIsBlank = c.body(token{name: "for", line: t.line})
+		isBlank = isBlank && elseIsBlank
+	}
+	if isBlank {
+		out.body, out.otherwise = withoutBlanks(out.body), withoutBlanks(out.otherwise)
+	}
+	if !ok {
+		return nil, isBlank
+	}
+	return out, isBlank
+}
+
+// loopHead parses "item in list limit: 3 offset: continue reversed cols: 2".
+func (c *compiler) loopHead(t token) (head loopHead, ok bool) {
+	p := c.parser(t.text, t.argsLine)
+	head.line = t.line
+	misread := func() (loopHead, bool) {
+		p.fail("%s is not understood; write {%% %s item in list limit: 3 %%}", t.name, t.name)
+		return head, false
+	}
+	name := p.next()
+	if name.kind != nameLexeme || !p.accept("in") {
+		return misread()
+	}
+	head.variable = name.text
+	from := p.pos
+	head.list = p.value()
+	head.name = name.text + "-" + spell(p.lexemes[from:min(p.pos, len(p.lexemes))])
+	for !p.failed && p.peek().kind != endLexeme {
+		switch {
+		case p.accept(","):
+			continue
+		case p.accept("reversed"):
+			head.reversed = true
+			continue
+		}
+		option := p.next()
+		if !p.accept(":") {
+			p.pos--
+			return misread()
+		}
+		switch {
+		case option.is("limit"):
+			head.limit = p.value()
+		case option.is("offset") && p.accept("continue"):
+			head.continues = true
+		case option.is("offset"):
+			head.offset = p.value()
+		case option.is("cols") && t.name == "tablerow":
+			head.columns = p.value()
+		default:
+			p.fail("%s has no %q; write limit:, offset: or reversed", t.name, option.text)
+		}
+	}
+	return head, !p.failed
+}
+
+// spell writes lexemes without white space.
+func spell(lexemes []lexeme) string {
+	var b strings.Builder
+	for _, l := range lexemes {
+		if l.kind == textLexeme {
+			b.WriteString(`"` + l.text + `"`)
+			continue
+		}
+		b.WriteString(l.text)
+	}
+	return b.String()
+}
+
+// cycleTag parses "one, two" or "group: one, two".
+func (c *compiler) cycleTag(t token) node {
+	p := c.parser(t.text, t.argsLine)
+	out := cycleNode{name: spell(p.lexemes), line: t.line}
+	first := p.cycleName()
+	if p.accept(":") {
+		out.group = first
+	} else {
+		out.values = append(out.values, first)
+		if !p.accept(",") {
+			p.end()
+			return out
+		}
+	}
+	for !p.failed && p.peek().kind != endLexeme {
+		out.values = append(out.values, p.value())
+		if !p.accept(",") {
+			break
+		}
+	}
+	p.end()
+	if len(out.values) == 0 {
+		c.fail(t.line, `cycle needs values; write {%% cycle "one", "two" %%}`)
+	}
+	return out
+}
+
+// cycleName parses the first value of a cycle. A name in front of a colon need not
+// be defined.
+func (p *parser) cycleName() expression {
+	if l := p.peek(); l.kind == nameLexeme && p.pos+1 < len(p.lexemes) && p.lexemes[p.pos+1].is(":") {
+		p.pos++
+		return &path{name: l.text}
+	}
+	return p.value()
 }
