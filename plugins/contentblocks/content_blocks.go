@@ -165,7 +165,9 @@ func lintBlocks(path string) []any {
 		return append(out, fmt.Sprintf("%v; write the path of a folder of content blocks, relative to the folder the command runs in", err))
 	}
 	for _, p := range problems {
-		out = append(out, p.String())
+		if !p.Advice { // a lint of the config would stop it
+			out = append(out, p.String())
+		}
 	}
 	return out
 }
