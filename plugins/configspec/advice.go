@@ -165,6 +165,8 @@ func adviseYAML(all []string, line int, message string) (int, string) {
 		return line, "a second colon, or an indentation deeper than the line above: quote a text that contains a colon and a space, or align the key with its siblings"
 	case strings.Contains(message, "unexpected end of stream"):
 		return line, "a quote or bracket is opened and never closed"
+	case strings.Contains(message, "did not find expected node content"):
+		return line, "a value or the end of a bracket is missing: close each [ and {"
 	case strings.Contains(message, "did not find expected ',' or"):
 		return line, "a list or object in brackets needs a comma between its members and a bracket at its end"
 	}
@@ -299,4 +301,22 @@ func scalarsAt(n *yaml.Node, line int) (found []string) {
 		}
 	}
 	return found
+}
+
+// DuplicateKey returns the line of a key that is twice in one object below n, and the
+// key; ok is false if there is none. The engine would use one of the two silently.
+func DuplicateKey(n *yaml.Node) (line int, key string, ok bool) {
+	seen := map[string]bool{}
+	for i, item := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 && item.Value != "<<" {
+			if seen[item.Value] {
+				return item.Line, item.Value, true
+			}
+			seen[item.Value] = true
+		}
+		if line, key, ok = DuplicateKey(item); ok {
+			return line, key, ok
+		}
+	}
+	return 0, "", false
 }

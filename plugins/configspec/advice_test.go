@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
 )
 
 const testSchema = `{
@@ -49,6 +50,16 @@ func TestAdviseNamesTheCorrection(t *testing.T) {
 			require.Equal(t, c.want, got)
 			require.Equal(t, c.wantLine, line)
 		})
+	}
+}
+
+func TestDuplicateKey(t *testing.T) {
+	for text, want := range map[string]int{"a: 1\nb: 2\n": 0, "a: 1\na: 2\n": 2, "a: { b: 1, c: { d: 1, d: 2 } }\n": 1, "- a: 1\n- a: 1\n": 0} {
+		var doc yaml.Node
+		require.NoError(t, yaml.Unmarshal([]byte(text), &doc))
+		line, _, ok := DuplicateKey(&doc)
+		require.Equal(t, want > 0, ok, text)
+		require.Equal(t, want, line, text)
 	}
 }
 

@@ -51,7 +51,7 @@ func TestLint(t *testing.T) {
 		{
 			name:  "broken YAML",
 			files: map[string]string{"pipeline.yaml": "input: [\n"},
-			want:  []string{"pipeline.yaml(1,", "yaml: line"},
+			want:  []string{"pipeline.yaml(1,", "close each [ and {"},
 		},
 		{
 			name:  "a file that is not there",
@@ -175,7 +175,7 @@ events:
 	}
 }
 
-func TestLintTellsOfEveryFile(t *testing.T) {
+func TestLintReportsEveryFile(t *testing.T) {
 	dir := folder(t, map[string]string{
 		"good.yaml":        "input: { stdin: {} }\noutput: { stdout: {} }\n",
 		"bad.yaml":         "inputt: {}\n",
@@ -186,7 +186,7 @@ func TestLintTellsOfEveryFile(t *testing.T) {
 	require.Contains(t, got.stdout, "good.yaml: OK\n")
 	require.Contains(t, got.stdout, "bad.yaml: FAILED\n")
 	require.Contains(t, got.stdout, "sub/profile.yaml: OK\n")
-	require.Equal(t, "bad.yaml(1,1) field inputt not recognised\n", got.stderr)
+	require.Equal(t, "bad.yaml(1,1) field inputt not recognised\nbad.yaml(1,1) field inputt not recognised; did you mean \"input\"?\n", got.stderr)
 }
 
 func TestTest(t *testing.T) {

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -52,9 +53,6 @@ func agreement(pipelines []string) []finding.Finding {
 				c.enrichment(value)
 			}
 		})
-		if len(c.plans) == 0 {
-			continue
-		}
 		walkKeys(root, func(key string, value *yaml.Node) {
 			if strings.HasPrefix(key, "enrich") {
 				c.file = path
@@ -96,6 +94,9 @@ type checker struct {
 	// set, because a mapping then assigns its whole result.
 	enriched []string
 	anyTrait bool
+	// results are the values that enrichments add to context.enrichment, by name; a nil
+	// set stands for an enrichment whose mapping assigns its whole result.
+	results map[string]map[string]bool
 
 	file     string // the file that is checked
 	findings []finding.Finding
@@ -110,8 +111,21 @@ func (c *checker) plan(path string) {
 var assigned = regexp.MustCompile(`\broot\.([A-Za-z_][A-Za-z0-9_]*)`)
 var assignedWhole = regexp.MustCompile(`(?m)^\s*root\s*=`)
 
-// enrichment records the traits that an enrichment sets.
+// enrichment records the traits and the values that an enrichment sets.
 func (c *checker) enrichment(node *yaml.Node) {
+	if name := child(node, "name"); name != nil {
+		if c.results == nil {
+			c.results = map[string]map[string]bool{}
+		}
+		var set map[string]bool
+		if result := child(node, "result"); result != nil && !assignedWhole.MatchString(result.Value) {
+			set = map[string]bool{}
+			for _, m := range assigned.FindAllStringSubmatch(result.Value, -1) {
+				set[m[1]] = true
+			}
+		}
+		c.results[resolve(name.Value)] = set
+	}
 	mapping := child(child(node, "traits"), "mapping")
 	if mapping == nil {
 		return
@@ -142,6 +156,10 @@ func (c *checker) definition(root *yaml.Node) {
 	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		kind, list := strings.TrimSuffix(root.Content[i].Value, "s"), resolveAlias(root.Content[i+1])
+		if list.Kind == yaml.MappingNode && root.Content[i].Value == "messages" {
+			c.node(list, "messages: ", nil)
+			continue
+		}
 		if list.Kind != yaml.SequenceNode {
 			continue
 		}
@@ -189,11 +207,16 @@ func (c *checker) node(n *yaml.Node, subject string, events []string) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i].Value, resolveAlias(n.Content[i+1])
 		switch {
+		case key == "ratio" || key == "rfm":
+			// They name features, not values of events.
 		case value.Kind != yaml.ScalarNode && key == "weights":
 			for j := 0; j+1 < len(value.Content); j += 2 {
 				c.event(value.Content[j], subject)
 			}
 		case value.Kind != yaml.ScalarNode:
+			if numeric[key] {
+				c.numbers(key, value, subject)
+			}
 			c.node(value, subject, events)
 		case value.Value == "":
 		case key == "of" || key == "by":
@@ -204,13 +227,56 @@ func (c *checker) node(n *yaml.Node, subject string, events []string) {
 			}
 		case key == "trait":
 			c.trait(value, subject, value.Value)
-		case key == "when" || key == "data":
+		case key == "when" || key == "data" || key == "consent" || key == "expression":
 			for _, m := range traitName.FindAllStringSubmatch(value.Value, -1) {
 				if m[2] == "" {
 					c.trait(value, subject, m[1])
 				}
 			}
 		}
+	}
+}
+
+// numeric are the kinds of features that compute with numbers.
+var numeric = map[string]bool{"sum": true, "avg": true, "min": true, "max": true, "stddev": true, "decayed_sum": true}
+
+// numbers checks that a feature computes with numbers, and counts the total of an order
+// only once.
+func (c *checker) numbers(kind string, node *yaml.Node, subject string) {
+	value, list := child(node, "of"), child(node, "events")
+	if value == nil || list == nil {
+		return
+	}
+	if by := child(node, "by"); by != nil && strings.Contains(by.Value, "[]") && !strings.Contains(value.Value, "[]") {
+		c.errorf(value, "%s%s of %s by %s counts %s once for each element: write of as a path of the same elements, such as properties.products[].price",
+			subject, kind, value.Value, by.Value, value.Value)
+	}
+	for _, p := range c.plans {
+		for _, item := range list.Content {
+			types := p.Types(item.Value, value.Value)
+			if len(types) > 0 && !slices.Contains(types, "number") && !slices.Contains(types, "integer") {
+				c.errorf(value, "%s%s computes with numbers, and %s of %s is a %s in the tracking plan %s: name a number, or count",
+					subject, kind, value.Value, item.Value, strings.Join(types, " or "), c.planNames())
+				return
+			}
+		}
+	}
+}
+
+// enrichmentPath checks a path below context.enrichment against the enrichments of the
+// pipeline. Without any there, another pipeline may enrich.
+func (c *checker) enrichmentPath(node *yaml.Node, subject, path string) {
+	keys := strings.Split(path, ".")
+	if len(c.results) == 0 || len(keys) < 3 || keys[0] != "context" || keys[1] != "enrichment" {
+		return
+	}
+	set, known := c.results[keys[2]]
+	if !known {
+		c.errorf(node, "%sno enrichment of the pipeline is named %q%s", subject, keys[2], spelling.Hint(keys[2], slices.Sorted(maps.Keys(c.results))))
+		return
+	}
+	if len(keys) > 3 && set != nil && !set[keys[3]] {
+		c.errorf(node, "%sthe enrichment %q sets no %s%s", subject, keys[2], keys[3], spelling.Hint(keys[3], slices.Sorted(maps.Keys(set))))
 	}
 }
 
@@ -225,6 +291,9 @@ func beforeCall(path string, isCall bool) string {
 
 // event reports whether a plan has the event that node names.
 func (c *checker) event(node *yaml.Node, subject string) bool {
+	if len(c.plans) == 0 {
+		return true
+	}
 	var names []string
 	for _, p := range c.plans {
 		if p.HasEvent(node.Value) {
@@ -238,6 +307,10 @@ func (c *checker) event(node *yaml.Node, subject string) bool {
 
 // path checks that at least one of the events has a value at path.
 func (c *checker) path(node *yaml.Node, subject, path string, events []string) {
+	c.enrichmentPath(node, subject, path)
+	if len(c.plans) == 0 {
+		return
+	}
 	hint := ""
 	for _, p := range c.plans {
 		candidates := events
@@ -264,6 +337,9 @@ func (c *checker) path(node *yaml.Node, subject, path string, events []string) {
 // trait checks that identify events or an enrichment set the trait.
 func (c *checker) trait(node *yaml.Node, subject, name string) {
 	if c.anyTrait || slices.Contains(c.enriched, name) {
+		return
+	}
+	if len(c.plans) == 0 {
 		return
 	}
 	hint := ""

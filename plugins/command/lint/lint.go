@@ -144,13 +144,24 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 	}
 	args = append(args, "--")
 
+	red, green := color.New(color.FgRed), color.New(color.FgGreen)
 	type ownTarget struct {
 		path string
 		kind Kind
 	}
 	var own []ownTarget
 	var pipelines []string
+	var broken []finding.Finding // files that are not YAML
 	for _, target := range targets {
+		if hasYAMLName(target) {
+			if findings := unparsable(target); len(findings) > 0 {
+				broken = append(broken, findings...)
+				if c.Bool(flagVerbose) {
+					fmt.Fprintf(stdout, "%v: %v\n", target, red.Sprint("FAILED"))
+				}
+				continue
+			}
+		}
 		if kind, found := kindOf(target, kinds); found {
 			own = append(own, ownTarget{target, kind})
 		} else {
@@ -165,9 +176,13 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 	if err != nil {
 		return false, err
 	}
-	ok = code == 0
+	ok = report(stderr, broken) && code == 0
+	if code != 0 {
+		for _, path := range pipelines {
+			report(stderr, advice(path))
+		}
+	}
 
-	red, green := color.New(color.FgRed), color.New(color.FgGreen)
 	for _, target := range own {
 		findings, err := target.kind.Lint(target.path)
 		if err != nil {
@@ -181,6 +196,9 @@ func lint(c *cli.Context, stock StockLint, kinds []Kind, stdout, stderr io.Write
 			fmt.Fprintf(stdout, "%v: %v\n", target.path, result)
 		}
 		ok = report(stderr, findings) && ok
+	}
+	for _, path := range pipelines {
+		ok = report(stderr, references(path)) && ok
 	}
 	return report(stderr, agreement(pipelines)) && ok, nil
 }

@@ -125,9 +125,9 @@ func TestFilesAreLintedByTheirKind(t *testing.T) {
 	ok, stockArgs, stdout, stderr := run(t, []string{"lint", "--verbose", "configs/..."}, 0, shoes)
 	require.False(t, ok)
 	require.Equal(t, []string{"--verbose", "--",
-		"configs/broken.yaml", "configs/empty.yaml", "configs/list.yaml", "configs/pipeline.yaml"}, stockArgs)
-	require.Equal(t, "configs/bad.yaml(3,5) tie them\nconfigs/unread.yaml(1,1) no shoe here\n", stderr)
-	require.Equal(t, "configs/bad.yaml: FAILED\nconfigs/good.yaml: OK\nconfigs/unread.yaml: FAILED\n", stdout)
+		"configs/empty.yaml", "configs/list.yaml", "configs/pipeline.yaml"}, stockArgs)
+	require.Equal(t, "configs/broken.yaml(1,1) a value or the end of a bracket is missing: close each [ and {\nconfigs/bad.yaml(3,5) tie them\nconfigs/unread.yaml(1,1) no shoe here\n", stderr)
+	require.Equal(t, "configs/broken.yaml: FAILED\nconfigs/bad.yaml: FAILED\nconfigs/good.yaml: OK\nconfigs/unread.yaml: FAILED\n", stdout)
 
 	ok, _, stdout, stderr = run(t, []string{"lint", "configs/good.yaml"}, 0, shoes)
 	require.True(t, ok)

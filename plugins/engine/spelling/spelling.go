@@ -62,3 +62,15 @@ func Hint(name string, known []string) string {
 	}
 	return ""
 }
+
+// Typo returns the known name that differs from name by one letter (inserted, deleted,
+// replaced, or swapped with its neighbour), empty if there is none. Unlike Nearest it is
+// strict enough for names that need not be known.
+func Typo(name string, known []string) string {
+	for _, c := range known {
+		if len(c)-len(name) <= 1 && len(name)-len(c) <= 1 && distance([]rune(name), []rune(c)) == 1 {
+			return c
+		}
+	}
+	return ""
+}

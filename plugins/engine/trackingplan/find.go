@@ -21,50 +21,71 @@ var fields = []string{
 // does not describe, any path is possible. hint is the nearest existing path for one
 // that is not found, empty if none is near.
 func (p *Plan) Find(event, path string) (found bool, hint string) {
+	_, found, hint = p.find(event, path)
+	return found, hint
+}
+
+// Types returns the JSON types that an event's value at path can have by its schemas,
+// none if they do not restrict the type.
+func (p *Plan) Types(event, path string) []string {
+	schemas, _, _ := p.find(event, path)
+	var types []string
+	for _, s := range applied(schemas) {
+		if s.Types != nil {
+			types = append(types, s.Types.ToStrings()...)
+		}
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
+}
+
+// find returns the schemas of the value at path, none where the plan does not describe
+// it, and what Find returns.
+func (p *Plan) find(event, path string) (schemas []*jsonschema.Schema, found bool, hint string) {
 	tokens := pathTokens(path)
 	if len(tokens) == 0 {
-		return true, ""
+		return nil, true, ""
 	}
 	first := tokens[0]
 	if first == "context" {
-		return true, "" // the SDKs define its members
+		return nil, true, "" // the SDKs define its members
 	}
-	schemas, whole := p.schemasOf(event)
+	members, whole := p.schemasOf(event)
 	// A schema of a member applies in addition to the schema of the envelope.
 	start := []*jsonschema.Schema{}
 	for _, s := range whole {
 		next, _, _ := step([]*jsonschema.Schema{s}, first)
 		start = append(start, next...)
 	}
-	for member, list := range schemas {
+	for member, list := range members {
 		if member == first {
 			start = append(start, list...)
 		}
 	}
 	if !slices.Contains(fields, first) && len(start) == 0 {
 		if n := spelling.Nearest(first, fields); n != "" {
-			return false, strings.Join(append([]string{n}, written(tokens[1:])...), ".")
+			return nil, false, strings.Join(append([]string{n}, written(tokens[1:])...), ".")
 		}
-		return false, ""
+		return nil, false, ""
 	}
-	if (first == keyProperties || first == keyTraits) && len(schemas[first]) == 0 {
-		return true, "" // planned, without a schema
+	if (first == keyProperties || first == keyTraits) && len(members[first]) == 0 {
+		return nil, true, "" // planned, without a schema
 	}
 	current := start
 	for i, token := range tokens[1:] {
 		next, names, open := step(current, token)
 		if len(next) == 0 {
 			if open {
-				return true, ""
+				return nil, true, ""
 			}
 			if n := spelling.Nearest(token, names); n != "" {
 				hint = join(slices.Concat(tokens[:i+1], []string{n}, tokens[i+2:]))
 			}
-			return false, hint
+			return nil, false, hint
 		}
 		current = next
 	}
-	return true, ""
+	return current, true, ""
 }
 
 // schemasOf returns the schemas of an event by the member they apply to, and the
