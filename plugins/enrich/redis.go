@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,6 +159,10 @@ func (p *redisProvider) Lookup(ctx context.Context, keys []string) (map[string]l
 	})
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if err != nil && !slices.ContainsFunc(commands, func(c goredis.Cmder) bool { return c.Err() != nil }) {
+		// Setting up the connection failed, and no command was answered.
+		return nil, redisError(err)
 	}
 	for i, c := range commands {
 		switch err := c.Err(); {

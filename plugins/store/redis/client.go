@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"slices"
 
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -92,4 +93,18 @@ func (c client) primaryOf(ctx context.Context, key string) (*goredis.Client, err
 		return c.server, nil
 	}
 	return c.cluster.MasterForKey(ctx, key)
+}
+
+// execute runs a pipeline. The error of each command is its own. If setting up the
+// connection fails with an error reply, such as WRONGPASS after a change of the
+// password, go-redis returns the error but leaves the commands without one, and without
+// it an unanswered command looks like an empty answer.
+func execute(ctx context.Context, pipe goredis.Pipeliner) {
+	cmds, err := pipe.Exec(ctx)
+	if err == nil || slices.ContainsFunc(cmds, func(c goredis.Cmder) bool { return c.Err() != nil }) {
+		return
+	}
+	for _, c := range cmds {
+		c.SetErr(err)
+	}
 }

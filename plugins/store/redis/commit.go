@@ -221,7 +221,7 @@ func (s *Store) pipe(ctx context.Context, calls []*call, add func(*call, context
 	for _, c := range calls {
 		add(c, ctx, pipe)
 	}
-	_, _ = pipe.Exec(ctx)
+	execute(ctx, pipe)
 }
 
 // sendAndWait sends calls and waits until every primary that has a part of the store
@@ -273,7 +273,7 @@ func (s *Store) sendAndWaitOnce(ctx context.Context, calls []*call, add func(*ca
 			}
 			barrier := pipe.Set(ctx, s.keys.barrier(n.shard), "", 0)
 			wait := pipe.Do(ctx, "wait", s.opts.WaitReplicas, s.opts.WaitTimeout.Milliseconds())
-			_, _ = pipe.Exec(ctx)
+			execute(ctx, pipe)
 			confirmed, err := wait.Int()
 			err = errors.Join(barrier.Err(), err)
 			for _, c := range n.calls {

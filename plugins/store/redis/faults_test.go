@@ -569,3 +569,27 @@ func TestTLS(t *testing.T) {
 	_, err = open(t, Options{URL: "redis://" + server.Addr(), MaxRetries: -1, Timeout: 2 * time.Second}).Load(ctx, []string{"k"})
 	require.Error(t, err, "in the clear")
 }
+
+// After a change of the password, the set-up of each new connection fails with WRONGPASS.
+func TestNoOperationHidesAFailedLogin(t *testing.T) {
+	for name, o := range map[string]Options{
+		"one server":      {},
+		"many shards":     {Shards: 100},
+		"idle expiry":     {IdleExpiry: time.Hour},
+		"without retries": {MaxRetries: -1},
+		"cluster":         {Mode: Cluster},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.RunConnectionFault(t, func(t *testing.T) (store.Store, func()) {
+				server := miniredis.RunT(t)
+				server.RequireAuth("old")
+				o.URL = "redis://:old@" + server.Addr()
+				return open(t, o), func() {
+					server.RequireAuth("new")
+					server.Close()
+					require.NoError(t, server.Restart())
+				}
+			})
+		})
+	}
+}

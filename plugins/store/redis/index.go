@@ -208,7 +208,7 @@ func (s *Store) CountIndex(ctx context.Context, index, from, to string) (int64, 
 	for shard := range cmds {
 		cmds[shard] = pipe.ZLexCount(ctx, s.keys.index(shard, index), start, end)
 	}
-	_, _ = pipe.Exec(ctx)
+	execute(ctx, pipe)
 	var sum int64
 	for _, cmd := range cmds {
 		n, err := cmd.Result()
@@ -236,7 +236,7 @@ func (s *Store) firstMembers(ctx context.Context, index, start, end string, limi
 		for i, shard := range read {
 			cmds[i] = pipe.ZRangeByLex(ctx, s.keys.index(shard, index), &goredis.ZRangeBy{Min: shards[shard].start, Max: end, Count: int64(count)})
 		}
-		_, _ = pipe.Exec(ctx)
+		execute(ctx, pipe)
 		for i, shard := range read {
 			got, err := cmds[i].Result()
 			if err != nil {
@@ -277,7 +277,7 @@ func (s *Store) sweep(ctx context.Context, index string, entries []store.IndexEn
 	for i, e := range entries {
 		exists[i] = pipe.Exists(ctx, s.keys.record(s.keys.shard(e.Key), e.Key))
 	}
-	_, _ = pipe.Exec(ctx)
+	execute(ctx, pipe)
 	byShard := map[int]*call{}
 	var calls []*call
 	kept := make([]store.IndexEntry, 0, len(entries))

@@ -172,8 +172,7 @@ func (s *Store) load(ctx context.Context, c client, keys []string) ([]store.Reco
 		}
 		requests = append(requests, request{positions, pipe.MGet(ctx, part...)})
 	}
-	// The errors are those of the commands.
-	_, _ = pipe.Exec(ctx)
+	execute(ctx, pipe)
 	for _, r := range requests {
 		values, err := r.cmd.Result()
 		if isMigrating(err) {
@@ -238,7 +237,7 @@ func getEach(ctx context.Context, c client, positions []int, names []string) ([]
 	for i, p := range positions {
 		cmds[i] = pipe.Get(ctx, names[p])
 	}
-	_, _ = pipe.Exec(ctx)
+	execute(ctx, pipe)
 	values := make([]any, len(positions))
 	for i, cmd := range cmds {
 		v, err := cmd.Result()

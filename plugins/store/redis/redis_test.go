@@ -67,7 +67,7 @@ func forget(o Options) {
 		for it.Next(ctx) {
 			pipe.Unlink(ctx, it.Val())
 		}
-		_, _ = pipe.Exec(ctx)
+		execute(ctx, pipe)
 	}
 }
 

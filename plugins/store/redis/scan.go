@@ -73,12 +73,12 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Ent
 	pipe := node.Pipeline()
 	info := pipe.Info(ctx, "server")
 	scan := pipe.Scan(ctx, p.cursor, s.keys.recordPattern(), int64(max(limit, 1)))
-	_, _ = pipe.Exec(ctx)
+	execute(ctx, pipe)
 	names, next, err := scan.Result()
 	if err != nil {
 		return nil, "", failed("scanning", err)
 	}
-	run := runID(info.Val())
+	run := runID(info.Val()) // "" from a server without this section of INFO
 	if p.cursor != 0 && run != p.run {
 		return nil, "", store.ErrScanRestart
 	}

@@ -802,3 +802,38 @@ func testClosed(t *testing.T, s store.Store) {
 	require.ErrorIs(t, s.Ping(ctx), store.ErrClosed)
 	require.ErrorIs(t, s.Close(), store.ErrClosed)
 }
+
+// RunConnectionFault tests that no operation of a store turns a failure to connect into
+// an empty answer: a caller that cannot tell the two apart would answer "no such
+// customer". open returns a new store on an empty server and a function after which
+// setting up any connection fails.
+func RunConnectionFault(t *testing.T, open func(t *testing.T) (s store.Store, breakConnections func())) {
+	ctx := context.Background()
+	s, breakConnections := open(t)
+	t.Cleanup(func() { _ = s.Close() })
+	put(t, s, "k", []byte("v"), add("i", "x"))
+	put(t, s, "l", []byte("v"), add("i", "y"))
+	version := store.VersionOf([]byte("v"))
+	operations := map[string]func() error{
+		"load": func() error { _, err := s.Load(ctx, []string{"k", "missing"}); return err },
+		"commit": func() error {
+			_, err := s.Commit(ctx, []store.Change{{Key: "k", Version: version, Data: []byte("v"), Index: []store.IndexEdit{add("i", "x")}}})
+			return err
+		},
+		"scan index":  func() error { _, err := s.ScanIndex(ctx, "i", "", "", store.IndexEntry{}, 10); return err },
+		"count index": func() error { _, err := s.CountIndex(ctx, "i", "", ""); return err },
+		"lookup":      func() error { _, err := s.Lookup(ctx, "i", []string{"x", "missing"}, 10); return err },
+		"scan":        func() error { _, _, err := s.Scan(ctx, "", 10); return err },
+		"ping":        func() error { return s.Ping(ctx) },
+	}
+	if r, ok := s.(store.ReplicaReader); ok {
+		operations["load from a replica"] = func() error { _, err := r.LoadReplica(ctx, []string{"k", "missing"}); return err }
+	}
+	for name, operation := range operations {
+		require.NoError(t, operation(), "%s with connections", name)
+	}
+	breakConnections()
+	for name, operation := range operations {
+		require.Error(t, operation(), "%s without connections", name)
+	}
+}
