@@ -154,6 +154,7 @@ func openStore(conf *service.ParsedConfig, res *service.Resources) (store.Store,
 		if err != nil {
 			return nil, err
 		}
+		options.Logger = res.Logger()
 		return redis.Open(options)
 	}
 	folder := embedded.Memory

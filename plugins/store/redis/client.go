@@ -17,11 +17,11 @@ type client struct {
 
 // go-redis logs errors to standard error that it also returns. The caller decides which
 // of them to log.
-func init() { goredis.SetLogger(silence{}) }
+func init() { goredis.SetLogger(discard{}) }
 
-type silence struct{}
+type discard struct{}
 
-func (silence) Printf(context.Context, string, ...any) {}
+func (discard) Printf(context.Context, string, ...any) {}
 
 // bufferBytes holds a large part of a batch, which saves system calls.
 const bufferBytes = 128 << 10

@@ -309,7 +309,7 @@ func TestSentinelFailover(t *testing.T) {
 		require.Eventually(t, func() bool { return watch.Failover(ctx, "profiles").Err() == nil }, waitLimit, pollInterval)
 		require.Eventually(t, func() bool {
 			now, err := s.client.Info(ctx, "server").Result()
-			return err == nil && runID(now) != runID(before)
+			return err == nil && infoField(now, "run_id") != infoField(before, "run_id")
 		}, waitLimit, pollInterval)
 	})
 }

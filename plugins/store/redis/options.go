@@ -76,6 +76,10 @@ type Options struct {
 	// MaxRecordBytes is the size limit of one record (default 16 MiB).
 	MaxRecordBytes int
 
+	// Logger receives warnings about settings of the servers that lose profiles. nil
+	// discards them.
+	Logger Logger
+
 	// DialTimeout (default 5s) bounds connecting, Timeout (default 3s) each read or
 	// write. MaxRetries is the number of retries after a network error or while a
 	// server is loading or failing over (default 3, -1 for none). PoolSize is the
@@ -120,6 +124,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = silence{}
 	}
 	switch {
 	case o.Mode != Simple && o.Mode != Cluster && o.Mode != Failover:

@@ -21,7 +21,7 @@
 // An ACL user needs ~PREFIX:* and +get +mget +set +setnx +del +getrange +exists +zadd
 // +zrem +zrangebylex +zlexcount +eval +evalsha +scan +info +ping; also +wait to wait
 // for replicas, and +cluster|slots, +cluster|shards, +command and +readonly in a
-// cluster.
+// cluster. With +config|get the store also reports servers without persistence.
 //
 // Watch needs +hello and +client|tracking as well, +cluster|nodes in a cluster and
 // +role with Sentinels.
@@ -59,6 +59,7 @@ type Store struct {
 	closed  bool
 
 	layoutKnown atomic.Bool // the layout in Redis is known to be ours
+	settings    sync.Once   // reports the settings of the servers
 }
 
 var (
@@ -130,6 +131,7 @@ func (s *Store) checkLayout(ctx context.Context, c client) error {
 		return fmt.Errorf("redis profile store: the data at prefix %q has a layout this release does not know; run the release that wrote it, or use another prefix", s.opts.Prefix)
 	}
 	s.layoutKnown.Store(true)
+	s.settings.Do(func() { s.reportSettings(ctx) })
 	return nil
 }
 

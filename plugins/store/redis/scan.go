@@ -78,7 +78,7 @@ func (s *Store) Scan(ctx context.Context, cursor string, limit int) ([]store.Ent
 	if err != nil {
 		return nil, "", failed("scanning", err)
 	}
-	run := runID(info.Val()) // "" from a server without this section of INFO
+	run := infoField(info.Val(), "run_id") // "" from a server without this section of INFO
 	if p.cursor != 0 && run != p.run {
 		return nil, "", store.ErrScanRestart
 	}
@@ -169,11 +169,4 @@ func (s *Store) topology(ctx context.Context) (uint64, error) {
 		}
 	}
 	return h.Sum64(), nil
-}
-
-// runID returns the id that a server chooses at its start.
-func runID(info string) string {
-	_, rest, _ := strings.Cut(info, "run_id:")
-	id, _, _ := strings.Cut(rest, "\r\n")
-	return id
 }
