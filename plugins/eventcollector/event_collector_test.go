@@ -337,7 +337,6 @@ func TestRepetitionWithoutIDAndTime(t *testing.T) {
 	require.Equal(t, first, send(nil, 200), "a retry after 503")
 	require.Equal(t, first, send(nil, 200), "a repetition right after 200")
 	p.meters.await(t, 2, "event_collector_events_without_id", "web", "retry")
-	p.meters.await(t, 1, "event_collector_events_without_id", "web", "new")
 }
 
 func TestAcceptedContentTypesAndEncodings(t *testing.T) {
