@@ -20,13 +20,13 @@ type delivery struct {
 	done chan error
 
 	collector *collector
-	source    string
+	sender    account
+	reserved  *reservation
 	accepted  int
 	rejected  []string // the first broken rule of each rejected event
 	reasons   []string // of the first rejected events, for the response
 	withoutID []*repetition
 	retries   int // of withoutID
-	size      int
 	once      sync.Once
 }
 
@@ -124,16 +124,16 @@ func (d *delivery) acknowledge(err error) {
 	if err == nil {
 		m := &d.collector.metrics
 		if d.accepted > 0 {
-			m.accepted.Incr(int64(d.accepted), d.source)
+			m.accepted.Incr(int64(d.accepted), d.sender.source)
 		}
 		if first := len(d.withoutID) - d.retries; first > 0 {
-			m.withoutID.Incr(int64(first), d.source, "new")
+			m.withoutID.Incr(int64(first), d.sender.source, "new")
 		}
 		if d.retries > 0 {
-			m.withoutID.Incr(int64(d.retries), d.source, "retry")
+			m.withoutID.Incr(int64(d.retries), d.sender.source, "retry")
 		}
 		for _, rule := range d.rejected {
-			m.rejected.Incr(1, d.source, rule)
+			m.rejected.Incr(1, d.sender.source, rule)
 		}
 	}
 	d.done <- err
@@ -144,8 +144,8 @@ func (d *delivery) acknowledge(err error) {
 func (d *delivery) finish() (first bool) {
 	d.once.Do(func() {
 		first = true
-		d.collector.buffered.free(d.size)
-		d.collector.slots.free()
+		d.reserved.free()
+		d.collector.slots.free(d.sender)
 	})
 	return first
 }

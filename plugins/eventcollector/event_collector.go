@@ -17,6 +17,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -117,7 +118,9 @@ An event with neither `+"`messageId`"+` nor `+"`timestamp`"+`, as a script sends
 
 ### Load
 
-Requests wait for the pipeline (back-pressure): with a slow pipeline clients wait, and then get 503. Memory is bounded by `+"`limits.max_buffered_bytes`"+` for waiting bodies and events, and by `+"`limits.max_in_flight`"+` requests. A client that disconnected, or got 503 after its events had entered the pipeline, may retry: the events have the same message ids.
+Requests wait for the pipeline (back-pressure): with a slow pipeline clients wait, and then get 503. Memory is bounded by `+"`limits.max_buffered_bytes`"+` for waiting bodies and events, and by `+"`limits.max_in_flight`"+` requests.
+
+Both limits are shared fairly: the requests of one address with one key use three quarters at most, those of one source seven eighths, those of one address whose key is not verified yet one sixteenth, and all of these together a quarter. A key in the header is checked before the body is read. If memory is short, slow bodies give way to those that arrive at once. List the proxies in front of this server in `+"`trusted_proxies`"+`; otherwise all clients count as one address. A client that disconnected, or got 503 after its events had entered the pipeline, may retry: the events have the same message ids.
 
 ### Metrics
 
@@ -306,10 +309,12 @@ type collector struct {
 	metrics metrics
 	tls     *tls.Config
 
-	parsers  sync.Pool
-	slots    slots
-	buffered budget
-	open     atomic.Int64 // connections
+	parsers sync.Pool
+	slots   slots
+	memory  memory
+	// unverified limits the requests that are parsed before their key is known.
+	unverified chan struct{}
+	open       atomic.Int64 // connections
 
 	repetitions repetitions
 
@@ -336,14 +341,15 @@ func newCollector(conf *service.ParsedConfig, res *service.Resources) (*collecto
 	}
 	m := newMetrics(res.Metrics())
 	in := &collector{
-		conf:     c,
-		log:      res.Logger(),
-		metrics:  m,
-		slots:    slots{limit: c.limits.inFlight, gauge: m.inFlight},
-		buffered: budget{limit: int64(c.limits.bufferedBytes)},
-		handoff:  make(chan *delivery),
-		draining: make(chan struct{}),
-		closed:   make(chan struct{}),
+		conf:       c,
+		log:        res.Logger(),
+		metrics:    m,
+		slots:      slots{shares: newShares(c.limits.inFlight, 1), gauge: m.inFlight},
+		memory:     memory{shares: newShares(c.limits.bufferedBytes, c.limits.batchBytes)},
+		unverified: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		handoff:    make(chan *delivery),
+		draining:   make(chan struct{}),
+		closed:     make(chan struct{}),
 	}
 	in.parsers.New = func() any {
 		return trackingapi.NewParser(trackingapi.Limits{

@@ -214,13 +214,32 @@ func (c *collector) respond(w http.ResponseWriter, endpoint string, fail *failur
 	_, _ = w.Write(text)
 }
 
+// request is a request for events.
+type request struct {
+	*http.Request
+	to       endpoint
+	received time.Time
+	client   string // its address; empty if unknown
+	from     source // of the key, once it is verified
+	verified bool
+}
+
 // collect reads the events of one request and returns once they are stored. The
 // delivery is nil for an empty batch.
 func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint, received time.Time) (*delivery, *failure) {
+	d, fail := c.accept(w, &request{Request: r, to: to, received: received, client: clientIP(r, c.conf.proxies)})
+	if fail != nil || d == nil {
+		return nil, fail
+	}
+	return d, c.deliver(r.Context(), d)
+}
+
+// accept checks the key, reads the body and returns the delivery of its events.
+func (c *collector) accept(w http.ResponseWriter, r *request) (*delivery, *failure) {
 	// The deadline ends when the whole body is read. It also bounds what the
 	// server reads by itself after an early response.
 	conn := http.NewResponseController(w)
-	_ = conn.SetReadDeadline(received.Add(c.conf.limits.readTimeout))
+	_ = conn.SetReadDeadline(r.received.Add(c.conf.limits.readTimeout))
 
 	if !acceptsType(r.Header.Get("Content-Type")) {
 		return nil, failType
@@ -230,14 +249,13 @@ func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint,
 		w.Header().Set("Accept-Encoding", "gzip")
 		return nil, failEncoding
 	}
-	key, inRequest := basicUser(r.Header.Get("Authorization"))
-	if to.beacon && !inRequest {
+	key, inHeader := basicUser(r.Header.Get("Authorization"))
+	if r.to.beacon && !inHeader {
 		key = r.URL.Query().Get("writeKey")
-		inRequest = key != ""
+		inHeader = key != ""
 	}
-	var from source
-	if inRequest {
-		if from, ok = c.conf.keys.source([]byte(key)); !ok {
+	if inHeader {
+		if r.from, r.verified = c.conf.keys.source([]byte(key)); !r.verified {
 			return nil, failKey
 		}
 	}
@@ -246,41 +264,52 @@ func (c *collector) collect(w http.ResponseWriter, r *http.Request, to endpoint,
 		return nil, failClosing
 	default:
 	}
-	if c.slots.full() {
+	sender := newAccount(r.from.name, r.client)
+	if r.verified && c.slots.full(sender) {
 		return nil, failBusy
 	}
 
 	// A single event above the limit of an event becomes a dead letter.
-	body, fail := c.readBody(r, gzipped, c.conf.limits.batchBytes)
+	limit := c.conf.limits.batchBytes
+	body, fail := c.receiveBody(r.Request, sender, conn, limit)
 	if fail != nil {
 		return nil, fail
 	}
 	_ = conn.SetReadDeadline(time.Time{})
-	c.metrics.bytes.Incr(int64(len(body.bytes)))
-
-	parser := c.parsers.Get().(*trackingapi.Parser)
-	d, fail := c.parse(parser, body.bytes, to, from, inRequest, r, received)
-	c.parsers.Put(parser)
-	body.release()
-	if fail != nil || d == nil {
-		return nil, fail
+	if !r.verified {
+		// The key is in the body. Until it is verified, few requests share the
+		// processors.
+		select {
+		case c.unverified <- struct{}{}:
+			defer func() { <-c.unverified }()
+		case <-r.Context().Done():
+			body.release()
+			return nil, errGone
+		}
 	}
-	return d, c.deliver(r.Context(), d)
+	if gzipped {
+		if body, fail = c.decompress(body, sender, limit); fail != nil {
+			return nil, fail
+		}
+	}
+	defer body.release()
+	c.metrics.bytes.Incr(int64(len(body.bytes)))
+	return c.parse(r, body.bytes)
 }
 
 // parse returns the delivery of a body, nil for an empty batch.
-func (c *collector) parse(
-	parser *trackingapi.Parser, text []byte, to endpoint, from source, known bool, r *http.Request, received time.Time,
-) (*delivery, *failure) {
-	parsed, err := parser.Parse(to.reads, text)
+func (c *collector) parse(r *request, text []byte) (*delivery, *failure) {
+	parser := c.parsers.Get().(*trackingapi.Parser)
+	defer c.parsers.Put(parser)
+	parsed, err := parser.Parse(r.to.reads, text)
 	if err != nil {
 		bodyErr, ok := errors.AsType[*trackingapi.BodyError](err)
 		switch {
 		case !ok:
 			return nil, failPanic
-		case known && to.reads != trackingapi.Batch && bodyErr.Code != trackingapi.CodeEmpty:
+		case r.verified && r.to.reads != trackingapi.Batch && bodyErr.Code != trackingapi.CodeEmpty:
 			// SDKs drop an event after a 400: keep it as a dead letter.
-			return c.admit(r, from, received, len(text), func(trackingapi.Receipt) []trackingapi.Event {
+			return c.admit(r, len(text), func(trackingapi.Receipt) []trackingapi.Event {
 				return []trackingapi.Event{{Data: bytes.Clone(text), Reasons: []trackingapi.Reason{bodyErr.Reason()}}}
 			})
 		case bodyErr.TooLarge():
@@ -288,38 +317,38 @@ func (c *collector) parse(
 		}
 		return nil, &failure{http.StatusBadRequest, bodyErr.Code, bodyErr.Message}
 	}
-	if !known {
-		if from, known = c.conf.keys.source(parsed.WriteKey()); !known {
+	if !r.verified {
+		if r.from, r.verified = c.conf.keys.source(parsed.WriteKey()); !r.verified {
 			return nil, failKey
 		}
 	}
 	if parsed.Len() == 0 {
 		return nil, nil
 	}
-	return c.admit(r, from, received, parsed.Size(), func(receipt trackingapi.Receipt) []trackingapi.Event {
+	return c.admit(r, parsed.Size(), func(receipt trackingapi.Receipt) []trackingapi.Event {
 		return parsed.Events(nil, receipt)
 	})
 }
 
 // admit reserves memory of the given size and a slot, and returns the delivery of
 // the events.
-func (c *collector) admit(
-	r *http.Request, from source, received time.Time, size int, events func(trackingapi.Receipt) []trackingapi.Event,
-) (*delivery, *failure) {
-	if !c.buffered.take(size) {
+func (c *collector) admit(r *request, size int, events func(trackingapi.Receipt) []trackingapi.Event) (*delivery, *failure) {
+	d := &delivery{collector: c, sender: newAccount(r.from.name, r.client), done: make(chan error, 1)}
+	d.reserved = c.memory.reserve(d.sender, nil)
+	d.reserved.complete()
+	if !d.reserved.take(size) {
 		return nil, failBusy
 	}
-	if !c.slots.take() {
-		c.buffered.free(size)
+	if !c.slots.take(d.sender) {
+		d.reserved.free()
 		return nil, failBusy
 	}
-	receipt := trackingapi.Receipt{Source: from.name, ReceivedAt: received}
-	if !from.serverSide {
-		receipt.IP = clientIP(r, c.conf.proxies)
+	receipt := trackingapi.Receipt{Source: r.from.name, ReceivedAt: r.received}
+	if !r.from.serverSide {
+		receipt.IP = r.client
 	}
-	d := &delivery{collector: c, source: from.name, size: size, done: make(chan error, 1)}
 	receipt.Occurrence = func(hash [sha256.Size]byte) int64 {
-		e, retry := c.repetitions.occurrence(hash, received)
+		e, retry := c.repetitions.occurrence(hash, r.received)
 		d.withoutID = append(d.withoutID, e)
 		if retry {
 			d.retries++

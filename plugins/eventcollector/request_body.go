@@ -1,6 +1,7 @@
 package eventcollector
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -69,100 +71,97 @@ var (
 type body struct {
 	bytes    []byte
 	buffer   *[]byte
-	buffered *budget
+	reserved *reservation
+}
+
+func newBody(r *reservation) *body {
+	b := &body{buffer: bodyBuffers.Get().(*[]byte), reserved: r}
+	b.bytes = (*b.buffer)[:0]
+	return b
 }
 
 func (b *body) release() {
-	b.buffered.free(len(b.bytes))
+	b.reserved.free()
 	*b.buffer = b.bytes[:0]
 	bodyBuffers.Put(b.buffer)
 }
 
-// readBody reads at most limit bytes after decompression. It reserves memory as
-// bytes arrive, not by the announced length.
-func (c *collector) readBody(r *http.Request, gzipped bool, limit int) (*body, *failure) {
-	if r.ContentLength > int64(limit) {
-		return nil, tooLarge(limit)
-	}
-	b := &body{buffer: bodyBuffers.Get().(*[]byte), buffered: &c.buffered}
-	b.bytes = (*b.buffer)[:0]
-	if fail := c.fill(b, r, gzipped, limit); fail != nil {
-		b.release()
-		return nil, fail
-	}
-	return b, nil
-}
+var (
+	errTooLarge = errors.New("too large")
+	errNoMemory = errors.New("no memory")
+)
 
-func (c *collector) fill(b *body, r *http.Request, gzipped bool, limit int) *failure {
-	wire := &wireReader{from: r.Body, left: limit}
-	var from io.Reader = wire
-	if gzipped {
-		zip, _ := gzipReaders.Get().(*gzip.Reader)
-		if zip == nil {
-			zip = new(gzip.Reader)
-		}
-		defer gzipReaders.Put(zip)
-		if err := zip.Reset(wire); err != nil {
-			return wire.failure(err, limit)
-		}
-		from = zip
-	}
+// fill reads at most limit bytes. It reserves memory as bytes arrive, not by the
+// announced length.
+func (b *body) fill(from io.Reader, limit int) error {
 	for {
 		if len(b.bytes) == cap(b.bytes) {
 			b.bytes = append(make([]byte, 0, min(max(4<<10, 2*cap(b.bytes)), limit+1)), b.bytes...)
 		}
 		// One byte above the limit shows that the body is too large.
 		n, err := from.Read(b.bytes[len(b.bytes):min(cap(b.bytes), limit+1)])
-		if !c.buffered.take(n) {
-			return failBusy
+		if !b.reserved.take(n) {
+			return errNoMemory
 		}
 		b.bytes = b.bytes[:len(b.bytes)+n]
-		if len(b.bytes) > limit {
-			return tooLarge(limit)
-		}
-		if err == io.EOF {
+		switch {
+		case len(b.bytes) > limit:
+			return errTooLarge
+		case err == io.EOF:
 			return nil
+		case err != nil:
+			return err
 		}
-		if err != nil {
-			return wire.failure(err, limit)
-		}
 	}
 }
 
-var errTooLarge = errors.New("too large")
-
-// wireReader reads from the connection up to a limit. It keeps its own errors, to
-// distinguish them from errors of decompression.
-type wireReader struct {
-	from io.Reader
-	left int
-	err  error
-}
-
-func (w *wireReader) Read(p []byte) (int, error) {
-	// Read one byte above the limit, to detect that there is more.
-	n, err := w.from.Read(p[:min(len(p), w.left+1)])
-	if n > w.left {
-		n, err = w.left, errTooLarge
+// receiveBody reads the body of a request as it is sent, compressed or not. A slow
+// client therefore holds only memory for bytes that it has sent.
+func (c *collector) receiveBody(r *http.Request, from account, conn *http.ResponseController, limit int) (*body, *failure) {
+	if r.ContentLength > int64(limit) {
+		return nil, tooLarge(limit)
 	}
-	w.left -= n
-	if err != nil {
-		w.err = err
+	b := newBody(c.memory.reserve(from, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }))
+	err := b.fill(r.Body, limit)
+	if complete := b.reserved.complete(); err == nil && complete {
+		return b, nil
 	}
-	return n, err
-}
-
-// failure returns the response for a body that ended with err.
-func (w *wireReader) failure(err error, limit int) *failure {
+	b.release()
 	switch {
-	case errors.Is(w.err, errTooLarge):
-		return tooLarge(limit)
-	case errors.Is(w.err, os.ErrDeadlineExceeded):
-		return failSlow
-	case w.err != nil && w.err != io.EOF:
-		return failCut
-	case err != nil:
-		return failGzip
+	case err == nil, errors.Is(err, errNoMemory), b.reserved.wasEvicted():
+		return nil, failBusy
+	case errors.Is(err, errTooLarge):
+		return nil, tooLarge(limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, failSlow
 	}
-	return nil
+	return nil, failCut
+}
+
+// decompress replaces a gzip body by its content.
+func (c *collector) decompress(zipped *body, from account, limit int) (*body, *failure) {
+	defer zipped.release()
+	zip, _ := gzipReaders.Get().(*gzip.Reader)
+	if zip == nil {
+		zip = new(gzip.Reader)
+	}
+	defer gzipReaders.Put(zip)
+	if err := zip.Reset(bytes.NewReader(zipped.bytes)); err != nil {
+		return nil, failGzip
+	}
+	r := c.memory.reserve(from, nil)
+	r.complete()
+	b := newBody(r)
+	err := b.fill(zip, limit)
+	if err == nil {
+		return b, nil
+	}
+	b.release()
+	switch {
+	case errors.Is(err, errNoMemory):
+		return nil, failBusy
+	case errors.Is(err, errTooLarge):
+		return nil, tooLarge(limit)
+	}
+	return nil, failGzip
 }
