@@ -3,7 +3,6 @@ package profileapi
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
@@ -59,23 +58,9 @@ func (h *handler) readmitCustomer(w http.ResponseWriter, r *http.Request, v visi
 }
 
 func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit, kind string) int {
-	if !h.conf.writes {
-		return refuse(w, r, &problem{status: http.StatusForbidden, code: "writes_disabled",
-			message: "this API accepts no writes: set the field writes to true"})
-	}
-	if negotiate(r.Header["Accept"], typeJSON) == "" {
-		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
-			message: "the answer is served as " + typeJSON})
-	}
-	if refusal := byIDAlone(r.URL.RawQuery); refusal != nil {
-		return refuse(w, r, refusal)
-	}
-	messageID, refusal := parseIdempotencyKey(r.Header["Idempotency-Key"])
+	messageID, refusal := h.checkWrite(r)
 	if refusal != nil {
 		return refuse(w, r, refusal)
-	}
-	if messageID == "" {
-		messageID = "api-" + rand.Text()
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
@@ -97,10 +82,8 @@ func (h *handler) changeErasure(w http.ResponseWriter, r *http.Request, v visit,
 	if refusal = h.confirm(ctx, v, kind == event.TypeErase); refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	reply := jsontext.AppendString([]byte(`{"id":`), v.id)
-	reply = jsontext.AppendString(append(reply, `,"message_id":`...), messageID)
-	reply = strconv.AppendBool(append(reply, `,"erased":`...), kind == event.TypeErase)
-	w.Header()["Cache-Control"] = valueNoStore
+	reply := append(writeReply(w, v.id, messageID), `,"erased":`...)
+	reply = strconv.AppendBool(reply, kind == event.TypeErase)
 	return send(w, r, http.StatusOK, valueJSON, append(reply, "}\n"...))
 }
 

@@ -41,18 +41,7 @@ func (w *write) settle(err error) {
 // same kind for both, so a newer trait of another source takes precedence, as over any
 // event.
 func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) int {
-	if !h.conf.writes {
-		return refuse(w, r, &problem{status: http.StatusForbidden, code: "writes_disabled",
-			message: "this API accepts no writes: set the field writes to true"})
-	}
-	if negotiate(r.Header["Accept"], typeJSON) == "" {
-		return refuse(w, r, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
-			message: "the answer is served as " + typeJSON})
-	}
-	if refusal := byIDAlone(r.URL.RawQuery); refusal != nil {
-		return refuse(w, r, refusal)
-	}
-	messageID, refusal := parseIdempotencyKey(r.Header["Idempotency-Key"])
+	messageID, refusal := h.checkWrite(r)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -86,21 +75,42 @@ func (h *handler) writeTraits(w http.ResponseWriter, r *http.Request, v visit) i
 		}
 		given = given.unset(present)
 	}
-	if messageID == "" {
-		messageID = "api-" + rand.Text()
-	}
 	now := time.Now().UnixMilli()
 	if refusal = h.deliver(ctx, identify(customer, messageID, h.conf.source, now, given.json)); refusal != nil {
 		return refuse(w, r, refusal)
 	}
 	waitPast(now)
+	return send(w, r, http.StatusAccepted, valueJSON, append(writeReply(w, v.id, messageID), "}\n"...))
+}
 
-	// The id as given: a token with the scope write alone must not learn which
-	// customer an anonymousId belongs to.
-	reply := jsontext.AppendString([]byte(`{"id":`), v.id)
-	reply = jsontext.AppendString(append(reply, `,"message_id":`...), messageID)
+// checkWrite checks the parts that all requests which change a customer have in common,
+// and returns the messageId of their event.
+func (h *handler) checkWrite(r *http.Request) (messageID string, refusal *problem) {
+	if !h.conf.writes {
+		return "", &problem{status: http.StatusForbidden, code: "writes_disabled",
+			message: "this API accepts no writes: set the field writes to true"}
+	}
+	if negotiate(r.Header["Accept"], typeJSON) == "" {
+		return "", &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
+			message: "the response is served as " + typeJSON}
+	}
+	if refusal := byIDAlone(r.URL.RawQuery); refusal != nil {
+		return "", refusal
+	}
+	messageID, refusal = parseIdempotencyKey(r.Header["Idempotency-Key"])
+	if refusal == nil && messageID == "" {
+		messageID = "api-" + rand.Text()
+	}
+	return messageID, refusal
+}
+
+// writeReply returns the beginning of the response to a write. It has the id as given:
+// a token with the scope write alone must not learn which customer an anonymousId
+// belongs to.
+func writeReply(w http.ResponseWriter, id, messageID string) []byte {
 	w.Header()["Cache-Control"] = valueNoStore
-	return send(w, r, http.StatusAccepted, valueJSON, append(reply, "}\n"...))
+	reply := jsontext.AppendString([]byte(`{"id":`), id)
+	return jsontext.AppendString(append(reply, `,"message_id":`...), messageID)
 }
 
 // resolve returns the customer of a write, the one that a read of id finds, with its

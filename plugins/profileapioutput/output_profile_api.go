@@ -58,7 +58,7 @@ const (
 	circuitGiveUp = "give_up"
 )
 
-const contentNeedsProfiles = "content is rendered from whole profiles: name the resource by its label in profiles, and leave fields out"
+const contentNeedsProfiles = "content is rendered from whole profiles: write the label of the resource in profiles, and leave fields out"
 
 const lintStatuses = `root = if this.type() == "array" && this.any(s -> !s.string().re_match("^[1-5]([0-9][0-9]|xx)$")) { "a status is a number such as 429, or a class such as 5xx" }`
 
@@ -69,180 +69,180 @@ func outputSpec() *service.ConfigSpec {
 		Categories("Services", "Personalization").
 		Summary("Pushes profiles, events or content to an email platform, or to another profile API.").
 		Description(`
-Each message becomes an element, elements become requests, and each message is acknowledged when the platform has taken its element. Worked configs for Braze, Klaviyo, SendGrid, Customer.io, Mailchimp, a generic webhook and another profile API are in `+"`configs/platforms`"+`; how they are run, and what keeps one platform from slowing another, is told in [Email platforms](../platforms.md).
+Each message becomes an element, elements are grouped into requests, and each message is acknowledged when the platform has accepted its element. Working configs for Braze, Klaviyo, SendGrid, Customer.io, Mailchimp, a generic webhook and another profile API are in `+"`configs/platforms`"+`; [Email platforms](../platforms.md) explains how to run them, and how a slow platform is kept from delaying the others.
 
 ### From messages to requests
 
-1. `+"`customer`"+` says who a message is about. With `+"`profiles`"+` the profiles of all customers of a batch are read together.
-2. `+"`element`"+`, a processor, makes the element. It is given `+"`"+`{"message": …, "customer": …, "profile": …}`+"`"+`, the profile being `+"`null`"+` if there is none, with the metadata of the message; where `+"`content`"+` names blocks, also `+"`"+`"content": {"BLOCK": {"type": "html", "content": …, "fallback": …}}`+"`"+`, the fallback telling why it is one, and not being there otherwise. A message it deletes is not sent, and acknowledged. Without `+"`element`"+`, the element is the profile if `+"`profiles`"+` is set, customers without one being left out, and the message if it is not.
-3. `+"`url`, `verb` and `headers`"+` are found for each element: their interpolations see the same object with the `+"`element`"+` in it. Elements with the same ones go together, up to `+"`max_elements` and `max_bytes`"+`.
-4. `+"`request`"+`, a processor, makes the body of `+"`"+`{"elements": […]}`+"`"+`. Without it the body is the list of elements or, where `+"`max_elements`"+` is 1, the element.
+1. `+"`customer`"+` returns the customer of a message. With `+"`profiles`"+`, the profiles of all customers of a batch are read together.
+2. `+"`element`"+`, a processor, returns the element. Its input is `+"`"+`{"message": …, "customer": …, "profile": …}`+"`"+` with the metadata of the message; the profile is `+"`null`"+` if the customer has none. If `+"`content`"+` lists blocks, it also contains `+"`"+`"content": {"BLOCK": {"type": "html", "content": …, "fallback": …}}`+"`"+`, with `+"`fallback`"+` only if the content is a fallback, and why. A message that `+"`element`"+` deletes is acknowledged and not sent. Without `+"`element`"+`, the element is the profile if `+"`profiles`"+` is set (customers without one are skipped), else the message.
+3. `+"`url`"+`, `+"`verb`"+` and `+"`headers`"+` are evaluated for each element; their interpolations have the same input, with the `+"`element`"+`. Elements with equal results share requests, up to `+"`max_elements`"+` and `+"`max_bytes`"+`.
+4. `+"`request`"+`, a processor, returns the body for `+"`"+`{"elements": […]}`+"`"+`. Without it the body is the list of elements or, with `+"`max_elements: 1`"+`, the element.
 
-The three processors are fields like any other, so that the `+"`tests:`"+` of a config can run them: `+"`target_processors: /output/profile_api/element`"+`.
+The three processors can be tested by the `+"`tests:`"+` of a config, for example with `+"`target_processors: /output/profile_api/element`"+`.
 
-### What answers mean
+### Responses
 
-A status is a success, a refusal, or says nothing about the elements, in which case the same request is sent again: `+"`statuses`"+` tells which. By default a wrong token (401, 403) and a redirect are of the last kind: no customer is to blame, and all wait until it is mended. Redirects are not followed, as they would be told the token.
+`+"`statuses`"+` classifies the status of a response: success, rejection, or no statement about the elements, after which the same request is sent again. By default an invalid token (401, 403) and a redirect belong to the last class: no customer is at fault, so all of them wait until an operator fixes it. Redirects are not followed, because they would send the token to another address.
 
-`+"`failures`"+`, a processor, finds what failed in a request that is otherwise a success, or what is to blame for a refusal. It is given `+"`"+`{"status": …, "body": …, "elements": […]}`+"`"+` and answers with a list, empty if there is nothing to tell:
+`+"`failures`"+`, a processor, returns the elements that failed in a successful request, or that caused a rejection. Its input is `+"`"+`{"status": …, "body": …, "elements": […]}`+"`"+`, its result a list, empty for no failures:
 
 | member | meaning |
 | --- | --- |
 | `+"`index`"+` | the position of the element in the request |
-| `+"`customer`"+` | its customer, if there is no index; with neither all of the request is meant |
-| `+"`retry`"+` | whether it may be taken later; if not given it is refused |
-| `+"`code`"+` | why, in one word of letters, digits, dots, dashes and underscores. Anything else is left out, since codes are logged and what platforms say may be personal data |
+| `+"`customer`"+` | its customer, if there is no index; with neither, the whole request failed |
+| `+"`retry`"+` | true if the element may be accepted later; otherwise it is rejected |
+| `+"`code`"+` | the reason, one word of letters, digits, dots, dashes and underscores. Any other text is left out, because codes are logged and texts of platforms may contain personal data |
 
-Only the elements that are named fail. When a request was refused the others are sent again without them. A refusal that names none is sent again in halves if its status is in `+"`statuses.split`"+`, until what is refused is alone: an element that a platform does not like takes no other with it. A success with a body that cannot be understood, where `+"`failures`"+` is set, is none: the request is sent again.
+Only the listed elements fail. After a rejection the others are sent again without them. A rejection that lists none is halved and sent again if its status is in `+"`statuses.split`"+`, until the rejected elements are alone: an element that a platform rejects never affects others. If `+"`failures`"+` is set, a successful response whose body cannot be parsed counts as no response: the request is sent again.
 
 ### Retries
 
-The time between attempts doubles from `+"`retries.initial_interval` to `max_interval`"+`, with jitter, and is never shorter than the platform asks for by `+"`Retry-After`"+`, in seconds or as a date, or by `+"`retries.reset_header`"+`, up to `+"`max_retry_after`"+`. While a platform asks for a pause nothing else is sent to it either. A request that is repeated is the same to the byte, and has the same idempotency key.
+The delay between attempts doubles from `+"`retries.initial_interval`"+` to `+"`max_interval`"+`, with jitter. It is at least the pause that the platform requests by `+"`Retry-After`"+`, in seconds or as a date, or by `+"`retries.reset_header`"+`, up to `+"`max_retry_after`"+`. During such a pause nothing else is sent to the platform. A retry sends the same bytes with the same idempotency key.
 
-After `+"`circuit.failures`"+` failures in a row the platform is taken to be down: one request at a time tries whether it is back. The others wait or, with `+"`circuit.when_open: give_up`"+`, are given up at once.
+After `+"`circuit.failures`"+` failures in a row the circuit opens: one request at a time probes whether the platform is back. The others wait or, with `+"`circuit.when_open: give_up`"+`, fail at once.
 
 ### Idempotency and order
 
-The key in `+"`idempotency_header`"+` is made of the `+"`message_id`"+`s of the request. A message that is delivered again after a crash has the same id, and with `+"`max_elements: 1`"+` the same key; in larger requests it may have other company, and so another key. Give platforms that know ids of elements such an id by `+"`element`"+`.
+The key in `+"`idempotency_header`"+` is a hash of the `+"`message_id`"+`s in the request. A message that is delivered again after a crash has the same id, and with `+"`max_elements: 1`"+` the same key; larger requests may contain other messages then, and so have another key. For platforms that deduplicate elements by an id of their own, set it in `+"`element`"+`.
 
-A request holds a customer once, and what is next about a customer is sent when the request before it is settled. Across batches that holds with `+"`max_in_flight: 1`"+`, or for any number if the input has one batch of a customer under way at a time, as `+"`kafka_topic`"+` has.
+A request contains at most one element of a customer, and the customer's next element is sent when that request is settled. Across batches this holds with `+"`max_in_flight: 1`"+`, or with any number if the input has at most one batch of a customer in flight, as `+"`kafka_topic`"+` does.
 
-### What is not delivered
+### Failed elements
 
-An element that is refused, or not delivered by `+"`give_up_after`"+`, goes to `+"`dead_letters`"+`, an output whose processors see the failure as the message's error: put `+"`dead_letter`"+` there. The message is acknowledged when it is stored. The rule of the letter is the code of the failure, or one of `+"`refused`, `gave_up`, `unreachable`, `too_large`, `customer`, `element`, `request`"+`. Without `+"`dead_letters`"+` the failure is returned for the messages concerned alone, for `+"`fallback`"+` or for the input to send again. A message that already failed in the pipeline is not sent and treated likewise, with its own error.
+An element that is rejected, or not delivered within `+"`give_up_after`"+`, is written to `+"`dead_letters`"+`, an output whose processors see the failure as the error of the message: put `+"`dead_letter`"+` there. The message is acknowledged when the letter is stored. The rule of the letter is the code of the failure, or one of `+"`refused`"+`, `+"`gave_up`"+`, `+"`unreachable`"+`, `+"`too_large`"+`, `+"`customer`"+`, `+"`element`"+`, `+"`request`"+`. Without `+"`dead_letters`"+` the failure is returned for the affected messages only, for `+"`fallback`"+` or for the input to deliver them again. A message that failed earlier in the pipeline is not sent and treated alike, with its own error.
 
 ### Secrets
 
-Put them in `+"`authorization`, `basic_auth.password` and `signature`"+`. They, the address of a request, what is sent and what is answered appear in no log, metric or error.
+Put them in `+"`authorization`"+`, `+"`basic_auth.password`"+` and `+"`signature`"+`. Secrets, the URL of a request, and the contents of requests and responses never appear in logs, metrics or errors.
 
 ### Metrics
 
-`+"`profile_api_elements`"+` by `+"`outcome`: `delivered`, `refused`, `gave_up`, `skipped`"+`; `+"`profile_api_pushes`"+`, requests by `+"`status`"+`, 0 being none; the timer `+"`profile_api_push_latency_ns`"+`; and the gauge `+"`profile_api_circuit_open`"+`, 1 while the platform is taken to be down.
+`+"`profile_api_elements`"+` by `+"`outcome`"+`: `+"`delivered`"+`, `+"`refused`"+`, `+"`gave_up`"+`, `+"`skipped`"+`; `+"`profile_api_pushes`"+`, requests by `+"`status`"+`, 0 without a response; the timer `+"`profile_api_push_latency_ns`"+`; and the gauge `+"`profile_api_circuit_open`"+`, 1 while the circuit is open.
 `).
 		Fields(
 			service.NewInterpolatedStringField(outURL).
-				Description("Where requests go.").
+				Description("The URL of requests.").
 				Examples("https://rest.iad-01.braze.com/users/track", `https://profiles.example.com/api/customer/${! this.customer.escape_url_path() }/traits`),
 			service.NewInterpolatedStringField(outVerb).
 				Description("The HTTP method.").
 				Default("POST").Example("PUT"),
 			service.NewInterpolatedStringMapField(outHeaders).
-				Description("Headers of the request. `Content-Type` is `application/json` if not given here. Secrets have fields of their own.").
+				Description("Headers of requests. `Content-Type` is `application/json` if not set here. Put secrets in `authorization`.").
 				Default(map[string]any{}).
 				Example(map[string]any{"revision": "2025-01-15"}),
 			service.NewStringField(outAuthorization).
-				Description("The value of the header that authorizes: a scheme and a credential.").
+				Description("Value of the authorization header: a scheme and a credential.").
 				Default("").Secret().
 				Examples("Bearer ${BRAZE_API_KEY}", "Klaviyo-API-Key ${KLAVIYO_API_KEY}"),
 			service.NewStringField(outAuthHeader).
-				Description("The name of that header.").
+				Description("Name of the authorization header.").
 				Default("Authorization").Example("X-Api-Key").Advanced(),
 			service.NewObjectField(outBasicAuth,
-				service.NewStringField(outUsername).Description("The user.").Default("").Example("${CUSTOMERIO_SITE_ID}"),
-				service.NewStringField(outPassword).Description("The password. If it is set, both are sent.").Default("").Secret().Example("${CUSTOMERIO_API_KEY}"),
-			).Description("Authorization by user and password.").Advanced(),
+				service.NewStringField(outUsername).Description("User name.").Default("").Example("${CUSTOMERIO_SITE_ID}"),
+				service.NewStringField(outPassword).Description("Password. Both are sent if it is set.").Default("").Secret().Example("${CUSTOMERIO_API_KEY}"),
+			).Description("HTTP basic authentication.").Advanced(),
 			service.NewObjectField(outSignature,
 				service.NewStringListField(outSecrets).
-					Description("The secrets shared with the receiver. If there are any, requests are signed: by [Standard Webhooks](https://www.standardwebhooks.com), whose secrets are `whsec_` and base64, with every one of them, so that secrets can be replaced.").
+					Description("Secrets shared with the receiver. If there is at least one, requests are signed as specified by [Standard Webhooks](https://www.standardwebhooks.com), with every secret, so that secrets can be rotated. A secret is `whsec_` and base64.").
 					Default([]any{}).Secret().Example([]string{"${WEBHOOK_SECRET}"}),
 				service.NewStringField(outSignatureHeader).
-					Description("If set, the one secret is any text, and this header has `sha256=` and the HMAC-SHA256 of the body in hexadecimal, as GitHub's webhooks do.").
+					Description("If set, the single secret is any text, and this header contains `sha256=` and the HMAC-SHA256 of the body in hexadecimal, as GitHub's webhooks do.").
 					Default("").Example("X-Hub-Signature-256"),
 			).Description("Signatures of requests.").Advanced().
-				LintRule(`root = if this.header.or("") != "" && this.secrets.or([]).length() > 1 { "a signature of the body alone has one secret" }`),
+				LintRule(`root = if this.header.or("") != "" && this.secrets.or([]).length() > 1 { "a signature of the body alone takes one secret" }`),
 			service.NewTLSToggledField(outTLS),
 			service.NewStringField(outProfiles).
-				Description("The label of the `profiles` resource to read the customers' profiles from, just before they are sent. Without it none are read.").
+				Description("Label of the `profiles` resource from which the customers' profiles are read, just before they are sent. Without it no profiles are read.").
 				Default("").Example("retail"),
 			service.NewStringListField(outFields).
-				Description("What to read of profiles: `traits`, `features`, `traits.NAME` and `features.NAME`. None reads everything.").
+				Description("Fields of profiles to read: `traits`, `features`, `traits.NAME` and `features.NAME`. An empty list reads all.").
 				Default([]any{}).Example([]string{"traits.email", "features.orders_30d"}),
 			service.NewObjectField(outContent,
 				service.NewStringField(outFolder).
-					Description("The folder of the [content blocks](../content.md). Empty for none. Files are read again when they change.").
+					Description("Folder of the [content blocks](../content.md); empty for none. It is reloaded on change.").
 					Default("").Example("./configs/content").
 					LintRule(`root = lint_content_blocks(this)`),
 				service.NewInterpolatedStringListField(outBlocks).
-					Description("The names of the blocks to render for a message. Interpolations see what `element` does; an empty name is no block.").
+					Description("Names of the blocks to render for a message. Interpolations have the input of `element`; an empty name is skipped.").
 					Default([]any{}).
 					Example([]string{"loyalty_banner"}).
 					Example([]string{`${! this.message.properties.data.block | "" }`}),
-			).Description("Content that is rendered for the customer just before it is sent, for `element`.").Advanced(),
+			).Description("Content that is rendered for the customer just before it is sent, as input of `element`.").Advanced(),
 			service.NewInterpolatedStringField(outCustomer).
-				Description("The id of the customer that a message is about. Messages that have none are in no order, and have no profile.").
+				Description("Id of the customer of a message. Messages without one are not ordered and have no profile.").
 				Default(`${! this.userId | this.customer | this.anonymousId | "" }`).
 				Example(`${! content() }`),
 			service.NewInterpolatedStringField(outMessageID).
-				Description("What identifies a message, whenever it is delivered. If it is empty, a hash of the message does.").
+				Description("Id of a message, the same for every delivery of it. If it is empty, a hash of the message is used.").
 				Default(`${! this.messageId | this.id | "" }`).
 				Example(`${! @kafka_topic }-${! @kafka_partition }-${! @kafka_offset }`),
 			service.NewProcessorField(outElement).
-				Description("Makes the element of a message, as told above.").
+				Description("Returns the element of a message, as described above.").
 				Optional().
 				Example(map[string]any{"mapping": "root.id = this.customer\nroot.traits = this.profile.traits\n"}),
 			service.NewProcessorField(outRequest).
-				Description("Makes the body of a request, as told above.").
+				Description("Returns the body of a request, as described above.").
 				Optional().
 				Example(map[string]any{"mapping": "root.batch = this.elements"}),
 			service.NewProcessorField(outFailures).
-				Description("Tells what of a request failed, as told above.").
+				Description("Returns the failed elements of a request, as described above.").
 				Optional().
 				Example(map[string]any{"mapping": `root = this.body.errors.or([]).map_each(e -> {"index": e.batch_index, "code": e.reason})`}),
 			service.NewBoolField(outLatestOnly).
-				Description("Whether of several messages of a batch about a customer only the last is sent, for the others too. Turn it on where an element is the profile, which is the same for all of them.").
+				Description("Whether only the last of several messages of a customer in a batch is sent, on behalf of all of them. Turn it on if the element is the profile, which is the same for all of them.").
 				Default(false).Example(true),
 			service.NewIntField(outMaxElements).
-				Description("The most elements in a request.").
+				Description("Maximum number of elements in a request.").
 				Default(1).Example(75).LintRule(configspec.LintPositive),
 			service.NewIntField(outMaxBytes).
-				Description("The most bytes in the body of a request. An element that is larger alone is refused.").
+				Description("Maximum size of the body of a request, in bytes. An element that exceeds it alone is rejected.").
 				Default(1<<20).Example(500000).LintRule(configspec.LintPositive),
 			service.NewStringField(outIdempotency).
-				Description("The name of the header of the idempotency key. Empty for none.").
+				Description("Name of the header of the idempotency key; empty for none.").
 				Default("Idempotency-Key").Example("X-Request-Id").Advanced(),
 			service.NewObjectField(outStatuses,
 				service.NewStringListField(outDelivered).
-					Description("Those of success.").
+					Description("Statuses of success.").
 					Default([]any{"2xx"}).Example([]string{"200", "202"}).LintRule(lintStatuses),
 				service.NewStringListField(outRetried).
-					Description("Those that say nothing about the elements.").
+					Description("Statuses that say nothing about the elements: the request is sent again.").
 					Default([]any{"3xx", "401", "403", "408", "425", "429", "5xx"}).Example([]string{"429", "5xx"}).LintRule(lintStatuses),
 				service.NewStringListField(outSplit).
-					Description("The refusals after which the elements are tried in smaller requests.").
+					Description("Rejections after which the elements are sent in smaller requests.").
 					Default([]any{"400", "413", "422"}).Example([]string{"400"}).LintRule(lintStatuses),
-			).Description("What the statuses of answers mean: numbers, and classes such as 5xx. All that are not named are refusals.").Advanced(),
+			).Description("Meaning of the statuses of responses: numbers, and classes such as 5xx. All other statuses are rejections.").Advanced(),
 			service.NewDurationField(outTimeout).
-				Description("How long a request may take, to the end of its answer.").
+				Description("Maximum time of a request, to the end of its response.").
 				Default("10s").Example("3s").LintRule(configspec.LintDuration),
 			service.NewDurationField(outGiveUpAfter).
-				Description("How long a batch may take, with all attempts and waits. What is not delivered by then is given up. Zero waits for ever.").
+				Description("Maximum time of a batch, including all attempts and delays. Elements that are not delivered by then fail. Zero for no limit.").
 				Default("0s").Example("5m").
 				LintRule(`root = if this.string().has_prefix("-") { "must be zero or more, such as 5m" }`),
 			service.NewObjectField(outRetries,
-				service.NewDurationField(outInitial).Description("The time after the first failure.").Default("500ms").Example("1s").LintRule(configspec.LintDuration),
-				service.NewDurationField(outMax).Description("The most it grows to.").Default("1m").Example("30s").LintRule(configspec.LintDuration),
-				service.NewDurationField(outMaxRetryAfter).Description("The longest pause that a platform may ask for.").Default("5m").Example("1h").LintRule(configspec.LintDuration),
+				service.NewDurationField(outInitial).Description("Delay after the first failure.").Default("500ms").Example("1s").LintRule(configspec.LintDuration),
+				service.NewDurationField(outMax).Description("Maximum delay.").Default("1m").Example("30s").LintRule(configspec.LintDuration),
+				service.NewDurationField(outMaxRetryAfter).Description("Maximum pause that a platform may request.").Default("5m").Example("1h").LintRule(configspec.LintDuration),
 				service.NewStringField(outResetHeader).
-					Description("A header that tells, in answers without `Retry-After`, when requests are taken again, as Unix time in seconds.").
+					Description("Name of a header with the Unix time in seconds at which requests are accepted again, for responses without `Retry-After`.").
 					Default("").Example("X-RateLimit-Reset"),
-			).Description("The time between attempts.").Advanced(),
+			).Description("Delays between attempts.").Advanced(),
 			service.NewObjectField(outCircuit,
-				service.NewIntField(outCircuitFailures).Description("How many requests in a row must fail for the platform to be taken as down.").Default(5).Example(2).LintRule(configspec.LintPositive),
+				service.NewIntField(outCircuitFailures).Description("Number of failed requests in a row that opens the circuit.").Default(5).Example(2).LintRule(configspec.LintPositive),
 				service.NewStringAnnotatedEnumField(outCircuitOpen, map[string]string{
-					circuitWait:   "What should be sent waits, and so does the input. For a platform that has its own consumer group.",
-					circuitGiveUp: "What should be sent is given up at once. For platforms that share a stream, so that one that is down does not hold up the others.",
-				}).Description("What happens meanwhile.").Default(circuitWait),
-				service.NewDurationField(outCircuitProbe).Description("The time until the first try whether it is back.").Default("1s").Example("5s").LintRule(configspec.LintDuration),
-				service.NewDurationField(outCircuitMaxProbe).Description("The most that time grows to.").Default("1m").Example("30s").LintRule(configspec.LintDuration),
-			).Description("When a platform is taken to be down, and what happens then.").Advanced(),
+					circuitWait:   "Messages wait, and so does the input. For a platform with its own consumer group.",
+					circuitGiveUp: "Messages fail at once. For platforms that share a stream, so that one that is down does not delay the others.",
+				}).Description("Handling of messages while the circuit is open.").Default(circuitWait),
+				service.NewDurationField(outCircuitProbe).Description("Delay before the first probe.").Default("1s").Example("5s").LintRule(configspec.LintDuration),
+				service.NewDurationField(outCircuitMaxProbe).Description("Maximum delay between probes.").Default("1m").Example("30s").LintRule(configspec.LintDuration),
+			).Description("Circuit breaker for a platform that is down.").Advanced(),
 			service.NewStringField(outRateLimit).
-				Description("The label of a `rate_limit` resource that each request asks for its turn.").
+				Description("Label of a `rate_limit` resource that limits requests.").
 				Default("").Example("braze"),
 			service.NewIntField(outParallel).
-				Description("How many requests of a batch are under way at once.").
+				Description("Maximum number of requests of a batch in flight.").
 				Default(4).Example(1).LintRule(configspec.LintPositive),
 			service.NewOutputField(outDeadLetters).
-				Description("Where messages go that are refused or given up.").
+				Description("Output for messages that were rejected or not delivered in time.").
 				Optional().
 				Example(map[string]any{
 					"file":       map[string]any{"path": "./data/braze_dead_letters.jsonl", "codec": "lines"},
@@ -253,13 +253,13 @@ Put them in `+"`authorization`, `basic_auth.password` and `signature`"+`. They, 
 		).
 		LintRule(`
 root = [
-  if this.fields.or([]).length() > 0 && this.profiles.or("") == "" { "fields are read from profiles: name the resource by its label in profiles" },
+  if this.fields.or([]).length() > 0 && this.profiles.or("") == "" { "fields are read from profiles: write the label of the resource in profiles" },
   if this.content.folder.or("") != "" && (this.profiles.or("") == "" || this.fields.or([]).length() > 0) { "`+contentNeedsProfiles+`" },
-  if this.content.folder.or("") == "" && this.content.blocks.or([]).length() > 0 { "content.blocks are in a folder: name it in content.folder, such as ./configs/content" },
-  if this.authorization.or("") != "" && this.basic_auth.password.or("") != "" { "authorization and basic_auth both authorize: set one of them" },
+  if this.content.folder.or("") == "" && this.content.blocks.or([]).length() > 0 { "content.blocks needs the folder of the blocks: set content.folder, such as ./configs/content" },
+  if this.authorization.or("") != "" && this.basic_auth.password.or("") != "" { "authorization and basic_auth are alternatives: set one of them" },
 ].filter(lint -> lint != null)`).
 		Example("Traits to a platform",
-			"Whatever changes, the platform gets the customer's traits and two features, up to 75 customers at a time.", `
+			"After every change, the platform receives the customer's traits and two features, for up to 75 customers per request.", `
 profiles:
   - label: retail
     definition: ./configs/retail/profile.yaml

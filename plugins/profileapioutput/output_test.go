@@ -384,7 +384,7 @@ func TestOutputLints(t *testing.T) {
 		"statuses: { retried: [ many ] }": "a class such as 5xx",
 		"timeout: 0s":                     "longer than zero",
 		"give_up_after: -1s":              "zero or more",
-		"fields: [ traits ]":              "by its label in profiles",
+		"fields: [ traits ]":              "label of the resource in profiles",
 		"authorization: Bearer x\n    basic_auth: { username: u, password: p }":  "one of them",
 		"signature: { header: X, secrets: [ a, b ] }":                            "one secret",
 		"circuit: { when_open: panic }":                                          "panic",

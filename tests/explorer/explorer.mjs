@@ -102,7 +102,7 @@ async function featureValue(page, name) {
   await page.keyboard.type("ada");
   await page.keyboard.press("Enter");
   await page.waitForSelector("#found:not([hidden])");
-  await page.waitForFunction(() => document.getElementById("said").textContent.startsWith("Showing ada as of now"));
+  await page.waitForFunction(() => document.getElementById("status").textContent.startsWith("Showing ada as of now"));
   done("a customer is found by keyboard alone, and it is said aloud");
 
   assert.match(await text(page, "#traits"), /firstName\s+Ada\s+web\s+/);
@@ -142,7 +142,7 @@ async function featureValue(page, name) {
   await page.selectOption("#block", "loyalty_banner");
   const frame = page.frameLocator("#content");
   await frame.getByText("Hello Ada, ").or(frame.getByText("Gold for you, Ada")).waitFor();
-  await page.selectOption("#as-whom", { label: "Sample: a gold member" });
+  await page.selectOption("#render-for", { label: "Sample: a gold member" });
   await frame.getByText("€1,234.50").waitFor();
   await page.selectOption("#block", "birthday_greeting");
   await page.waitForFunction(() => document.getElementById("content-text").textContent.includes("Ada"));
@@ -189,22 +189,22 @@ async function featureValue(page, name) {
     order.push(at.name);
   }
   assert.equal(order[0], "Skip to the profile");
-  for (const name of ["id", "as-of", "−7 d, a week earlier", "now", "filter", "orders", "block", "as-whom", "Requests by route"]) assert.ok(order.includes(name), `${name} is reached by Tab: ${order}`);
+  for (const name of ["id", "as-of", "−7 d, a week earlier", "now", "filter", "orders", "block", "render-for", "Requests by route"]) assert.ok(order.includes(name), `${name} is reached by Tab: ${order}`);
   assert.deepEqual([...order].sort((a, b) => order.indexOf(a) - order.indexOf(b)), order);
   assert.ok(order.indexOf("id") < order.indexOf("as-of") && order.indexOf("as-of") < order.indexOf("filter") && order.indexOf("filter") < order.indexOf("block"));
   done("everything is reached by Tab with a visible focus");
 
   page.expected.push("404");
   await find(page, "nobody at all");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id or email.");
+  await page.waitForFunction(() => document.getElementById("status").textContent === "No customer has this id or email.");
   assert.ok(await page.isHidden("#found"));
   await find(page, "a/b?c#d%");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id or email.");
+  await page.waitForFunction(() => document.getElementById("status").textContent === "No customer has this id or email.");
   done("nobody is found, and it is said");
 
   // An address is typed where an id is.
   await find(page, "Ada@Example.com");
-  await page.waitForFunction(() => document.getElementById("said").textContent.startsWith("Showing ada, found by email, as of now"));
+  await page.waitForFunction(() => document.getElementById("status").textContent.startsWith("Showing ada, found by email, as of now"));
   assert.match(await text(page, "#facts"), /Found by\s+email: Ada@Example.com/);
   await page.selectOption("#block", "loyalty_banner");
   await page.frameLocator("#content").getByText("Ada").first().waitFor();
@@ -217,7 +217,7 @@ async function featureValue(page, name) {
   await shot(page, "desktop-light-email");
   page.expected.push("409");
   await find(page, "family@example.com");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "Several customers have this value: look for one by id.");
+  await page.waitForFunction(() => document.getElementById("status").textContent === "Several customers have this value: search by id.");
   assert.ok(await page.isHidden("#found"));
   page.clean();
   done("a customer is found by e-mail address, and nobody by one that several have");
@@ -257,12 +257,12 @@ for (const [name, options] of Object.entries({
   await page.fill("#token", "wrong");
   await page.press("#token", "Enter");
   await find(page, "ada");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "The API does not know this token.");
+  await page.waitForFunction(() => document.getElementById("status").textContent === "The API rejects this token.");
   await page.fill("#token", "reads");
   await page.press("#token", "Enter");
   await page.waitForSelector("#token-form", { state: "hidden" });
   await find(page, "ada");
-  await page.waitForFunction(() => document.getElementById("said").textContent === "There is no customer with this id or email.");
+  await page.waitForFunction(() => document.getElementById("status").textContent === "No customer has this id or email.");
   await page.waitForFunction(() => document.querySelectorAll("#activity dd").length === 4);
   const kept = await page.evaluate(() => ({ session: Object.values(sessionStorage), local: localStorage.length, cookies: document.cookie }));
   assert.deepEqual(kept, { session: ["reads"], local: 0, cookies: "" });

@@ -1,12 +1,12 @@
 "use strict";
 
-// The page asks the API it was served by, and nobody else. The token stays in
-// this tab; ids of customers are in no address.
+// The page sends requests only to the API that serves it. The token stays in this
+// tab, and customer ids never appear in the URL of the page.
 
 const $ = (id) => document.getElementById(id);
 const tokenKey = "profile-explorer-token";
 
-// el makes an element; text is always text, never markup.
+// el creates an element. Text is always inserted as text, never as markup.
 function el(tag, props, ...children) {
   const e = document.createElement(tag);
   for (const [name, value] of Object.entries(props || {})) {
@@ -18,13 +18,13 @@ function el(tag, props, ...children) {
   return e;
 }
 
-function say(text, bad) {
-  $("said").textContent = text;
-  $("said").dataset.kind = bad ? "bad" : "";
+function showStatus(text, bad) {
+  $("status").textContent = text;
+  $("status").dataset.kind = bad ? "bad" : "";
 }
 
-// Refusal is an answer of the API that is none.
-class Refusal extends Error {
+// ApiError is an error response of the API, or status 0 without a response.
+class ApiError extends Error {
   constructor(status, code, message) {
     super(message);
     this.status = status;
@@ -32,7 +32,7 @@ class Refusal extends Error {
   }
 }
 
-async function ask(path, options) {
+async function request(path, options) {
   const headers = { ...(options && options.headers) };
   const token = sessionStorage.getItem(tokenKey);
   if (token) headers.Authorization = "Bearer " + token;
@@ -40,37 +40,36 @@ async function ask(path, options) {
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
   } catch {
-    throw new Refusal(0, "unreachable", "The API does not answer.");
+    throw new ApiError(0, "unreachable", "The API cannot be reached.");
   }
   if (response.ok) return response;
   let problem = {};
   try {
     problem = (await response.json()).error || {};
   } catch {
-    // Something in front of the API answered.
+    // The response does not come from the API, but from a proxy.
   }
-  if (response.status === 401) askForToken(Boolean(token));
-  throw new Refusal(response.status, problem.code || "", problem.message || "The API answers with status " + response.status + ".");
+  if (response.status === 401) requestToken(Boolean(token));
+  throw new ApiError(response.status, problem.code || "", problem.message || "The API responded with status " + response.status + ".");
 }
 
-function askForToken(wrong) {
+function requestToken(isInvalid) {
   $("token-form").hidden = false;
   $("process").hidden = true;
   $("empty").hidden = true;
-  if (wrong) {
+  if (isInvalid) {
     sessionStorage.removeItem(tokenKey);
     $("forget").hidden = true;
-    say("The API does not know this token.", true);
+    showStatus("The API rejects this token.", true);
   }
   if (!document.activeElement || document.activeElement === document.body || document.activeElement === $("id")) $("token").focus();
 }
 
-// What is looked at. asOf is null for now. by is what id is a value of, empty
-// for an id, and null until that is found out.
+// The customer on display. asOf is null for now. by is the identifier of which id
+// is a value, empty for an id, and null while unknown.
 let view = { id: "", by: null, asOf: null };
-let identifiers = null; // that customers are found by, once the API has told
-let turn = 0; // of the latest question; answers to earlier ones are dropped
-let shown = null;
+let identifiers = null; // of the profile definition, once loaded
+let generation = 0; // of the latest search; responses to earlier ones are dropped
 
 const two = (n) => String(n).padStart(2, "0");
 const localText = (d) => `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}T${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`;
@@ -92,38 +91,38 @@ function query(by) {
 const stateOf = () => ({ id: view.id, by: view.by, asOf: view.asOf && view.asOf.getTime() });
 const viewOf = (s) => ({ id: s.id || "", by: s.by ?? null, asOf: s.asOf ? new Date(s.asOf) : null });
 
-// declared asks what customers are found by besides their ids.
-async function declared() {
+// loadIdentifiers returns the identifiers that find customers besides their ids.
+async function loadIdentifiers() {
   if (!identifiers) {
-    identifiers = (await (await ask("/api/identifiers")).json()).identifiers;
+    identifiers = (await (await request("/api/identifiers")).json()).identifiers;
     $("id").placeholder = ["userId", "anonymousId", ...identifiers].join(", ").replace(/, ([^,]*)$/, " or $1");
   }
   return identifiers;
 }
 
-// look asks for how the profile that an id, or a value of by, leads to came to
-// be, and for the profile.
-function look(id, by) {
-  const at = "/api/customer/" + encodeURIComponent(id);
+// load requests the explanation and the profile of the customer with an id, or with
+// a value of by.
+function load(id, by) {
+  const path = "/api/customer/" + encodeURIComponent(id);
   return Promise.all([
-    ask(at + "/explain" + query(by)).then((r) => r.json()),
-    // Asked for at a time the record cannot answer for, the profile is
-    // refused; the explanation says what is known of it.
-    ask(at + query(by)).then((r) => r.json()).catch((e) => (e.code === "as_of_too_early" ? {} : Promise.reject(e))),
+    request(path + "/explain" + query(by)).then((r) => r.json()),
+    // The API refuses a profile at a time that its record cannot be evaluated
+    // at; the explanation contains what is known.
+    request(path + query(by)).then((r) => r.json()).catch((e) => (e.code === "as_of_too_early" ? {} : Promise.reject(e))),
   ]);
 }
 
-// lookFor looks by what is known to lead there or, in turn, by id and by all
-// that customers are found by.
-async function lookFor(id, by) {
-  if (by !== null) return [by, ...(await look(id, by))];
+// search loads a customer by the known identifier or, one after the other, by id
+// and by all identifiers.
+async function search(id, by) {
+  if (by !== null) return [by, ...(await load(id, by))];
   try {
-    return ["", ...(await look(id, ""))];
+    return ["", ...(await load(id, ""))];
   } catch (e) {
     if (e.code !== "no_such_customer") throw e;
-    for (const name of await declared()) {
+    for (const name of await loadIdentifiers()) {
       try {
-        return [name, ...(await look(id, name))];
+        return [name, ...(await load(id, name))];
       } catch (other) {
         if (other.code !== "no_such_customer") throw other;
       }
@@ -146,47 +145,45 @@ function show(value) {
   return value.map((v) => (v && typeof v === "object" && "count" in v ? v.value + " × " + v.count : typeof v === "object" ? JSON.stringify(v) : v)).join(", ");
 }
 
-// row is a row of a table that a narrow screen stacks, which would otherwise
-// be none to a screen reader.
+// row returns a table row. Its roles keep it a row for screen readers on a narrow
+// screen, where CSS stacks the cells.
 const row = (...cells) => el("tr", { role: "row" }, ...cells.map(([kind, ...content]) => el("td", { class: kind, role: "cell" }, ...content)));
 
-// breakable lets a long name break where it has an underscore.
+// breakable allows a line break after each underscore of a name.
 const breakable = (name) => name.split("_").flatMap((part, i) => (i ? ["_", el("wbr"), part] : [part]));
 
 const plural = (n, one, many) => count.format(n) + " " + (n === 1 ? one : many);
 
 // find shows a customer.
 async function find(remember) {
-  const mine = ++turn;
+  const mine = ++generation;
   if (remember) history.pushState(stateOf(), "");
   else history.replaceState(stateOf(), "");
   $("id").value = view.id;
   $("as-of").value = view.asOf ? localText(view.asOf) : "";
   $("now").setAttribute("aria-pressed", String(!view.asOf));
   if (!view.id) return;
-  say("Looking…");
+  showStatus("Searching…");
   try {
-    const [by, explained, profile] = await lookFor(view.id, view.by);
-    if (mine !== turn) return;
+    const [by, explained, profile] = await search(view.id, view.by);
+    if (mine !== generation) return;
     view.by = by;
     history.replaceState(stateOf(), "");
-    shown = explained;
     fill(explained, profile);
     $("found").hidden = false;
     $("empty").hidden = true;
     $("token-form").hidden = true;
-    say("Showing " + explained.id + (by ? ", found by " + by + "," : "") + (view.asOf ? " as of " + clock.format(view.asOf) : " as of now") + ": " +
+    showStatus("Showing " + explained.id + (by ? ", found by " + by + "," : "") + (view.asOf ? " as of " + clock.format(view.asOf) : " as of now") + ": " +
       plural(explained.traits.length, "trait", "traits") + ", " + plural(explained.features.length, "feature", "features") + ", " +
       plural(explained.events.kept, "event", "events") + ".");
     await loadContent();
   } catch (e) {
-    if (mine !== turn) return;
+    if (mine !== generation) return;
     $("found").hidden = true;
-    shown = null;
     if (e.status === 401) return;
     $("empty").hidden = false;
-    say(e.code === "no_such_customer" ? "There is no customer with this " + ["id", ...(identifiers || [])].join(" or ") + "."
-      : e.code === "ambiguous_identifier" ? "Several customers have this value: look for one by id." : e.message, true);
+    showStatus(e.code === "no_such_customer" ? "No customer has this " + ["id", ...(identifiers || [])].join(" or ") + "."
+      : e.code === "ambiguous_identifier" ? "Several customers have this value: search by id." : e.message, true);
   }
 }
 
@@ -199,13 +196,13 @@ function fill(x, profile) {
   facts.replaceChildren();
   fact(facts, "Id", el("span", { class: "mono" }, x.id));
   if (view.by) fact(facts, "Found by", view.by + ": ", el("span", { class: "mono" }, view.id));
-  else if (x.id !== view.id) fact(facts, "Asked for", el("span", { class: "mono" }, view.id));
+  else if (x.id !== view.id) fact(facts, "Requested id", el("span", { class: "mono" }, view.id));
   fact(facts, "As of", timeOf(x.as_of));
   fact(facts, "Last event received", x.updated_at ? timeOf(x.updated_at) : "none");
   if (x.merged) fact(facts, "Merged into it", plural(x.merged, "other id", "other ids"));
   if (!x.complete) {
     facts.append(el("dt", null, "Note"), el("dd", null, el("p", { class: "warn" },
-      "Events of around this time are no longer kept one by one: features are not exactly what they were.")));
+      "Events of about this time are stored in summaries only: features are approximate.")));
   }
 
   const segments = $("segments");
@@ -217,23 +214,23 @@ function fill(x, profile) {
   $("traits").replaceChildren(...(x.traits.length
     ? x.traits.map((t) => row(["name", t.name], ["", t.value === null ? el("span", { class: "none" }, "unset") : show(t.value)],
       ["", t.source || "—"], ["time", timeOf(t.time)]))
-    : [row(["none", "Nobody has stated any."])]));
+    : [row(["none", "None are set."])]));
 
   const open = new Set([...document.querySelectorAll("#features details[open]")].map((d) => d.dataset.name));
   $("features").replaceChildren(...x.features.map((f) => feature(f, open.has(f.name))));
   filter();
 
   $("events-note").textContent = x.events.latest.length < x.events.kept
-    ? "The latest " + x.events.latest.length + " of " + count.format(x.events.kept) + " that are kept one by one."
-    : plural(x.events.kept, "event is", "events are") + " kept.";
-  if (x.events.folded_to) $("events-note").append(" Those up to ", timeOf(x.events.folded_to), " are kept in summary.");
+    ? "The latest " + x.events.latest.length + " of " + count.format(x.events.kept) + " stored events."
+    : plural(x.events.kept, "stored event", "stored events") + ".";
+  if (x.events.folded_to) $("events-note").append(" Events up to ", timeOf(x.events.folded_to), " are stored in summaries.");
   $("events").replaceChildren(...(x.events.latest.length
     ? x.events.latest.map((e) => row(["time", timeOf(e.time)],
       ["name", (e.names || []).join(" or ") || "—"], ["", (e.features || []).join(", ") || el("span", { class: "none" }, "no feature")]))
-    : [row(["none", "None by this time."])]));
+    : [row(["none", "None before this time."])]));
 }
 
-// sentence says in words what a feature is.
+// sentence describes a feature in words.
 function sentence(f) {
   if (f.needs && f.needs.length) return f.kind + " of " + f.needs.join(", ");
   let text = f.kind + " of " + (f.events ? f.events.join(" or ") : "every event");
@@ -247,9 +244,9 @@ function feature(f, open) {
   const value = show(f.value);
   const none = value instanceof Element && value.className === "none";
   const why = el("div", { class: "why" }, el("p", null, sentence(f) + "."));
-  if (f.since) why.append(el("p", { class: "warn" }, "It has data only from ", timeOf(f.since), " on."));
+  if (f.since) why.append(el("p", { class: "warn" }, "It is complete only from ", timeOf(f.since), " on."));
   if (!f.needs) {
-    why.append(el("p", null, plural(f.counted, "event counts", "events count") + (f.folded ? ", and others that are kept in summary" : "") +
+    why.append(el("p", null, plural(f.counted, "event counts", "events count") + (f.folded ? ", and summarised ones" : "") +
       (f.occurrences && f.occurrences.length < f.counted ? "; the latest " + f.occurrences.length + ":" : f.counted ? ":" : ".")));
   }
   if (f.occurrences) {
@@ -274,11 +271,11 @@ let blocks = null;
 async function loadContent() {
   if (!blocks) {
     try {
-      blocks = (await (await ask("/api/content")).json()).blocks;
+      blocks = (await (await request("/api/content")).json()).blocks;
     } catch (e) {
       if (e.status === 401) return;
       blocks = null;
-      noContent(e.status === 403 ? "This token is not good for content: it needs the scope content." : e.message);
+      noContent(e.status === 403 ? "This token lacks the scope content." : e.message);
       return;
     }
     $("block").replaceChildren(...blocks.map((b) => el("option", { value: b.name, title: b.description }, b.name)));
@@ -289,32 +286,32 @@ async function loadContent() {
 
 function listSamples() {
   const block = (blocks || []).find((b) => b.name === $("block").value);
-  $("as-whom").replaceChildren(el("option", { value: "" }, "This customer"),
+  $("render-for").replaceChildren(el("option", { value: "" }, "This customer"),
     ...(block ? block.samples.map((s) => el("option", { value: "s" + s }, "Sample: " + s)) : []));
 }
 
 function noContent(message) {
-  $("block").disabled = $("as-whom").disabled = true;
+  $("block").disabled = $("render-for").disabled = true;
   $("content").hidden = $("content-text").hidden = true;
   $("content-note").textContent = message;
 }
 
 async function render() {
   const block = (blocks || []).find((b) => b.name === $("block").value);
-  if (!block) return noContent("There are no content blocks.");
-  $("block").disabled = $("as-whom").disabled = false;
-  const whom = $("as-whom").value;
-  const mine = turn;
-  const path = whom
-    ? "/api/content/" + encodeURIComponent(block.name) + "/preview?sample=" + encodeURIComponent(whom.slice(1))
+  if (!block) return noContent("No content blocks are defined.");
+  $("block").disabled = $("render-for").disabled = false;
+  const sample = $("render-for").value;
+  const mine = generation;
+  const path = sample
+    ? "/api/content/" + encodeURIComponent(block.name) + "/preview?sample=" + encodeURIComponent(sample.slice(1))
     : "/api/customer/" + encodeURIComponent(view.id) + "/content/" + encodeURIComponent(block.name) + query(view.by);
   try {
-    const response = await ask(path);
+    const response = await request(path);
     const text = await response.text();
-    if (mine !== turn || whom !== $("as-whom").value || block.name !== $("block").value) return;
+    if (mine !== generation || sample !== $("render-for").value || block.name !== $("block").value) return;
     const fallback = response.headers.get("Content-Fallback");
     const reasons = {
-      no_customer: "there is no such customer", missing_value: "the profile lacks a value the block requires",
+      no_customer: "no such customer", missing_value: "the profile lacks a value the block requires",
       over_time: "the template took too long", over_size: "the content is too large", failed: "the template failed",
     };
     $("content-note").textContent = (block.description ? block.description + " " : "") +
@@ -325,17 +322,17 @@ async function render() {
     if (html) frame(text);
     else $("content-text").textContent = text;
   } catch (e) {
-    if (mine === turn && e.status !== 401) {
+    if (mine === generation && e.status !== 401) {
       $("content").hidden = $("content-text").hidden = true;
       $("content-note").textContent = e.message;
     }
   }
 }
 
-// frame shows HTML where nothing in it can act: no script runs in the frame,
-// and the page's policy, which the frame inherits, lets nothing be fetched. So
-// that the policy has nothing to refuse, what it would refuse is taken out
-// first; styles, which it would keep from applying too, are applied one by one.
+// frame shows HTML such that nothing in it can act: the frame runs no scripts, and
+// inherits the policy of the page, which blocks all requests. Everything that the
+// policy would block is removed first. It also blocks styles, which are therefore
+// applied by script.
 function frame(html) {
   const doc = new DOMParser().parseFromString(html, "text/html");
   const sheets = [...doc.querySelectorAll("style")].map((s) => s.textContent).join("\n");
@@ -371,43 +368,43 @@ function frame(html) {
 
 const milliseconds = (n) => (n < 10 ? n.toFixed(2) : Math.round(n)) + "\u00a0ms";
 
-// What the process does, every two seconds while the tab is seen.
+// The activity of the process, every two seconds while the tab is visible.
 let before = null;
 
-async function watch() {
+async function poll() {
   if (!document.hidden) {
     try {
       const ready = await fetch("/readyz", { cache: "no-store", credentials: "omit" });
       $("state").dataset.state = ready.ok ? "up" : "down";
-      $("state-text").textContent = ready.ok ? "Ready" : "The store does not answer";
+      $("state-text").textContent = ready.ok ? "Ready" : "The store is unavailable";
     } catch {
       $("state").dataset.state = "down";
-      $("state-text").textContent = "The API does not answer";
+      $("state-text").textContent = "The API cannot be reached";
     }
     if ($("token-form").hidden) {
       try {
-        activity(await (await ask("/api/activity")).json());
-        await declared();
+        activity(await (await request("/api/activity")).json());
+        await loadIdentifiers();
       } catch (e) {
-        if (e.status === 403) $("activity").replaceChildren(el("div", null, el("dt", null, "Activity"), el("dd", null, el("small", null, "This token may not see it."))));
+        if (e.status === 403) $("activity").replaceChildren(el("div", null, el("dt", null, "Activity"), el("dd", null, el("small", null, "This token lacks the scope read."))));
       }
     }
   }
-  setTimeout(watch, 2000);
+  setTimeout(poll, 2000);
 }
 
 function activity(a) {
   const seconds = before ? (Date.parse(a.now) - Date.parse(before.now)) / 1000 : 0;
   const rate = (now, then) => (seconds > 0 ? " " + count.format(Math.max(0, now - then) / seconds) + "/s" : "");
   const dead = (x) => Object.values(x.dead_letters).reduce((n, v) => n + v, 0);
-  const asked = (x) => Object.values(x.requests).reduce((n, v) => n + v.count, 0);
+  const requests = (x) => Object.values(x.requests).reduce((n, v) => n + v.count, 0);
   const tile = (name, now, then) => el("div", null, el("dt", null, name), el("dd", null, count.format(now), el("small", null, rate(now, then))));
   const b = before || a;
   const customer = a.requests.customer;
   $("activity").replaceChildren(
-    tile("Events taken in", a.events.taken, b.events.taken),
+    tile("Accepted events", a.events.taken, b.events.taken),
     tile("Rejected events", Math.max(dead(a), a.events.refused), Math.max(dead(b), b.events.refused)),
-    tile("Requests", asked(a), asked(b)),
+    tile("Requests", requests(a), requests(b)),
     el("div", null, el("dt", null, "Profile reads, p99"), el("dd", null, customer ? milliseconds(customer.p99_ms) : "—")),
   );
   $("requests").replaceChildren(...Object.entries(a.requests).sort(([x], [y]) => (x < y ? -1 : 1)).map(([name, r]) => el("tr", null,
@@ -421,7 +418,7 @@ $("find").addEventListener("submit", (e) => {
   e.preventDefault();
   view.id = $("id").value;
   view.by = null;
-  $("as-whom").value = "";
+  $("render-for").value = "";
   find(true);
 });
 $("when").addEventListener("submit", (e) => e.preventDefault());
@@ -447,7 +444,7 @@ $("block").addEventListener("change", () => {
   listSamples();
   render();
 });
-$("as-whom").addEventListener("change", render);
+$("render-for").addEventListener("change", render);
 $("token-form").addEventListener("submit", (e) => {
   e.preventDefault();
   sessionStorage.setItem(tokenKey, $("token").value.trim());
@@ -456,7 +453,7 @@ $("token-form").addEventListener("submit", (e) => {
   $("forget").hidden = false;
   $("empty").hidden = false;
   blocks = null;
-  say("");
+  showStatus("");
   $("id").focus();
   if (view.id) find(false);
 });
@@ -475,7 +472,7 @@ window.addEventListener("popstate", (e) => {
   if (!view.id) {
     $("found").hidden = true;
     $("empty").hidden = false;
-    say("");
+    showStatus("");
   }
   find(false);
 });
@@ -485,4 +482,4 @@ $("forget").hidden = !sessionStorage.getItem(tokenKey);
 view = viewOf(history.state || {});
 if (view.id) find(false);
 else $("id").focus();
-watch();
+poll();
