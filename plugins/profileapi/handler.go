@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
@@ -48,7 +47,7 @@ type handler struct {
 	gone     chan struct{}
 	goneOnce sync.Once
 
-	storeDown      atomic.Bool
+	outage         customers.Outage
 	unreadableOnce sync.Once
 	readiness      readiness
 }
@@ -315,9 +314,7 @@ func (h *handler) readProblem(err error) *problem {
 	var unknown *customers.UnknownFieldError
 	switch {
 	case err == nil:
-		if h.storeDown.Load() && h.storeDown.CompareAndSwap(true, false) {
-			h.log.Info("The profile store is available again.")
-		}
+		h.outage.End(h.log)
 		return nil
 	case errors.As(err, &unknown):
 		return badRequest("unknown_field", "fields contains an unknown name: write traits, features, traits.NAME or features.NAME of a defined feature")
@@ -326,9 +323,7 @@ func (h *handler) readProblem(err error) *problem {
 	if errors.As(err, &undeclared) {
 		return unknownIdentifier(undeclared)
 	}
-	if h.storeDown.CompareAndSwap(false, true) {
-		h.log.Errorf("Profiles cannot be read; requests get status 503 until reads succeed again: %v", err)
-	}
+	h.outage.Begin(h.log, err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &tooSlow
 	}

@@ -257,7 +257,7 @@ func TestLogsHoldNoPersonalData(t *testing.T) {
 	for _, personal := range []string{id, "jo@", "555-1234", "phone", "hunter2"} {
 		require.NotContains(t, log, personal)
 	}
-	require.Equal(t, 1, strings.Count(log, "Profiles cannot be read"))
+	require.Equal(t, 1, strings.Count(log, "The profile store is unavailable"))
 	require.Equal(t, 1, strings.Count(log, "is available again"))
 }
 

@@ -385,7 +385,7 @@ func TestUnreadableRecord(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, strings.Count(s.log.String(), "cannot be decoded"))
-	require.NotContains(t, s.log.String(), "Profiles cannot be read")
+	require.NotContains(t, s.log.String(), "The profile store is unavailable")
 }
 
 func TestBatchReadsAreBounded(t *testing.T) {

@@ -202,7 +202,7 @@ func TestOutputRetriesReadsUntilGiveUpAfter(t *testing.T) {
 	require.NoError(t, err)
 	done := make(chan error)
 	go func() { done <- o.WriteBatch(context.Background(), messages(`{"userId":"u1"}`)) }()
-	log.await(t, "cannot be read")
+	log.await(t, "store is unavailable")
 	r.set(func() { r.readErr = nil })
 	require.NoError(t, <-done)
 	require.Len(t, g.seen(), 1)

@@ -46,6 +46,7 @@ type output struct {
 	profiles  profileReader // or nil
 	query     customers.Query
 	readRetry backoff.Exponential
+	outage    customers.Outage
 
 	content       *contentblocks.Blocks // or nil
 	blocks        []*service.InterpolatedString
@@ -279,6 +280,7 @@ func (o *output) read(ctx context.Context, began time.Time, customerIDs []string
 	for failures := 1; ; failures++ {
 		results, err := o.profiles.Read(ctx, ids, o.query)
 		if err == nil {
+			o.outage.End(o.log)
 			for i, r := range results {
 				switch {
 				case r.Err != nil:
@@ -292,9 +294,7 @@ func (o *output) read(ctx context.Context, began time.Time, customerIDs []string
 		if _, unknown := errors.AsType[*customers.UnknownFieldError](err); unknown {
 			return nil, err
 		}
-		if failures == 1 {
-			o.log.Errorf("Profiles cannot be read, retrying: %v", err)
-		}
+		o.outage.Begin(o.log, err)
 		wait := o.readRetry.Delay(failures)
 		if o.giveUpAfter > 0 && time.Since(began)+wait > o.giveUpAfter {
 			for i := range failed {

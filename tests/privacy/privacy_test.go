@@ -91,7 +91,7 @@ func TestNothingLeaks(t *testing.T) {
 	letters, err = os.ReadFile(filepath.Join(p.data, "platform_dead_letters.jsonl"))
 	require.NoError(t, err)
 	require.NotEmpty(t, leaks(string(letters)))
-	require.Contains(t, log, "The profile store cannot be used")
+	require.Contains(t, log, "The profile store is unavailable")
 	require.Contains(t, log, "The circuit to the platform is open")
 	require.Contains(t, log, "The content block broken gives its fallback")
 	require.Contains(t, log, "The tokens were reloaded")

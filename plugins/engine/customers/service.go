@@ -29,7 +29,7 @@ type Service struct {
 	backing store.Store
 	reads   cache.Loader
 	caches  *caches
-	outage  atomic.Bool   // the store failed and has not answered since
+	outage  Outage
 	loads   atomic.Uint64 // how often parameters of models were loaded anew
 	log     Logger
 	metrics
@@ -116,16 +116,12 @@ func (p *Service) Ping(ctx context.Context) error { return p.store.Ping(ctx) }
 // loop that retries calls them; each outage is logged once when it begins and
 // once when it ends.
 func (p *Service) StoreFailed(err error) {
-	if p.outage.CompareAndSwap(false, true) {
-		p.log.Errorf("The profile store cannot be used; waiting until it can: %v", err)
-	}
+	p.outage.Begin(p.log, err)
 }
 
 // StoreRecovered ends the outage that StoreFailed began.
 func (p *Service) StoreRecovered() {
-	if p.outage.Load() && p.outage.CompareAndSwap(true, false) {
-		p.log.Infof("The profile store answers again; going on")
-	}
+	p.outage.End(p.log)
 }
 
 // Close closes the store. Closing again does nothing.

@@ -85,6 +85,6 @@ func TestStoreOutageIsLoggedOnce(t *testing.T) {
 			p.StoreRecovered()
 		}
 	}
-	require.Equal(t, 2, strings.Count(log.String(), "waiting until it can"))
-	require.Equal(t, 2, strings.Count(log.String(), "answers again"))
+	require.Equal(t, 2, strings.Count(log.String(), "is unavailable"))
+	require.Equal(t, 2, strings.Count(log.String(), "is available again"))
 }

@@ -202,8 +202,8 @@ func (s *suite) restartRedis(ctx context.Context) (bool, error) {
 }
 
 const (
-	storeAway = "The profile store cannot be used"
-	storeBack = "The profile store answers again"
+	storeAway = "The profile store is unavailable"
+	storeBack = "The profile store is available again"
 	// maxGrowth is the limit for the growth of a worker during an outage: the
 	// records that it fetches before it stops fetching.
 	maxGrowth = 192 << 20
