@@ -246,8 +246,8 @@ func TestContentConfig(t *testing.T) {
 	require.ErrorContains(t, err, "write the path of a folder")
 	_, yaml := withBlocks(t, map[string]string{"hello": "type: html\nfallback: x\ntemplate: '{{ traits.plan'\n", "Bad": fixed(helloBlock)})
 	_, err = newTestInput(t, withProfiles(), yaml)
-	require.ErrorContains(t, err, "hello.yaml:3: {{ is empty, malformed or never closed by }}")
-	require.ErrorContains(t, err, "a block is named for its file")
+	require.ErrorContains(t, err, "hello.yaml:3: {{ is never closed; write }}")
+	require.ErrorContains(t, err, "the name of a block's file")
 
 	linter := testEnvironment(t, withProfiles()).NewComponentConfigLinter()
 	lints, err := linter.LintInputYAML([]byte("profile_api:\n  profiles: shop\n  " + yaml))
