@@ -11,7 +11,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
-// account is what became of the day's events.
+// account compares the events of the day with the outputs of the pipeline.
 type account struct {
 	injected map[string]int // by kind
 	found    map[string]int
@@ -21,21 +21,21 @@ type account struct {
 	books    auditReport
 }
 
-// maxProblems are told; there may be more.
+// maxProblems is the number of problems that are printed.
 const maxProblems = 20
 
 func (a *account) problem(format string, args ...any) {
 	a.problems = append(a.problems, fmt.Sprintf(format, args...))
 }
 
-// account looks for every event of the day in what the pipeline left.
+// account finds every event of the day in the outputs of the pipeline.
 func (d *day) account(out outputs) *account {
 	a := &account{injected: map[string]int{}, found: map[string]int{}}
 	accepted := map[string][]map[string]any{}
 	for _, raw := range out.accepted {
 		e, err := decode(raw)
 		if err != nil {
-			a.problem("an accepted event is no JSON: %v", err)
+			a.problem("an accepted event is not JSON: %v", err)
 			continue
 		}
 		id, _ := e["messageId"].(string)
@@ -53,7 +53,7 @@ func (d *day) account(out outputs) *account {
 			if len(got) == 1 && reflect.DeepEqual(got[0], e.intended) {
 				a.intact++
 			} else {
-				a.problem("a valid event (%v) came through %d times, or not as it was", e.intended["type"], len(got))
+				a.problem("a valid event (%v) was accepted %d times, or changed", e.intended["type"], len(got))
 			}
 			delete(accepted, e.id)
 			continue
@@ -71,20 +71,20 @@ func (d *day) account(out outputs) *account {
 		}
 	}
 	if len(accepted) > 0 {
-		a.problem("%d accepted events are of nobody's making", len(accepted))
+		a.problem("%d accepted events were never sent", len(accepted))
 	}
 	letters := 0
 	for _, l := range dead {
 		letters += len(l)
 	}
 	if letters > 0 {
-		a.problem("%d dead letters are of events that nothing is wrong with", letters)
+		a.problem("%d dead letters contain valid events", letters)
 	}
 	a.reports(out.reports)
 	return a
 }
 
-// found looks for a faulty event, and strikes it out where it is.
+// found reports whether a faulty event is where it must be, and removes it there.
 func (e *arrival) found(accepted map[string][]map[string]any, dead map[string][]letter, reports []expectations.Report) bool {
 	switch e.kind.want {
 	case deadLetter:
@@ -106,9 +106,9 @@ func (e *arrival) found(accepted map[string][]map[string]any, dead map[string][]
 		return false
 	case corrected:
 		got := accepted[e.id]
-		return len(got) == 1 && e.kind.right(got[0], e.intended)
+		return len(got) == 1 && e.kind.isCorrected(got[0], e.intended)
 	case once:
-		// Both pass; that profiles count one is for the audit to find.
+		// Both pass validation. The audit checks that profiles count one.
 		got := accepted[e.id]
 		return len(got) == 2 && reflect.DeepEqual(got[0], e.intended) && reflect.DeepEqual(got[1], e.intended)
 	case reported:
@@ -121,8 +121,8 @@ func (e *arrival) found(accepted map[string][]map[string]any, dead map[string][]
 	return false
 }
 
-// reports holds the reports against what was injected: what fails elsewhere is
-// a false alarm.
+// reports compares the quality reports with the injected faults: any other failed
+// expectation is a false alarm.
 func (a *account) reports(all []expectations.Report) {
 	if len(all) < 24 {
 		a.problem("there are %d reports of 24 hours", len(all))
@@ -139,7 +139,7 @@ func (a *account) reports(all []expectations.Report) {
 func (a *account) audit(r auditReport) {
 	a.books = r
 	if r.Sampled == 0 || r.Sampled != r.Customers || r.Agreeing != r.Sampled {
-		a.problem("the audit: %d of %d customers agree with the books, of %d", r.Agreeing, r.Sampled, r.Customers)
+		a.problem("the audit: %d of %d customers agree with the source, of %d", r.Agreeing, r.Sampled, r.Customers)
 	}
 }
 
@@ -159,9 +159,9 @@ func (a *account) report(w io.Writer) error {
 			a.problem("no event has the fault %q", k.name)
 		}
 	}
-	_ = t.Flush()
-	fmt.Fprintf(w, "\nvalid events  %d, of which as they were: %d\n", a.valid, a.intact)
-	fmt.Fprintf(w, "audit         %d of %d buyers have the orders and the revenue of the books\n", a.books.Agreeing, a.books.Sampled)
+	t.Flush()
+	fmt.Fprintf(w, "\nvalid events  %d, unchanged: %d\n", a.valid, a.intact)
+	fmt.Fprintf(w, "audit         %d of %d buyers have the orders and the revenue of the source\n", a.books.Agreeing, a.books.Sampled)
 	if len(a.problems) == 0 {
 		fmt.Fprintln(w, "\nPASSED")
 		return nil

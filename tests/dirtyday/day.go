@@ -20,15 +20,15 @@ const (
 	share     = 0.05
 )
 
-// start of the day. It is in the past, as of any run.
+// start is the beginning of the day, in the past of any run.
 var start = time.Date(2026, 3, 10, 0, 0, 0, 0, time.UTC)
 
 // arrival is an event as it arrives.
 type arrival struct {
 	raw      []byte
 	id       string
-	intended map[string]any // what it should have been
-	kind     *kind          // what is wrong with it, nil for nothing
+	intended map[string]any // the event without its fault
+	kind     *kind          // its fault, nil for a valid event
 	hour     int
 }
 
@@ -36,8 +36,8 @@ type day struct {
 	events []arrival
 }
 
-// makeDay makes up a day and spoils its share of events, with as many of each
-// kind as there are events of theirs.
+// makeDay generates a day of n events and injects faults into a share of them, in
+// turn of each kind.
 func makeDay(n int, seed uint64) (*day, error) {
 	s, err := shop.New(shop.Settings{
 		Seed: seed, Start: start, Customers: customers, Rate: float64(n) / (24 * time.Hour).Seconds(),
@@ -58,8 +58,8 @@ func makeDay(n int, seed uint64) (*day, error) {
 	}
 	budget := int(share * float64(n))
 	var sporadic []*kind
-	var again []arrival
-	// Drift first: most of an hour's events, as many as the budget bears.
+	var repeated []arrival
+	// Drift first: most events of an hour, up to a third of the budget.
 	for i := range kinds {
 		k := &kinds[i]
 		if k.want != reported {
@@ -68,7 +68,7 @@ func makeDay(n int, seed uint64) (*day, error) {
 		}
 		spoiled := 0
 		for j := range d.events {
-			if a := &d.events[j]; a.hour == k.hour && k.of(a.intended) && spoiled < budget/3 && r.IntN(10) < 9 {
+			if a := &d.events[j]; a.hour == k.hour && k.applies(a.intended) && spoiled < budget/3 && r.IntN(10) < 9 {
 				a.spoil(k, r)
 				spoiled++
 			}
@@ -80,33 +80,33 @@ func makeDay(n int, seed uint64) (*day, error) {
 		// The rarest events are one in a thousand.
 		for range 20_000 {
 			a := &d.events[r.IntN(len(d.events))]
-			if a.kind == nil && k.of(a.intended) && !ofAnHour(a.hour) {
+			if a.kind == nil && k.applies(a.intended) && !isDriftHour(a.hour) {
 				a.spoil(k, r)
 				if k.want == once {
-					again = append(again, *a)
+					repeated = append(repeated, *a)
 				}
 				break
 			}
 		}
 		budget--
 	}
-	// What is sent again comes some time later.
-	for _, a := range again {
-		at := min(slices.IndexFunc(d.events, func(o arrival) bool { return o.id == a.id })+1+r.IntN(500), len(d.events))
-		d.events = slices.Insert(d.events, at, a)
+	// A repeated event arrives up to 500 events later.
+	for _, a := range repeated {
+		place := min(slices.IndexFunc(d.events, func(o arrival) bool { return o.id == a.id })+1+r.IntN(500), len(d.events))
+		d.events = slices.Insert(d.events, place, a)
 	}
 	return d, nil
 }
 
-// ofAnHour tells whether an hour belongs to a kind that shows in its report.
-func ofAnHour(hour int) bool {
+// isDriftHour reports whether a kind of drift owns an hour.
+func isDriftHour(hour int) bool {
 	return slices.ContainsFunc(kinds, func(k kind) bool { return k.want == reported && k.hour == hour })
 }
 
 func (a *arrival) spoil(k *kind, r *rand.Rand) {
 	e, err := decode(a.raw)
 	if err != nil {
-		panic(fmt.Sprintf("the shop's own event: %v", err))
+		panic(fmt.Sprintf("the shop generated an invalid event: %v", err))
 	}
 	a.kind = k
 	a.raw = k.spoil(a.raw, e, r)
@@ -143,11 +143,11 @@ func (d *day) write(path string) error {
 	return f.Close()
 }
 
-// counts tells whether an event must end up in a profile.
+// counts reports whether an event must change a profile.
 func (a *arrival) counts() bool { return a.kind == nil || a.kind.want != deadLetter }
 
-// writeSource writes what the shop's own books say: orders and revenue by
-// customer, from what each event should have been, each once.
+// writeSource writes the source for the audit: orders and revenue by customer, from
+// the intended events, each once.
 func (d *day) writeSource(path string) error {
 	type sum struct {
 		orders  int
@@ -160,7 +160,7 @@ func (d *day) writeSource(path string) error {
 			owner[e["anonymousId"].(string)] = e["userId"].(string)
 		}
 	}
-	books := map[string]sum{}
+	totals := map[string]sum{}
 	seen := map[string]bool{}
 	for i := range d.events {
 		a := &d.events[i]
@@ -173,10 +173,10 @@ func (d *day) writeSource(path string) error {
 			id = owner[fmt.Sprint(a.intended["anonymousId"])]
 		}
 		if id == "" {
-			continue // the books know customers only
+			continue // the source contains identified customers only
 		}
-		s := books[id]
-		books[id] = sum{s.orders + 1, s.revenue + properties(a.intended)["total"].(float64)}
+		s := totals[id]
+		totals[id] = sum{s.orders + 1, s.revenue + properties(a.intended)["total"].(float64)}
 	}
 	f, err := os.Create(path)
 	if err != nil {
@@ -185,8 +185,8 @@ func (d *day) writeSource(path string) error {
 	defer func() { _ = f.Close() }()
 	w := csv.NewWriter(f)
 	_ = w.Write([]string{"customer_id", "orders", "revenue"})
-	for _, id := range slices.Sorted(maps.Keys(books)) {
-		_ = w.Write([]string{id, strconv.Itoa(books[id].orders), strconv.FormatFloat(books[id].revenue, 'f', 2, 64)})
+	for _, id := range slices.Sorted(maps.Keys(totals)) {
+		_ = w.Write([]string{id, strconv.Itoa(totals[id].orders), strconv.FormatFloat(totals[id].revenue, 'f', 2, 64)})
 	}
 	w.Flush()
 	return w.Error()

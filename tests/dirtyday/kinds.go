@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// outcome is where a fault must be accounted for.
+// outcome is the place where a fault must be found.
 type outcome string
 
 const (
@@ -20,19 +20,19 @@ const (
 	once       outcome = "counted once"
 )
 
-// kind is a way for an event to be wrong.
+// kind is a kind of fault.
 type kind struct {
-	name string
-	of   func(e map[string]any) bool // the events it can happen to
-	// spoil returns the event as it arrives. It may change e.
+	name    string
+	applies func(e map[string]any) bool // reports whether an event can have the fault
+	// spoil returns the event with the fault. It may change e.
 	spoil func(raw []byte, e map[string]any, r *rand.Rand) []byte
 	want  outcome
-	// rule is that of the dead letter; expectation that of the quality report.
+	// rule is expected in the dead letter, expectation in the quality report.
 	rule, expectation string
-	// right tells whether a corrected event is what it should have been.
-	right func(got, intended map[string]any) bool
-	// hour is the only one of the day it happens in, for what shows in a
-	// report: once in a while it would be no drift.
+	// isCorrected reports whether cleaning has restored the event.
+	isCorrected func(got, intended map[string]any) bool
+	// hour is the only hour of the day with the fault, for reported kinds: a
+	// report shows drift, not single events.
 	hour int
 }
 
@@ -42,13 +42,13 @@ func named(name string) func(map[string]any) bool {
 	return func(e map[string]any) bool { return e["event"] == name || e["type"] == name }
 }
 
-func from(source string, of func(map[string]any) bool) func(map[string]any) bool {
-	return func(e map[string]any) bool { return e["source"] == source && of(e) }
+func from(source string, applies func(map[string]any) bool) func(map[string]any) bool {
+	return func(e map[string]any) bool { return e["source"] == source && applies(e) }
 }
 
 func known(e map[string]any) bool { return e["userId"] != nil && e["userId"] != "" }
 
-// change spoils an event by changing what it holds.
+// change returns a spoil function that changes the decoded event.
 func change(fn func(e map[string]any)) func([]byte, map[string]any, *rand.Rand) []byte {
 	return func(_ []byte, e map[string]any, _ *rand.Rand) []byte {
 		fn(e)
@@ -73,9 +73,9 @@ func object(e map[string]any, key string) map[string]any {
 	return o
 }
 
-// cleaned returns what cleaning says it did.
-func cleaned(e map[string]any, what string) []any {
-	list, _ := object(object(object(e, "context"), "protocols"), "cleaned")[what].([]any)
+// cleaned returns the paths that cleaning lists as changed or dropped.
+func cleaned(e map[string]any, action string) []any {
+	list, _ := object(object(object(e, "context"), "protocols"), "cleaned")[action].([]any)
 	return list
 }
 
@@ -90,72 +90,72 @@ func sameTotal(got, intended map[string]any) bool {
 }
 
 var kinds = []kind{
-	// What can be read in no way, or in two.
-	{name: "cut off", of: anyEvent, want: deadLetter, rule: "json",
+	// Unreadable or ambiguous events.
+	{name: "cut off", applies: anyEvent, want: deadLetter, rule: "json",
 		spoil: func(raw []byte, _ map[string]any, r *rand.Rand) []byte { return raw[:len(raw)/2+r.IntN(len(raw)/4)] }},
-	{name: "not UTF-8", of: anyEvent, want: deadLetter, rule: "encoding",
+	{name: "not UTF-8", applies: anyEvent, want: deadLetter, rule: "encoding",
 		spoil: func(raw []byte, _ map[string]any, _ *rand.Rand) []byte {
 			return bytes.Replace(raw, []byte(`"source":"`), []byte("\"source\":\"\xc3\x28"), 1)
 		}},
-	{name: "a member twice", of: anyEvent, want: deadLetter, rule: "duplicate_key",
+	{name: "a duplicate key", applies: anyEvent, want: deadLetter, rule: "duplicate_key",
 		spoil: func(raw []byte, _ map[string]any, _ *rand.Rand) []byte {
 			return append([]byte(`{"messageId":"another",`), raw[1:]...)
 		}},
-	{name: "nested too deep", of: anyEvent, want: deadLetter, rule: "depth",
+	{name: "nested too deep", applies: anyEvent, want: deadLetter, rule: "depth",
 		spoil: func(raw []byte, _ map[string]any, _ *rand.Rand) []byte {
 			return slices.Concat([]byte(`{"deep":`), bytes.Repeat([]byte(`[`), 40), bytes.Repeat([]byte(`]`), 40), []byte(`,`), raw[1:])
 		}},
-	{name: "a number beyond all bounds", of: named("Order Completed"), want: deadLetter, rule: "number",
+	{name: "a number out of range", applies: named("Order Completed"), want: deadLetter, rule: "number",
 		spoil: func(raw []byte, _ map[string]any, _ *rand.Rand) []byte {
 			return bytes.Replace(raw, []byte(`"total":`), []byte(`"weight":1e999,"total":`), 1)
 		}},
-	// What breaks the plan.
-	{name: "no order id", of: named("Order Completed"), want: deadLetter, rule: "required",
+	// Violations of the tracking plan.
+	{name: "no order id", applies: named("Order Completed"), want: deadLetter, rule: "required",
 		spoil: change(func(e map[string]any) { delete(properties(e), "order_id") })},
-	{name: "a total that is no amount", of: named("Order Completed"), want: deadLetter, rule: "type",
+	{name: "a total that is not an amount", applies: named("Order Completed"), want: deadLetter, rule: "type",
 		spoil: change(func(e map[string]any) { properties(e)["total"] = "a lot" })},
-	{name: "a price below zero", of: named("Product Viewed"), want: deadLetter, rule: "minimum",
+	{name: "a price below zero", applies: named("Product Viewed"), want: deadLetter, rule: "minimum",
 		spoil: change(func(e map[string]any) { properties(e)["price"] = -1.5 })},
-	{name: "of nobody", of: anyEvent, want: deadLetter, rule: "anyOf",
+	{name: "no customer", applies: anyEvent, want: deadLetter, rule: "anyOf",
 		spoil: change(func(e map[string]any) { delete(e, "userId"); delete(e, "anonymousId") })},
-	{name: "no message id", of: anyEvent, want: deadLetter, rule: "required",
+	{name: "no message id", applies: anyEvent, want: deadLetter, rule: "required",
 		spoil: change(func(e map[string]any) { delete(e, "messageId") })},
-	{name: "no time at all", of: anyEvent, want: deadLetter, rule: "format",
+	{name: "an unreadable time", applies: anyEvent, want: deadLetter, rule: "format",
 		spoil: change(func(e map[string]any) { e["timestamp"] = "the day before yesterday" })},
-	// What only profiles can know.
-	{name: "from the future", of: anyEvent, want: deadLetter, rule: "future",
+	// Rejected by update_profile.
+	{name: "from the future", applies: anyEvent, want: deadLetter, rule: "future",
 		spoil: change(func(e map[string]any) { e["timestamp"] = "2031-05-06T07:08:09.000Z" })},
-	{name: "a placeholder for an id", of: known, want: deadLetter, rule: "identifier",
+	{name: "a placeholder id", applies: known, want: deadLetter, rule: "identifier",
 		spoil: change(func(e map[string]any) { e["userId"] = "undefined"; delete(e, "anonymousId") })},
-	// What can be put right.
-	{name: "an address in capitals", of: named("identify"), want: corrected, right: sameTrait("email"),
+	// Corrected by cleaning.
+	{name: "an address in capitals", applies: named("identify"), want: corrected, isCorrected: sameTrait("email"),
 		spoil: change(func(e map[string]any) {
 			traits(e)["email"] = "  " + strings.ToUpper(fmt.Sprint(traits(e)["email"]))
 		})},
-	{name: "a country by name", of: func(e map[string]any) bool {
+	{name: "a country by name", applies: func(e map[string]any) bool {
 		return e["type"] == "identify" && countries[fmt.Sprint(traits(e)["country"])] != ""
 	},
-		want: corrected, right: sameTrait("country"),
+		want: corrected, isCorrected: sameTrait("country"),
 		spoil: change(func(e map[string]any) { traits(e)["country"] = countries[fmt.Sprint(traits(e)["country"])] })},
-	{name: "a birthday as Americans write it", of: from("crm", named("identify")), want: corrected, right: sameTrait("birthday"),
+	{name: "an American birthday", applies: from("crm", named("identify")), want: corrected, isCorrected: sameTrait("birthday"),
 		spoil: change(func(e map[string]any) {
 			if day, err := time.Parse(time.DateOnly, fmt.Sprint(traits(e)["birthday"])); err == nil {
 				traits(e)["birthday"] = day.Format("1/2/2006")
 			}
 		})},
-	{name: "no address where one should be", of: named("identify"), want: corrected,
-		right: func(got, _ map[string]any) bool {
+	{name: "a placeholder address", applies: named("identify"), want: corrected,
+		isCorrected: func(got, _ map[string]any) bool {
 			_, there := traits(got)["email"]
 			return !there && slices.Contains(cleaned(got, "dropped"), any("/traits/email"))
 		},
 		spoil: change(func(e map[string]any) { traits(e)["email"] = "n/a" })},
-	{name: "an amount as Germans write it", of: named("Order Completed"), want: corrected, right: sameTotal,
+	{name: "a German amount", applies: named("Order Completed"), want: corrected, isCorrected: sameTotal,
 		spoil: change(func(e map[string]any) {
 			total := strings.Replace(fmt.Sprintf("%.2f", properties(e)["total"]), ".", ",", 1)
 			properties(e)["total"] = total + " " + fmt.Sprint(properties(e)["currency"])
 		})},
-	{name: "a time in another zone and form", of: named("Product Viewed"), want: corrected,
-		right: func(got, intended map[string]any) bool {
+	{name: "a time in another zone and form", applies: named("Product Viewed"), want: corrected,
+		isCorrected: func(got, intended map[string]any) bool {
 			at, err := time.Parse(time.RFC3339, fmt.Sprint(got["timestamp"]))
 			was, _ := time.Parse(time.RFC3339, fmt.Sprint(intended["timestamp"]))
 			return err == nil && at.Equal(was.Truncate(time.Second))
@@ -164,12 +164,12 @@ var kinds = []kind{
 			at, _ := time.Parse(time.RFC3339, fmt.Sprint(e["timestamp"]))
 			e["timestamp"] = at.In(time.FixedZone("", 2*60*60)).Format(time.RFC1123Z)
 		})},
-	{name: "sent twice", of: anyEvent, want: once,
+	{name: "sent twice", applies: anyEvent, want: once,
 		spoil: func(raw []byte, _ map[string]any, _ *rand.Rand) []byte { return raw }},
-	// What is valid in every single case.
-	{name: "addresses lost for an hour", of: named("identify"), want: reported, expectation: "identified_have_an_email", hour: 14,
+	// Drift: each single event is valid.
+	{name: "addresses lost for an hour", applies: named("identify"), want: reported, expectation: "identified_have_an_email", hour: 14,
 		spoil: change(func(e map[string]any) { delete(traits(e), "email") })},
-	{name: "prices in cents for an hour", of: named("Product Viewed"), want: reported, expectation: "prices_are_spread_as_ever", hour: 17,
+	{name: "prices in cents for an hour", applies: named("Product Viewed"), want: reported, expectation: "prices_are_spread_as_ever", hour: 17,
 		spoil: change(func(e map[string]any) {
 			if price, ok := properties(e)["price"].(float64); ok {
 				properties(e)["price"] = price * 100
@@ -177,7 +177,7 @@ var kinds = []kind{
 		})},
 }
 
-// countries are written out in several languages.
+// countries are names of countries in several languages, by code.
 var countries = map[string]string{
 	"DE": "Deutschland", "FR": "France", "AT": "Österreich", "US": "United States", "GB": "United Kingdom",
 	"CA": "Canada", "JP": "Japan", "IE": "Ireland", "FI": "Finland", "ES": "España", "IT": "Italy", "BR": "Brazil",

@@ -1,10 +1,10 @@
-// Command dirtyday proves that nothing is thrown away silently: it makes up a
-// day of the synthetic shop, injects faults of 22 kinds into a twentieth of its
-// events, runs them through validation, cleaning, expectations and profiles by
-// the real program, and accounts for every event. A fault must be in the dead
-// letters with its reason, corrected, or in the quality report of its hour; a
-// valid event must come through as it was; and an audit must find the profiles
-// to be exactly what the events that count add up to.
+// Command dirtyday proves that no event is dropped silently. It generates a day of
+// the synthetic shop, injects faults of 22 kinds into a twentieth of the events,
+// runs them through validation, cleaning, expectations and profiles with the real
+// program, and accounts for every event. A faulty event must be in the dead letters
+// with its reason, be corrected, or fail an expectation in the quality report of its
+// hour. A valid event must pass unchanged. An audit must find profiles equal to the
+// sums over the valid events.
 //
 //	go run ./tests/dirtyday            the day, as `make check SUITE=dirty-day` runs it
 //	go run ./tests/dirtyday -events 20000 -keep /tmp/day
@@ -29,9 +29,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	events := flag.Int("events", 60_000, "how many events the day has")
-	seed := flag.Uint64("seed", 1, "chooses the day and its faults")
-	keep := flag.String("keep", "", "a folder to leave the day's files in")
+	events := flag.Int("events", 60_000, "number of events of the day")
+	seed := flag.Uint64("seed", 1, "seed of the day and its faults")
+	keep := flag.String("keep", "", "folder to keep the files of the day in")
 	flag.Parse()
 	if err := run(ctx, *events, *seed, *keep); err != nil {
 		fmt.Fprintln(os.Stderr, "dirtyday:", err)
@@ -55,7 +55,7 @@ func run(ctx context.Context, events int, seed uint64, dir string) (err error) {
 	} else if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
-	// The configs name files from there.
+	// Paths in the configs are relative to the root.
 	if err := os.Chdir(strings.TrimSpace(string(root))); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func run(ctx context.Context, events int, seed uint64, dir string) (err error) {
 	if err := d.write(p.path("events.jsonl")); err != nil {
 		return err
 	}
-	fmt.Printf("made a day of %d events, %d of them faulty (%.1f%%), of %d kinds\n",
+	fmt.Printf("generated a day of %d events, %d of them with faults (%.1f%%) of %d kinds\n",
 		len(d.events), d.faulty(), 100*float64(d.faulty())/float64(len(d.events)), len(kinds))
 
 	if p.binary, err = process.Build(ctx, p.dir); err != nil {
@@ -93,5 +93,5 @@ func run(ctx context.Context, events int, seed uint64, dir string) (err error) {
 	return a.report(os.Stdout)
 }
 
-// path of a file of this run.
+// path returns the path of a file of this run.
 func (p *program) path(name string) string { return filepath.Join(p.dir, name) }

@@ -11,7 +11,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 )
 
-// perfect are the outputs of a pipeline that does everything right.
+// perfect returns the outputs of a correct pipeline, except for corrections.
 func perfect(d *day) (out outputs) {
 	for hour := range 24 {
 		r := expectations.Report{From: start.Add(time.Duration(hour) * time.Hour), Success: true}
@@ -40,15 +40,14 @@ func perfect(d *day) (out outputs) {
 	return out
 }
 
-// Whatever a pipeline gets wrong is noticed.
-func TestTheAccountFindsWhatIsWrong(t *testing.T) {
+func TestAccountFindsEachDifference(t *testing.T) {
 	d, err := makeDay(5_000, 7)
 	require.NoError(t, err)
 	again, err := makeDay(5_000, 7)
 	require.NoError(t, err)
-	require.Equal(t, d.events[:500], again.events[:500], "a seed is a day")
+	require.Equal(t, d.events[:500], again.events[:500], "the same seed gives the same day")
 
-	// Corrections are made by the pipeline only: without them each is missed.
+	// The perfect outputs lack the corrections, which cleaning makes.
 	corrections := 0
 	for i := range d.events {
 		if k := d.events[i].kind; k != nil && k.want == corrected {
@@ -65,8 +64,8 @@ func TestTheAccountFindsWhatIsWrong(t *testing.T) {
 		"an event is changed": func(o *outputs) {
 			o.accepted[0] = bytes.Replace(o.accepted[0], []byte(`"source":"`), []byte(`"source":"x`), 1)
 		},
-		"an event comes from nowhere": func(o *outputs) { o.accepted = append(o.accepted, []byte(`{"messageId":"nobody"}`)) },
-		"a good event is refused":     func(o *outputs) { o.dead = append(o.dead, letter{Original: "{}"}) },
+		"an event comes from nowhere": func(o *outputs) { o.accepted = append(o.accepted, []byte(`{"messageId":"unknown"}`)) },
+		"a valid event is rejected":   func(o *outputs) { o.dead = append(o.dead, letter{Original: "{}"}) },
 		"a false alarm":               func(o *outputs) { o.reports[3].Results = []expectations.Result{{Name: "events_arrive"}} },
 		"an hour without a report":    func(o *outputs) { o.reports = o.reports[1:] },
 	} {
@@ -78,5 +77,5 @@ func TestTheAccountFindsWhatIsWrong(t *testing.T) {
 	a := d.account(perfect(d))
 	a.problems = nil
 	a.audit(auditReport{Customers: 3, Sampled: 3, Agreeing: 2})
-	require.Error(t, a.report(io.Discard), "books that do not agree")
+	require.Error(t, a.report(io.Discard), "totals differ")
 }

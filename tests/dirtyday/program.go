@@ -23,7 +23,7 @@ type program struct {
 	binary string
 }
 
-// env tells the pipelines where the files of this run are.
+// env returns the environment with the paths of this run.
 func (p *program) env() []string {
 	return []string{
 		"EVENTS=" + p.path("events.jsonl"), "PROFILE_DIR=" + p.path("profiles"), "OUT=" + p.path("accepted.jsonl"),

@@ -23,11 +23,11 @@ import (
 
 const (
 	root = "../.."
-	// patience bounds what must happen soon; nothing waits for it to pass.
+	// patience is the time limit of conditions that normally hold soon.
 	patience = 60 * time.Second
 )
 
-// binary builds the distribution, once, unless BIN names it.
+// binary builds the distribution once, unless BIN contains its path.
 var binary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("BIN"); path != "" {
 		return path, nil
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// streams is the distribution as an operator runs it, in streams mode.
+// streams is the distribution in streams mode.
 type streams struct {
 	*process.Process
 	t    *testing.T
@@ -56,7 +56,7 @@ type streams struct {
 	engine, collector, api string
 
 	mu sync.Mutex
-	// refusals are the answers that were no success, as they arrived.
+	// refusals are the error responses, as received.
 	refusals []string
 }
 
@@ -65,7 +65,7 @@ func sha(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// start runs the streams, with variables for them.
+// start runs the named streams with environment variables.
 func start(t *testing.T, variables map[string]string, names ...string) *streams {
 	path, err := binary()
 	require.NoError(t, err)
@@ -94,13 +94,13 @@ func start(t *testing.T, variables map[string]string, names ...string) *streams 
 	return p
 }
 
-// rotate writes the file of tokens.
+// rotate writes the file of tokens, with one token.
 func (p *streams) rotate(token string) {
 	text := fmt.Sprintf("tokens: [ { name: rotated, sha256: %s, scopes: [ read ] } ]\n", sha(token))
 	require.NoError(p.t, os.WriteFile(filepath.Join(p.data, "tokens.yaml"), []byte(text), 0o600))
 }
 
-// stop ends the process in order, and returns all it logged.
+// stop shuts the process down and returns its log.
 func (p *streams) stop() string {
 	p.Signal(syscall.SIGTERM)
 	_ = p.Wait(patience)
@@ -114,7 +114,7 @@ func (p *streams) logged() string {
 	return string(text)
 }
 
-// request is one that is sent to the process.
+// request is a request to the process.
 type request struct {
 	method, url, body string
 	header            http.Header
@@ -128,8 +128,8 @@ func header(pairs ...string) http.Header {
 	return h
 }
 
-// do sends a request and returns the status and the body of the answer, 0 if
-// there is none. It keeps refusals.
+// do sends a request and returns status and body of the response, status 0 without
+// a response. It keeps error responses in refusals.
 func (p *streams) do(r request) (int, string) {
 	req, err := http.NewRequest(r.method, r.url, strings.NewReader(r.body))
 	require.NoError(p.t, err)
@@ -144,7 +144,7 @@ func (p *streams) do(r request) (int, string) {
 		return 0, ""
 	}
 	defer answer.Body.Close()
-	body, _ := io.ReadAll(answer.Body) // a server may close what it refused to read
+	body, _ := io.ReadAll(answer.Body) // a server may close a connection whose request it rejected
 	if answer.StatusCode >= 400 {
 		var text strings.Builder
 		fmt.Fprintf(&text, "%s %d\n", r.method, answer.StatusCode)
@@ -156,20 +156,20 @@ func (p *streams) do(r request) (int, string) {
 	return answer.StatusCode, string(body)
 }
 
-// metrics returns what the engine exports.
+// metrics returns the metrics of the engine.
 func (p *streams) metrics() string {
 	status, body := p.do(request{method: "GET", url: "http://" + p.engine + "/metrics"})
 	require.Equal(p.t, 200, status)
 	return body
 }
 
-// eventually waits until something holds.
-func (p *streams) eventually(what string, holds func() bool) {
+// eventually waits until a condition holds.
+func (p *streams) eventually(condition string, holds func() bool) {
 	p.t.Helper()
-	require.Eventually(p.t, holds, patience, 20*time.Millisecond, what)
+	require.Eventually(p.t, holds, patience, 20*time.Millisecond, condition)
 }
 
-// raw sends bytes that no client would, and keeps what is answered.
+// raw sends bytes that are not valid HTTP, and keeps the response.
 func (p *streams) raw(address, text string) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {

@@ -1,6 +1,5 @@
-// Package privacy runs everything the distribution does, with input of every
-// kind, and looks for what was put in where it must not come out: in logs,
-// metrics and error bodies.
+// Package privacy runs every component of the distribution with marked personal data
+// and secrets, and searches for the marks in logs, metrics and error bodies.
 package privacy
 
 import (
@@ -9,18 +8,17 @@ import (
 	"strings"
 )
 
-// sign is in whatever is secret or personal in this test, and in nothing else.
+// sign is part of every secret and personal value in this test, and of nothing else.
 const sign = "zqx7vk"
 
-// mark returns a word that gives itself away, and what it was: an id, a name, a
-// token.
-func mark(what string) string { return sign + what + sign }
+// mark returns a recognisable value that contains its kind, such as an id or a token.
+func mark(kind string) string { return sign + kind + sign }
 
-// traces are the forms in which a word with the sign may come out.
+// traces are the encodings in which the sign may appear.
 var traces = func() []string {
 	all := []string{sign, hex.EncodeToString([]byte(sign))}
-	// In base64 a text looks one of three ways, by where it begins, but for the
-	// characters at its ends that its neighbours have part in.
+	// Base64 has three encodings of a text, by its offset modulo 3. The characters at
+	// its ends also depend on the neighbouring bytes and are left out.
 	for before := range 3 {
 		encoded := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("\x00", before) + sign))
 		inner := encoded[(8*before+5)/6 : 8*(before+len(sign))/6]
@@ -29,13 +27,13 @@ var traces = func() []string {
 	return all
 }()
 
-// leaks returns the lines of a text that have the sign, in any form.
+// leaks returns the lines of a text that contain the sign in any encoding.
 func leaks(text string) []string {
 	var found []string
 	for line := range strings.Lines(text) {
 		lower := strings.ToLower(line)
 		for i, trace := range traces {
-			// Base64 is case-sensitive, and the rest is not.
+			// Only base64 is case-sensitive.
 			if i < 2 && strings.Contains(lower, trace) || strings.Contains(line, trace) {
 				found = append(found, strings.TrimSpace(line))
 				break

@@ -11,33 +11,33 @@ import (
 	"time"
 )
 
-// platform is a server of somebody else's that is told about customers. It
-// answers in every way that it should not, and says what it was told in each.
+// platform is a third-party server that receives data of customers. It fails in
+// every way a server can, and repeats the received data in each response.
 type platform struct {
 	*httptest.Server
-	mu    sync.Mutex
-	asked int
+	mu       sync.Mutex
+	received int
 }
 
-// ways are how often each way is gone through before all is well.
-const ways = 9
+// failures is the number of ways to fail; after each cycle one request succeeds.
+const failures = 9
 
 func misbehave(t *testing.T) *platform {
 	p := &platform{}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		p.mu.Lock()
-		way := p.asked
+		failure := p.received
 		if !strings.HasPrefix(r.URL.Path, "/refuse/") {
-			p.asked++
+			p.received++
 		}
 		p.mu.Unlock()
 		echo := fmt.Sprintf(`{"error":"no %s","path":%q,"body":%q,"errors":[]}`, r.Header.Get("Authorization"), r.URL.Path, body)
 		if strings.HasPrefix(r.URL.Path, "/refuse/") {
-			way = 0
+			failure = 0
 		}
-		switch way % (ways + 1) {
-		case 0: // refuses, with all it knows
+		switch failure % (failures + 1) {
+		case 0: // rejects, and echoes the request
 			http.Error(w, echo, http.StatusBadRequest)
 		case 1:
 			http.Error(w, echo, http.StatusInternalServerError)
@@ -48,9 +48,9 @@ func misbehave(t *testing.T) *platform {
 			case <-r.Context().Done():
 			case <-time.After(time.Second):
 			}
-		case 4: // sends elsewhere
+		case 4: // redirects
 			http.Redirect(w, r, "http://"+mark("redirect")+".example.invalid"+r.URL.Path, http.StatusFound)
-		case 5: // is no HTTP
+		case 5: // breaks the protocol
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 				_, _ = io.WriteString(conn, echo+"\r\n\r\n")
 				_ = conn.Close()
@@ -58,9 +58,9 @@ func misbehave(t *testing.T) *platform {
 		case 6: // ends early
 			w.Header().Set("Content-Length", "100000")
 			_, _ = io.WriteString(w, echo)
-		case 7: // is not understood
+		case 7: // sends malformed JSON
 			_, _ = io.WriteString(w, `{"errors": "`+mark("answer")+` `+echo)
-		case 8: // refuses somebody for a reason that is not one word
+		case 8: // rejects one customer, with personal data in the reason
 			fmt.Fprintf(w, `{"errors":[{"customer":%q,"reason":"%s is taken"}]}`, mark("known"), mark("reason"))
 		default:
 			_, _ = io.WriteString(w, `{"errors":[]}`)
@@ -73,5 +73,5 @@ func misbehave(t *testing.T) *platform {
 func (p *platform) requests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.asked
+	return p.received
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNothingLeaks sends customers' data and secrets through all there is, right
-// and wrong, while what it depends on is there and while it is not, at the level
-// at which the log says the most, and finds none of it in the log, the metrics
-// and the answers to what was refused.
+// TestNothingLeaks sends customers' data and secrets, in valid and invalid requests,
+// through every component, with and without the services it depends on, at the most
+// detailed log level. None of it may be in the log, the metrics and the bodies of
+// error responses.
 func TestNothingLeaks(t *testing.T) {
 	redis := miniredis.NewMiniRedis()
 	redis.RequireAuth(mark("redispassword"))
@@ -31,26 +31,26 @@ func TestNothingLeaks(t *testing.T) {
 		return status == 200
 	})
 
-	// A customer comes to be, and enters a segment, which the platform is told.
+	// A new customer enters a segment, which is sent to the platform.
 	known := "/api/customer/" + mark("known")
-	p.eventually("events are taken", func() bool {
+	p.eventually("events are accepted", func() bool {
 		status, _ := p.do(p.collect("batch", `{"batch":[`+identify+`,`+order+`]}`, mark("writekey")))
 		return status == 200
 	})
 	status, body := p.do(p.get(known, token))
 	require.Equal(t, 200, status)
-	require.NotEmpty(t, leaks(body), "what is asked for is told to who may know")
+	require.NotEmpty(t, leaks(body), "an authorised read returns the data")
 
 	p.collectBad()
 	p.badRequests()
 	p.content()
-	p.eventually("the platform has misbehaved in every way", func() bool {
+	p.eventually("the platform has failed in every way", func() bool {
 		p.do(p.collect("batch", `{"batch":[`+strings.ReplaceAll(identify+`,`+order, mark("known"), fmt.Sprint(mark("known"), time.Now().UnixNano()))+`]}`, mark("writekey")))
-		return esp.requests() > 2*ways && crm.requests() > ways
+		return esp.requests() > 2*failures && crm.requests() > failures
 	})
 	p.rotate(mark("nexttoken"))
 
-	// The store goes, while everything goes on, and comes back.
+	// The store stops while requests continue, and restarts.
 	redis.Close()
 	p.eventually("reads are refused", func() bool {
 		status, _ := p.do(p.get("/api/customer/"+mark("other"), token))
@@ -64,7 +64,7 @@ func TestNothingLeaks(t *testing.T) {
 		return status == 200
 	})
 
-	// What is stored is damaged.
+	// Stored records are damaged.
 	for _, key := range redis.Keys() {
 		if strings.Contains(key, mark("known")) {
 			if redis.Type(key) == "string" {
@@ -74,7 +74,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	p.badRequests()
 
-	// Somebody is erased.
+	// A customer is erased.
 	p.do(request{method: "DELETE", url: "http://" + p.api + known, header: token})
 	p.do(request{method: "PATCH", url: "http://" + p.api + known + "/traits", body: `{"firstName":"` + mark("late") + `"}`, header: token})
 	p.do(p.collect("track", order, mark("writekey")))
@@ -84,7 +84,7 @@ func TestNothingLeaks(t *testing.T) {
 	require.Contains(t, metrics, "profile_api_requests")
 	log := p.stop()
 
-	// All that was to happen did: the data are where they belong.
+	// The data are where they belong, so the run exercised everything.
 	letters, err := os.ReadFile(filepath.Join(p.data, "dead_letters.jsonl"))
 	require.NoError(t, err)
 	require.NotEmpty(t, leaks(string(letters)))
@@ -100,17 +100,17 @@ func TestNothingLeaks(t *testing.T) {
 
 	require.Empty(t, leaks(log), "in the log")
 	require.Empty(t, leaks(metrics), "in the metrics")
-	require.Empty(t, leaks(strings.Join(p.refusals, "\n")), "in the answers to what was refused")
+	require.Empty(t, leaks(strings.Join(p.refusals, "\n")), "in error responses")
 }
 
-// TestPlantedLeaks: what is logged and counted on purpose is found, so that the
-// test above would find it, too.
+// TestPlantedLeaks shows that the test above would find a leak: it logs and counts
+// personal data on purpose.
 func TestPlantedLeaks(t *testing.T) {
 	redis := miniredis.RunT(t)
 	redis.RequireAuth(mark("redispassword"))
 	other := misbehave(t)
 	p := start(t, variables(redis, other, other), "planted")
-	p.eventually("events are taken", func() bool {
+	p.eventually("events are accepted", func() bool {
 		status, _ := p.do(p.collect("identify", identify, mark("writekey")))
 		return status == 200
 	})
@@ -118,8 +118,8 @@ func TestPlantedLeaks(t *testing.T) {
 	require.NotEmpty(t, leaks(p.stop()))
 }
 
-// TestWrongPassword: neither the password that the store refuses nor the address
-// it is in is told.
+// TestWrongPassword shows that neither a rejected password nor the URL that contains
+// it is logged.
 func TestWrongPassword(t *testing.T) {
 	redis := miniredis.RunT(t)
 	redis.RequireAuth("another")
@@ -131,7 +131,7 @@ func TestWrongPassword(t *testing.T) {
 		status, _ := p.do(p.get("/api/customer/"+mark("known"), bearer(mark("token"))))
 		return status == 503
 	})
-	p.eventually("the log says so", func() bool { return strings.Contains(p.logged(), "level=error") })
+	p.eventually("the log contains the error", func() bool { return strings.Contains(p.logged(), "level=error") })
 	metrics := p.metrics()
 	require.Empty(t, leaks(p.stop()))
 	require.Empty(t, leaks(metrics))

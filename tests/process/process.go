@@ -1,5 +1,5 @@
-// Package process starts, kills and watches the programs that suites test, and
-// the services they need.
+// Package process starts, kills and watches the programs under test and the
+// services that they need.
 package process
 
 import (
@@ -32,21 +32,21 @@ func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 	return binary, nil
 }
 
-// Process is one program under test, which is started, killed and started again
-// at will. Set its fields before.
+// Process is a program under test, which can be started and killed repeatedly. Set
+// its fields before the first start.
 type Process struct {
 	Name   string
 	Binary string
 	Config string
-	// Args are its arguments, those that run Config if there are none.
+	// Args are its arguments; by default those that run Config.
 	Args []string
-	// Dir is the folder it runs in, ours if it is empty.
+	// Dir is its working directory; by default that of the test.
 	Dir string
-	// Env is what it finds in its environment besides ours.
+	// Env is added to the environment of the test.
 	Env []string
-	// HTTP is the engine's own address, where Ready asks.
+	// HTTP is the engine's address, which Ready polls.
 	HTTP string
-	// Log is the file that what it writes is added to.
+	// Log is the file to which its output is appended.
 	Log string
 
 	mu     sync.Mutex
@@ -69,7 +69,7 @@ func (p *Process) Start() error {
 	}
 	cmd := exec.Command(p.Binary, args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, append(os.Environ(), p.Env...), log, log
-	// A signal to the suite is for the suite to handle.
+	// A signal to the suite must not reach the program.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -88,7 +88,7 @@ func (p *Process) Start() error {
 	return nil
 }
 
-// Starts is how often it was started.
+// Starts returns the number of starts.
 func (p *Process) Starts() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,14 +104,14 @@ func (p *Process) Signal(s syscall.Signal) {
 	}
 }
 
-// Kill ends the process without a warning, also one that is stopped, and waits
-// until it is gone.
+// Kill sends SIGKILL, which also ends a stopped process, and waits for its end.
 func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
 	_ = p.Wait(10 * time.Second)
 }
 
-// Wait tells how the process ended, if it did in time.
+// Wait returns the error with which the process ended, or one if it still runs after
+// the timeout.
 func (p *Process) Wait(timeout time.Duration) error {
 	p.mu.Lock()
 	done := p.done
@@ -129,7 +129,7 @@ func (p *Process) Wait(timeout time.Duration) error {
 	}
 }
 
-// runs is for whoever holds the lock.
+// runs reports whether the process runs. The caller holds the lock.
 func (p *Process) runs() bool {
 	if p.cmd == nil {
 		return false
@@ -155,7 +155,7 @@ func (p *Process) Alive() error {
 // Ready waits until the inputs and outputs are connected.
 func (p *Process) Ready(ctx context.Context) error { return p.Serves(ctx, "http://"+p.HTTP+"/ready") }
 
-// Serves waits until a URL that the process serves answers.
+// Serves waits until a URL of the process returns 200.
 func (p *Process) Serves(ctx context.Context, url string) error {
 	return Until(ctx, p.Name+" to be ready", time.Minute, 50*time.Millisecond, func() (bool, error) {
 		return answers(ctx, url), p.Alive()
@@ -177,20 +177,20 @@ func answers(ctx context.Context, url string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// Tail is the end of the log.
+// Tail returns the last lines of the log.
 func (p *Process) Tail() string {
 	text, _ := os.ReadFile(p.Log)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
-// Logged counts how often a text is in the log from a place on.
+// Logged counts the occurrences of a text in the log from an offset on.
 func (p *Process) Logged(from int, text string) int {
 	raw, _ := os.ReadFile(p.Log)
 	return bytes.Count(raw[min(from, len(raw)):], []byte(text))
 }
 
-// LogSize is the place where the log ends now.
+// LogSize returns the present size of the log.
 func (p *Process) LogSize() int {
 	info, err := os.Stat(p.Log)
 	if err != nil {
@@ -199,7 +199,7 @@ func (p *Process) LogSize() int {
 	return int(info.Size())
 }
 
-// ID is the id of the process, 0 before it was started.
+// ID returns the process id, 0 before the first start.
 func (p *Process) ID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -224,13 +224,13 @@ func Memory(pid int) int64 {
 	return 0
 }
 
-// CPU returns the time that a process has had of processors, 0 where unknown.
+// CPU returns the processor time of a process, 0 where unknown.
 func CPU(pid int) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	// The second field is a name in parentheses, which may hold anything.
+	// The second field is a name in parentheses, which may contain spaces.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	const user, system = 11, 12
 	if len(fields) <= system {
@@ -245,9 +245,9 @@ func CPU(pid int) time.Duration {
 	return sum
 }
 
-// FreeAddress returns a loopback address that nobody listens on, below the
-// ports that the kernel gives to clients, which a process that was killed could
-// find taken when it starts again.
+// FreeAddress returns a free loopback address. Its port is below those that the
+// kernel assigns to clients, as a client could take the port while a killed process
+// restarts.
 func FreeAddress() (string, error) {
 	taken.Lock()
 	defer taken.Unlock()
@@ -280,11 +280,11 @@ var taken = struct {
 	ports map[int]bool
 }{ports: map[int]bool{}}
 
-// Until asks, with pauses, until the answer is yes, and ends at an error.
-func Until(ctx context.Context, what string, timeout, pause time.Duration, ask func() (bool, error)) error {
+// Until calls a function, with pauses, until it returns true or an error.
+func Until(ctx context.Context, condition string, timeout, pause time.Duration, check func() (bool, error)) error {
 	deadline := time.Now().Add(timeout)
 	for {
-		ok, err := ask()
+		ok, err := check()
 		if err != nil {
 			return err
 		}
@@ -292,7 +292,7 @@ func Until(ctx context.Context, what string, timeout, pause time.Duration, ask f
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("waited %v in vain for %s", timeout, what)
+			return fmt.Errorf("waited %v in vain for %s", timeout, condition)
 		}
 		select {
 		case <-ctx.Done():
@@ -307,12 +307,12 @@ func Service(ctx context.Context, script string, args ...string) (string, error)
 	ctx, done := context.WithTimeout(ctx, 5*time.Minute)
 	defer done()
 	cmd := exec.CommandContext(ctx, "tests/services/"+script, args...)
-	var out, trouble bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &trouble
-	// What it starts keeps its standard error.
+	var out, messages bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &messages
+	// The started services keep the standard error open.
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return "", fmt.Errorf("%s %s: %w: %s", script, strings.Join(args, " "), err, trouble.String())
+		return "", fmt.Errorf("%s %s: %w: %s", script, strings.Join(args, " "), err, messages.String())
 	}
 	return strings.TrimSpace(out.String()), nil
 }

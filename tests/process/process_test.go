@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell is a process that runs a command of the shell: its config, as it were.
+// shell returns a process that runs a shell command, passed as its config.
 func shell(t *testing.T, command string) *Process {
 	p := &Process{Name: "shell", Binary: "/bin/sh", Config: command, Env: []string{"WORD=there"}, Log: filepath.Join(t.TempDir(), "log")}
 	t.Cleanup(p.Kill)
 	return p
 }
 
-func TestAProcessIsKilledAndStartedAgain(t *testing.T) {
+func TestProcessRestartsAfterKill(t *testing.T) {
 	p := shell(t, `echo "hello $WORD"; exec sleep 60`)
 	require.ErrorContains(t, p.Alive(), "ended by itself")
 	for n := 1; n <= 2; n++ {
@@ -30,14 +30,14 @@ func TestAProcessIsKilledAndStartedAgain(t *testing.T) {
 		require.Equal(t, n, p.Starts())
 		require.Equal(t, n, p.Logged(0, "hello there"))
 		require.Positive(t, Memory(p.ID()))
-		p.Signal(syscall.SIGSTOP) // one that is stopped ends too
+		p.Signal(syscall.SIGSTOP) // SIGKILL also ends a stopped process
 		p.Kill()
 		require.Error(t, p.Wait(0))
-		require.ErrorContains(t, p.Alive(), "hello there", "the end of the log is told")
+		require.ErrorContains(t, p.Alive(), "hello there", "the error contains the end of the log")
 	}
 }
 
-func TestAProcessRunsWhereItIsTold(t *testing.T) {
+func TestProcessRunsInItsFolderWithItsArguments(t *testing.T) {
 	dir := t.TempDir()
 	p := shell(t, "")
 	p.Dir, p.Args = dir, []string{"-c", `echo "$0" > said`, "an argument"}
@@ -48,7 +48,7 @@ func TestAProcessRunsWhereItIsTold(t *testing.T) {
 	require.Equal(t, "an argument\n", string(said))
 }
 
-func TestProcessorTimeIsCounted(t *testing.T) {
+func TestCPUCountsProcessorTime(t *testing.T) {
 	p := shell(t, `while :; do :; done`)
 	require.NoError(t, p.Start())
 	require.NoError(t, Until(t.Context(), "some work", 20*time.Second, time.Millisecond, func() (bool, error) {
@@ -58,16 +58,16 @@ func TestProcessorTimeIsCounted(t *testing.T) {
 	require.Zero(t, Memory(0))
 }
 
-func TestUntilEndsWithAnAnswerAnErrorOrInTime(t *testing.T) {
-	asked := 0
-	ask := func() (bool, error) { asked++; return asked == 3, nil }
-	require.NoError(t, Until(t.Context(), "three", time.Minute, 0, ask))
+func TestUntilReturnsOnSuccessErrorOrTimeout(t *testing.T) {
+	calls := 0
+	check := func() (bool, error) { calls++; return calls == 3, nil }
+	require.NoError(t, Until(t.Context(), "three", time.Minute, 0, check))
 	failed := errors.New("failed")
 	require.ErrorIs(t, Until(t.Context(), "", time.Minute, 0, func() (bool, error) { return false, failed }), failed)
 	require.ErrorContains(t, Until(t.Context(), "a miracle", 0, 0, func() (bool, error) { return false, nil }), "in vain for a miracle")
 }
 
-func TestAddressesAreGivenOnce(t *testing.T) {
+func TestFreeAddressesAreDistinct(t *testing.T) {
 	a, err := FreeAddress()
 	require.NoError(t, err)
 	b, err := FreeAddress()

@@ -3,17 +3,17 @@
 # Maven Central (cached in .cache/kafka) and the machine's Java (17 or later).
 #
 #   kafka.sh start [NAME] [-- SERVER.PROPERTIES LINES]   starts it and prints
-#                                its address; topics are made as they are used
+#                                its address; topics are created on first use
 #   kafka.sh restart [NAME]      starts it again on the same port with its data
 #   kafka.sh stop [NAME]         stops it and removes its data
 #   kafka.sh kill [NAME]         kill -9, data stays
 #   kafka.sh seeds|pid [NAME]    prints the address or the process id
-#   kafka.sh topic [NAME] TOPIC PARTITIONS   makes a topic
+#   kafka.sh topic [NAME] TOPIC PARTITIONS   creates a topic
 #   kafka.sh fetch               only fetches the jars
 #
 # When KAFKA_SEEDS is set that broker is used: start and seeds print it, and
-# nothing is started, stopped or killed. SERVICES_DIR says where data goes,
-# KAFKA_VERSION which version, KAFKA_HEAP how much memory it gets (512m).
+# nothing is started, stopped or killed. SERVICES_DIR is the folder for
+# data, KAFKA_VERSION the version, KAFKA_HEAP the heap size (512m).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 KAFKA_VERSION="${KAFKA_VERSION:-4.1.1}"

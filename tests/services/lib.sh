@@ -17,17 +17,16 @@ instance_dir() {
   echo "$SERVICES_DIR/$1-$2"
 }
 
-# free_ports N prints N free loopback ports from base 20000 on, and keeps them
-# from other scripts that look at the same time. Ports stay below 32768, where
-# the kernel begins to give them to clients, and below 55536, because a Redis
-# Cluster node also uses its port + 10000.
+# free_ports N prints N free loopback ports from 20000 on and reserves them, as other
+# scripts may run at the same time. Ports stay below 32768, where the kernel begins to
+# assign ports to clients; a Redis Cluster node also uses its port + 10000.
 free_ports() {
   mkdir -p "$SERVICES_DIR/ports"
   local n="$1" port found=0 tries=0
   while ((found < n)); do
     ((++tries < 2000)) || die "no $n free ports"
     port=$((20000 + RANDOM % 2700))
-    # A folder is made by one script only.
+    # Only one script can create a folder.
     mkdir "$SERVICES_DIR/ports/$port" 2>/dev/null || continue
     if port_open "$port" || port_open $((port + 10000)); then
       rmdir "$SERVICES_DIR/ports/$port"
@@ -40,9 +39,9 @@ free_ports() {
 
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# wait_for SECONDS WHAT COMMAND... waits until the command succeeds.
+# wait_for SECONDS CONDITION COMMAND... waits until the command succeeds.
 wait_for() {
-  local deadline=$((SECONDS + $1)) what="$2"
+  local deadline=$((SECONDS + $1))
   shift 2
   until "$@" >/dev/null 2>&1; do
     ((SECONDS < deadline)) || return 1
@@ -61,12 +60,12 @@ spawn() {
   echo $! >"$dir/pid"
 }
 
-# stop_pid FILE ends the process of a pid file: asks, waits, insists.
+# stop_pid FILE ends the process of a pid file: SIGTERM, then SIGKILL after 10 s.
 stop_pid() {
   local file="$1" pid
   [[ -s "$file" ]] || return 0
   pid="$(cat "$file")"
-  # The pid may belong to somebody else by now.
+  # Another process may have the pid by now.
   if alive "$pid" && [[ "$(readlink "/proc/$pid/cwd")" == "$(realpath "$(dirname "$file")")" ]]; then
     kill "$pid" 2>/dev/null || true
     wait_for 10 end not_alive "$pid" || kill -9 "$pid" 2>/dev/null || true

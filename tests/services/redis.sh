@@ -3,14 +3,14 @@
 #
 #   redis.sh start [NAME] [everysec|always|off] [-- REDIS-SERVER OPTIONS]
 #                             starts it and prints its URL; the append-only
-#                             file syncs as told (default everysec)
+#                             file syncs in this mode (default everysec)
 #   redis.sh restart [NAME]   starts it again on the same port with its data
 #   redis.sh stop [NAME]      stops it and removes its data
 #   redis.sh kill [NAME]      kill -9, data stays
 #   redis.sh url|pid [NAME]   prints the URL or the process id
 #
 # When REDIS_URL is set that server is used: start and url print it, and
-# nothing is started, stopped or killed. SERVICES_DIR says where data goes.
+# nothing is started, stopped or killed. SERVICES_DIR is the folder for data.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() { die "use: redis.sh start|restart|stop|kill|url|pid [NAME] [everysec|always|off] [-- OPTIONS]"; }
@@ -21,7 +21,7 @@ launch() {
   wait_for 20 redis ready "$(cat "$dir/port")" || die "redis-server is not ready: $(tail -5 "$dir/log")"
 }
 
-# A server that asks for a password is ready too.
+# A server that requires a password is ready too.
 ready() { redis-cli -h 127.0.0.1 -p "$1" ping 2>&1 | grep -qE "^PONG|NOAUTH"; }
 
 start() {

@@ -8,11 +8,11 @@
 #   redis_cluster.sh nodes [NAME]          prints address, role and pid by line
 #   redis_cluster.sh kill [NAME] PORT      kill -9 of one node
 #   redis_cluster.sh restart [NAME] PORT   starts it again with its data
-#   redis_cluster.sh failover [NAME]       lets a replica take over from its
-#                                          primary, and waits until it has
+#   redis_cluster.sh failover [NAME]       fails a primary over to its replica and
+#                                          waits until the replica has taken over
 #
 # When REDIS_CLUSTER is set (addresses, separated by commas) that cluster is
-# used and nothing is started or stopped. SERVICES_DIR says where data goes.
+# used and nothing is started or stopped. SERVICES_DIR is the folder for data.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() { die "use: redis_cluster.sh start|stop|addrs|nodes|kill|restart|failover [NAME] [PORT]"; }
@@ -27,7 +27,7 @@ launch() {
 
 answers() { [[ "$(cli -p "$1" ping)" == PONG ]]; }
 
-# whole tells that every node sees all slots served and three replicas.
+# whole succeeds if every node sees all slots served and three replicas.
 whole() {
   local port
   while read -r port; do
@@ -36,7 +36,7 @@ whole() {
   done <"$1/ports"
 }
 
-# synced tells that every replica follows its primary.
+# synced succeeds if every replica follows its primary.
 synced() {
   local port
   while read -r port; do

@@ -7,11 +7,11 @@
 #   redis_sentinel.sh stop [NAME]       stops them and removes their data
 #   redis_sentinel.sh addrs [NAME]      prints the Sentinels' addresses
 #   redis_sentinel.sh primary [NAME]    prints the address of the primary
-#   redis_sentinel.sh failover [NAME]   lets the replica take over, and waits
-#                                       until it has
+#   redis_sentinel.sh failover [NAME]   fails over to the replica and waits until
+#                                       it has taken over
 #
 # When REDIS_SENTINEL is set (addresses, separated by commas) those are used
-# and nothing is started or stopped. SERVICES_DIR says where data goes.
+# and nothing is started or stopped. SERVICES_DIR is the folder for data.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() { die "use: redis_sentinel.sh start|stop|addrs|primary|failover [NAME]"; }
@@ -27,8 +27,8 @@ launch() {
   wait_for 20 node answers "$port" || die "node $port is not ready: $(tail -5 "$dir/$port/log")"
 }
 
-# settled tells that every Sentinel knows the others and a replica, and that
-# the replica follows.
+# settled succeeds if every Sentinel knows the others and the replica, and the
+# replica follows.
 settled() {
   local port primary
   for port in "${@:3}"; do
