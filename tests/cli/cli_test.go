@@ -1,5 +1,4 @@
-// Package cli tests the distribution as its users meet it: the built binary,
-// its commands, what they print and how they exit.
+// Package cli tests the built binary: its commands, their output and exit codes.
 package cli
 
 import (
@@ -26,7 +25,7 @@ import (
 
 var (
 	binary string
-	root   string // of the repository
+	root   string // root of the repository
 )
 
 func TestMain(m *testing.M) {
@@ -52,7 +51,7 @@ type result struct {
 	stdout, stderr string
 }
 
-// run runs the binary in dir to its end.
+// run runs the binary in a folder and waits for its end.
 func run(t *testing.T, dir string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -67,7 +66,7 @@ func run(t *testing.T, dir string, args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// folder makes a folder with the given files.
+// folder creates a folder with the given files.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -146,8 +145,8 @@ func TestCreate(t *testing.T) {
 					var config map[string]any
 					require.NoError(t, yaml.Unmarshal([]byte(got.stdout), &config))
 
-					// Values are still to be filled in, but every field stands
-					// there: a lint rule that does not compile shows.
+					// Values are missing, but every field is present, so a lint
+					// rule that does not compile fails.
 					dir := folder(t, map[string]string{"config.yaml": got.stdout})
 					require.NotContains(t, run(t, dir, "lint", "config.yaml").stderr, "failed to parse")
 				})
@@ -197,7 +196,7 @@ func TestShippedConfigs(t *testing.T) {
 	require.Zero(t, got.code, got.stdout+got.stderr)
 }
 
-// pipelines lists the shipped configs that can be run.
+// pipelines returns the shipped configs that are pipelines.
 func pipelines(t *testing.T) (paths []string) {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(root, "configs", "*.yaml"))
@@ -214,7 +213,7 @@ func pipelines(t *testing.T) (paths []string) {
 	return paths
 }
 
-// withDefaults puts the defaults of environment variables in their places.
+// withDefaults replaces environment variables with their defaults.
 func withDefaults(config []byte) []byte {
 	return regexp.MustCompile(`\$\{\w+:([^}]*)\}`).ReplaceAll(config, []byte("$1"))
 }

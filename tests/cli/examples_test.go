@@ -12,8 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Operators copy the examples of the reference: each must lint as it stands,
-// in the distribution that the reference is of.
+// Operators copy the examples of the reference, so each must lint unchanged.
 func TestExamplesOfThePluginsLintClean(t *testing.T) {
 	const anySHA256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 	got := run(t, ".", "list", "--format", "json-full")

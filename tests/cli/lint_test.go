@@ -27,7 +27,7 @@ func TestLint(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		files map[string]string
-		want  []string // of standard error; none means that all is well
+		want  []string // parts of standard error; none for success
 	}{
 		{
 			name:  "a pipeline and its definition",
@@ -78,7 +78,7 @@ func TestLint(t *testing.T) {
 			want: []string{"profile.yaml(4,", "window must be a whole number and a unit (s, m, h, d or w), such as 30d"},
 		},
 		{
-			name: "a definition whose condition is no Bloblang",
+			name: "a definition with a condition that is not Bloblang",
 			files: map[string]string{"profile.yaml": `features:
   - name: orders
     count: { where: this.properties. }
@@ -86,12 +86,12 @@ func TestLint(t *testing.T) {
 			want: []string{"profile.yaml(3,"},
 		},
 		{
-			name:  "a pipeline whose definition is wrong",
+			name:  "a pipeline with an invalid definition",
 			files: map[string]string{"pipeline.yaml": pipeline, "profile.yaml": "features:\n  - name: 2nd order\n    count: {}\n"},
 			want:  []string{"profile.yaml(2,", "pipeline.yaml(9,", "profile.yaml:2: name must be letters, digits and underscores"},
 		},
 		{
-			name:  "a pipeline whose definition is not there",
+			name:  "a pipeline with a missing definition",
 			files: map[string]string{"pipeline.yaml": pipeline},
 			want:  []string{"pipeline.yaml(9,", "profile.yaml: no such file"},
 		},
@@ -167,7 +167,7 @@ events:
 				require.Empty(t, got.stderr)
 				return
 			}
-			require.Equal(t, 1, got.code, "the exit code tells of errors")
+			require.Equal(t, 1, got.code, "the exit code reports errors")
 			for _, want := range test.want {
 				require.Contains(t, got.stderr, want)
 			}

@@ -17,10 +17,10 @@ import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 )
 
-// The pipelines that use Kafka and Redis are configured by environment alone.
+// Environment variables alone configure Kafka and Redis in these pipelines.
 func TestEnvironmentConfiguresTheRetailPipelines(t *testing.T) {
 	t.Chdir("../..")
-	// What mappings import is named from here, not from where the test began.
+	// Mappings import files relative to the root of the repository.
 	env := service.GlobalEnvironment().Clone()
 	env.UseBloblangEnvironment(bloblang.GlobalEnvironment().WithCustomImporter(os.ReadFile))
 	pipelines, err := filepath.Glob("configs/retail/*.yaml")
@@ -39,7 +39,7 @@ func TestEnvironmentConfiguresTheRetailPipelines(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		env   map[string]string
-		kafka string // the lint of pipelines that use it, if any
+		kafka string // expected lint of pipelines with Kafka, empty for none
 		redis string
 	}{
 		{"nothing set", nil, "", ""},
@@ -49,7 +49,7 @@ func TestEnvironmentConfiguresTheRetailPipelines(t *testing.T) {
 		{"SASL without a user", map[string]string{"KAFKA_SASL_MECHANISM": "SCRAM-SHA-256"}, "needs a user", ""},
 		{"SASL unknown", map[string]string{"KAFKA_SASL_MECHANISM": "GSSAPI"}, "GSSAPI", ""},
 		{"a seed without a port", map[string]string{"KAFKA_SEEDS": "broker"}, "a host and a port", ""},
-		{"a Redis that is none", map[string]string{"REDIS_URL": "http://r1"}, "", "redis://"},
+		{"not a Redis URL", map[string]string{"REDIS_URL": "http://r1"}, "", "redis://"},
 		{"Sentinels without a name", map[string]string{"REDIS_KIND": "failover"}, "", "write master"},
 	} {
 		for _, path := range pipelines {

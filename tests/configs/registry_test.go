@@ -25,7 +25,7 @@ import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 )
 
-// latest is what the registry answers for the newest version of a subject.
+// latest is the response of the registry for the latest version of a subject.
 type latest struct {
 	Subject    string           `json:"subject"`
 	Version    int              `json:"version"`
@@ -35,12 +35,12 @@ type latest struct {
 	Schema     string           `json:"schema"`
 }
 
-// registry speaks the part of Confluent's API that the config uses.
+// registry implements the part of Confluent's API that the config uses.
 type registry struct {
 	mu       sync.Mutex
 	subjects map[string]latest
-	deleted  string                                            // listed, and gone when it is asked for
-	fail     func(w http.ResponseWriter, r *http.Request) bool // tells whether it has answered
+	deleted  string                                            // listed, but not found when it is read
+	fail     func(w http.ResponseWriter, r *http.Request) bool // reports whether it has responded
 	rounds   int
 }
 
@@ -127,7 +127,7 @@ func (l *log) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
-// take returns what was logged since it was last called.
+// take returns the log lines since the previous call.
 func (l *log) take() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -168,8 +168,8 @@ func follow(t *testing.T, env map[string]string) *log {
 	return l
 }
 
-// validator runs a pipeline of validate_event, and returns a function that
-// sends it an event and returns why it was refused, if it was.
+// validator runs a pipeline of validate_event, and returns a function that sends an
+// event and returns the reason of its rejection, empty if it is valid.
 func validator(t *testing.T, plan string) func(event string) string {
 	t.Helper()
 	builder := service.NewStreamBuilder()
@@ -231,7 +231,7 @@ func TestThePlanFollowsTheRegistry(t *testing.T) {
 		t.Helper()
 		require.Eventually(t, holds, 20*time.Second, 5*time.Millisecond, what)
 	}
-	// logged waits for a line of the log that holds all the parts.
+	// logged waits for a log line that contains all the parts.
 	logged := func(t *testing.T, parts ...string) {
 		t.Helper()
 		all := ""
@@ -257,12 +257,12 @@ func TestThePlanFollowsTheRegistry(t *testing.T) {
 	require.Contains(t, refused(order(`{}`)), "order_id")
 	require.Contains(t, refused(`{"type":"identify","messageId":"m","traits":{"email":1}}`), "/traits/email")
 	require.Contains(t, refused(`{"type":"track","event":"50% off/ä+b","messageId":"m"}`), "code")
-	// The rest is the base's.
+	// The rest of the plan comes from the base.
 	require.Contains(t, refused(`{"type":"track","event":"Order Completed","properties":{"order_id":"o1"}}`), "messageId")
 	require.Contains(t, refused(`{"type":"track","event":"Email Opened","messageId":"m","properties":{"email_id":1}}`), "email_id")
 	require.NotEmpty(t, refused(`{"type":"track","event":"Unheard Of","messageId":"m"}`))
 
-	// A plan that has not changed is not written.
+	// An unchanged plan is not written.
 	before, err := os.Stat(plan)
 	require.NoError(t, err)
 	rounds := g.lists()
@@ -271,8 +271,8 @@ func TestThePlanFollowsTheRegistry(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before.ModTime(), after.ModTime())
 
-	// A new version is what events are held against. What it refers to is its
-	// own, though the draft is older than the plan's.
+	// A new version is used for validation. Its references are its own, with an older
+	// draft than the plan's.
 	g.register("shop.Order Completed", `{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","required":["order_id"],
 		"properties":{"total":{"$ref":"#/definitions/money"}},"definitions":{"money":{"type":"number","maximum":12345678901234567890}}}`)
 	until(t, "a total that is text is refused", func() bool {
@@ -361,13 +361,13 @@ func TestThePlanFollowsTheRegistry(t *testing.T) {
 		})
 	}
 
-	// It comes back, and what it learnt meanwhile is taken.
+	// After the outage, changes made meanwhile are read.
 	g.register("shop.Order Completed", `{"required":["order_id","currency"]}`)
 	until(t, "an order without a currency is refused", func() bool {
 		return strings.Contains(refused(order(`{"order_id":"o1"}`)), "currency")
 	})
 	require.Empty(t, refused(order(`{"order_id":"o1","currency":"EUR","total":"12.50"}`)))
-	// A subject that is gone leaves the event as the base has it.
+	// Without its subject, an event is validated by the base.
 	g.remove("shop.Order Completed")
 	until(t, "an order is held against the base", func() bool {
 		return strings.Contains(refused(order(`{"order_id":"o1","currency":"EUR"}`)), "nothing_sends_this")

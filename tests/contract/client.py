@@ -1,8 +1,8 @@
-"""Generates a client from the description that the running API serves, and uses
-it as its author would: everything through the client's own functions and types.
+"""Generates a client from the description that the running API serves, and calls every
+operation through the functions and types of that client.
 
-It is told where the API is by the environment (see run.sh), and by its argument
-a folder to generate into. The client's code is kept nowhere.
+The environment contains the URL of the API (see run.sh); the argument is the folder to
+generate into. The generated code is not kept.
 """
 
 import datetime

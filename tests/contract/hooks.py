@@ -1,8 +1,8 @@
-"""What the description cannot say of a request that is right.
+"""Restricts generated requests to valid ones where OpenAPI cannot express the rule.
 
-It says what the name of a feature or of an identifier looks like, not which the
-definition of the profiles has, and nothing of how far back a record can answer. Schemathesis holds
-that whatever the description allows is accepted; here it is told the rest.
+The description contains the syntax of names of features and identifiers, not the names
+in the definition, and not the age of the oldest time that a record can answer.
+Schemathesis expects success for every request that the description allows.
 """
 
 import re
@@ -37,7 +37,7 @@ def before_call(ctx, case, kwargs):
         query["fields"] = ",".join(known(field) for field in fields.split(","))
     elif isinstance(fields, list):
         query["fields"] = [known(field) for field in fields]
-    # No record goes back to before 1970.
+    # No record contains events from before 1970.
     as_of = query.get("as_of")
     if isinstance(as_of, str) and re.match(r"\d{4}-", as_of) and as_of < "1971":
         query["as_of"] = "2" + as_of[1:]

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Holds the profile API against its description, as its callers do:
+# Compares the profile API with its OpenAPI description:
 #
-#   run.sh fuzz     checks the description against OpenAPI's own schema, and has
-#                   schemathesis ask everything it can think of
+#   run.sh fuzz     validates the description against OpenAPI's own schema, and sends
+#                   requests that schemathesis generates from it
 #   run.sh client   generates a client from the description, and uses it
 #
 #   BIN   the program to test   (default ./bin/connect-personalize)
 #
-# The tools come from PyPI, at the versions and hashes of requirements.txt, into
-# bin/contract.
+# The tools are installed from PyPI into bin/contract, with the versions and hashes of
+# requirements.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -48,7 +48,7 @@ PROFILE_API_TOKENS="[{name: all, sha256: $(hash $TOKEN), scopes: [read, write, c
   "$BIN" run tests/contract/api.yaml >"$scratch/log" 2>&1 &
 pid=$!
 
-# The shop's customers are there when all events are taken.
+# All customers of the shop exist once all events are processed.
 for _ in $(seq 300); do
   taken=$(curl -sf -H "Authorization: Bearer $TOKEN" "$URL/api/activity" | sed -n 's/.*"taken":\([0-9]*\).*/\1/p' || true)
   [ "${taken:-0}" -lt 3000 ] || break
@@ -72,8 +72,7 @@ client)
   ;;
 esac
 
-# Whatever was asked, the program is up, has lost nothing and complained of
-# nothing.
+# After all requests the program runs, is ready, and has logged no error.
 kill -0 "$pid" || { echo "the program has ended" >&2; exit 1; }
 curl -sf -o /dev/null "$URL/readyz" || { echo "the program is not ready any more" >&2; failed=1; }
 if grep -nE 'level=(error|fatal)|panic|goroutine [0-9]+ \[' "$scratch/log" >&2; then

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package crash kills the distribution while events flow in and checks that
-// what was acknowledged is counted, once.
+// Package crash kills the distribution while it receives events, and checks that each
+// acknowledged event counts exactly once.
 package crash
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
-// server is the quickstart, which can be killed and started again.
+// server is the quickstart, which can be killed and restarted.
 type server struct {
 	*process.Process
 	t              *testing.T
@@ -58,10 +58,9 @@ func (s *server) post(client *http.Client, body []byte, stop <-chan struct{}) bo
 	}
 }
 
-// TestKilledInMidStream: clients send batches, again and again until they are
-// acknowledged, while the process is killed and started anew; then every event
-// is counted exactly once.
-func TestKilledInMidStream(t *testing.T) {
+// Clients retry batches until they are acknowledged, while the process is killed and
+// restarted. Afterwards every event counts exactly once.
+func TestAcknowledgedEventsSurviveKills(t *testing.T) {
 	data := t.TempDir()
 	binary, err := process.Build(t.Context(), data)
 	require.NoError(t, err)
@@ -93,8 +92,8 @@ func TestKilledInMidStream(t *testing.T) {
 			for b := range batches {
 				var events []json.RawMessage
 				for i := range size {
-					// Of every third event the total is no number: it is to be
-					// set aside once and counted never.
+					// The total of every third event is not a number. The event must
+					// become a dead letter, and must not count.
 					total := "1.25"
 					if i%3 == 2 {
 						total = `"much"`
@@ -153,7 +152,7 @@ kill:
 		require.Equal(t, float64(batches*good), profile.Features.Orders, "customer %d", c)
 		require.Equal(t, float64(batches*good)*1.25, profile.Features.Revenue, "customer %d", c)
 	}
-	// Dead letters may be written again after a crash, by the same id; none is
+	// A dead letter may be written again after a crash, with the same id. None may be
 	// missing.
 	letters, err := os.ReadFile(filepath.Join(data, "dead_letters.jsonl"))
 	require.NoError(t, err)
@@ -161,7 +160,7 @@ kill:
 	for line := range bytes.Lines(letters) {
 		var letter struct{ ID, Original string }
 		if json.Unmarshal(line, &letter) != nil {
-			continue // a line that a kill cut off
+			continue // the line was cut off by a kill
 		}
 		if bytes.Contains([]byte(letter.Original), []byte(`"userId":"crash-`)) {
 			var event struct {

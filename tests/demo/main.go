@@ -1,8 +1,8 @@
 //go:build unix
 
-// Command demo runs the quickstart for somebody who sees it the first time: it
-// starts the distribution, waits until a customer of the synthetic shop has a
-// profile, and says what is running and what to try. Interrupt it to end it.
+// Command demo runs the quickstart for a first look: it starts the distribution,
+// waits until a customer of the synthetic shop has a profile, and prints the running
+// services and commands to try. Interrupt it to end it.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-// Where configs/quickstart.yaml listens, by the variables it reads.
+// The addresses of configs/quickstart.yaml, and the variables that change them.
 var (
 	collector = endpoint{"COLLECTOR_ADDRESS", "127.0.0.1:8080"}
 	api       = endpoint{"PROFILE_API_ADDRESS", "127.0.0.1:8081"}
@@ -36,8 +36,8 @@ type endpoint struct{ variable, preset string }
 func (e endpoint) address() string { return cmp.Or(os.Getenv(e.variable), e.preset) }
 func (e endpoint) String() string  { return "http://" + e.address() }
 
-// free tells whether nobody else listens there: the demo would show what that
-// one does.
+// free returns an error if another process listens on the address, as the demo would
+// show that process.
 func (e endpoint) free() error {
 	listener, err := net.Listen("tcp", e.address())
 	if err != nil {
@@ -47,10 +47,10 @@ func (e endpoint) free() error {
 }
 
 func main() {
-	binary := flag.String("binary", "bin/connect-personalize", "the distribution")
-	config := flag.String("config", "configs/quickstart.yaml", "the pipeline to run")
-	data := flag.String("data", "data/demo", "the folder for profiles, dead letters and the log")
-	patience := flag.Duration("patience", time.Minute, "how long it may take until a profile can be read")
+	binary := flag.String("binary", "bin/connect-personalize", "program to run")
+	config := flag.String("config", "configs/quickstart.yaml", "pipeline to run")
+	data := flag.String("data", "data/demo", "folder for profiles, dead letters and the log")
+	patience := flag.Duration("patience", time.Minute, "maximum time until a profile can be read")
 	flag.Parse()
 	if err := run(*binary, *config, *data, *patience); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -80,8 +80,8 @@ func run(binary, config, data string, patience time.Duration) error {
 	server := exec.Command(binary, "-c", config)
 	server.Env = append(os.Environ(), "PROFILE_DIR="+filepath.Join(data, "profiles"), "DATA_DIR="+data)
 	server.Stdout, server.Stderr = log, log
-	// A group of its own, so that it gets the terminal's interrupt once, from
-	// here: it takes a second one as an order to drop everything.
+	// A process group of its own: it must receive one interrupt, from here. A second
+	// interrupt, from the terminal, would end it without a clean shutdown.
 	server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := server.Start(); err != nil {
 		return err
@@ -132,14 +132,15 @@ func run(binary, config, data string, patience time.Duration) error {
 	}
 }
 
-// unexpected says why the distribution ended by itself, in its own last words.
+// unexpected returns an error with the end of the log of a program that ended by
+// itself.
 func unexpected(err error, logPath string) error {
-	const room = 1000
-	words, readErr := os.ReadFile(logPath)
+	const maxBytes = 1000
+	text, readErr := os.ReadFile(logPath)
 	if readErr != nil {
 		return readErr
 	}
-	return fmt.Errorf("connect-personalize ended (%v). The end of its log, %s:\n%s", err, logPath, words[max(0, len(words)-room):])
+	return fmt.Errorf("connect-personalize ended (%v). The end of its log, %s:\n%s", err, logPath, text[max(0, len(text)-maxBytes):])
 }
 
 // findCustomer waits until one of the shop's most active customers has a
@@ -149,13 +150,13 @@ func findCustomer(ctx context.Context) (string, error) {
 	for i := 1; i <= 100; i++ {
 		ids = append(ids, fmt.Sprintf("u-%06d", i))
 	}
-	question, err := json.Marshal(map[string]any{"ids": ids})
+	request, err := json.Marshal(map[string]any{"ids": ids})
 	if err != nil {
 		return "", err
 	}
-	last := fmt.Errorf("nothing answers at %s", api)
+	last := fmt.Errorf("no response from %s", api)
 	for {
-		if id, err := askFor(ctx, question); err == nil {
+		if id, err := readBatch(ctx, request); err == nil {
 			return id, nil
 		} else if ctx.Err() == nil {
 			last = err
@@ -168,11 +169,11 @@ func findCustomer(ctx context.Context) (string, error) {
 	}
 }
 
-func askFor(ctx context.Context, question []byte) (string, error) {
+func readBatch(ctx context.Context, request []byte) (string, error) {
 	if _, err := fetch(ctx, http.MethodGet, api.String()+"/readyz", nil); err != nil {
 		return "", err
 	}
-	answer, err := fetch(ctx, http.MethodPost, api.String()+"/api/customers/batch", question)
+	answer, err := fetch(ctx, http.MethodPost, api.String()+"/api/customers/batch", request)
 	if err != nil {
 		return "", err
 	}
@@ -209,7 +210,7 @@ func fetch(ctx context.Context, method, url string, body []byte) ([]byte, error)
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s %s answers %s", method, url, response.Status)
+		return nil, fmt.Errorf("%s %s: status %s", method, url, response.Status)
 	}
 	return answer, nil
 }

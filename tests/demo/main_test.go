@@ -22,8 +22,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
-// The first thing anybody does: start the demo, copy the two commands it
-// prints, interrupt it.
+// TestDemo does as a newcomer: it starts the demo, runs the two printed commands and
+// interrupts it.
 func TestDemo(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
@@ -42,15 +42,15 @@ func TestDemo(t *testing.T) {
 	require.NoError(t, demo.Start())
 	t.Cleanup(func() { _ = demo.Process.Kill() })
 
-	var said strings.Builder
+	var printed strings.Builder
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
-		said.WriteString(lines.Text() + "\n")
+		printed.WriteString(lines.Text() + "\n")
 		if strings.HasPrefix(lines.Text(), "Ctrl-C") {
 			break
 		}
 	}
-	commands := regexp.MustCompile(`(?s)curl (\S+/api/customer/\S+)\s+curl -u demo: (\S+) .* -d '([^']+)'`).FindStringSubmatch(said.String())
-	require.NotNil(t, commands, said.String())
+	commands := regexp.MustCompile(`(?s)curl (\S+/api/customer/\S+)\s+curl -u demo: (\S+) .* -d '([^']+)'`).FindStringSubmatch(printed.String())
+	require.NotNil(t, commands, printed.String())
 	profileURL, trackURL, event := commands[1], commands[2], commands[3]
 
 	before := viewed(t, profileURL)
@@ -64,12 +64,12 @@ func TestDemo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusOK, response.StatusCode, string(answer))
-	// The shop goes on meanwhile, and may have added views of its own.
-	require.Greater(t, viewed(t, profileURL), before, "the event counts as soon as it is answered")
+	// The shop may have added views meanwhile.
+	require.Greater(t, viewed(t, profileURL), before, "the event counts as soon as it is acknowledged")
 
 	require.Eventually(t, func() bool {
-		told, err := os.ReadFile(filepath.Join(data, "changes.jsonl"))
-		return err == nil && strings.Contains(string(told), `"event":"Segment Entered"`) && strings.Contains(string(told), `"event":"Trigger Fired"`)
+		changes, err := os.ReadFile(filepath.Join(data, "changes.jsonl"))
+		return err == nil && strings.Contains(string(changes), `"event":"Segment Entered"`) && strings.Contains(string(changes), `"event":"Trigger Fired"`)
 	}, time.Minute, 200*time.Millisecond, "segments are entered and triggers fire within a minute")
 
 	require.NoError(t, demo.Process.Signal(os.Interrupt))
@@ -87,7 +87,7 @@ func TestDemo(t *testing.T) {
 	require.NoError(t, demo.Wait())
 }
 
-// viewed is how many products the customer has viewed this week.
+// viewed returns the number of products that the customer viewed in 7 days.
 func viewed(t *testing.T, profileURL string) float64 {
 	t.Helper()
 	response, err := http.Get(profileURL)
@@ -103,7 +103,7 @@ func viewed(t *testing.T, profileURL string) float64 {
 	return profile.Features.Viewed
 }
 
-func TestDemoSaysWhyItCannotStart(t *testing.T) {
+func TestDemoReportsTheLogOfAFailedStart(t *testing.T) {
 	for _, e := range []endpoint{collector, api, metrics} {
 		t.Setenv(e.variable, process.AddressFor(t))
 	}
@@ -113,7 +113,7 @@ func TestDemoSaysWhyItCannotStart(t *testing.T) {
 	require.ErrorContains(t, err, "connect-personalize ended (exit status 1)")
 }
 
-func TestDemoDoesNotShowSomebodyElsesProcess(t *testing.T) {
+func TestDemoRefusesATakenAddress(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { _ = listener.Close() }()
@@ -123,9 +123,8 @@ func TestDemoDoesNotShowSomebodyElsesProcess(t *testing.T) {
 	require.ErrorContains(t, err, listener.Addr().String()+" is taken: end what listens there, or set PROFILE_API_ADDRESS")
 }
 
-// TestTheQuickstartHasTheShopsProfile: it differs from that of the shop in
-// triggers alone.
-func TestTheQuickstartHasTheShopsProfile(t *testing.T) {
+// The definitions differ in triggers only.
+func TestQuickstartUsesTheProfileOfTheShop(t *testing.T) {
 	read := func(path string) map[string]any {
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)

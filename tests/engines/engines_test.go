@@ -1,6 +1,6 @@
-// Package engines measures embedded key-value engines at the work the
-// embedded profile store has for them, to choose one. It is a module of its
-// own so that the engines not chosen stay out of the distribution.
+// Package engines measures embedded key-value engines with the workload of the
+// embedded profile store. It is a separate module, so that the distribution does not
+// depend on the engines that were not chosen.
 package engines
 
 import (
@@ -40,9 +40,8 @@ var (
 
 const valueBytes = 700
 
-// engine is what the profile store needs: a sorted batch of reads, and a
-// durable batch of writes that is applied only where the value is still the
-// one that was read.
+// engine contains the operations of the profile store: a sorted batch of reads, and
+// a durable batch of conditional writes.
 type engine interface {
 	load(keys []string, versions []uint64) error
 	commit(keys []string, versions []uint64, values [][]byte) (conflicts int, err error)
@@ -59,11 +58,11 @@ var engines = []struct {
 	{"badger", openBadger},
 }
 
-// version is what the store compares: a hash of the stored bytes.
+// version returns the version that the store compares: a hash of the stored bytes.
 func version(b []byte) uint64 { return xxhash.Sum64(b) }
 
-// TestEngines prints the table. Each engine runs in a process of its own that
-// ends by kill -9, so that memory is told apart and opening means recovering.
+// TestEngines prints the table. Each engine runs in its own process, which is killed
+// with SIGKILL: this separates their memory, and opening includes recovery.
 func TestEngines(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a measurement, not a test")
@@ -161,7 +160,7 @@ func measure(t *testing.T, eng engine) string {
 					values := make([][]byte, len(keys))
 					arena := make([]byte, valueBytes*len(keys))
 					for i := range values {
-						// A third of a record is as good as random: hashes and sketches.
+						// A third of a record is incompressible: hashes and sketches.
 						v := arena[i*valueBytes : (i+1)*valueBytes]
 						binary.LittleEndian.PutUint64(v, uint64(next.Add(1)))
 						_, _ = noise.Read(v[8 : valueBytes/3])
@@ -174,7 +173,7 @@ func measure(t *testing.T, eng engine) string {
 						return
 					}
 					conflicted.Add(int64(n))
-					// What lost its race is tried again, as the profile store's users do.
+					// Conflicting writes are retried, as by the users of the profile store.
 					keys = keys[:n]
 				}
 				batches.Add(1)
@@ -369,8 +368,8 @@ func (e *boltEngine) load(keys []string, versions []uint64) error {
 
 func (e *boltEngine) commit(keys []string, versions []uint64, values [][]byte) (int, error) {
 	n := 0
-	// Batch lets concurrent callers share a transaction and its sync; with the
-	// few that are under way here, waiting for company costs more than it saves.
+	// Batch combines concurrent callers in one transaction and sync. With few
+	// concurrent batches, its delay costs more than it saves.
 	err := e.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucket)
 		for i, k := range keys {
@@ -447,8 +446,8 @@ func (e *badgerEngine) load(keys []string, versions []uint64) error {
 }
 
 func (e *badgerEngine) commit(keys []string, versions []uint64, values [][]byte) (int, error) {
-	// The lock is held through the sync: a write becomes visible only after it,
-	// so that the next check would not see it otherwise.
+	// The lock is held through the sync, as a write becomes visible to the next check
+	// only after it.
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b := e.db.NewWriteBatch()

@@ -1,4 +1,4 @@
-// Uses the profile explorer as a person does. See run.sh.
+// Tests the profile explorer in a browser. See run.sh.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
@@ -10,7 +10,7 @@ const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 const open = `http://${OPEN_ADDRESS}/`;
 const closed = `http://${CLOSED_ADDRESS}/`;
 
-// A customer with a history, and with traits that try to break out.
+// A customer with a history and with hostile traits.
 const now = Date.now();
 const ago = (days) => new Date(now - days * 86400e3).toISOString();
 const attack = `<img src=x onerror="window.hacked=1"><script>window.hacked=1;parent.hacked=1</script>`;
@@ -43,13 +43,13 @@ const browser = await chromium.launch({
 let checks = 0;
 const done = (what) => console.log(`ok ${++checks} ${what}`);
 
-// visit opens a page that must neither complain nor ask anybody else.
+// visit opens a page, which must not log an error or send a request to another host.
 async function visit(address, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, timezoneId: "Europe/Berlin", locale: "en-GB", ...options });
   const page = await context.newPage();
   const wrong = [];
-  // What may be said: the policy refuses the styles that content brings, which
-  // the page then applies itself. What it fetches is watched below.
+  // Allowed messages: the policy blocks styles in content, which the page then applies
+  // itself. Requests are checked below.
   page.expected = ["Applying inline style violates", "Executing inline event handler violates"];
   page.on("pageerror", (e) => wrong.push(`error: ${e}`));
   page.on("console", (m) => {
@@ -172,7 +172,7 @@ async function featureValue(page, name) {
   await shot(page, "desktop-light");
   page.clean();
 
-  // Everything can be reached by Tab, in the order it is read, and is seen to be.
+  // Tab reaches every control in reading order, with a visible focus.
   await page.reload(); // the state of the tab stays
   await page.waitForSelector("#found:not([hidden])");
   await page.evaluate(() => { document.activeElement.blur(); window.scrollTo(0, 0); });
@@ -202,7 +202,7 @@ async function featureValue(page, name) {
   await page.waitForFunction(() => document.getElementById("status").textContent === "No customer has this id or email.");
   done("nobody is found, and it is said");
 
-  // An address is typed where an id is.
+  // The field for an id also accepts an address.
   await find(page, "Ada@Example.com");
   await page.waitForFunction(() => document.getElementById("status").textContent.startsWith("Showing ada, found by email, as of now"));
   assert.match(await text(page, "#facts"), /Found by\s+email: Ada@Example.com/);

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Uses the profile explorer in headless Chromium: by keyboard, on a phone, light
-# and dark, with and without tokens, against a customer whose traits are hostile.
+# Tests the profile explorer in headless Chromium: by keyboard, on a phone, light and
+# dark, with and without tokens, with a customer that has hostile traits.
 #
 #   BIN       the program to test       (default ./bin/connect-personalize)
 #   CHROMIUM  the browser               (default /usr/bin/chromium)
-#   SHOTS     where screenshots go      (default ./bin/explorer)
+#   SHOTS     folder for screenshots      (default ./bin/explorer)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -31,7 +31,7 @@ finish() {
 }
 trap finish EXIT
 
-# The shipped blocks, and one that must not be able to do anything.
+# The shipped blocks, and a hostile one.
 cp -r configs/content "$scratch/content"
 cp tests/explorer/content/*.yaml "$scratch/content"
 

@@ -20,8 +20,8 @@ import (
 
 // api is our API, webdis and a bare net/http server on the same profiles.
 type api struct {
-	// Addresses. Ours is as it comes, and has read every profile; cold keeps
-	// nothing in memory.
+	// Addresses. ours has the default settings and has read every profile; cold has no
+	// cache.
 	ours, cold, webdis, bare string
 	debug                    map[string]string // of our profiles, by address, if wanted
 	processes                []*command
@@ -42,8 +42,8 @@ const webdisConfig = `{
   "acl": [{ "disabled": ["DEBUG"] }]
 }`
 
-// startAPI serves the profiles that are in the server, and beside them values
-// of the size that a profile has as JSON.
+// startAPI serves the profiles in the server, and values of the size of a profile as
+// JSON.
 func (b *bench) startAPI(ctx context.Context) (a *api, err error) {
 	if err := b.need(ctx, "wrk", "wrk"); err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func (a *api) warm() error {
 
 func rawKey(n int) string { return fmt.Sprintf("raw-%07d", n) }
 
-// numberedKey is a key that redis-benchmark can draw.
+// numberedKey returns a key that redis-benchmark can generate.
 func numberedKey(n int) string { return fmt.Sprintf("n:%012d", n) }
 
 func get(url string) ([]byte, error) {
@@ -192,7 +192,7 @@ func get(url string) ([]byte, error) {
 	return body, err
 }
 
-// load is what one run of wrk saw.
+// load is the result of one run of wrk.
 type load struct {
 	Name        string  `json:"name"`
 	Connections int     `json:"connections"`
@@ -243,7 +243,7 @@ func (b *bench) wrk(ctx context.Context, script, address string, connections int
 	return l, nil
 }
 
-// side is one of those that are compared.
+// side is one of the compared servers.
 type side struct {
 	name, address string
 	args          []string
@@ -251,7 +251,7 @@ type side struct {
 
 func (s side) kind() string { return strings.NewReplacer(" ", "", ",", "-").Replace(s.name) }
 
-// reads measures single reads, each side in turn.
+// reads measures single reads of each server in turn.
 func (b *bench) reads(ctx context.Context, a *api, connections []int, hot bool) (loads, error) {
 	customers := strconv.Itoa(a.customers)
 	sides := []side{
@@ -290,12 +290,12 @@ const (
 	batchConnections = 4
 )
 
-// batchRates are profiles a second by batch reads, and values a second by
+// batchRates are profiles per second by batch reads, and values per second by
 // redis-benchmark.
 type batchRates struct{ ours, cold, wide, narrow []float64 }
 
-// batchReads measures batch reads, and redis-benchmark: with as many
-// connections and as many reads on their way on each, and as its manual has it.
+// batchReads measures batch reads and redis-benchmark, with the same number of
+// connections and pipelined reads, and with the settings of its manual.
 func (b *bench) batchReads(ctx context.Context, a *api) (rates batchRates, err error) {
 	for round := range b.sizes.rounds {
 		for _, side := range []struct {
@@ -347,7 +347,7 @@ func (b *bench) redisBenchmark(ctx context.Context, a *api, connections, pipelin
 
 func itself(v float64) float64 { return v }
 
-// measureAPI measures only the API.
+// measureAPI measures the API only.
 func (b *bench) measureAPI(ctx context.Context, conditions conditions) error {
 	t := &table{Conditions: conditions, Runs: map[string][]measured{}}
 	b.rows = map[string]bool{"read": true, "batch": true, "hot": true}

@@ -17,8 +17,8 @@ import (
 
 // bench is one run of the harness.
 type bench struct {
-	root string // of the project
-	dir  string // for what the run writes and does not keep
+	root string // root of the project
+	dir  string // temporary files
 
 	sizes    sizes
 	rows     map[string]bool // empty for all
@@ -34,10 +34,10 @@ type bench struct {
 	results *results
 }
 
-// sizes are how much is measured.
+// sizes are the sizes of a measurement.
 type sizes struct {
 	rounds    int
-	events    int // of our pipelines
+	events    int // events of our pipelines
 	customers int
 	mapped    int // events of those that map every event
 	stock     int // events of the alternative, which is slower
@@ -68,16 +68,16 @@ var short = sizes{
 func Run(ctx context.Context, args []string) (err error) {
 	b := &bench{rows: map[string]bool{}, files: map[string]eventFile{}}
 	flag := flag.NewFlagSet("bench", flag.ContinueOnError)
-	isShort := flag.Bool("short", false, "small sizes: to see that it works")
+	isShort := flag.Bool("short", false, "small sizes: to check the harness")
 	api := flag.Bool("api", false, "measure the profile API instead")
 	curve := flag.Bool("curve", false, "measure the curve instead")
 	tune := flag.Bool("tune", false, "try settings of the alternative instead")
 	docs := flag.Bool("docs", false, "only write the documents from the results")
 	rows := flag.String("rows", "", "only these rows, by name, separated by commas")
-	rounds := flag.Int("rounds", 0, "how many rounds to take medians of")
-	keep := flag.String("results", "tests/bench/results.json", "the file of results, which a full run replaces a part of")
-	flag.StringVar(&b.profiles, "profile", "", "a folder for a CPU and an allocation profile of each pipeline; makes them slower")
-	flag.IntVar(&b.profileSeconds, "profile-seconds", 3, "how long CPU profiles are; a pipeline that ends before gives none")
+	rounds := flag.Int("rounds", 0, "number of rounds for medians")
+	keep := flag.String("results", "tests/bench/results.json", "file of results; a full run replaces its part of it")
+	flag.StringVar(&b.profiles, "profile", "", "folder for a CPU and an allocation profile of each pipeline, which makes them slower")
+	flag.IntVar(&b.profileSeconds, "profile-seconds", 3, "duration of CPU profiles; a shorter pipeline gives none")
 	if err := flag.Parse(args); err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func Run(ctx context.Context, args []string) (err error) {
 			b.cleanups[i]()
 		}
 	}()
-	// A thousand connections need as many files, here and in what is started.
+	// A thousand connections need as many files, here and in child processes.
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Max > limit.Cur {
 		limit.Cur = limit.Max
@@ -147,7 +147,7 @@ func Run(ctx context.Context, args []string) (err error) {
 	}
 	b.say("took %s", time.Since(began).Round(time.Second))
 	if *isShort || *rows != "" || b.profiles != "" {
-		b.say("not kept: only a full run is")
+		b.say("results not kept: only those of a full run are")
 		return nil
 	}
 	if err := b.results.write(path); err != nil {
@@ -156,11 +156,11 @@ func Run(ctx context.Context, args []string) (err error) {
 	return b.writeDocs()
 }
 
-// root is the folder of the project.
+// root returns the folder of the project.
 func root() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		return "", errors.New("run it in the project's folder: go list -m fails")
+		return "", errors.New("run this in the root of the repository: go list -m fails")
 	}
 	return strings.TrimSpace(string(out)), nil
 }
@@ -183,13 +183,13 @@ func (b *bench) build(ctx context.Context) error {
 	return nil
 }
 
-// cleanup has something undone at the end.
+// cleanup registers a function to call at the end.
 func (b *bench) cleanup(f func()) { b.cleanups = append(b.cleanups, f) }
 
-// say tells how far it is.
+// say prints progress.
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s  %s\n", time.Now().Format("15:04:05"), fmt.Sprintf(format, args...))
 }
 
-// wants tells whether a row was asked for.
+// wants reports whether a row was requested.
 func (b *bench) wants(name string) bool { return len(b.rows) == 0 || b.rows[name] }

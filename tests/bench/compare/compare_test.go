@@ -41,7 +41,7 @@ func TestBudgets(t *testing.T) {
 	}
 }
 
-// An event dealt out to a customer is still an event, and of nobody else.
+// A reassigned event is still valid and belongs to one customer.
 func TestEvenFilesHaveEveryCustomerEquallyOften(t *testing.T) {
 	b := &bench{dir: t.TempDir(), files: map[string]eventFile{}}
 	file, err := b.even(50, 20) // 1,000 events

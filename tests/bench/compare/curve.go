@@ -19,9 +19,8 @@ type curve struct {
 	Points     []point    `json:"points"`
 }
 
-// measureCurve shows how the pipeline on Redis scales with customers,
-// processes and batches. Every process has its share of the customers, as in a
-// consumer group.
+// measureCurve measures how the pipeline on Redis scales with customers, processes and
+// batch sizes. Each process has its share of the customers, as in a consumer group.
 func (b *bench) measureCurve(ctx context.Context, conditions conditions) error {
 	c := &curve{Conditions: conditions}
 	s, err := b.redis(ctx)
@@ -72,8 +71,7 @@ func (b *bench) measureCurve(ctx context.Context, conditions conditions) error {
 	return nil
 }
 
-// tune tries settings of both pipelines, so that the better ones can be put
-// into their configs.
+// tune measures settings of both pipelines, to choose those in their configs.
 func (b *bench) tune(ctx context.Context) error {
 	file, err := b.natural(b.sizes.stock, b.sizes.customers, 1)
 	if err != nil {

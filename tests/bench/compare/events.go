@@ -41,14 +41,14 @@ func newShop(events, customers int) (*shop.Shop, error) {
 // input that batches by count alone waits for ever with what is left over.
 const batchUnit = 1000
 
-// natural writes the events of a shop with so many customers, a few of whom
+// natural writes the events of a shop with so many customers, of which a few
 // cause most of the events. With more than one shard each customer's events
 // are in one file; those that do not make up a batch are left out.
 func (b *bench) natural(events, customers, shards int) (eventFile, error) {
 	return b.write(fmt.Sprintf("shop-%d-%d-%d", events, customers, shards), events, customers, shards, nil)
 }
 
-// even writes a shop's events dealt out to known customers, all of whom get
+// even writes a shop's events, reassigned to known customers, all of which get
 // the same number of them.
 func (b *bench) even(customers, each int) (eventFile, error) {
 	n := 0

@@ -14,7 +14,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/tests/process"
 )
 
-// pipeline is a config and how to run it.
+// pipeline is a config and its settings.
 type pipeline struct {
 	name    string
 	config  string // in tests/bench/configs
@@ -25,10 +25,10 @@ type pipeline struct {
 	cap     int
 }
 
-// longestRun is after how long a run is given up.
+// longestRun is the time limit of a run.
 const longestRun = 10 * time.Minute
 
-// measured is what one run of a pipeline took.
+// measured is the result of one run of a pipeline.
 type measured struct {
 	Events    int           `json:"events"`
 	Elapsed   time.Duration `json:"elapsed_ns"`
@@ -39,9 +39,8 @@ type measured struct {
 
 func (m measured) rate() float64 { return float64(m.Events) / m.Elapsed.Seconds() }
 
-// run takes a file of events through a pipeline, one process for each of the
-// file's parts. The clock runs from the moment the first process has opened
-// its input to that in which the last has acknowledged everything.
+// run runs a pipeline over a file of events, one process for each part of the file.
+// Time counts from the first process opening its input to the last acknowledgement.
 func (b *bench) runPipeline(ctx context.Context, p pipeline, file eventFile) (measured, error) {
 	m := measured{Events: file.events}
 	if p.batch > batchUnit && file.events%p.batch != 0 {

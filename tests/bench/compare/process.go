@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// command is one that runs, whose memory is watched.
+// command is a running command, with its peak memory.
 type command struct {
 	cmd  *exec.Cmd
 	name string
@@ -98,8 +98,8 @@ func (p *command) cpu() time.Duration {
 	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
-// watchMemory gives the peak of the resident memory in bytes. What the kernel
-// tells at the end (ru_maxrss) will not do: it includes the parent's.
+// watchMemory returns the peak of the resident memory in bytes. The kernel's value at
+// the end (ru_maxrss) includes the memory of the parent.
 func watchMemory(pid int, ended <-chan struct{}) (peak int64) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

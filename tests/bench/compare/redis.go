@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// server is the Redis server that ours and the alternatives use in turn.
+// server is the Redis server that all pipelines use in turn.
 type server struct {
 	url    string
 	client *redis.Client

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// results are what is kept of the full runs; each kind of run replaces its own.
+// results are the kept results of full runs; each kind of run replaces its own part.
 type results struct {
 	Table *table `json:"table,omitempty"`
 	API   *table `json:"api,omitempty"`
@@ -48,16 +48,15 @@ func (r *results) write(path string) error {
 	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// conditions are what numbers depend on.
+// conditions describe the machine and versions of a run.
 type conditions struct {
 	Date     string `json:"date"`
 	Commit   string `json:"commit"`
 	Command  string `json:"command"`
 	Machine  string `json:"machine"`
 	Versions string `json:"versions"`
-	// Load is how many processes wanted to run, on average over a minute,
-	// before the run began: more than the odd one and the numbers are worth
-	// little.
+	// Load is the load average over the minute before the run. Above 1 the numbers are
+	// not comparable.
 	Load string `json:"load"`
 }
 
@@ -115,7 +114,7 @@ func (c conditions) String() string {
 		c.Date, c.Commit, c.Command, c.Machine, c.Versions, c.Load)
 }
 
-// table is a run of the comparisons.
+// table is the result of one run of the comparisons.
 type table struct {
 	Conditions   conditions            `json:"conditions"`
 	Rows         []row                 `json:"rows"`
@@ -126,8 +125,8 @@ type table struct {
 	ProfileBytes float64               `json:"profile_bytes,omitempty"`
 }
 
-// row compares a figure of ours with another. A row without Least and Most has
-// no budget.
+// row compares one of our figures with another. A row without Least and Most has no
+// budget.
 type row struct {
 	What    string  `json:"what"`
 	Unit    string  `json:"unit,omitempty"`
@@ -143,7 +142,7 @@ const (
 	timeUnit  = "microseconds"
 )
 
-// compare adds a row unless it was not measured.
+// compare adds a row if both figures were measured.
 func (t *table) compare(r row) {
 	if r.Ours > 0 && r.Theirs > 0 {
 		t.Rows = append(t.Rows, r)
@@ -178,7 +177,7 @@ func (r row) budget() (text, verdict string) {
 	return text, "missed"
 }
 
-// updateCost is what the Go benchmark says of update_profile alone.
+// updateCost is the result of the Go benchmark of update_profile alone.
 type updateCost struct {
 	Batch           int     `json:"batch"`
 	EventsPerSecond float64 `json:"events_per_second"`
@@ -224,7 +223,7 @@ func (t *table) comparisons() *grid {
 	return g
 }
 
-// costs tells where the time of each pipeline goes.
+// costs shows the processor time of each pipeline.
 func (t *table) costs() *grid {
 	g := &grid{head: []string{"pipeline", "events/s", "CPU of the process, us an event", "CPU of Redis, us an event", "peak memory"}}
 	for _, p := range []struct{ name, what string }{
@@ -321,7 +320,7 @@ func (c *curve) grid() *grid {
 
 func (c *curve) print() { fmt.Printf("\n%s\n%s", c.Conditions, c.grid().text()) }
 
-// The lines between which the documents are written by this program.
+// The lines in the documents between which this program writes.
 const (
 	generatedBegin = "<!-- written by go run ./tests/bench: begin -->"
 	generatedEnd   = "<!-- written by go run ./tests/bench: end -->"
@@ -384,7 +383,7 @@ func median[T any](all []T, of func(T) float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// perEvent is a time in microseconds an event.
+// perEvent returns microseconds per event.
 func perEvent(d time.Duration, m measured) float64 {
 	return d.Seconds() * 1e6 / float64(m.Events)
 }

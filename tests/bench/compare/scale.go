@@ -12,13 +12,13 @@ import (
 //go:embed scale.tmpl
 var scaleText string
 
-// goal is what docs/scale.md is about.
+// goal is the load that docs/scale.md computes.
 var goal = struct{ events, profiles float64 }{1e6, 1e9}
 
-// assumed is what the computation takes for granted; all else is measured.
+// assumed are the assumptions of the computation; everything else is measured.
 var assumed = struct {
-	busy          float64 // how busy processors may be in the steady state
-	memoryFill    float64 // how full the memory of a Redis node may be
+	busy          float64 // maximum utilisation of processors
+	memoryFill    float64 // maximum share of used memory of a Redis node
 	nodeMemory    float64 // of a Redis node, bytes
 	copies        float64 // of every Redis node: the primary and its replicas
 	partitionRate float64 // bytes a second through one partition
@@ -34,7 +34,7 @@ var assumed = struct {
 	corePrice: 25, memoryPrice: 3, diskPrice: 0.1,
 }
 
-// scale computes what the goal takes from what was measured.
+// scale computes the resources for the goal from the measured figures.
 func (r *results) scale() (string, error) {
 	if r.Table == nil || len(r.Table.Runs["redis"]) == 0 {
 		return "\nNot measured yet: run `make bench`.\n", nil

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The pipelines, by the names that -rows and the results know them by.
+// The pipelines, by their names in -rows and in the results.
 var (
 	floor            = pipeline{name: "floor", config: "floor.yaml"}
 	onRedis          = pipeline{name: "redis", config: "redis.yaml", redis: true}
@@ -20,8 +20,8 @@ var (
 	alternative      = pipeline{name: "stock", config: "stock.yaml", stock: true, redis: true}
 )
 
-// measureTable measures every row of the table. What is compared takes turns,
-// so that whatever else the machine does meets all of them.
+// measureTable measures every row of the table. Compared pipelines take turns, so that
+// other load of the machine affects all of them.
 func (b *bench) measureTable(ctx context.Context, conditions conditions) error {
 	t := &table{Conditions: conditions, Runs: map[string][]measured{}}
 	for _, part := range []struct {
@@ -126,8 +126,7 @@ func (b *bench) updateAlone(ctx context.Context, t *table) error {
 	return nil
 }
 
-// processMemory compares the memory of the process with many customers and
-// with few.
+// processMemory compares the memory of the process with many and with few customers.
 func (b *bench) processMemory(ctx context.Context, t *table) error {
 	few, err := b.even(b.sizes.few, 20)
 	if err != nil {
@@ -158,7 +157,7 @@ func (b *bench) processMemory(ctx context.Context, t *table) error {
 	return nil
 }
 
-// serving measures what a profile takes in Redis and how fast it is read.
+// serving measures the size of a profile in Redis and the rate of reads.
 func (b *bench) serving(ctx context.Context, t *table) error {
 	if err := b.bytesPerProfile(ctx, t); err != nil {
 		return err
@@ -251,7 +250,7 @@ func (b *bench) bytesPerProfile(ctx context.Context, t *table) error {
 		return nil
 	}
 	t.compare(row{What: "bytes a profile in Redis, 20 features, 20 events", Unit: bytesUnit, Ours: perProfile["redis"],
-		Against: "stock Connect: a hash of six fields and the keys that tell duplicates", Theirs: perProfile["stock"], Most: 1})
+		Against: "stock Connect: a hash of six fields and the keys that detect duplicates", Theirs: perProfile["stock"], Most: 1})
 	return nil
 }
 

@@ -1,14 +1,12 @@
-// Command firing measures how long after it is due a trigger is told, while very
-// many others wait:
+// Package firing measures the delay of triggers while very many others wait:
 //
 //	go run ./tests/bench firing -pending 1000000 -rate 1000 -seconds 60
 //
-// It fills a Redis of its own with customers for whom a trigger waits for weeks,
-// and with others for whom one is due soon, so many a second. Then it runs the
-// input profile_changes in real processes and reads what they write to their
-// output. The delay of a firing is the time from when it was due until its line
-// is read; those of the first seconds, while the processes start, are not
-// counted. Run it in the root of the repository.
+// It fills a Redis of its own with customers whose trigger waits for weeks, and with
+// customers whose trigger is due soon, at a rate per second. Then it runs the input
+// profile_changes in real processes and reads their output. The delay of a firing is
+// the time from its due time until its line is read. Firings of the first seconds,
+// while the processes start, do not count.
 package firing
 
 import (
@@ -62,16 +60,16 @@ type options struct {
 func Run(ctx context.Context, args []string) error {
 	var o options
 	flag := flag.NewFlagSet("firing", flag.ContinueOnError)
-	flag.IntVar(&o.pending, "pending", 1_000_000, "customers for whom a trigger waits for weeks")
-	flag.IntVar(&o.rate, "rate", 1000, "triggers that are due each second")
-	flag.IntVar(&o.seconds, "seconds", 60, "for how long it is measured")
-	flag.IntVar(&o.processes, "processes", 1, "that fire")
-	flag.DurationVar(&o.warmUp, "warm-up", 5*time.Second, "for how long triggers are due before those that count")
-	flag.DurationVar(&o.setUp, "set-up", 15*time.Minute, "fail if filling Redis takes longer")
-	flag.DurationVar(&o.poll, "poll", 500*time.Millisecond, "the poll_interval")
-	flag.DurationVar(&o.most, "p99", 2*time.Second, "fail above this")
-	flag.StringVar(&o.binary, "binary", "", "the program to measure; built if not named")
-	flag.StringVar(&o.profile, "profile", "", "a folder for CPU and allocation profiles of the first process")
+	flag.IntVar(&o.pending, "pending", 1_000_000, "customers with a trigger that waits for weeks")
+	flag.IntVar(&o.rate, "rate", 1000, "triggers due each second")
+	flag.IntVar(&o.seconds, "seconds", 60, "duration of the measurement in seconds")
+	flag.IntVar(&o.processes, "processes", 1, "processes that fire")
+	flag.DurationVar(&o.warmUp, "warm-up", 5*time.Second, "duration of the triggers that do not count")
+	flag.DurationVar(&o.setUp, "set-up", 15*time.Minute, "maximum time to fill Redis")
+	flag.DurationVar(&o.poll, "poll", 500*time.Millisecond, "poll_interval of the processes")
+	flag.DurationVar(&o.most, "p99", 2*time.Second, "maximum 99th percentile of the delay")
+	flag.StringVar(&o.binary, "binary", "", "program to measure; built by default")
+	flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of the first process")
 	if err := flag.Parse(args); err != nil {
 		return err
 	}
@@ -115,7 +113,7 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Printf("%d triggers wait; Redis holds %d MiB\n", waiting, server.memory(ctx)>>20)
 
-	m := &measurement{options: o, first: first, heard: make(chan line, 1024), server: server}
+	m := &measurement{options: o, first: first, received: make(chan line, 1024), server: server}
 	for i := range o.processes {
 		p, err := m.start(dir, i, item)
 		if err != nil {
@@ -126,8 +124,8 @@ func run(ctx context.Context, o options) error {
 	return m.run(ctx)
 }
 
-// fill takes in an event of each customer, and returns when the first trigger
-// of those that are soon is due.
+// fill processes an event of each customer, and returns the due time of the first
+// trigger to measure.
 func (o *options) fill(ctx context.Context, item string, server *server) (first time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.setUp)
 	defer cancel()
@@ -138,32 +136,32 @@ func (o *options) fill(ctx context.Context, item string, server *server) (first 
 	defer func() { _ = p.Close(context.Background()) }()
 	began := time.Now()
 	old := began.Add(-24 * time.Hour)
-	err = takeIn(ctx, p, "waiting customers", o.pending, func(i int) []byte {
-		return happening("Wait", i, old.Add(time.Duration(i)*time.Millisecond))
+	err = ingest(ctx, p, "waiting customers", o.pending, func(i int) []byte {
+		return trackEvent("Wait", i, old.Add(time.Duration(i)*time.Millisecond))
 	})
 	if err != nil {
 		return first, err
 	}
-	// Redis rewrites its log now and then as it grows. What the filling of it
-	// causes is no part of the measurement.
+	// A growing Redis rewrites its log. Rewrites caused by filling must end before the
+	// measurement.
 	if err := server.settle(ctx); err != nil {
 		return first, err
 	}
-	// The first are due when the last are written and the processes run.
+	// The first trigger is due after the last write and the start of the processes.
 	total := o.total()
 	each := 200 * time.Microsecond
 	if o.pending >= 10_000 {
 		each = 2 * time.Since(began) / time.Duration(o.pending)
 	}
 	first = time.Now().Add(10*time.Second + time.Duration(total)*each).Truncate(time.Millisecond)
-	err = takeIn(ctx, p, "customers for whom a trigger is due soon", total, func(i int) []byte {
-		return happening("Ping", o.pending+i, o.due(first, i).Add(-time.Hour))
+	err = ingest(ctx, p, "customers with a trigger due soon", total, func(i int) []byte {
+		return trackEvent("Ping", o.pending+i, o.due(first, i).Add(-time.Hour))
 	})
 	if err != nil {
 		return first, err
 	}
 	if left := time.Until(first); left < 5*time.Second {
-		return first, errors.New("writing took longer than was to be expected from before: the machine is too busy")
+		return first, errors.New("writing took longer than expected: the machine is too busy")
 	}
 	return first, nil
 }
@@ -172,17 +170,17 @@ func (o *options) due(first time.Time, i int) time.Time {
 	return first.Add(time.Duration(i) * time.Second / time.Duration(o.rate))
 }
 
-// total is how many firings there are, those of the warm-up too.
+// total returns the number of firings, including the warm-up.
 func (o *options) total() int { return o.warm() + o.rate*o.seconds }
 
 func (o *options) warm() int { return int(o.warmUp.Seconds() * float64(o.rate)) }
 
-func happening(name string, who int, at time.Time) []byte {
-	return fmt.Appendf(nil, `{"type":"track","event":%q,"messageId":"%s-%d","userId":"u%d","timestamp":%q}`, name, name, who, who, at.UTC().Format("2006-01-02T15:04:05.000Z"))
+func trackEvent(name string, customer int, timestamp time.Time) []byte {
+	return fmt.Appendf(nil, `{"type":"track","event":%q,"messageId":"%s-%d","userId":"u%d","timestamp":%q}`, name, name, customer, customer, timestamp.UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
-// takeIn takes in an event of each of n customers, and says how it gets on.
-func takeIn(ctx context.Context, p *customers.Service, who string, n int, event func(i int) []byte) error {
+// ingest processes an event of each of n customers, and prints its progress.
+func ingest(ctx context.Context, p *customers.Service, subject string, n int, event func(i int) []byte) error {
 	const size, writers = 2000, 3
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -215,23 +213,23 @@ func takeIn(ctx context.Context, p *customers.Service, who string, n int, event 
 		close(finished)
 	}()
 	began := time.Now()
-	tell := time.NewTicker(10 * time.Second)
-	defer tell.Stop()
+	progress := time.NewTicker(10 * time.Second)
+	defer progress.Stop()
 	for {
 		select {
 		case <-finished:
 			if ctx.Err() != nil {
-				return fmt.Errorf("after %d of %d %s: %w", done.Load(), n, who, context.Cause(ctx))
+				return fmt.Errorf("after %d of %d %s: %w", done.Load(), n, subject, context.Cause(ctx))
 			}
-			fmt.Printf("%d %s, written in %.0f s\n", n, who, time.Since(began).Seconds())
+			fmt.Printf("%d %s, written in %.0f s\n", n, subject, time.Since(began).Seconds())
 			return nil
-		case <-tell.C:
-			fmt.Printf("  %3d%% of the %s\n", 100*done.Load()/int64(n), who)
+		case <-progress.C:
+			fmt.Printf("  %3d%% of the %s\n", 100*done.Load()/int64(n), subject)
 		}
 	}
 }
 
-// pending counts the customers for whom a trigger waits.
+// pending counts the customers with a waiting trigger.
 func pending(ctx context.Context, url, prefix string) (int64, error) {
 	s, err := redis.Open(redis.Options{URL: url, Prefix: prefix})
 	if err != nil {
@@ -241,7 +239,7 @@ func pending(ctx context.Context, url, prefix string) (int64, error) {
 	return s.CountIndex(ctx, record.TriggerIndex, "", "")
 }
 
-// server is the Redis.
+// server is the Redis server.
 type server struct {
 	*goredis.Client
 	pid int
@@ -263,7 +261,7 @@ func connect(ctx context.Context, url, id string) (*server, error) {
 	return &server{goredis.NewClient(o), pid}, nil
 }
 
-// info is a field of what Redis tells of itself.
+// info returns a field of the INFO command.
 func (s *server) info(ctx context.Context, section, field string) string {
 	text, _ := s.Info(ctx, section).Result()
 	for line := range strings.Lines(text) {
@@ -279,35 +277,35 @@ func (s *server) memory(ctx context.Context) int64 {
 	return n
 }
 
-// settle waits until Redis does not rewrite its log.
+// settle waits for the end of a rewrite of the log.
 func (s *server) settle(ctx context.Context) error {
-	return process.Until(ctx, "Redis to have written its log anew", 5*time.Minute, 100*time.Millisecond, func() (bool, error) {
+	return process.Until(ctx, "Redis to rewrite its log", 5*time.Minute, 100*time.Millisecond, func() (bool, error) {
 		return s.info(ctx, "persistence", "aof_rewrite_in_progress") != "1", ctx.Err()
 	})
 }
 
-// line is one that a process wrote.
+// line is an output line of a process.
 type line struct {
 	id       string
 	due, now time.Time
 }
 
-// measurement is of one run.
+// measurement is one run.
 type measurement struct {
 	options
-	first  time.Time
-	heard  chan line
-	server *server
-	all    []*process.Process
+	first    time.Time
+	received chan line
+	server   *server
+	all      []*process.Process
 }
 
-// start runs a process whose output is heard.
+// start runs a process and receives its output.
 func (m *measurement) start(dir string, n int, item string) (*process.Process, error) {
 	address, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	out := filepath.Join(dir, fmt.Sprintf("told-%d", n))
+	out := filepath.Join(dir, fmt.Sprintf("output-%d", n))
 	if err := syscall.Mkfifo(out, 0o600); err != nil {
 		return nil, err
 	}
@@ -318,34 +316,34 @@ func (m *measurement) start(dir string, n int, item string) (*process.Process, e
 		return nil, err
 	}
 	p := &process.Process{Name: fmt.Sprintf("changes-%d", n), Binary: m.binary, Config: config, HTTP: address, Log: config + ".log"}
-	// Opened for both, the pipe never ends for lack of a writer.
+	// Opened for reading and writing, the pipe does not end without a writer.
 	pipe, err := os.OpenFile(out, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	m.all = append(m.all, p)
-	go m.listen(pipe)
+	go m.receive(pipe)
 	return p, p.Start()
 }
 
-// listen reads what a process tells.
-func (m *measurement) listen(out io.Reader) {
+// receive reads the output of a process.
+func (m *measurement) receive(out io.Reader) {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		now := time.Now()
-		var told struct {
+		var message struct {
 			MessageID  string
 			Properties struct {
 				Due time.Time `json:"due_at"`
 			}
 		}
-		if json.Unmarshal(lines.Bytes(), &told) == nil && told.MessageID != "" {
-			m.heard <- line{told.MessageID, told.Properties.Due, now}
+		if json.Unmarshal(lines.Bytes(), &message) == nil && message.MessageID != "" {
+			m.received <- line{message.MessageID, message.Properties.Due, now}
 		}
 	}
 }
 
-// used is the processor time that the processes and Redis have had.
+// used returns the processor time of the processes and of Redis.
 func (m *measurement) used() (ours, redis time.Duration) {
 	for _, p := range m.all {
 		ours += process.CPU(p.ID())
@@ -353,7 +351,7 @@ func (m *measurement) used() (ours, redis time.Duration) {
 	return ours, process.CPU(m.server.pid)
 }
 
-// run hears all firings and tells how late they were.
+// run receives all firings and prints their delays.
 func (m *measurement) run(ctx context.Context) error {
 	begin := m.due(m.first, m.warm())
 	end := m.due(m.first, m.total())
@@ -372,9 +370,9 @@ func (m *measurement) run(ctx context.Context) error {
 	var last time.Time
 	for len(ids) < m.total() {
 		select {
-		case l := <-m.heard:
+		case l := <-m.received:
 			if ids[l.id] {
-				return fmt.Errorf("%s was told twice", l.id)
+				return fmt.Errorf("%s fired twice", l.id)
 			}
 			ids[l.id] = true
 			if !l.due.Before(begin) {
@@ -385,7 +383,7 @@ func (m *measurement) run(ctx context.Context) error {
 			for _, p := range m.all {
 				fmt.Println(p.Tail())
 			}
-			return fmt.Errorf("%d of %d were told when the time was up", len(ids), m.total())
+			return fmt.Errorf("%d of %d fired within the time limit", len(ids), m.total())
 		}
 	}
 	took := last.Sub(begin)
@@ -396,7 +394,7 @@ func (m *measurement) run(ctx context.Context) error {
 	}
 	percent := func(d time.Duration) float64 { return 100 * d.Seconds() / took.Seconds() }
 	fmt.Printf("%d firings in %.1f s by %d processes: %.0f/s, of %d/s that were due\n", len(delays), took.Seconds(), m.processes, float64(len(delays))/took.Seconds(), m.rate)
-	fmt.Printf("told after they were due: p50 %v, p90 %v, p99 %v, most %v\n", at(0.5), at(0.9), at(0.99), at(1))
+	fmt.Printf("delay after the due time: p50 %v, p90 %v, p99 %v, most %v\n", at(0.5), at(0.9), at(0.99), at(1))
 	fmt.Printf("of a processor: the processes %.0f%%, Redis %.0f%%; Redis holds %d MiB, the first process %d MiB\n",
 		percent(oursNow-ours), percent(redisNow-redis), m.server.memory(ctx)>>20, process.Memory(m.all[0].ID())>>20)
 	fork, _ := strconv.Atoi(m.server.info(ctx, "stats", "latest_fork_usec"))
@@ -415,8 +413,7 @@ func (m *measurement) run(ctx context.Context) error {
 	return nil
 }
 
-// takeProfiles leaves profiles of the first process in a folder, of half the
-// time that is measured.
+// takeProfiles writes profiles of the first process over half of the measured time.
 func (m *measurement) takeProfiles(ctx context.Context) {
 	base := "http://" + m.all[0].HTTP + "/debug/pprof/"
 	for name, url := range map[string]string{

@@ -1,5 +1,5 @@
--- What the scripts have in common: every thread draws customers of its own, sends
--- in turn the requests that its init made, and the end is told as JSON.
+-- Shared by the scripts: every thread draws random customers, sends the requests that
+-- its init created in turn, and the result is printed as JSON.
 local count = 0
 
 function setup(thread)

@@ -17,7 +17,7 @@ func orders() [][]byte {
 	return events
 }
 
-// identities are what customers say of themselves, as they write it.
+// identities are identify events with traits as customers type them.
 func identities() [][]byte {
 	events := make([][]byte, 1000)
 	for i := range events {
@@ -28,7 +28,7 @@ func identities() [][]byte {
 	return events
 }
 
-// stockMapping is what the engine's own methods can do for such a customer.
+// stockMapping cleans such an event with stock methods.
 const stockMapping = `root = this
 root.traits.email = this.traits.email.trim().lowercase()
 root.traits.phone = this.traits.phone.re_replace_all("[^0-9+]", "")
@@ -37,7 +37,7 @@ root.traits.city = this.traits.city.trim()
 root.traits.birthday = this.traits.birthday.ts_strptime("%d.%m.%Y").ts_format("2006-01-02")
 `
 
-// methodMapping is the same by the methods of this distribution.
+// methodMapping cleans it with the methods of this distribution.
 const methodMapping = `root = this
 root.traits.email = this.traits.email.clean_email(lowercase: true)
 root.traits.phone = this.traits.phone.clean_phone("DE")
@@ -46,8 +46,8 @@ root.traits.city = this.traits.city.clean_text()
 root.traits.birthday = this.traits.birthday.clean_date()
 `
 
-// orderSchema asks of an order what the shop's plan asks of it, in one schema,
-// as the stock processor knows one only.
+// orderSchema contains the rules of the shop's plan for an order, as one schema for
+// the stock processor.
 //
 //go:embed order_schema.json
 var orderSchema []byte

@@ -133,7 +133,7 @@ func (r *contender) turn(ctx context.Context, span time.Duration) (float64, erro
 				if err := msg.GetError(); err != nil {
 					return 0, err
 				}
-				// As an output reads it.
+				// Outputs read bytes.
 				if _, err := msg.AsBytes(); err != nil {
 					return 0, err
 				}

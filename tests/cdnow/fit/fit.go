@@ -19,8 +19,8 @@ import (
 
 const week = 7 * 24 * time.Hour
 
-// The sample was observed from the day of its first purchase; the models are
-// fitted to half of that time.
+// The sample is observed from the day of its first purchase. The models are fitted to
+// the first half of that time.
 var (
 	calibrationEnd = fit.DayOf(time.Date(1997, 9, 30, 0, 0, 0, 0, time.UTC))
 	holdoutEnd     = fit.DayOf(time.Date(1998, 6, 30, 0, 0, 0, 0, time.UTC))
@@ -99,8 +99,8 @@ func save(dir string, bg *models.BGNBD, spend *models.GammaGamma) error {
 	)
 }
 
-// published are the estimates in the literature: bg_nbd by Fader, Hardie and
-// Lee (2005), gamma_gamma by Fader and Hardie (2013), which gives no likelihood.
+// published are the estimates of the literature: bg_nbd by Fader, Hardie and Lee
+// (2005); gamma_gamma by Fader and Hardie (2013), without a likelihood.
 var published = map[string]string{
 	"bg_nbd r":              "0.243",
 	"bg_nbd alpha":          "4.414",

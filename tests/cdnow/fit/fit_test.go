@@ -68,7 +68,7 @@ func TestParametersEqualThePublished(t *testing.T) {
 		require.Equal(t, p.published, strconv.FormatFloat(p.fitted, 'f', 2, 64))
 	}
 
-	// The shipped parameters are these.
+	// The shipped parameters equal the fitted ones.
 	loaded, err = models.Load("../../../configs/retail/models/bg_nbd.yaml")
 	require.NoError(t, err)
 	shipped := loaded.(*models.BGNBD)

@@ -9,28 +9,28 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/models/fit"
 )
 
-// forecast is what the model expected, and what happened.
+// forecast compares expected with actual purchases.
 type forecast struct {
-	// byWeek has the repeat purchases of all customers until the end of each
-	// week, calibration those weeks that the model was fitted to.
+	// byWeek contains the repeat purchases of all customers until the end of each
+	// week; calibration is the number of weeks that the model was fitted to.
 	byWeek      []comparison
 	calibration int
-	// byFrequency has the mean number of purchases in the holdout by how many
-	// repeat purchases there were in the calibration, the last by that or more.
+	// byFrequency contains the mean number of purchases in the holdout by the number
+	// of repeat purchases in the calibration; the last item includes larger numbers.
 	byFrequency []comparison
 	customers   []int
 }
 
 type comparison struct{ expected, actual float64 }
 
-// many is the last of the frequencies told apart.
+// many is the largest separate frequency; larger ones are counted with it.
 const many = 7
 
 func newForecast(log *fit.Transactions, m *models.BGNBD) (*forecast, error) {
 	before := log.Observed(calibrationEnd, week)
 	after := log.Observed(holdoutEnd, week)
 	if len(before) != len(after) {
-		return nil, errors.New("some customers bought first in the holdout: the forecast is for those who bought before")
+		return nil, errors.New("some customers first bought in the holdout: the forecast covers earlier customers only")
 	}
 	start := before[0].First
 	for _, c := range before {
@@ -42,7 +42,7 @@ func newForecast(log *fit.Transactions, m *models.BGNBD) (*forecast, error) {
 		byFrequency: make([]comparison, many+1),
 		customers:   make([]int, many+1),
 	}
-	// Customers who came on the same day are expected to do the same.
+	// Customers with the same first day have the same expectation.
 	newcomers := make([]float64, calibrationEnd-start+1)
 	for _, c := range before {
 		newcomers[c.First-start]++
