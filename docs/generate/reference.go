@@ -36,11 +36,11 @@ type plugin struct {
 
 type example struct{ Title, Summary, Config, Language string }
 
-// field is one field of a plugin, named by its path. Fields that are alike in
-// all but one step of the path are told of once, with * for that step.
+// field is one field of a plugin, named by its path. Fields that differ only in one
+// step of the path are described once, with * for that step.
 type field struct {
 	Path        string
-	In          []string // what * stands for
+	In          []string // the names that * stands for
 	Type        string
 	Need        string
 	Notes       []string
@@ -128,14 +128,14 @@ func ours() ([]plugin, error) {
 	return plugins, errors.Join(errs...)
 }
 
-// stockNames lists by kind what is not ours. Another program tells, because
-// the plugins share one environment with the engine.
+// stockNames lists the engine's own components by kind. A separate program prints them,
+// because plugins share one environment with the engine in this process.
 func stockNames() (names map[string][]string, err error) {
 	list := exec.Command("go", "run", "github.com/connect-personalize/connect-personalize/docs/generate/stock")
 	list.Stderr = os.Stderr
 	out, err := list.Output()
 	if err != nil {
-		return nil, fmt.Errorf("listing what the engine has: %w", err)
+		return nil, fmt.Errorf("listing the components of the engine: %w", err)
 	}
 	return names, json.Unmarshal(out, &names)
 }

@@ -215,7 +215,7 @@ func parentOf(n *yaml.Node, line int, key string) *yaml.Node {
 	return nil
 }
 
-// keyOf returns the key whose value is on a line, empty if there is none.
+// keyOf returns the key of a value on a line, empty if there is none.
 func keyOf(text []byte, line int, value string) string {
 	var doc yaml.Node
 	if yaml.NewDecoder(bytes.NewReader(text)).Decode(&doc) != nil {
@@ -249,8 +249,7 @@ func adviseType(all []string, line int, want string) string {
 
 var quotedText = regexp.MustCompile(`"(\\.|[^"\\])*"`)
 
-// mistakes are what people write who know other languages, in the order in which they
-// are looked for.
+// mistakes are forms of other languages, in the order in which they are searched.
 var mistakes = []struct {
 	pattern *regexp.Regexp
 	advice  string
