@@ -18,6 +18,7 @@ import (
 	_ "github.com/redpanda-data/connect/v4/public/components/prometheus"
 
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
+	"github.com/connect-personalize/connect-personalize/plugins/command/deleteprofiles"
 	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
 	"github.com/connect-personalize/connect-personalize/plugins/command/plandiff"
 	"github.com/connect-personalize/connect-personalize/plugins/command/signurl"
@@ -53,6 +54,7 @@ func main() {
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
 		service.CLIOptAddCommand(lint.Command(name, stockLint, lint.Kinds()...)),
 		service.CLIOptAddCommand(plandiff.Command(name)),
+		service.CLIOptAddCommand(deleteprofiles.Command(name)),
 		service.CLIOptAddCommand(suggestsuite.Command(name)),
 		service.CLIOptAddCommand(signurl.Command(name)),
 		service.CLIOptAddCommand(whatif.Command(name)))...)
