@@ -164,6 +164,11 @@ type Change struct {
 	Version Version
 	Data    []byte
 	Index   []IndexEdit
+
+	// Purge requests that the previous content of the record and of the removed index
+	// entries is also removed from the files of the store, soon after the commit. It is
+	// for erasures. A store without files of its own ignores it.
+	Purge bool
 }
 
 // IndexEdit adds or removes the entry (Index, Value, key of the change).

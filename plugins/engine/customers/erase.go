@@ -138,7 +138,7 @@ func (p *Service) eraseKeys(ctx context.Context, keys []string, at int64) error 
 			}
 			// keys includes all records that were merged into this one.
 			rec.FinishErasure()
-			changes = append(changes, store.Change{Key: key, Version: records[i].Version, Data: rec.Encode(nil, key), Index: indexEdits(&rec)})
+			changes = append(changes, store.Change{Key: key, Version: records[i].Version, Data: rec.Encode(nil, key), Index: indexEdits(&rec), Purge: true})
 		}
 		conflicts, err := p.store.Commit(ctx, changes)
 		if err != nil {

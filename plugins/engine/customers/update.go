@@ -591,7 +591,7 @@ func (u *updater) write(ctx context.Context, selected func(*customer) bool) erro
 			continue
 		}
 		u.extract = c.rec.Encode(u.extract[:0], c.key)
-		u.changes = append(u.changes, store.Change{Key: c.key, Version: c.version, Data: u.arena.keep(u.extract), Index: indexEdits(&c.rec)})
+		u.changes = append(u.changes, store.Change{Key: c.key, Version: c.version, Data: u.arena.keep(u.extract), Index: indexEdits(&c.rec), Purge: c.rec.Erased()})
 		u.positions = append(u.positions, i)
 	}
 	conflicts, err := u.p.store.Commit(ctx, u.changes)

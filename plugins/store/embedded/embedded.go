@@ -56,7 +56,8 @@ type Store struct {
 	opts Options
 	*engine
 
-	cache *recordCache
+	cache  *recordCache
+	purger *purger
 
 	// closeMu is held for reading by every call and for writing by Close.
 	closeMu sync.RWMutex
@@ -81,14 +82,20 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, cache: newRecordCache(o.RecordCacheBytes), batches: make(chan *batch), committed: make(chan struct{})}
+	s := &Store{opts: o, cache: newRecordCache(o.RecordCacheBytes), purger: newPurger(), batches: make(chan *batch), committed: make(chan struct{})}
 	s.recordAvg.Store(512)
 	if s.engine, err = openEngine(o); err != nil {
 		return nil, err
 	}
 	s.freeBytes.Store(s.free())
 	s.freeChecked.Store(time.Now().UnixNano())
+	if err := s.resumePurge(); err != nil {
+		return nil, errors.Join(s.readError(err), s.db.Close(), s.lock.Close())
+	}
 	go s.runCommitter()
+	ctx, stop := context.WithCancel(context.Background())
+	s.purger.stop = stop
+	go s.runPurger(ctx)
 	return s, nil
 }
 
@@ -257,7 +264,18 @@ func (s *Store) Commit(ctx context.Context, changes []store.Change) ([]int, erro
 			conflicts = append(conflicts, first+i)
 		}
 		if first = end; first == len(changes) {
-			return conflicts, s.wait(b.sync)
+			err := s.wait(b.sync)
+			s.requestPurge(changes)
+			return conflicts, err
+		}
+	}
+}
+
+// requestPurge requests the purge of the changes that ask for it.
+func (s *Store) requestPurge(changes []store.Change) {
+	for i := range changes {
+		if changes[i].Purge {
+			s.purger.request(false, string(appendRecordKey(nil, changes[i].Key)))
 		}
 	}
 }
@@ -398,6 +416,9 @@ func (s *Store) encode(b *batch, except []int) *pebble.Batch {
 			appendRecordKey(op.Key[:0], c.Key)
 			copy(op.Value, c.Data)
 			_ = op.Finish()
+		}
+		if c.Purge {
+			_ = encoded.Set([]byte{purgeSpace}, nil, nil)
 		}
 		for _, e := range c.Index {
 			indexKey = appendIndexKey(indexKey[:0], e.Index, e.Value, c.Key)
@@ -637,12 +658,14 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	close(s.batches)
-	for waiting := true; waiting; {
+	s.purger.stop()
+	running := []<-chan struct{}{s.committed, s.purger.done}
+	for len(running) > 0 {
 		select {
-		case <-s.committed:
-			waiting = false
+		case <-running[0]:
+			running = running[1:]
 		case <-s.halt.stopped:
-			waiting = false
+			running = nil
 		case <-time.After(stallLimit):
 			// Leave the engine as a kill of the process would.
 			if err := s.halt.stalled(); err != nil {

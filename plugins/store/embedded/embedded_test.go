@@ -32,13 +32,13 @@ func open(t testing.TB, o Options) *Store {
 }
 
 // put writes a record regardless of its version.
-func put(s *Store, key, data string) error {
+func put(s *Store, key, data string, index ...store.IndexEdit) error {
 	for {
 		r, err := s.Load(ctx, []string{key})
 		if err != nil {
 			return err
 		}
-		conflicts, err := s.Commit(ctx, []store.Change{{Key: key, Version: r[0].Version, Data: []byte(data)}})
+		conflicts, err := s.Commit(ctx, []store.Change{{Key: key, Version: r[0].Version, Data: []byte(data), Index: index}})
 		if err != nil || len(conflicts) == 0 {
 			return err
 		}

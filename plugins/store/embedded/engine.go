@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,9 @@ const format = 1
 // does not make a store unreadable for the previous release.
 const engineFormat = pebble.FormatValueSeparation
 
+// memTables is the number of tables in memory, one of which is being filled.
+const memTables = 3
+
 // engine is an open pebble database with its directory lock.
 type engine struct {
 	db   *pebble.DB
@@ -30,6 +34,8 @@ type engine struct {
 	fs   vfs.FS
 	dir  string
 	halt *halt
+
+	manifests *atomic.Int64 // created since the store was opened
 }
 
 // openEngine opens pebble and locks the directory against other openers.
@@ -40,7 +46,7 @@ func openEngine(o Options) (*engine, error) {
 	case dir == Memory:
 		fs, dir = vfs.NewMem(), "/profiles"
 	default:
-		fs = vfs.Default
+		fs = privateFS{vfs.Default}
 		var err error
 		if dir, err = realDir(dir); err != nil {
 			return nil, fmt.Errorf("embedded profile store: %w; give a path this user can write to", err)
@@ -57,11 +63,14 @@ func openEngine(o Options) (*engine, error) {
 	defer cache.Unref() // the engine has its own reference
 	h := newHalt(o)
 	l := &engineLog{to: o.Logger, path: o.Path, halt: h}
+	manifests := new(atomic.Int64)
+	events := l.events()
+	events.ManifestCreated = func(pebble.ManifestCreateInfo) { manifests.Add(1) }
 	opts := &pebble.Options{
 		FS:                    logGuard{fs, h},
 		Lock:                  lock,
 		Logger:                l,
-		EventListener:         l.events(),
+		EventListener:         events,
 		FormatMajorVersion:    engineFormat,
 		Cache:                 cache,
 		MemTableSize:          o.MemTableBytes,
@@ -69,8 +78,10 @@ func openEngine(o Options) (*engine, error) {
 		L0StopWritesThreshold: 20,
 		LBaseMaxBytes:         max(64<<20, 4*int64(o.MemTableBytes)),
 		// Two tables may wait to be written while a third is filled.
-		MemTableStopWritesThreshold: 3,
-		MaxOpenFiles:                500,
+		MemTableStopWritesThreshold: memTables,
+		// The manifest is rotated as soon as it has more edits than there are tables.
+		MaxManifestFileSize: 1,
+		MaxOpenFiles:        500,
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -91,7 +102,46 @@ func openEngine(o Options) (*engine, error) {
 		return nil, errors.Join(fmt.Errorf("embedded profile store at %q: %w", o.Path, err), db.Close(), lock.Close())
 	}
 	h.armed.Store(true)
-	return &engine{db, lock, fs, dir, h}, nil
+	return &engine{db, lock, fs, dir, h, manifests}, nil
+}
+
+// privateFS creates files that only their owner can read and write, whatever the umask
+// is: the engine itself creates them with the mode 0666.
+type privateFS struct{ vfs.FS }
+
+const privateMode = 0o600
+
+func (p privateFS) Unwrap() vfs.FS { return p.FS }
+
+func (p privateFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return private(name)(p.FS.Create(name, c))
+}
+
+func (p privateFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return private(name)(p.FS.OpenReadWrite(name, c, opts...))
+}
+
+func (p privateFS) Lock(name string) (io.Closer, error) {
+	lock, err := p.FS.Lock(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(name, privateMode); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+func private(name string) func(vfs.File, error) (vfs.File, error) {
+	return func(f vfs.File, err error) (vfs.File, error) {
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(name, privateMode); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return f, nil
+	}
 }
 
 // openPebble converts a panic of pebble to an error.

@@ -100,9 +100,13 @@ func (g logGuard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	return g.guard(name, f, err)
 }
 
+// ReuseForWrite replaces the old log instead of overwriting it: behind the new content
+// the old one would stay readable.
 func (g logGuard) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := g.FS.ReuseForWrite(from, to, c)
-	return g.guard(to, f, err)
+	if err := g.Remove(from); err != nil {
+		return nil, err
+	}
+	return g.Create(to, c)
 }
 
 func (g logGuard) guard(name string, f vfs.File, err error) (vfs.File, error) {

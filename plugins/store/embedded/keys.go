@@ -12,6 +12,7 @@ import (
 //
 //	'f'                                           the format of the store
 //	'i' escape(index) escape(value) key           an index entry, without data
+//	'p'                                           a purge is requested, see purge.go
 //	'r' key                                       a record
 //
 // escape keeps the order of arbitrary byte strings and marks their end: a zero byte
@@ -21,6 +22,7 @@ import (
 const (
 	formatSpace = 'f'
 	indexSpace  = 'i'
+	purgeSpace  = 'p'
 	recordSpace = 'r'
 )
 

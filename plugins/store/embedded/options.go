@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -40,6 +41,11 @@ type Options struct {
 	// space Commit returns ErrDiskFull; reads continue.
 	MinFreeBytes uint64
 
+	// PurgeDelay is the time from an erasure until the store begins to remove the erased
+	// content from its files (default 10 minutes). Erasures in between share the work,
+	// which rewrites all index entries and the tables with the erased records.
+	PurgeDelay time.Duration
+
 	// Logger receives background errors. nil discards them.
 	Logger Logger
 
@@ -59,6 +65,7 @@ const (
 	defaultMemTableBytes    = 64 << 20
 	defaultMaxRecordBytes   = 16 << 20
 	defaultMinFreeBytes     = 256 << 20
+	defaultPurgeDelay       = 10 * time.Minute
 
 	minMemTableBytes = 1 << 20
 	maxMemTableBytes = 1 << 30
@@ -83,6 +90,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MinFreeBytes == 0 {
 		o.MinFreeBytes = defaultMinFreeBytes
+	}
+	if o.PurgeDelay == 0 {
+		o.PurgeDelay = defaultPurgeDelay
 	}
 	if o.Logger == nil {
 		o.Logger = silence{}
