@@ -1,6 +1,5 @@
-// Command generate writes the plugin reference, docs/plugins, from the config
-// specs that the plugins register: one page for each plugin and an index. Run
-// it as `make docs`.
+// Command generate writes the plugin reference, docs/plugins, from the config specs that
+// the plugins register: one page per plugin, and an index. Run it with `make docs`.
 package main
 
 import (
@@ -11,7 +10,7 @@ import (
 )
 
 func main() {
-	dir := flag.String("dir", "docs/plugins", "the folder to write")
+	dir := flag.String("dir", "docs/plugins", "folder to write to")
 	flag.Parse()
 	if err := write(*dir); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
@@ -19,7 +18,7 @@ func main() {
 	}
 }
 
-// write makes dir hold the reference and nothing else.
+// write replaces the contents of a folder with the reference.
 func write(dir string) error {
 	pages, err := reference()
 	if err != nil {

@@ -8,25 +8,25 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
-// otherSpec is a spec that is not a component's.
+// otherSpec is a spec of something other than a component.
 type otherSpec struct {
 	kind, name string
 	spec       *service.ConfigSpec
 }
 
-// otherSpecs lists the custom resources, and the files that configs refer to.
+// otherSpecs returns the custom resources and the files that configs refer to.
 func otherSpecs() []otherSpec {
 	return []otherSpec{
 		{"resource", profiles.ResourceType, profiles.Spec()},
 		{"file", "profile_definition", service.NewConfigSpec().
 			Stable().
 			Version("0.1.0").
-			Summary("The file that says what a profile is made of. The `profiles` resource names it.").
+			Summary("The file that defines features, segments and triggers. The `profiles` resource refers to it.").
 			Fields(profiledefinition.Fields()...)},
 		{"file", "expectation_suite", service.NewConfigSpec().
 			Stable().
 			Version("0.1.0").
-			Summary("The file that says what is expected of a stream's data. The `expect` processor names it, and `connect-personalize suggest-suite` writes one from data.").
+			Summary("The file with the data-quality rules for a stream. The `expect` processor refers to it, and `connect-personalize suggest-suite` suggests one from data.").
 			Fields(expectationsuite.Fields()...)},
 	}
 }

@@ -1,6 +1,6 @@
-// Command stock lists what the engine has without the plugins: the names of
-// its components, and of its Bloblang functions and methods, as a JSON object
-// of kinds. The plugin reference leaves these out.
+// Command stock prints the names of the components, Bloblang functions and methods of
+// the engine without our plugins, as a JSON object by kind. The plugin reference omits
+// them.
 package main
 
 import (
