@@ -136,8 +136,8 @@ func kindFields() []*service.ConfigField {
 		field(features.DaysActive, "Number of days (UTC) with events."),
 		field(features.TimeSinceFirst, "Time since the earliest event at the time of the read, null without events.", split(unit())...),
 		field(features.TimeSinceLast, "Time since the latest event at the time of the read, null without events.", split(unit())...),
-		field(features.IntervalMean, "Mean time from one event to the next, null with fewer than two events.", split(unit())...),
-		field(features.IntervalStddev, "Population standard deviation of the time from one event to the next, null with fewer than two events.", split(unit())...),
+		field(features.IntervalMean, "Mean time from one event to the next, null with fewer than two events. With `by` through an array, an event with several elements of a group counts once.", split(unit())...),
+		field(features.IntervalStddev, "Population standard deviation of the time from one event to the next, null with fewer than two events. With `by` through an array, an event with several elements of a group counts once. For customers with more events than `events.keep`, an event that arrives after later ones were summarised does not split the interval that contains it.", split(unit())...),
 		field(features.DecayedSum, "Score of recent activity: a sum with exponential decay, in which each value halves every `half_life` of its age at the time of the read.",
 			service.NewStringField(fieldHalfLife).
 				Description("Time in which a value halves, such as `7d`.").

@@ -257,8 +257,12 @@ func (e *Evaluator) single(f *Feature, s *summary, m Moment) event.Value {
 			return e.elapsed(f, s.last, m)
 		}
 	case IntervalMean:
-		if s.count > 1 {
-			return number(f.inUnit(s.last-s.first) / float64(s.count-1))
+		events := s.count
+		if s.parts&partEvents != 0 {
+			events = s.events
+		}
+		if events > 1 {
+			return number(f.inUnit(s.last-s.first) / float64(events-1))
 		}
 	case IntervalStddev:
 		if s.gaps.n > 0 {

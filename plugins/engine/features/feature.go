@@ -331,6 +331,9 @@ func (b *builder) add(i int, spec Spec) {
 	if spec.ValuePath == timestampPath {
 		w.parts &^= partEnds // only the times
 	}
+	if spec.Kind == IntervalMean && series.each {
+		w.parts |= partEvents
+	}
 	if spec.GroupPath != "" {
 		w.parts, w.inner = partGroups, w.parts
 	}

@@ -143,7 +143,7 @@ func FuzzTiles(f *testing.F) {
 	for i := range def.Series {
 		var tiles Tiles
 		for n := range int64(100) {
-			tiles.Fold(&def.Series[i], &Occurrence{Time: n * 1e7, First: number(float64(n)), Second: event.Value{Kind: event.String, Text: []byte{'g', byte('0' + n%3)}}})
+			tiles.Fold(&def.Series[i], []Occurrence{{Time: n * 1e7, First: number(float64(n)), Second: event.Value{Kind: event.String, Text: []byte{'g', byte('0' + n%3)}}}})
 		}
 		tiles.Compact(&def.Series[i], 1e9)
 		f.Add(tiles.Append(nil))

@@ -37,6 +37,9 @@ const (
 	partDecay
 	// partFirstDay: the sum of the numbers of the first day.
 	partFirstDay
+	// partEvents: the number of events, for series over arrays, where count is
+	// the number of elements.
+	partEvents
 
 	partsAll = 1<<iota - 1
 	// partsBulky are the parts that need much more memory than the others.
@@ -93,6 +96,8 @@ type summary struct {
 	hours                 []int   // by hour of the UTC week; nil if all are 0
 	decays                []decay
 	firstDay              total // sum of the numbers of the day of first
+	events                int
+	lastID                uint64 // ID of the last occurrence added, 0 after merge
 
 	spare []*summary // groups of earlier uses, for reuse
 }
@@ -184,6 +189,11 @@ func (s *summary) add(w *wants, o *Occurrence) {
 	if w.parts == 0 {
 		return
 	}
+	sameEvent := s.count > 1 && o.Time == before && o.ID == s.lastID
+	s.lastID = o.ID
+	if w.parts&partEvents != 0 && !sameEvent {
+		s.events++
+	}
 	v := o.First
 	if w.bare {
 		v = number(1)
@@ -208,10 +218,8 @@ func (s *summary) add(w *wants, o *Occurrence) {
 		var buffer [64]byte
 		s.distinct.add(xxhash.Sum64(AppendValue(buffer[:0], v)))
 	}
-	if w.parts&partGaps != 0 {
-		if s.count > 1 {
-			s.gaps.add(float64(o.Time - before))
-		}
+	if w.parts&partGaps != 0 && s.count > 1 && !sameEvent {
+		s.gaps.add(float64(o.Time - before))
 	}
 	if w.parts&partDays != 0 {
 		s.addDay(floorDiv(o.Time, millisPerDay))
@@ -238,6 +246,12 @@ func (s *summary) add(w *wants, o *Occurrence) {
 			inner := wants{parts: w.inner}
 			s.group(name, &inner).add(&inner, o)
 		}
+	}
+}
+
+func (s *summary) addAll(w *wants, occurrences []Occurrence) {
+	for i := range occurrences {
+		s.add(w, &occurrences[i])
 	}
 }
 
@@ -370,7 +384,8 @@ func (s *summary) merge(w *wants, o *summary) {
 		}
 	}
 	s.count += o.count
-	s.first, s.last = min(s.first, o.first), last
+	s.events += o.events
+	s.first, s.last, s.lastID = min(s.first, o.first), last, 0
 }
 
 func (s *summary) mergeNumbers(o *summary) {

@@ -72,18 +72,20 @@ func (t *Tiles) First() int64 {
 	return first
 }
 
-// Fold adds an occurrence of a series. Call Compact after the last one.
-func (t *Tiles) Fold(s *Series, o *Occurrence) {
+// Fold adds the occurrences of one event of a series. Call Compact after the last
+// event.
+func (t *Tiles) Fold(s *Series, event []Occurrence) {
 	if n := len(t.list); n > 0 {
-		if tile := t.list[n-1]; tile.last <= o.Time && tile.parts == s.wants.parts && s.wants.covers(tile) &&
-			o.Time-tile.first <= s.span(0) {
-			tile.add(&s.wants, o)
+		ms := event[0].Time
+		if tile := t.list[n-1]; tile.last <= ms && tile.parts == s.wants.parts && s.wants.covers(tile) &&
+			ms-tile.first <= s.span(0) {
+			tile.addAll(&s.wants, event)
 			return
 		}
 	}
 	tile := &summary{}
 	tile.reset(&s.wants)
-	tile.add(&s.wants, o)
+	tile.addAll(&s.wants, event)
 	t.insert(s, tile)
 }
 
@@ -202,6 +204,7 @@ func (s *summary) within(window, asOf int64) bool {
 //	hours     n(uvarint) { hour(1) count(uvarint) }
 //	decay     n(uvarint) { half life(uvarint) sum(8) }
 //	first day micros(varint) floats(8) compensation(8)
+//	events    n(uvarint)
 //
 // Tiles are stored as their number (uvarint), followed by each tile.
 
@@ -324,6 +327,9 @@ func (s *summary) append(dst []byte) []byte {
 	}
 	if s.parts&partFirstDay != 0 {
 		dst = s.firstDay.append(dst)
+	}
+	if s.parts&partEvents != 0 {
+		dst = binary.AppendUvarint(dst, uint64(s.events))
 	}
 	return dst
 }
@@ -520,6 +526,9 @@ func (r *tileReader) tile(depth int) *summary {
 	}
 	if s.parts&partFirstDay != 0 {
 		s.firstDay = r.total()
+	}
+	if s.parts&partEvents != 0 {
+		s.events = int(r.uvarint() & math.MaxInt64)
 	}
 	return s
 }

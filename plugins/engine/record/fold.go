@@ -99,8 +99,14 @@ func (f *folder) finish() error {
 		if err := tiles.Read(r.tilesOf(i)); err != nil {
 			return ErrCorrupt
 		}
-		for n := range occurrences {
-			tiles.Fold(s, &occurrences[n])
+		for len(occurrences) > 0 {
+			// The occurrences of one event are contiguous.
+			n := 1
+			for n < len(occurrences) && occurrences[n].Time == occurrences[0].Time && occurrences[n].ID == occurrences[0].ID {
+				n++
+			}
+			tiles.Fold(s, occurrences[:n])
+			occurrences = occurrences[n:]
 		}
 		tiles.Compact(s, r.last.time)
 		r.setTiles(i, tiles.Append(nil))

@@ -44,6 +44,8 @@ func heavySpecs() []features.Spec {
 	add(features.Spec{Kind: features.First, ValuePath: "timestamp"})
 	add(features.Spec{Kind: features.TimeSinceFirst, Unit: time.Hour})
 	add(features.Spec{Kind: features.IntervalMean, Unit: time.Hour})
+	add(features.Spec{Kind: features.IntervalMean, Unit: time.Hour, GroupPath: "properties.products[].sku"})
+	add(features.Spec{Kind: features.Sum, ValuePath: "properties.products[].price"})
 	add(features.Spec{Kind: features.DaysActive})
 	add(features.Spec{Kind: features.TopK, ValuePath: "properties.category", K: 3})
 	add(features.Spec{Kind: features.UniqueValues, ValuePath: "properties.category", K: 5})
@@ -68,8 +70,8 @@ func genHeavy(r *rand.Rand, n int) [][]byte {
 		if r.IntN(3) > 0 {
 			name = `"type":"page"`
 		}
-		out[i] = fmt.Appendf(nil, `{%s,"messageId":"m%d","userId":"u1","timestamp":"%s","properties":{"total":%d.%02d,"category":"c%d","products":[{"sku":"s%d","price":%d.5}]}}`,
-			name, i, at, r.IntN(100), r.IntN(100), r.IntN(8), r.IntN(5), r.IntN(50))
+		out[i] = fmt.Appendf(nil, `{%s,"messageId":"m%d","userId":"u1","timestamp":"%s","properties":{"total":%d.%02d,"category":"c%d","products":[{"sku":"s%d","price":%d.5},{"sku":"s%d","price":2}]}}`,
+			name, i, at, r.IntN(100), r.IntN(100), r.IntN(8), r.IntN(5), r.IntN(50), r.IntN(5))
 	}
 	return out
 }

@@ -123,6 +123,7 @@ type row struct {
 	time   int64
 	of, by any
 	name   string
+	event  string // its messageId
 }
 
 func name(raw map[string]any) string {
@@ -144,7 +145,7 @@ func expand(f Feature, e Event) []row {
 	}
 	rows := make([]row, n)
 	for i := range rows {
-		rows[i].time, rows[i].name = e.Time, name(e.Raw)
+		rows[i].time, rows[i].name, rows[i].event = e.Time, name(e.Raw), e.ID
 		rows[i].of, rows[i].by = pick(of, i), pick(by, i)
 	}
 	return rows
@@ -316,12 +317,14 @@ func compute(f Feature, rows []row, asOf int64) any {
 		}
 		return float64(len(days))
 	case "interval_mean", "interval_stddev":
-		if len(rows) < 2 {
-			return nil
-		}
 		var gaps []float64
 		for i := 1; i < len(rows); i++ {
-			gaps = append(gaps, float64(rows[i].time-rows[i-1].time)/unit)
+			if rows[i].event != rows[i-1].event {
+				gaps = append(gaps, float64(rows[i].time-rows[i-1].time)/unit)
+			}
+		}
+		if len(gaps) == 0 {
+			return nil
 		}
 		if f.Kind == "interval_mean" {
 			return mean(gaps)
