@@ -46,7 +46,8 @@ type Result struct {
 	// JSON is the profile, an object with id, traits, features, segments, as_of
 	// and updated_at.
 	JSON []byte
-	// Complete reports whether the features have the values of AsOf. It is false
+	// Complete reports whether the features have the values of AsOf, within the
+	// documented error bound of customers with folded events. It is false
 	// if events of that time are no longer kept individually. Traits always have
 	// their current values.
 	Complete bool
@@ -234,13 +235,13 @@ func (p *Service) render(rd *reader, result *Result, key string, asOf int64, sel
 	if result.Erased = rd.rec.Erased(); result.Erased {
 		return
 	}
-	result.Complete = asOf >= rd.rec.FoldedTo()
 	if ms := rd.rec.UpdatedAt(); ms > 0 {
 		result.UpdatedAt = time.UnixMilli(ms)
 	}
 	var json []byte
 	json, result.Err = rd.viewer.AppendJSON(rd.out, &rd.rec, result.ID, asOf, sel)
 	p.countOverflows(rd)
+	result.Complete = asOf >= rd.rec.FoldedTo() && rd.viewer.IsWithinBound()
 	result.JSON = json[len(rd.out):len(json):len(json)]
 	result.Found = result.Err == nil
 }

@@ -64,9 +64,15 @@ type Evaluator struct {
 	values  []event.Value
 	text    []byte
 	// overflows is the number of values that were not finite.
-	overflows  int
-	trajectory Trajectory // of the value evaluated last
+	overflows int
+	// exceedsBound is true after a value outside the error bound of Tiles.
+	exceedsBound bool
+	trajectory   Trajectory // of the value evaluated last
 }
+
+// IsWithinBound reports whether all values since Reset are within the error bound
+// of Tiles.
+func (e *Evaluator) IsWithinBound() bool { return !e.exceedsBound }
 
 // TakeOverflows returns the number of values since the last call that were not
 // finite numbers, such as the sum of two numbers near the largest float64. Such
@@ -88,7 +94,7 @@ func (e *Evaluator) finite(f float64) event.Value {
 
 // Reset invalidates all results.
 func (e *Evaluator) Reset() {
-	e.entries, e.values, e.text = e.entries[:0], e.values[:0], e.text[:0]
+	e.entries, e.values, e.text, e.exceedsBound = e.entries[:0], e.values[:0], e.text[:0], false
 }
 
 // Evaluate returns the value of a feature of events at a moment, from the state
@@ -110,6 +116,7 @@ func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from
 	}
 	s.reset(&f.wants)
 	for _, tile := range state.Tiles.list {
+		e.exceedsBound = e.exceedsBound || tile.exceedsBound(f, m.AsOf)
 		switch {
 		case !tile.within(window, m.AsOf):
 		case f.wants.covers(tile):

@@ -191,6 +191,10 @@ type Feature struct {
 	// feature.
 	Series int
 
+	// maxTileSpan is the maximum span of a tile that contains the start of the
+	// window, by the error bound of Tiles.
+	maxTileSpan int64
+
 	position int // in the list of specs
 	wants    wants
 	needs    []int
@@ -273,6 +277,11 @@ func New(specs []Spec, compile PredicateCompiler, selectors ...Selector) (*Defin
 	for i, s := range d.Series {
 		for _, name := range s.Events {
 			d.byEvent[name] = append(d.byEvent[name], i)
+		}
+	}
+	for i := range d.Features {
+		if f := &d.Features[i]; f.Series >= 0 {
+			f.maxTileSpan = f.Window.Milliseconds() / d.Series[f.Series].tilesPerWindow()
 		}
 	}
 	for name, series := range d.byEvent {

@@ -159,16 +159,19 @@ func (t *Tiles) Compact(s *Series, newest int64) {
 // tile can contain the start of the windows that are longer than age; the
 // shortest of them limits its span.
 func (s *Series) span(age int64) int64 {
-	per := int64(tilesPerWindow)
-	if s.wants.parts&partsBulky != 0 {
-		per = tilesPerWindowBulky
-	}
 	for _, w := range s.windows {
 		if w > age {
-			return w / per
+			return w / s.tilesPerWindow()
 		}
 	}
 	return math.MaxInt64
+}
+
+func (s *Series) tilesPerWindow() int64 {
+	if s.wants.parts&partsBulky != 0 {
+		return tilesPerWindowBulky
+	}
+	return tilesPerWindow
 }
 
 // longest returns the longest window, in milliseconds.
@@ -177,6 +180,16 @@ func (s *Series) longest() int64 {
 		return 0
 	}
 	return s.windows[len(s.windows)-1]
+}
+
+// exceedsBound reports whether the value of f as of a time may be outside the
+// error bound because of this tile: it contains that time, or it contains the
+// start of the window and is too long. That happens for a time in the past,
+// because spans are bounded relative to the latest event, and for a window that
+// is new.
+func (s *summary) exceedsBound(f *Feature, asOf int64) bool {
+	contains := func(t int64) bool { return s.first <= t && t < s.last }
+	return contains(asOf) || f.Window > 0 && contains(asOf-f.Window.Milliseconds()) && s.last-s.first > f.maxTileSpan
 }
 
 // within reports whether a tile counts for a window (0 for none) as of a time.

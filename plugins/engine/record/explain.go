@@ -114,6 +114,7 @@ func (w *Viewer) Explain(r *Record, id string, asOf int64) (*Explanation, error)
 	for i := range all {
 		x.Features = append(x.Features, w.explain(i))
 	}
+	x.Complete = x.Complete && w.IsWithinBound()
 	x.Events = r.explainEvents(asOf)
 	return x, nil
 }

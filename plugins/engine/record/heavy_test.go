@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -248,4 +249,41 @@ func TestAMillionEventsFitIn64KiB(t *testing.T) {
 		require.InEpsilon(t, float64(len(different)), got["products_30d"], 4*0.046)
 	}
 	require.False(t, math.IsNaN(got["revenue"].(float64)))
+}
+
+// TestPastValuesAreWithinTheBoundOrRefused: tiles are bounded relative to the
+// latest event, so that a window that ended long before it can begin inside a
+// tile that is too long. The viewer reports such a value.
+func TestPastValuesAreWithinTheBoundOrRefused(t *testing.T) {
+	const hours = 3000
+	def := newDefinition(t, []features.Spec{
+		{Name: "all", Kind: features.Count},
+		{Name: "week", Kind: features.Count, Window: 7 * 24 * time.Hour},
+	})
+	rec := &record.Record{}
+	rec.Reset(def)
+	var p event.Parser
+	e, err := p.Parse([]byte(`{"type":"page","messageId":"m","userId":"u1","timestamp":"2026-01-01T00:00:00Z"}`))
+	require.NoError(t, err)
+	extract, _ := def.Features.Extract(nil, e)
+	for i := range int64(hours) {
+		_, err := rec.Apply(record.Fact{Time: epoch + i*day/24, ReceivedAt: epoch + i*day/24, ID: uint64(i) + 1, Extract: extract})
+		require.NoError(t, err)
+	}
+	refused := 0
+	for asOf := rec.FoldedTo(); asOf <= rec.LastEventAt()+day; asOf += day / 2 {
+		var w record.Viewer
+		raw, err := w.AppendJSON(nil, rec, "u1", asOf, &record.Everything)
+		require.NoError(t, err)
+		if !w.IsWithinBound() {
+			refused++
+			require.Less(t, asOf, rec.LastEventAt(), "the present is never refused")
+			continue
+		}
+		var view struct{ Features map[string]float64 }
+		require.NoError(t, json.Unmarshal(raw, &view))
+		want := 168.0 - max(0, float64(asOf-rec.LastEventAt())/float64(day/24))
+		require.InDelta(t, want, view.Features["week"], 3, "as of %d", asOf)
+	}
+	require.Positive(t, refused)
 }

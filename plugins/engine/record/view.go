@@ -72,6 +72,7 @@ type value struct {
 // features_since is added if the record lacks early events for some features:
 // an object of the times, by feature, from which events are complete.
 func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *Selection) ([]byte, error) {
+	w.evaluator.Reset()
 	dst = append(dst, `{"id":`...)
 	dst = jsontext.AppendString(dst, id)
 	var err error
@@ -122,6 +123,11 @@ func (w *Viewer) AppendJSON(dst []byte, r *Record, id string, asOf int64, sel *S
 	dst = event.AppendTime(dst, r.updatedAt)
 	return append(dst, `"}`...), nil
 }
+
+// IsWithinBound reports whether the features of the last profile are within the
+// documented error bound. They may not be for a customer with folded events as
+// of a time in the past.
+func (w *Viewer) IsWithinBound() bool { return w.evaluator.IsWithinBound() }
 
 // TakeOverflows returns the number of features since the last call whose value
 // is null because it overflows.
