@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
 )
@@ -16,9 +17,62 @@ func (r *Record) wasFolded(id uint64) bool {
 	return false
 }
 
-func (r *Record) rememberFolded(ids []byte) {
-	all := append(r.foldedIDs[:len(r.foldedIDs):len(r.foldedIDs)], ids...)
-	r.foldedIDs = all[max(0, len(all)-maxFoldedIDs*idSize):]
+// isForgotten reports whether an event is so old that the record no longer
+// remembers the ids of folded events of its time. It cannot be distinguished
+// from a repetition.
+func (r *Record) isForgotten(at logPosition) bool { return at.time < r.rememberedFrom }
+
+// foldedEvents returns the positions of the remembered folded events, ordered.
+func (r *Record) foldedEvents() []logPosition {
+	events := make([]logPosition, 0, len(r.foldedIDs)/idSize)
+	times, ms := r.foldedTimes, int64(0)
+	for ids := r.foldedIDs; len(ids) > 0 && len(times) > 0; ids = ids[idSize:] {
+		distance, width := binary.Uvarint(times)
+		times, ms = times[width:], ms+int64(distance)
+		events = append(events, logPosition{ms, binary.LittleEndian.Uint64(ids)})
+	}
+	return events
+}
+
+// rememberFolded adds folded events to the remembered ones. It forgets the
+// oldest beyond maxFoldedIDs, and all others of the same millisecond.
+func (r *Record) rememberFolded(folded []logPosition) {
+	all := append(r.foldedEvents(), folded...)
+	slices.SortFunc(all, logPosition.compare)
+	if over := len(all) - maxFoldedIDs; over > 0 {
+		r.rememberedFrom = max(r.rememberedFrom, all[over-1].time+1)
+	}
+	r.foldedIDs, r.foldedTimes = nil, nil
+	ms := int64(0)
+	for _, at := range all {
+		if r.isForgotten(at) {
+			continue
+		}
+		r.foldedTimes = binary.AppendUvarint(r.foldedTimes, uint64(at.time-ms))
+		r.foldedIDs = binary.LittleEndian.AppendUint64(r.foldedIDs, at.id)
+		ms = at.time
+	}
+}
+
+// readFoldedTimes decodes the section of folded times.
+func (r *Record) readFoldedTimes(content []byte) error {
+	if len(content) < timeSize {
+		return ErrCorrupt
+	}
+	r.rememberedFrom = readTime(content)
+	r.foldedTimes = content[timeSize:]
+	times, ms := r.foldedTimes, uint64(0)
+	for range len(r.foldedIDs) / idSize {
+		distance, width := binary.Uvarint(times)
+		if width <= 0 || distance > MaxTime-ms {
+			return ErrCorrupt
+		}
+		times, ms = times[width:], ms+distance
+	}
+	if len(times) > 0 {
+		return ErrCorrupt
+	}
+	return nil
 }
 
 // fold moves the oldest quarter of the log into tiles; more if the log exceeds
@@ -55,14 +109,14 @@ func (r *Record) foldLate(fact Fact) error {
 // folder adds events to the tiles of a record.
 type folder struct {
 	record *Record
-	ids    []byte
+	events []logPosition
 	series map[int][]features.Occurrence
 	err    error
 }
 
 func (f *folder) add(at logPosition, extract []byte) {
 	r := f.record
-	f.ids = binary.LittleEndian.AppendUint64(f.ids, at.id)
+	f.events = append(f.events, at)
 	if at.compare(r.folded) > 0 {
 		r.folded = at
 	}
@@ -92,7 +146,7 @@ func (f *folder) finish() error {
 		return f.err
 	}
 	r := f.record
-	r.rememberFolded(f.ids)
+	r.rememberFolded(f.events)
 	for i, occurrences := range f.series {
 		s := &r.def.Features.Series[i]
 		var tiles features.Tiles

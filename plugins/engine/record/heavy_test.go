@@ -287,3 +287,37 @@ func TestPastValuesAreWithinTheBoundOrRefused(t *testing.T) {
 	}
 	require.Positive(t, refused)
 }
+
+// TestReplayOfAHeavyCustomerCountsNothing: a repeated history changes nothing,
+// however long it is, and a late event counts while its time is remembered.
+func TestReplayOfAHeavyCustomerCountsNothing(t *testing.T) {
+	def := newDefinition(t, []features.Spec{{Name: "all", Kind: features.Count}})
+	for _, test := range []struct{ keep, events int }{{16, 1037}, {16, 1100}, {512, 1416}, {512, 3000}} {
+		def.Events = test.keep
+		rec := &record.Record{}
+		rec.Reset(def)
+		var p event.Parser
+		apply := func(i int) {
+			applyRaw(t, def, &p, rec, fmt.Appendf(nil, `{"type":"page","messageId":"m%d","userId":"u1","timestamp":%q}`,
+				i, time.UnixMilli(epoch+int64(i/2)*60_000).UTC().Format(time.RFC3339Nano)))
+		}
+		count := func() any { return featuresOf(t, rec, epoch+day*400)["all"] }
+		late := test.events - test.keep - 500
+		for i := range test.events {
+			if i != late {
+				apply(i)
+			}
+		}
+		rec = reload(t, def, rec)
+		once := rec.Encode(nil, "uu1")
+		require.Equal(t, float64(test.events-1), count())
+		for i := range test.events {
+			if i != late {
+				apply(i)
+			}
+		}
+		require.Equal(t, once, rec.Encode(nil, "uu1"), "keep %d, %d events", test.keep, test.events)
+		apply(late)
+		require.Equal(t, float64(test.events), count(), "a late event of a remembered time counts")
+	}
+}

@@ -125,7 +125,9 @@ func (r *Record) Merge(key string, o *Record) (bool, error) {
 			}
 		}
 		var applied bool
-		applied, failed = r.Apply(Fact{Time: at.time, ReceivedAt: o.updatedAt, ID: at.id, Extract: extract})
+		// In a first merge, an event of o that is older than the remembered ones
+		// is no repetition.
+		applied, failed = r.apply(!repeated, Fact{Time: at.time, ReceivedAt: o.updatedAt, ID: at.id, Extract: extract})
 		changed = changed || applied
 		return failed == nil
 	})
@@ -144,7 +146,8 @@ func (r *Record) mergeTiles(o *Record, to []int) error {
 	if r.folded.compare(r.last) > 0 {
 		r.last = r.folded
 	}
-	r.rememberFolded(o.foldedIDs)
+	r.rememberedFrom = max(r.rememberedFrom, o.rememberedFrom)
+	r.rememberFolded(o.foldedEvents())
 	for i := range o.tiles {
 		at := to[i]
 		if len(o.tiles[i]) == 0 {

@@ -63,6 +63,10 @@
 //	14 identifiers
 //	          { uvarint(n) name(n) uvarint(m) value(m) }: the normalised values
 //	          by which the customer can be looked up; ordered by name
+//	15 folded times
+//	          time(6) { uvarint(distance) }: the time from which folded events are
+//	          remembered, and the times of the ids of section 7, each as the
+//	          distance to the one before
 //
 // While no event is folded, the same events under the same definition give the
 // same record to the byte, whatever their order, repetition or batches.
@@ -72,8 +76,9 @@
 // When a log exceeds its limit, its oldest events are folded into tiles. From
 // then on features are within the bounds that features.Tiles documents. An
 // event that is older than the latest folded one is folded at once. The record
-// remembers the ids of the last 1,024 folded events; if an older one is sent
-// again, it counts again.
+// remembers the ids of the latest 1,024 folded events. An event that is older
+// than all of these is not counted, because it cannot be distinguished from a
+// repetition: a replay never counts an event again.
 package record
 
 import (
@@ -108,6 +113,7 @@ const (
 	sectionTriggers
 	sectionErasure
 	sectionIdentifiers
+	sectionFoldedTimes
 )
 
 const (
@@ -199,8 +205,9 @@ type Record struct {
 	entries     int
 	last        logPosition // the latest event, folded or not
 	folded      logPosition // the latest folded event; its time is -1 for none
-	foldedIDs   []byte
-	tiles       [][]byte // by position of the series
+	foldedIDs   []byte      // ids of the remembered folded events, ordered by time
+	foldedTimes []byte      // times of the same, each as its distance to the one before
+	tiles       [][]byte    // by position of the series
 	rawTraits   []byte
 	traits      []trait
 	parsed      bool
@@ -219,6 +226,7 @@ type Record struct {
 	scratch     []byte
 
 	erasedAt, readmittedAt int64
+	rememberedFrom         int64 // folded events before this time are forgotten
 
 	identifiers []identifier // by name
 
@@ -336,6 +344,8 @@ func (r *Record) Decode(def *Definition, key string, data []byte) error {
 			}
 			r.folded = logPosition{readTime(content), binary.LittleEndian.Uint64(content[timeSize:])}
 			r.foldedIDs = content[entryHeader:]
+			// Without section 15 no late event can be recognised as new.
+			r.rememberedFrom = r.folded.time + 1
 		case sectionTiles:
 			tiles = content
 		case sectionClaims:
@@ -361,6 +371,10 @@ func (r *Record) Decode(def *Definition, key string, data []byte) error {
 			}
 		case sectionIdentifiers:
 			if err := r.readIdentifiers(content); err != nil {
+				return err
+			}
+		case sectionFoldedTimes:
+			if err := r.readFoldedTimes(content); err != nil {
 				return err
 			}
 		default:
@@ -560,10 +574,14 @@ func (r *Record) find(at logPosition) (offset int, there bool) {
 // Apply adds an event to the record and reports whether the record changed: a
 // repeated event changes nothing. After an error, which is ErrCorrupt, the
 // record must not be stored.
-func (r *Record) Apply(f Fact) (bool, error) {
+func (r *Record) Apply(f Fact) (bool, error) { return r.apply(false, f) }
+
+// apply applies an event. isNew is true for one that cannot be a repetition of an
+// event that the record has forgotten.
+func (r *Record) apply(isNew bool, f Fact) (bool, error) {
 	at := logPosition{f.Time, f.ID}
 	insert, seen := r.find(at)
-	if seen || r.wasFolded(f.ID) {
+	if seen || r.wasFolded(f.ID) || !isNew && r.isForgotten(at) {
 		return false, nil
 	}
 	r.updatedAt = max(r.updatedAt, f.ReceivedAt)
@@ -680,6 +698,10 @@ func (r *Record) Encode(dst []byte, key string) []byte {
 	dst = appendSection(dst, sectionErasure, r.scratch)
 	r.scratch = r.appendIdentifiers(r.scratch[:0])
 	dst = appendSection(dst, sectionIdentifiers, r.scratch)
+	if r.folded != never {
+		r.scratch = appendTime(r.scratch[:0], r.rememberedFrom)
+		dst = appendSection(dst, sectionFoldedTimes, append(r.scratch, r.foldedTimes...))
+	}
 	return binary.LittleEndian.AppendUint32(dst, checksum(key, dst[start:]))
 }
 
