@@ -114,6 +114,9 @@ func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from
 			return Result{Value: v}, 0
 		}
 	}
+	if f.UsesTimeZone() {
+		return e.hours(f, state, m)
+	}
 	s.reset(&f.wants)
 	for _, tile := range state.Tiles.list {
 		e.exceedsBound = e.exceedsBound || tile.exceedsBound(f, m.AsOf)
@@ -128,9 +131,6 @@ func (e *Evaluator) Evaluate(f *Feature, state *State, m Moment) (_ Result, from
 	recent := within(state.Occurrences, window, m.AsOf)
 	for i := range recent {
 		s.add(&f.wants, &recent[i])
-	}
-	if f.wants.parts&partHours != 0 {
-		return e.hours(f, s, recent, m), from
 	}
 	if f.GroupPath != "" {
 		begin := len(e.entries)
@@ -314,10 +314,11 @@ func (e *Evaluator) latest(s *summary, k int) []event.Value {
 // UsesTimeZone reports whether the value depends on the customer's time zone.
 func (f *Feature) UsesTimeZone() bool { return f.wants.parts&partHours != 0 }
 
-// hours evaluates the features of hours of the week in the customer's zone.
-// Stored occurrences use the zone's offset at their time; folded hours use its
-// offset at the moment of evaluation.
-func (e *Evaluator) hours(f *Feature, s *summary, recent []Occurrence, m Moment) Result {
+// hours evaluates the features of hours of the week in the customer's time zone,
+// with its offset from UTC at the time of each event. For folded events that is
+// the offset in the middle of their tile, which is the same throughout: see
+// Tiles.Zone.
+func (e *Evaluator) hours(f *Feature, state *State, m Moment) (_ Result, from int64) {
 	zone := m.Zone
 	if zone == nil {
 		zone = time.UTC
@@ -326,23 +327,31 @@ func (e *Evaluator) hours(f *Feature, s *summary, recent []Occurrence, m Moment)
 		_, seconds := time.UnixMilli(ms).In(zone).Zone()
 		return int64(seconds) * 1000
 	}
+	const monday = 4 * millisPerDay // the first since 1970
+	window := f.Window.Milliseconds()
 	var local [hoursPerWeek]int
-	for hour, n := range s.hours {
-		shifted := int64(hour)*millisPerHour + offset(m.AsOf)
-		local[hourOfWeek(shifted-3*24*millisPerHour)] += n
+	for _, tile := range state.Tiles.list {
+		e.exceedsBound = e.exceedsBound || tile.exceedsBound(f, m.AsOf)
+		switch {
+		case !tile.within(window, m.AsOf):
+		case f.wants.covers(tile):
+			shift := monday + offset(tile.middle())
+			for quarter, n := range tile.quarters {
+				local[hourOfWeek(shift+int64(quarter)*millisPerQuarter)] += n
+			}
+		default:
+			from = max(from, tile.last+1)
+		}
 	}
-	// s counts the stored occurrences in UTC as well: move each to its exact
-	// local hour.
-	for i := range recent {
-		local[hourOfWeek(hourStart(recent[i].Time)+offset(m.AsOf))]--
-		local[hourOfWeek(recent[i].Time+offset(recent[i].Time))]++
+	for _, o := range within(state.Occurrences, window, m.AsOf) {
+		local[hourOfWeek(o.Time+offset(o.Time))]++
 	}
 	if f.Kind == HourHistogram {
 		begin := len(e.values)
 		for _, n := range local {
 			e.values = append(e.values, number(float64(n)))
 		}
-		return Result{Shape: List, Values: e.values[begin:]}
+		return Result{Shape: List, Values: e.values[begin:]}, from
 	}
 	best := 0
 	for hour, n := range local {
@@ -351,14 +360,12 @@ func (e *Evaluator) hours(f *Feature, s *summary, recent []Occurrence, m Moment)
 		}
 	}
 	if local[best] == 0 {
-		return Result{}
+		return Result{}, from
 	}
 	begin := len(e.entries)
 	e.entries = append(e.entries, Entry{"weekday", number(float64(best/24 + 1))}, Entry{"hour", number(float64(best % 24))})
-	return Result{Shape: Object, Entries: e.entries[begin:]}
+	return Result{Shape: Object, Entries: e.entries[begin:]}, from
 }
-
-func hourStart(ms int64) int64 { return floorDiv(ms, millisPerHour) * millisPerHour }
 
 // within returns the occurrences with asOf-window < Time <= asOf.
 func within(o []Occurrence, window, asOf int64) []Occurrence {

@@ -1,6 +1,7 @@
 package features
 
 import (
+	"encoding/binary"
 	"math"
 	"math/big"
 	"strconv"
@@ -130,6 +131,19 @@ func TestHourOfWeek(t *testing.T) {
 	require.Equal(t, 3*24, hourOfWeek(0), "1970 began on a Thursday")
 	require.Equal(t, 4*24+1, hourOfWeek(25*millisPerHour))
 	require.Equal(t, 3*24-1, hourOfWeek(-1))
+}
+
+// Tiles with hours of the former stored form are read at the precision of an hour.
+func TestReadHoursOfTheFormerForm(t *testing.T) {
+	former := binary.AppendUvarint([]byte{1}, uint64(partHoursOnly)) // one tile
+	former = append(former, 3, 0, 0)                                 // count, first, span
+	former = append(former, 2, 9, 1, 167, 2)                         // hours
+	var tiles Tiles
+	require.NoError(t, tiles.Read(former))
+	require.Equal(t, partHours, tiles.list[0].parts)
+	require.Equal(t, 1, tiles.list[0].quarters[4*9])
+	require.Equal(t, 2, tiles.list[0].quarters[4*167])
+	require.NoError(t, new(Tiles).Read(tiles.Append(nil)))
 }
 
 // FuzzTiles: every input that is accepted as tiles can be encoded, decoded,

@@ -31,8 +31,9 @@ const (
 	partGaps
 	// partDays: the days with an occurrence.
 	partDays
-	// partHours: occurrences by hour of the week.
-	partHours
+	// partHoursOnly: occurrences by hour of the UTC week, in old records; partHours
+	// replaces it.
+	partHoursOnly
 	// partDecay: decayed sums, one per half-life.
 	partDecay
 	// partFirstDay: the sum of the numbers of the first day.
@@ -40,6 +41,8 @@ const (
 	// partEvents: the number of events, for series over arrays, where count is
 	// the number of elements.
 	partEvents
+	// partHours: occurrences by quarter of an hour of the UTC week.
+	partHours
 
 	partsAll = 1<<iota - 1
 	// partsBulky are the parts that need much more memory than the others.
@@ -47,9 +50,11 @@ const (
 )
 
 const (
-	millisPerDay  = int64(24 * time.Hour / time.Millisecond)
-	millisPerHour = int64(time.Hour / time.Millisecond)
-	hoursPerWeek  = 7 * 24
+	millisPerDay     = int64(24 * time.Hour / time.Millisecond)
+	millisPerHour    = int64(time.Hour / time.Millisecond)
+	millisPerQuarter = millisPerHour / 4
+	hoursPerWeek     = 7 * 24
+	quartersPerWeek  = 4 * hoursPerWeek
 	// maxRecent is the maximum number of latest values in a summary.
 	maxRecent = 100
 	// maxGroups is the maximum number of groups in a stored summary; the
@@ -93,7 +98,7 @@ type summary struct {
 	groups                map[string]*summary
 	gaps                  spread  // of the times between neighbours, in ms
 	days                  []int64 // days since 1970 in UTC, sorted
-	hours                 []int   // by hour of the UTC week; nil if all are 0
+	quarters              []int   // by quarter of an hour of the UTC week; nil if all are 0
 	decays                []decay
 	firstDay              total // sum of the numbers of the day of first
 	events                int
@@ -168,10 +173,10 @@ func (s *summary) reset(w *wants) {
 	clear(s.groups)
 	distinct := s.distinct
 	distinct.reset()
-	clear(s.hours)
+	clear(s.quarters)
 	*s = summary{
 		parts: w.parts, recent: s.recent[:0], distinct: distinct, groups: s.groups,
-		days: s.days[:0], hours: s.hours, decays: s.decays[:0], spare: s.spare,
+		days: s.days[:0], quarters: s.quarters, decays: s.decays[:0], spare: s.spare,
 	}
 	for _, h := range w.halfLives {
 		s.decays = append(s.decays, decay{halfLife: h})
@@ -225,7 +230,7 @@ func (s *summary) add(w *wants, o *Occurrence) {
 		s.addDay(floorDiv(o.Time, millisPerDay))
 	}
 	if w.parts&partHours != 0 {
-		s.addHours(hourOfWeek(o.Time), 1)
+		s.addQuarters(slotOfWeek(o.Time, millisPerQuarter), 1)
 	}
 	if w.parts&partDecay != 0 {
 		for i := range s.decays {
@@ -277,11 +282,11 @@ func (s *summary) addDay(day int64) {
 	}
 }
 
-func (s *summary) addHours(hour, n int) {
-	if s.hours == nil {
-		s.hours = make([]int, hoursPerWeek)
+func (s *summary) addQuarters(quarter, n int) {
+	if s.quarters == nil {
+		s.quarters = make([]int, quartersPerWeek)
 	}
-	s.hours[hour] += n
+	s.quarters[quarter] += n
 }
 
 func (s *summary) cutRecent(keep int) {
@@ -351,9 +356,9 @@ func (s *summary) merge(w *wants, o *summary) {
 		}
 	}
 	if w.parts&partHours != 0 {
-		for hour, n := range o.hours {
+		for quarter, n := range o.quarters {
 			if n > 0 {
-				s.addHours(hour, n)
+				s.addQuarters(quarter, n)
 			}
 		}
 	}
@@ -444,9 +449,14 @@ func sameDay(a, b int64) bool { return floorDiv(a, millisPerDay) == floorDiv(b, 
 
 // hourOfWeek returns the hour of the week of a time in Unix milliseconds; 0 is
 // Monday from 00:00.
-func hourOfWeek(ms int64) int {
-	hours := floorDiv(ms, millisPerHour) + 3*24 // 1970 began on a Thursday
-	return int(hours - floorDiv(hours, hoursPerWeek)*hoursPerWeek)
+func hourOfWeek(ms int64) int { return slotOfWeek(ms, millisPerHour) }
+
+// slotOfWeek returns the slot of a time in Unix milliseconds, if a week is divided
+// into slots of the given length from Monday 00:00.
+func slotOfWeek(ms, length int64) int {
+	slots := floorDiv(ms+3*millisPerDay, length) // 1970 began on a Thursday
+	perWeek := 7 * millisPerDay / length
+	return int(slots - floorDiv(slots, perWeek)*perWeek)
 }
 
 // groupName returns the name of the group of a value, false for a missing value.

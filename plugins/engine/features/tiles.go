@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
@@ -34,10 +35,17 @@ import (
 // that starts earlier or later by at most W/64 (W/32).
 //
 // In addition, distinct values are counted with a standard error of 4.6% once a
-// tile has more than 48 of them; a tile keeps its 48 largest groups; days and
-// hours are those of UTC; and a late event does not split an interval for the
-// deviation of intervals.
+// tile has more than 48 of them; a tile keeps its 48 largest groups; days are
+// those of UTC; hours are converted to the customer's time zone with the offset
+// at their time, except for those older than five years, and those that were
+// folded under another time zone with other changes of the offset; and a late
+// event does not split an interval for the deviation of intervals.
 type Tiles struct {
+	// Zone is the customer's time zone, nil if it is unknown. A tile with hours
+	// does not extend over a change of its offset from UTC, so that every hour
+	// can be converted with the offset at its time.
+	Zone *time.Location
+
 	list []*summary // sorted by first
 }
 
@@ -78,7 +86,7 @@ func (t *Tiles) Fold(s *Series, event []Occurrence) {
 	if n := len(t.list); n > 0 {
 		ms := event[0].Time
 		if tile := t.list[n-1]; tile.last <= ms && tile.parts == s.wants.parts && s.wants.covers(tile) &&
-			ms-tile.first <= s.span(0) {
+			ms-tile.first <= s.span(0) && !t.separates(s, tile.first, ms) {
 			tile.addAll(&s.wants, event)
 			return
 		}
@@ -108,6 +116,39 @@ func (t *Tiles) insert(s *Series, tile *summary) {
 	i, _ := slices.BinarySearchFunc(t.list, tile.first, func(o *summary, first int64) int { return cmp.Compare(o.first, first) })
 	t.list = slices.Insert(t.list, i, tile)
 }
+
+// maxSeparated is the age in milliseconds beyond which tiles with hours are merged
+// over changes of the offset.
+const maxSeparated = 5 * 365 * millisPerDay
+
+// separates reports whether a tile of the series must not extend from first to
+// last, because the offset of the time zone changes between them.
+func (t *Tiles) separates(s *Series, first, last int64) bool {
+	if s.wants.parts&partHours == 0 {
+		return false
+	}
+	zones := usualZones
+	if t.Zone != nil {
+		zones = []*time.Location{t.Zone}
+	}
+	for _, zone := range zones {
+		if _, end := time.UnixMilli(first).In(zone).ZoneBounds(); !end.IsZero() && end.UnixMilli() <= last {
+			return true
+		}
+	}
+	return false
+}
+
+// usualZones are used while the customer's time zone is unknown: their offsets
+// change on the same days as those of most zones.
+var usualZones = func() (zones []*time.Location) {
+	for _, name := range []string{"Europe/Berlin", "America/New_York", "Australia/Sydney"} {
+		if zone, err := time.LoadLocation(name); err == nil {
+			zones = append(zones, zone)
+		}
+	}
+	return zones
+}()
 
 // covers reports whether a tile has everything that w requires.
 func (w *wants) covers(tile *summary) bool {
@@ -141,7 +182,8 @@ func (t *Tiles) Compact(s *Series, newest int64) {
 		if n := len(kept); n > 0 {
 			before := kept[n-1]
 			last := max(before.last, tile.last)
-			if before.parts == tile.parts && s.wants.covers(before) && s.wants.covers(tile) && last-before.first <= s.span(newest-last) {
+			if before.parts == tile.parts && s.wants.covers(before) && s.wants.covers(tile) && last-before.first <= s.span(newest-last) &&
+				(newest-last > maxSeparated || !t.separates(s, before.first, last)) {
 				before.merge(&s.wants, tile)
 				continue
 			}
@@ -192,9 +234,12 @@ func (s *summary) exceedsBound(f *Feature, asOf int64) bool {
 	return contains(asOf) || f.Window > 0 && contains(asOf-f.Window.Milliseconds()) && s.last-s.first > f.maxTileSpan
 }
 
+// middle returns the middle of the time span.
+func (s *summary) middle() int64 { return s.first + (s.last-s.first)/2 }
+
 // within reports whether a tile counts for a window (0 for none) as of a time.
 func (s *summary) within(window, asOf int64) bool {
-	middle := s.first + (s.last-s.first)/2
+	middle := s.middle()
 	return middle <= asOf && (window == 0 || middle > asOf-window)
 }
 
@@ -214,10 +259,11 @@ func (s *summary) within(window, asOf int64) bool {
 //	groups    n(uvarint) { length(uvarint) name tile }
 //	gaps      as spread
 //	days      n(uvarint) first(varint) { distance(uvarint) }
-//	hours     n(uvarint) { hour(1) count(uvarint) }
+//	hours     n(uvarint) { hour(1) count(uvarint) }, no longer written
 //	decay     n(uvarint) { half life(uvarint) sum(8) }
 //	first day micros(varint) floats(8) compensation(8)
 //	events    n(uvarint)
+//	quarters  n(uvarint) { quarter of an hour(uvarint) count(uvarint) }
 //
 // Tiles are stored as their number (uvarint), followed by each tile.
 
@@ -318,20 +364,6 @@ func (s *summary) append(dst []byte) []byte {
 			}
 		}
 	}
-	if s.parts&partHours != 0 {
-		n := 0
-		for _, c := range s.hours {
-			if c > 0 {
-				n++
-			}
-		}
-		dst = binary.AppendUvarint(dst, uint64(n))
-		for hour, c := range s.hours {
-			if c > 0 {
-				dst = binary.AppendUvarint(append(dst, byte(hour)), uint64(c))
-			}
-		}
-	}
 	if s.parts&partDecay != 0 {
 		dst = binary.AppendUvarint(dst, uint64(len(s.decays)))
 		for _, d := range s.decays {
@@ -343,6 +375,20 @@ func (s *summary) append(dst []byte) []byte {
 	}
 	if s.parts&partEvents != 0 {
 		dst = binary.AppendUvarint(dst, uint64(s.events))
+	}
+	if s.parts&partHours != 0 {
+		n := 0
+		for _, c := range s.quarters {
+			if c > 0 {
+				n++
+			}
+		}
+		dst = binary.AppendUvarint(dst, uint64(n))
+		for quarter, c := range s.quarters {
+			if c > 0 {
+				dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(quarter)), uint64(c))
+			}
+		}
 	}
 	return dst
 }
@@ -515,14 +561,15 @@ func (r *tileReader) tile(depth int) *summary {
 			}
 		}
 	}
-	if s.parts&partHours != 0 {
+	if s.parts&partHoursOnly != 0 {
+		s.parts = s.parts&^partHoursOnly | partHours
 		for range r.length() {
 			hour := int(r.byte())
 			if hour >= hoursPerWeek {
 				r.fail()
 				return s
 			}
-			s.addHours(hour, int(r.uvarint()&math.MaxInt64))
+			s.addQuarters(4*hour, int(r.uvarint()&math.MaxInt64))
 		}
 	}
 	if s.parts&partDecay != 0 {
@@ -542,6 +589,16 @@ func (r *tileReader) tile(depth int) *summary {
 	}
 	if s.parts&partEvents != 0 {
 		s.events = int(r.uvarint() & math.MaxInt64)
+	}
+	if have&uint64(partHours) != 0 {
+		for range r.length() {
+			quarter := r.uvarint()
+			if quarter >= quartersPerWeek {
+				r.fail()
+				return s
+			}
+			s.addQuarters(int(quarter), int(r.uvarint()&math.MaxInt64))
+		}
 	}
 	return s
 }

@@ -147,9 +147,13 @@ func (f *folder) finish() error {
 	}
 	r := f.record
 	r.rememberFolded(f.events)
+	zone, err := r.zone()
+	if err != nil {
+		return err
+	}
 	for i, occurrences := range f.series {
 		s := &r.def.Features.Series[i]
-		var tiles features.Tiles
+		tiles := features.Tiles{Zone: zone}
 		if err := tiles.Read(r.tilesOf(i)); err != nil {
 			return ErrCorrupt
 		}

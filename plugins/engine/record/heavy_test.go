@@ -321,3 +321,44 @@ func TestReplayOfAHeavyCustomerCountsNothing(t *testing.T) {
 		require.Equal(t, float64(test.events), count(), "a late event of a remembered time counts")
 	}
 }
+
+// TestHoursOfFoldedEvents: each folded event counts in its local hour, with the
+// offset from UTC at its time, also if the time zone is set after folding.
+func TestHoursOfFoldedEvents(t *testing.T) {
+	specs := []features.Spec{{Name: "hours", Kind: features.HourHistogram}, {Name: "best", Kind: features.BestSendHour}}
+	def := newDefinition(t, specs)
+	def.Events = 16
+	for seed, name := range []string{"Europe/Berlin", "America/New_York", "Australia/Sydney", "Asia/Kolkata", "Asia/Kathmandu", "UTC"} {
+		zone, err := time.LoadLocation(name)
+		require.NoError(t, err)
+		for _, before := range []bool{true, false} {
+			r := rand.New(rand.NewPCG(uint64(seed), 0))
+			rec := &record.Record{}
+			rec.Reset(def)
+			setZone := func() {
+				_, err := rec.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(name)}, 1, nil)
+				require.NoError(t, err)
+			}
+			if before {
+				setZone()
+			}
+			var p event.Parser
+			var history []oracle.Event
+			for i := range 600 { // over two years
+				at := time.UnixMilli(epoch + int64(i)*730*day/600 + r.Int64N(2*day)).UTC().Format(time.RFC3339Nano)
+				raw := fmt.Appendf(nil, `{"type":"page","messageId":"m%d","userId":"u1","timestamp":%q}`, i, at)
+				history = append(history, oracle.Parse(raw, record.HashID))
+				applyRaw(t, def, &p, rec, raw)
+			}
+			if !before {
+				setZone()
+			}
+			got := featuresOf(t, reload(t, def, rec), epoch+800*day)
+			for _, s := range specs {
+				f := naiveOf(s)
+				f.Zone = zone
+				requireSame(t, oracle.Evaluate(f, history, epoch+800*day), got[s.Name], fmt.Sprintf("%s, set before folding: %v", name, before))
+			}
+		}
+	}
+}

@@ -148,6 +148,10 @@ func (r *Record) mergeTiles(o *Record, to []int) error {
 	}
 	r.rememberedFrom = max(r.rememberedFrom, o.rememberedFrom)
 	r.rememberFolded(o.foldedEvents())
+	zone, err := r.zone()
+	if err != nil {
+		return err
+	}
 	for i := range o.tiles {
 		at := to[i]
 		if len(o.tiles[i]) == 0 {
@@ -159,7 +163,7 @@ func (r *Record) mergeTiles(o *Record, to []int) error {
 			}
 			continue
 		}
-		var mine, theirs features.Tiles
+		mine, theirs := features.Tiles{Zone: zone}, features.Tiles{}
 		if mine.Read(r.tilesOf(at)) != nil || theirs.Read(o.tiles[i]) != nil {
 			return ErrCorrupt
 		}
