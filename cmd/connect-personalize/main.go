@@ -21,6 +21,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/command/deleteprofiles"
 	"github.com/connect-personalize/connect-personalize/plugins/command/lint"
 	"github.com/connect-personalize/connect-personalize/plugins/command/plandiff"
+	"github.com/connect-personalize/connect-personalize/plugins/command/restrict"
 	"github.com/connect-personalize/connect-personalize/plugins/command/signurl"
 	"github.com/connect-personalize/connect-personalize/plugins/command/suggestsuite"
 	"github.com/connect-personalize/connect-personalize/plugins/command/whatif"
@@ -50,6 +51,7 @@ func main() {
 		return
 	}
 	tuneMemory()
+	restrict.Umask()
 	cli.AppHelpTemplate = helpTemplate
 	code, err := service.RunCLIToCode(context.Background(), append(options(),
 		service.CLIOptAddCommand(lint.Command(name, stockLint, lint.Kinds()...)),
@@ -76,22 +78,39 @@ func tuneMemory() {
 
 func options() []service.CLIOptFunc {
 	version, date := buildVersion()
+	env, err := restrict.Environment(service.GlobalEnvironment(), os.Args)
+	if err != nil {
+		panic(err)
+	}
+	var guard restrict.Guard
 	return []service.CLIOptFunc{
 		service.CLIOptSetBinaryName(name),
 		service.CLIOptSetProductName(name),
 		service.CLIOptSetVersion(version, date),
 		service.CLIOptSetDocumentationURL(engineDocsURL),
 		service.CLIOptSetDefaultConfigPaths(configPaths...),
+		service.CLIOptSetEnvironment(env),
 		// The default schema lacks custom resource types such as `profiles`.
 		service.CLIOptSetMainSchemaFrom(func() *service.ConfigSchema {
-			schema := service.GlobalEnvironment().FullConfigSchema(version, date)
+			schema := env.FullConfigSchema(version, date)
 			schema.SetFieldDefault(map[string]any{"@service": name}, "logger", "static_fields")
+			schema.SetFieldDefault(restrict.Address, "http", "address")
 			return schema
 		}),
-		service.CLIOptCustomRunFlags(nil, prepare),
-		// Streams mode parses the custom resources of its root config but does not
-		// create them.
-		service.CLIOptOnConfigParse(profiles.Provide),
+		service.CLIOptCustomRunFlags(restrict.Flags(), func(c *cli.Context) error {
+			if c.Command.Name == "test" {
+				profiles.UseMemory()
+			}
+			return guard.Prepare(c)
+		}),
+		service.CLIOptOnConfigParse(func(conf *service.ParsedConfig) error {
+			if err := guard.Check(conf); err != nil {
+				return err
+			}
+			// Streams mode parses the custom resources of its root config but does not
+			// create them.
+			return profiles.Provide(conf)
+		}),
 	}
 }
 
@@ -100,12 +119,4 @@ func options() []service.CLIOptFunc {
 func stockLint(ctx context.Context, args []string) (int, error) {
 	args = append([]string{name, "lint"}, args...)
 	return service.RunCLIToCode(ctx, append(options(), service.CLIOptSetArgs(args...))...)
-}
-
-// prepare runs after the flags of a command are parsed and before its action.
-func prepare(c *cli.Context) error {
-	if c.Command.Name == "test" {
-		profiles.UseMemory()
-	}
-	return nil
 }

@@ -267,8 +267,8 @@ func TestStreams(t *testing.T) {
 		return body.String(), err
 	}
 	require.Eventually(t, func() bool {
-		body, err := get("http://" + address + "/streams")
-		return err == nil && strings.Contains(body, `"shop":{"active":true`) && strings.Contains(body, `"api":{"active":true`)
+		body, err := get("http://" + address + "/ready")
+		return err == nil && strings.HasPrefix(body, "OK")
 	}, 30*time.Second, 50*time.Millisecond, "the streams did not start")
 	require.Eventually(t, func() bool {
 		body, err := get("http://" + api + "/api/customer/u-000001")

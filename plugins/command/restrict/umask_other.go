@@ -1,0 +1,6 @@
+//go:build !unix
+
+package restrict
+
+// Umask does nothing on systems without a umask.
+func Umask() {}
