@@ -1,5 +1,4 @@
-// Package all registers every plugin of this project. A distribution, and any
-// program that needs their config specs, imports it for that effect alone.
+// Package all registers every plugin of this project. Import it for this side effect.
 package all
 
 import (

@@ -1,6 +1,6 @@
-// Package configspec reads the YAML files that configs refer to (profile
-// definitions, expectation suites) by config specs of their own, so that they
-// are linted with the same care as configs, line by line.
+// Package configspec parses and lints the YAML files that configs refer to, such as
+// profile definitions and expectation suites, with config specs of their own, so that
+// their errors have lines as those of configs do.
 package configspec
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 )
 
-// Spec says what fields a kind of file has.
+// Spec is the config spec of a kind of file.
 type Spec struct {
 	what   string
 	fields func() []*service.ConfigField
@@ -24,11 +24,11 @@ type Spec struct {
 	advisor func() (*Advisor, error)
 }
 
-// New returns the spec of a kind of file, which messages call what. The fields
-// are asked for when a file is read, as lint rules need what is registered.
+// New returns the spec of a kind of file, called what in messages. fields is called when
+// a file is read, because lint rules depend on registered plugins.
 func New(what string, fields func() []*service.ConfigField) *Spec {
 	s := &Spec{what: what, fields: fields, schema: sync.OnceValues(func() (*service.ConfigSchema, error) {
-		// A schema that has these fields and no others.
+		// A schema with these fields only.
 		schema, err := service.ConfigSchemaFromJSONV0([]byte(`{}`))
 		if err != nil {
 			return nil, err
@@ -62,7 +62,7 @@ func (s *Spec) advise(text []byte, findings []finding.Finding) []finding.Finding
 	return findings
 }
 
-// File is a file without lints.
+// File is a parsed file without lints.
 type File struct {
 	Conf *service.ParsedConfig
 	root yaml.Node
@@ -104,7 +104,7 @@ func unreadable(path string, err error) []finding.Finding {
 	return []finding.Finding{{File: path, Line: 1, Message: err.Error()}}
 }
 
-// Items returns the items of a top-level list as they are written.
+// Items returns the YAML nodes of a top-level list.
 func (f *File) Items(key string) []*yaml.Node {
 	if len(f.root.Content) == 0 {
 		return nil
@@ -122,7 +122,7 @@ func (f *File) Items(key string) []*yaml.Node {
 	return items
 }
 
-// Member returns the value of a key in a mapping, nil if it is not there.
+// Member returns the value of a key in a mapping, nil if there is none.
 func Member(node *yaml.Node, key string) *yaml.Node {
 	if node == nil || node.Kind != yaml.MappingNode {
 		return nil

@@ -1,5 +1,5 @@
-// Package contentblocks opens the folder of content blocks that a config names,
-// for the profile API and for delivery, and lints it with the config.
+// Package contentblocks opens the folder of content blocks of a config, for the profile
+// API and for its output, and lints it together with the config.
 package contentblocks
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 )
 
-// Blocks are the content blocks of a folder. They reload when a file changes,
-// and count what they render. Safe for concurrent use.
+// Blocks are the content blocks of a folder. They are reloaded on change, and their
+// renderings are counted. Safe for concurrent use.
 type Blocks struct {
 	folder *content.Folder
 	log    *service.Logger
@@ -26,26 +26,26 @@ type Blocks struct {
 	rendered *service.MetricCounter
 	latency  *service.MetricTimer
 
-	// said holds the blocks whose failure the log has told since they were
-	// last read.
-	mu   sync.Mutex
-	said map[string]bool
+	// logged contains the blocks with a logged failure since the last reload.
+	mu     sync.Mutex
+	logged map[string]bool
 }
 
-// contentInterval is how often the folder is looked at.
+// contentInterval is the interval at which the folder is polled.
 const contentInterval = 2 * time.Second
 
-// Open reads the folder of blocks. r is the profiles resource whose definition the
-// blocks are checked against; an r without a definition checks nothing.
+// Open loads a folder of blocks. The blocks are checked against the definition of r,
+// which is a profiles resource; any other r checks nothing.
 func Open(path string, r any, res *service.Resources) (*Blocks, error) {
 	b := &Blocks{
 		log:      res.Logger(),
-		said:     map[string]bool{},
+		logged:   map[string]bool{},
 		rendered: res.Metrics().NewCounter("content_blocks", "block", "outcome"),
 		latency:  res.Metrics().NewTimer("content_block_latency_ns", "block"),
 	}
 	var names content.Names
-	// What is served decides what there is, not the definition a block names.
+	// The fields that exist are those of the served definition, not of the one in
+	// the file of a block.
 	if defined, ok := r.(interface{ Definition() *record.Definition }); ok {
 		names = NamesOf(defined.Definition())
 	}
@@ -55,17 +55,17 @@ func Open(path string, r any, res *service.Resources) (*Blocks, error) {
 }
 
 // Follow reloads the blocks when a file of the folder changes, until ctx ends.
-// A folder with an error is not loaded: the last good blocks stay.
+// A folder with an error is not loaded: the previous blocks stay.
 func (b *Blocks) Follow(ctx context.Context) {
 	b.folder.Follow(ctx, contentInterval, func(err error) {
 		if err != nil {
-			b.log.Errorf("The content blocks have changed and are not correct; the last good ones stay: %v", err)
+			b.log.Errorf("The changed content blocks have errors; the previous blocks stay: %v", err)
 			return
 		}
 		b.mu.Lock()
-		b.said = map[string]bool{}
+		b.logged = map[string]bool{}
 		b.mu.Unlock()
-		b.log.Info("The content blocks have changed and were read anew.")
+		b.log.Info("The content blocks were reloaded.")
 	})
 }
 
@@ -75,11 +75,11 @@ func (b *Blocks) Check() (reloaded bool, err error) { return b.folder.Check() }
 // Block returns the block with a name.
 func (b *Blocks) Block(name string) (*content.Block, bool) { return b.folder.Block(name) }
 
-// All returns every block, in order of name.
+// All returns all blocks, sorted by name.
 func (b *Blocks) All() []*content.Block { return b.folder.Blocks() }
 
-// Render renders a block and counts the outcome. The log has one line for a block
-// that fails, until the folder reloads; neither has values of the profile.
+// Render renders a block and counts the outcome. A failing block is logged once until
+// the next reload, without values of the profile.
 func (b *Blocks) Render(block *content.Block, p *content.Profile) content.Result {
 	began := time.Now()
 	result := block.Render(p)
@@ -92,31 +92,31 @@ func (b *Blocks) Render(block *content.Block, p *content.Profile) content.Result
 	default:
 		outcome = "failed"
 		b.mu.Lock()
-		said := b.said[block.Name]
-		b.said[block.Name] = true
+		isLogged := b.logged[block.Name]
+		b.logged[block.Name] = true
 		b.mu.Unlock()
-		if !said {
-			b.log.Errorf("The content block %s gives its fallback: line %d: %s. The metric content_blocks tells how often.", block.Name, result.Line, result.Problem)
+		if !isLogged {
+			b.log.Errorf("The content block %s renders its fallback (see the metric content_blocks): line %d: %s", block.Name, result.Line, result.Problem)
 		}
 	}
 	b.rendered.Incr(1, block.Name, outcome)
 	return result
 }
 
-// ContentNames tells content blocks what the profiles of a definition file
-// have, nothing if the path is empty.
+// ContentNames returns the names of features and segments in a definition file, none
+// if the path is empty.
 func ContentNames(path string) (content.Names, error) {
 	if path == "" {
 		return content.Names{}, nil
 	}
 	def, err := profiledefinition.Read(path)
 	if err != nil {
-		return content.Names{}, fmt.Errorf("%s cannot be read, or is not correct; lint it by itself", path)
+		return content.Names{}, fmt.Errorf("%s cannot be read or has errors: lint it separately", path)
 	}
 	return NamesOf(def.Definition), nil
 }
 
-// NamesOf tells content blocks what the profiles of a definition have.
+// NamesOf returns the names of features and segments in a definition.
 func NamesOf(def *record.Definition) content.Names {
 	names := content.Names{Features: []string{}}
 	for i := range def.Features.Features {
@@ -138,11 +138,11 @@ func NamesOf(def *record.Definition) content.Names {
 }
 
 func init() {
-	// The blocks are linted with the config that names their folder.
+	// The blocks are linted together with the config.
 	err := bloblang.RegisterFunctionV2("lint_content_blocks",
 		bloblang.NewPluginSpec().
-			Description("Returns what is wrong with the content blocks of a folder, an array of strings that is empty for correct ones, and for an empty path.").
-			Param(bloblang.NewStringParam("path").Description("The path of the folder.")),
+			Description("Returns the errors of the content blocks in a folder, as an array of strings; empty for no errors, and for an empty path.").
+			Param(bloblang.NewStringParam("path").Description("Path of the folder.")),
 		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
 			path, err := args.GetString("path")
 			if err != nil {

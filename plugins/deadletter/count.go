@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// counts are the dead letters this process has written, by stage: what the
-// metric dead_letters counts, for whoever shows it within the process.
+// counts are the numbers of dead letters of this process by stage, as in the metric
+// dead_letters, for the activity page of the profile API.
 var counts sync.Map
 
 func count(stage string) {
@@ -17,7 +17,7 @@ func count(stage string) {
 	n.(*atomic.Int64).Add(1)
 }
 
-// Counts returns how many dead letters this process has written, by stage.
+// Counts returns the number of dead letters of this process by stage.
 func Counts() map[string]int64 {
 	all := map[string]int64{}
 	counts.Range(func(stage, n any) bool {

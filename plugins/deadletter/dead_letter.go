@@ -18,16 +18,16 @@ import (
 )
 
 const (
-	// AttemptMetadata is the metadata key under which a replayed event says
-	// how many times it was set aside before.
+	// AttemptMetadata is the metadata key of the number of earlier rejections of a
+	// replayed event.
 	AttemptMetadata = "dead_letter_attempt"
 
 	sourceMetadata     = "source"
 	receivedAtMetadata = "received_at"
 
-	// ruleError is the rule of a failure that is not a *rejection.Error.
+	// ruleError is the rule of an error that is not a *rejection.Error.
 	ruleError = "error"
-	// stageUnknown is the stage of a failure that no component signed.
+	// stageUnknown is the stage of an error without a component.
 	stageUnknown = "unknown"
 )
 
@@ -36,32 +36,32 @@ func spec() *service.ConfigSpec {
 		Stable().
 		Version("0.1.0").
 		Categories("Utility").
-		Summary("Turns an event that failed into a dead letter: the event as it arrived, with the reasons, the stage and the time.").
+		Summary("Converts a failed event into a dead letter: the original event, with reasons, stage and time.").
 		Description(`
-A message without an error passes unchanged. A message with one is replaced by an envelope and its error is cleared, so that outputs accept it:
+A message without an error passes unchanged. A message with one is replaced by an envelope, and its error is cleared, so that outputs accept it:
 
 | member | meaning |
 | --- | --- |
 | `+"`id`"+` | identifies the rejection: the same bytes rejected by the same stage have the same id |
-| `+"`stage`"+` | the component that rejected the event, `+"`unknown`"+` if none signed the error |
-| `+"`reasons`"+` | what is wrong: a list of objects with `+"`pointer`"+` (RFC 6901, empty for the whole event), `+"`rule`"+` and `+"`message`"+`; an error of any other component gives one reason with the rule `+"`error`"+` |
-| `+"`plan`, `plan_version`"+` | the tracking plan, where one was applied |
+| `+"`stage`"+` | the component that rejected the event, `+"`unknown`"+` if the error has none |
+| `+"`reasons`"+` | a list of objects with `+"`pointer`"+` (RFC 6901, empty for the whole event), `+"`rule`"+` and `+"`message`"+`; an error of any other component becomes one reason with the rule `+"`error`"+` |
+| `+"`plan`, `plan_version`"+` | the tracking plan, if one was applied |
 | `+"`source`, `received_at`"+` | from the metadata of these names, else the event's own `+"`source` and `receivedAt`"+`, where known |
-| `+"`rejected_at`"+` | when the envelope was written |
-| `+"`attempt`"+` | 1 the first time; one more than the metadata `+"`"+AttemptMetadata+"`"+` for a replayed event |
-| `+"`original` or `original_base64`"+` | the event as it arrived: as text if it is valid UTF-8, in base64 if it is not |
+| `+"`rejected_at`"+` | the time of the rejection |
+| `+"`attempt`"+` | 1 for the first rejection; one more than the metadata `+"`"+AttemptMetadata+"`"+` for a replayed event |
+| `+"`original` or `original_base64`"+` | the original event: as text if it is valid UTF-8, else in base64 |
 
-Put it in the output, on the case that takes the failed messages, as in the first example. The input is then acknowledged only after the dead letter has been written.
+Put it into the output, in the case for failed messages, as in the first example. The input is then acknowledged only after the dead letter is written.
 
-Three things to know when writing the pipeline:
+Notes for pipelines:
 
-- Stock processors work on failed messages too, and one that fails replaces the first error by its own. Put them behind a `+"`switch` with `check: '!errored()'`"+`, as in the example, so that a dead letter names the stage that was first. The plugins of this distribution pass failed messages through by themselves.
-- `+"`error_handling.strict`"+` does not fit: it skips this processor, and a batch whose first message failed skips every following processor as a whole, its valid messages included. `+"`try_catch`"+` does not fit either: it clears the error, and the reasons with it, before its `+"`catch`"+` processors run. In a `+"`catch`"+` of the pipeline this processor does its work, but then nothing tells the dead letters from the events.
-- The original is kept in the metadata `+"`"+OriginalMetadata+"`"+` by the first of the plugins that sees the event. If a mapping changes events before that, let it keep them: `+"`meta "+OriginalMetadata+" = content()`"+`. Both metadata keys are removed from the dead letter.
+- Stock processors process failed messages too, and one that fails replaces the first error by its own. Put them into a `+"`switch` with `check: '!errored()'`"+`, as in the example, so that a dead letter has the first stage. The plugins of this distribution pass failed messages unchanged.
+- `+"`error_handling.strict`"+` cannot be used: it skips this processor, and if the first message of a batch failed, the whole batch skips all further processors. `+"`try_catch`"+` cannot be used either: it clears the error with its reasons before its `+"`catch`"+` processors run. In a `+"`catch`"+` of the pipeline this processor works, but then dead letters cannot be distinguished from events.
+- The first plugin that receives an event stores the original in the metadata `+"`"+OriginalMetadata+"`"+`. If a mapping changes events before that, store it there: `+"`meta "+OriginalMetadata+" = content()`"+`. Both metadata keys are removed from the dead letter.
 
-The counter `+"`dead_letters`"+` has the labels `+"`stage` and `rule`"+`, the rule of the first reason, and counts every dead letter once.`).
-		Example("Set failed events aside", `
-Valid events go to profiles; whatever failed on the way goes to a file of dead letters.`, `
+The counter `+"`dead_letters`"+` has the labels `+"`stage` and `rule`"+`, the rule of the first reason, and counts each dead letter once.`).
+		Example("Write failed events to dead letters", `
+Valid events go to profiles, failed ones to a file of dead letters.`, `
 pipeline:
   processors:
     - validate_event:
@@ -87,7 +87,7 @@ output:
           drop: {}
 `).
 		Example("Replay", `
-Reads dead letters and sends the events into the topic they came from, after the cause was mended. The first line restores the event to the byte.`, `
+Reads dead letters and sends the original events to their topic, after the cause is fixed. The first line of the mapping restores the original bytes.`, `
 input:
   file:
     paths: [ ./data/dead_letters.jsonl ]
@@ -122,8 +122,8 @@ type processor struct {
 	now     func() time.Time
 	logger  *service.Logger
 	letters *service.MetricCounter
-	// component asks for the name of the component that failed, which only
-	// Bloblang can see.
+	// component returns the name of the failed component, which is available in
+	// Bloblang only.
 	component *bloblang.Executor
 }
 
@@ -149,7 +149,7 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 		}
 		letter, err := p.letter(msg, failure)
 		if err != nil {
-			p.logger.Errorf("Could not write a dead letter, the message keeps its error: %v", err)
+			p.logger.Errorf("A dead letter cannot be created, so the message keeps its error: %v", err)
 			continue
 		}
 		if &out[0] == &batch[0] {
@@ -160,8 +160,7 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 	return []service.MessageBatch{out}, nil
 }
 
-// letter is a copy of the message with the envelope for its content and no
-// error.
+// letter returns a copy of the message with the envelope as content and without error.
 func (p *processor) letter(msg *service.Message, failure error) (*service.Message, error) {
 	original, err := Original(msg)
 	if err != nil {
@@ -196,8 +195,8 @@ func (p *processor) letter(msg *service.Message, failure error) (*service.Messag
 	p.letters.Incr(1, envelope.Stage, envelope.Reasons[0].Rule)
 	count(envelope.Stage)
 
-	// Clearing the error on a copy is not mistaken for a failure of this
-	// processor, as setting an error on a message of the batch would be.
+	// On a copy, because Connect counts a change of the error of a message in the
+	// batch as a failure of this processor.
 	letter := msg.Copy()
 	letter.SetError(nil)
 	letter.SetBytes(encoded)
@@ -217,7 +216,7 @@ func (p *processor) componentOf(msg *service.Message) string {
 
 func (p *processor) Close(context.Context) error { return nil }
 
-// attempt counts the times an event was set aside, this one included.
+// attempt returns the number of rejections of an event, including this one.
 func attempt(msg *service.Message) int {
 	before, ok := msg.MetaGet(AttemptMetadata)
 	if !ok {
@@ -230,8 +229,8 @@ func attempt(msg *service.Message) int {
 	return n + 1
 }
 
-// provenance tells where an event came from and when, as far as the input or
-// the event itself says.
+// provenance returns source and time of receipt of an event, from its metadata or
+// its own members, empty if unknown.
 func provenance(msg *service.Message, original []byte) (source, receivedAt string) {
 	source, _ = msg.MetaGet(sourceMetadata)
 	receivedAt, _ = msg.MetaGet(receivedAtMetadata)

@@ -66,7 +66,7 @@ func environment(t *testing.T) *service.Environment {
 	return env
 }
 
-// run sends the batch through a stream and returns what the producer was told.
+// run sends the batch through a stream and returns the error of the producer.
 func run(t *testing.T, yaml string, batch ...string) error {
 	t.Helper()
 	return runIn(t, environment(t), yaml, batch...)
@@ -139,7 +139,7 @@ output:
 `
 }
 
-func TestFailedEventsGoToTheDeadLettersAndOthersPassUnchanged(t *testing.T) {
+func TestFailedEventsBecomeDeadLettersAndOthersPassUnchanged(t *testing.T) {
 	for _, processor := range []string{"poison", "poison_wrapped"} {
 		t.Run(processor, func(t *testing.T) {
 			dir := t.TempDir()
@@ -189,7 +189,7 @@ pipeline:
 	require.Equal(t, "2026-01-31T00:00:00Z", dead[0].ReceivedAt)
 }
 
-func TestAnOriginalKeptByAMapping(t *testing.T) {
+func TestOriginalStoredByAMapping(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, run(t, `
 pipeline:
@@ -205,7 +205,7 @@ pipeline:
 	require.Equal(t, "a line", string(dead[0].Original))
 }
 
-func TestWhatIsNotTextTellsNothingOfItself(t *testing.T) {
+func TestNonTextEventsHaveNoProvenance(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, run(t, "pipeline:\n  processors:\n    - poison: {}\n"+outputs(dir), `{"word":"poison","source":"w`+"\xff"+`eb"}`))
 	dead := letters(t, dir+"/dead.jsonl")
@@ -213,7 +213,7 @@ func TestWhatIsNotTextTellsNothingOfItself(t *testing.T) {
 	require.Empty(t, dead[0].Source)
 }
 
-func TestErrorsOfOtherComponentsNameTheComponent(t *testing.T) {
+func TestErrorsOfOtherComponentsHaveTheComponentAsStage(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, run(t, "pipeline:\n  processors:\n    - mapping: 'root.n = this.n.number()'\n"+outputs(dir), "\xff{"))
 
@@ -247,7 +247,7 @@ pipeline:
 	require.Equal(t, bad, string(dead[0].Original))
 }
 
-func TestFallbackBehindRejectErrored(t *testing.T) {
+func TestDeadLettersInFallbackOfRejectErrored(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, run(t, `
 pipeline:
@@ -273,7 +273,7 @@ output:
 	require.Equal(t, `{"word":"poison"}`, string(dead[0].Original))
 }
 
-func TestTheInputIsToldWhenADeadLetterCannotBeWritten(t *testing.T) {
+func TestInputIsNotAcknowledgedIfADeadLetterCannotBeWritten(t *testing.T) {
 	err := run(t, `
 pipeline:
   processors:
@@ -318,7 +318,7 @@ func TestReplayRestoresTheEventAndCountsAttempts(t *testing.T) {
 	}
 }
 
-func TestAttemptsThatAreNoNumberStartAgain(t *testing.T) {
+func TestInvalidAttemptsCountAsFirst(t *testing.T) {
 	for _, attempt := range []string{`"many"`, `-4`, `"99999999999999999999"`, `1.5`} {
 		dir := t.TempDir()
 		require.NoError(t, run(t, "pipeline:\n  processors:\n    - mapping: 'meta dead_letter_attempt = "+attempt+"'\n    - poison: {}\n"+outputs(dir), "poison"))
@@ -326,7 +326,7 @@ func TestAttemptsThatAreNoNumberStartAgain(t *testing.T) {
 	}
 }
 
-func TestARejectionWithoutReasonsStillHasOne(t *testing.T) {
+func TestRejectionWithoutReasonsGetsOne(t *testing.T) {
 	builder := service.NewStreamBuilder()
 	require.NoError(t, builder.AddProcessorYAML("dead_letter: {}"))
 	require.NoError(t, builder.SetLoggerYAML("level: none"))
@@ -400,7 +400,7 @@ func (*counts) NewGaugeCtor(string, ...string) service.MetricsExporterGaugeCtor 
 
 func (*counts) Close(context.Context) error { return nil }
 
-func TestLettersAreCountedByStageAndFirstRule(t *testing.T) {
+func TestDeadLettersAreCountedByStageAndFirstRule(t *testing.T) {
 	exporter := &counts{name: "dead_letters", by: map[string]int64{}}
 	env := environment(t)
 	require.NoError(t, env.RegisterMetricsExporter("counts", service.NewConfigSpec(),

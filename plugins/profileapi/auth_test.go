@@ -29,7 +29,7 @@ func hashOf(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func TestTokens(t *testing.T) {
+func TestRequestsNeedAKnownToken(t *testing.T) {
 	s := serve(t, withProfiles("c1"), fmt.Sprintf(`
 tokens:
   - { name: reader, sha256: %q }
@@ -78,7 +78,7 @@ tokens:
 		}
 	}
 
-	// Nothing under /api tells a stranger what there is.
+	// Without a token, responses under /api do not reveal which resources exist.
 	for _, path := range []string{"/api", "/api/", "/api/customer/nobody", "/api/customer/%ff", "/api/x", "/api/customer/c1/x/y/z", "/%61pi/x"} {
 		require.Equal(t, 401, s.do(t, "GET", path, "").status, path)
 	}
@@ -89,7 +89,7 @@ tokens:
 	require.Equal(t, 200, s.do(t, "GET", "/healthz", "").status)
 }
 
-func TestConfigRefusals(t *testing.T) {
+func TestInvalidConfigs(t *testing.T) {
 	hash := hashOf("t")
 	cert := newCertificate(t, nil)
 	for _, c := range []struct{ yaml, want string }{
@@ -271,7 +271,7 @@ func TestUnauthenticatedListenerIsLogged(t *testing.T) {
 
 // Without authentication a web page must not reach the API through a browser
 // on the same machine, by a host name of its own.
-func TestHostOfAnUnauthenticatedListener(t *testing.T) {
+func TestUnauthenticatedListenerAcceptsLoopbackHostsOnly(t *testing.T) {
 	hosts := map[string]bool{
 		"127.0.0.1": true, "127.0.0.1:8081": true, "localhost": true, "localhost:8081": true, "[::1]": true, "[::1]:8081": true,
 		"evil.example": false, "evil.example:8081": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false, "10.0.0.1": false,

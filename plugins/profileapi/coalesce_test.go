@@ -26,7 +26,7 @@ func (x *coalescer) waiting(t *testing.T, n int) {
 
 func soon() time.Time { return time.Now().Add(patience) }
 
-func TestCoalescing(t *testing.T) {
+func TestReadsAreCoalesced(t *testing.T) {
 	f := withProfiles("first", "a", "b", "c", "d")
 	entered, release := make(chan struct{}), make(chan struct{})
 	f.onRead = func(_ context.Context, ids []string) error {
@@ -156,9 +156,9 @@ func TestCoalescerKeepsDeadlines(t *testing.T) {
 	require.LessOrEqual(t, len(f.seen()), 20)
 }
 
-// Whatever reads coincide, each gets its own answer and no more trips are
-// under way than allowed.
-func TestCoalescerUnderLoad(t *testing.T) {
+// Concurrent reads get their own results, with at most the allowed number of round
+// trips in flight.
+func TestCoalescedReadsGetTheirOwnResults(t *testing.T) {
 	const trips, readers, rounds = 3, 50, 200
 	var ids []string
 	for i := range 40 {

@@ -76,7 +76,7 @@ func blocking(f *fakeProfiles, id string) (started chan struct{}, release func()
 	return started, func() { close(gate) }
 }
 
-func TestAnIdleConnectionMakesRoom(t *testing.T) {
+func TestIdleConnectionIsReplaced(t *testing.T) {
 	f := withProfiles("c1", "slow")
 	started, release := blocking(f, "slow")
 	s := serve(t, f, "limits: { connections: 2 }")
@@ -94,7 +94,7 @@ func TestAnIdleConnectionMakesRoom(t *testing.T) {
 	require.Equal(t, 200, working.status(), "the one at work did not")
 }
 
-func TestAConnectionAtWorkIsWaitedFor(t *testing.T) {
+func TestActiveConnectionIsNotReplaced(t *testing.T) {
 	f := withProfiles("slow")
 	started, release := blocking(f, "slow")
 	s := serve(t, f, "limits: { connections: 1 }")
@@ -108,7 +108,7 @@ func TestAConnectionAtWorkIsWaitedFor(t *testing.T) {
 	require.Equal(t, 200, <-answered)
 }
 
-func TestAConnectionThatWorksTooLongMakesRoom(t *testing.T) {
+func TestConnectionWithATimedOutRequestIsReplaced(t *testing.T) {
 	f := withProfiles("slow")
 	started, release := blocking(f, "slow")
 	defer release()
@@ -135,10 +135,10 @@ func (s *server) served(t testing.TB) {
 	t.Fatal("ten requests in a row were not answered")
 }
 
-// TestFloods opens several times as many connections as the limit allows, all
+// TestConnectionFloodsDoNotBlockRequests opens several times as many connections as the limit allows, all
 // of which keep the server waiting in one way or another, and asks for
 // something as anybody else meanwhile.
-func TestFloods(t *testing.T) {
+func TestConnectionFloodsDoNotBlockRequests(t *testing.T) {
 	const limit, attackers = 16, 80
 	large := `{"id":"large","traits":{"a":"` + strings.Repeat("x", 8<<20) + `"},"as_of":"2026-01-31T08:30:00.000Z","updated_at":null}`
 	for name, attack := range map[string]func(line){

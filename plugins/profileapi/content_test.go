@@ -100,9 +100,9 @@ func TestContent(t *testing.T) {
 		require.Equal(t, want.code, got.code(t), path)
 	}
 
-	// The log says that a block fails, once, and nothing of whom.
+	// The log reports a failing block once, without personal data.
 	s.do(t, "GET", "/api/customer/c1/content/fails", "")
-	require.Equal(t, 1, strings.Count(s.log.String(), "The content block fails gives its fallback: line 7: filter divided_by: division by zero"))
+	require.Equal(t, 1, strings.Count(s.log.String(), "The content block fails renders its fallback (see the metric content_blocks): line 7: filter divided_by: division by zero"))
 	for _, secret := range []string{"c1", "evil", "gold", "script"} {
 		require.NotContains(t, s.log.String(), secret)
 	}
@@ -185,7 +185,7 @@ func TestPreview(t *testing.T) {
 		{"name":"hello","type":"html","description":"Greets.","requires":["traits.plan"],"samples":["gold"]}]}`, list.body)
 }
 
-func TestContentNeedsItsScope(t *testing.T) {
+func TestContentNeedsTheScopeContent(t *testing.T) {
 	_, yaml := withBlocks(t, map[string]string{"hello": fixed(helloBlock)})
 	s := serve(t, withProfiles("c1"), yaml+fmt.Sprintf("tokens:\n  - { name: reader, sha256: %q }\n  - { name: sender, sha256: %q, scopes: [ content ] }\n", hashOf("r"), hashOf("c")))
 	for _, path := range []string{"/api/customer/c1/content/hello", "/api/content", "/api/content/hello/preview"} {
@@ -202,7 +202,7 @@ func TestContentNeedsItsScope(t *testing.T) {
 }
 
 // A folder in which anything is wrong is never taken: the last good one stays.
-func TestContentIsFollowed(t *testing.T) {
+func TestContentIsReloaded(t *testing.T) {
 	dir, yaml := withBlocks(t, map[string]string{"hello": fixed(helloBlock)})
 	s := serve(t, withProfiles("c1"), yaml)
 	folder := s.handler.content
@@ -259,7 +259,7 @@ func TestContentConfig(t *testing.T) {
 }
 
 // A batch of templates that use up their time ends in time.
-func TestContentBatchEnds(t *testing.T) {
+func TestContentBatchTimesOut(t *testing.T) {
 	ids := make([]string, 500)
 	f := withProfiles()
 	for i := range ids {

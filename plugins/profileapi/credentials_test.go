@@ -48,7 +48,7 @@ func TestScopes(t *testing.T) {
 	}
 }
 
-func TestTokensFileIsFollowed(t *testing.T) {
+func TestTokensFileIsReloaded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.yaml")
 	write := func(text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
 	one := func(name string) string { return "tokens: [ { name: " + name + ", sha256: " + hashOf(name) + " } ]\n" }
@@ -64,7 +64,7 @@ func TestTokensFileIsFollowed(t *testing.T) {
 	look()
 	require.Equal(t, []int{401, 200, 200}, []int{status("old"), status("new"), status("always")})
 
-	// What is wrong changes nothing, and says so once, without what is there.
+	// A file with an error is not applied; the error is logged once, without its content.
 	for _, wrong := range []string{
 		"tokens: [ { name: other, sha256: 5ecre7 } ]",
 		"tokens: [ { name: other, 5ecre7",
@@ -87,7 +87,7 @@ func TestTokensFileIsFollowed(t *testing.T) {
 	require.Equal(t, 200, status("new"))
 	require.NotContains(t, s.log.String(), "5ecre7")
 
-	// Tokens may all be taken away: nobody is let in then, rather than all.
+	// With an empty list of tokens no request is accepted.
 	write("tokens: []")
 	look()
 	look()
@@ -102,7 +102,7 @@ func (s *server) lookAtTokens() {
 	}
 }
 
-func TestTokensFileIsNeeded(t *testing.T) {
+func TestMissingTokensFileFails(t *testing.T) {
 	_, err := newTestInput(t, withProfiles(), "tokens_file: /nonexistent/tokens.yaml")
 	require.ErrorContains(t, err, "tokens_file")
 }
@@ -147,7 +147,7 @@ func TestRateLimit(t *testing.T) {
 		require.InDelta(t, 1000, float(t, got.header.Get("Retry-After")), 60)
 		require.Equal(t, 200, get("free").status, "a token's limit is its own")
 	}
-	// A file that changes gives nobody a fresh limit, unless it is another.
+	// A reload does not reset rate limits, unless they change.
 	replace := func(text string) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		s.lookAtTokens()
@@ -175,7 +175,7 @@ func signed(t *testing.T, key, secret string, expires time.Time, target string) 
 	return signedurl.Sign(u, key, []byte(secret), expires).RequestURI()
 }
 
-func TestSignedAddresses(t *testing.T) {
+func TestSignedURLs(t *testing.T) {
 	other := strings.Repeat("f", 40)
 	s := serve(t, withProfiles("c1", "a/b"), fmt.Sprintf(`
 signing_keys:
@@ -231,8 +231,8 @@ signing_keys:
 	require.Equal(t, 403, s.do(t, "PATCH", signed(t, "old", secret, soon, "/api/customer/c1/traits"), `{}`, "Content-Type: application/json").status)
 }
 
-// TestSignaturesCoverEverything changes any one byte of a signed address.
-func TestSignaturesCoverEverything(t *testing.T) {
+// TestSignatureCoversTheWholeURL changes any one byte of a signed address.
+func TestSignatureCoversTheWholeURL(t *testing.T) {
 	keys := &credentials{keys: []signingKey{{name: "k", secret: []byte(secret), fields: []string{"traits"}}}}
 	to := findPageOf(t, "/api/customer/c1").routes[http.MethodGet]
 	rapid.Check(t, func(t *rapid.T) {
@@ -273,8 +273,8 @@ func findPageOf(t *testing.T, path string) *page {
 	return p
 }
 
-// TestSigningWithOpenSSL keeps the documented way to sign without us.
-func TestSigningWithOpenSSL(t *testing.T) {
+// TestOpenSSLSignsURLs keeps the documented way to sign without us.
+func TestOpenSSLSignsURLs(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed")
 	}

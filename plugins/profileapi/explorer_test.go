@@ -20,7 +20,7 @@ import (
 
 // The page brings all it needs, and its policy lets nothing else in. How it
 // works is tested in a browser: tests/explorer.
-func TestExplorerPage(t *testing.T) {
+func TestExplorerIsServed(t *testing.T) {
 	s := serve(t, withProfiles(), "")
 	for path, contentType := range map[string]string{
 		"/": "text/html; charset=utf-8", "/explorer.js": "text/javascript; charset=utf-8",
@@ -158,7 +158,7 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, "no_explanation", serve(t, withProfiles("c1"), "").do(t, "GET", "/api/customer/c1/explain", "").code(t))
 }
 
-// What is explained is bounded, however much there is.
+// Explanations are bounded for any number of events.
 func TestExplainIsBounded(t *testing.T) {
 	var events []string
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -199,8 +199,8 @@ func TestActivity(t *testing.T) {
 	require.Equal(t, 400, s.do(t, "GET", "/api/activity?x", "").status)
 }
 
-// A latency is told to within a quarter, whatever it is.
-func TestLatencyBuckets(t *testing.T) {
+// The bucket of a latency is at most a quarter above it.
+func TestLatencyBucketsAreWithinAQuarter(t *testing.T) {
 	last := -1
 	for d := time.Duration(1); d < 20*time.Second; d += d/7 + 1 {
 		i := bucketOf(d)
@@ -222,7 +222,7 @@ func mustJSON(t *testing.T, v any) string {
 	return strings.TrimSpace(string(text))
 }
 
-// Of whoever was erased nothing is explained, and content is the fallback.
+// An erased customer has no explanation, and its content is the fallback.
 func TestErasedCustomersAreNotExplained(t *testing.T) {
 	p := withRealProfiles(t, orderOn(`"userId":"ada"`, "o1", "2026-01-03", 10))
 	_, yaml := withBlocks(t, map[string]string{"hello": "type: text\nfallback: FALLBACK\ntemplate: '{{ id }} {{ features.orders }}'\n"})
@@ -236,9 +236,8 @@ func TestErasedCustomersAreNotExplained(t *testing.T) {
 	require.Equal(t, "FALLBACK", s.do(t, "GET", "/api/customer/ada/content/hello", "").body)
 }
 
-// TestSampleOfLatencies: few latencies are all told, and of many the sample is
-// as large as it may be, and fair: neither early nor late ones are preferred.
-func TestSampleOfLatencies(t *testing.T) {
+// A sample contains all of a few latencies, and a uniform selection of many.
+func TestLatencySampleIsUniform(t *testing.T) {
 	var s sample
 	var told []int64
 	tell := func(took int64) { told = append(told, took) }

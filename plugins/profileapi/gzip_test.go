@@ -74,9 +74,9 @@ func TestBatchesAreCompressed(t *testing.T) {
 	require.Empty(t, small.Header.Get("Content-Encoding"), "not worth it")
 }
 
-// TestLinesAreStreamed: lines are on their way before the last customers are
+// TestNDJSONIsStreamed: lines are on their way before the last customers are
 // read, in order; a store that goes away meanwhile costs those only.
-func TestLinesAreStreamed(t *testing.T) {
+func TestNDJSONIsStreamed(t *testing.T) {
 	ids := manyIDs(2*linesAtOnce + 1)
 	f := withProfiles(ids[1:]...)
 	proceed := make(chan struct{})

@@ -28,7 +28,7 @@ import (
 // patience bounds what must happen soon; no test waits for it to pass.
 const patience = 20 * time.Second
 
-// fakeProfiles is a profiles resource that serves what it is told to.
+// fakeProfiles is an in-memory profiles resource.
 type fakeProfiles struct {
 	mu        sync.Mutex
 	profiles  map[string]string   // JSON by id
@@ -357,7 +357,7 @@ func testEnvironment(t testing.TB, r reader) *service.Environment {
 	return env
 }
 
-// run starts a pipeline whose messages go to consume.
+// run starts a pipeline that sends its messages to consume.
 func run(t testing.TB, r reader, fields string, consume service.MessageHandlerFunc) *stream {
 	t.Helper()
 	builder := testEnvironment(t, r).NewStreamBuilder()

@@ -73,7 +73,7 @@ func TestByIdentifier(t *testing.T) {
 		require.Equal(t, "invalid_by", p.do(t, "GET", "/api/customer/77"+query, "").code(t))
 	}
 
-	// A batch keeps the order, and marks each that cannot be told.
+	// A batch keeps the order, and marks ambiguous values.
 	question := `{"by":"email","ids":["home@example.com","JO+news@example.com","nobody@example.com"]}`
 	got = p.do(t, "POST", "/api/customers/batch?fields=traits.name", question, jsonBody)
 	require.Equal(t, 200, got.status, got.body)
@@ -100,7 +100,7 @@ func TestByIdentifier(t *testing.T) {
 	require.Equal(t, "unknown_parameter", p.do(t, "POST", "/api/customers/batch?by=email", question, jsonBody).code(t))
 	require.Equal(t, "unknown_parameter", p.do(t, "POST", "/api/content/hello/batch?by=email", question, jsonBody).code(t))
 
-	// Content falls back where it cannot be told whose it is.
+	// Content for an ambiguous value is the fallback.
 	for value, want := range map[string]string{"jo+news@example.com": "Hello Jo", "home@example.com": "Hello you", "nobody@example.com": "Hello you"} {
 		got = p.do(t, "GET", "/api/customer/"+value+"/content/hello?by=email", "")
 		require.Equal(t, 200, got.status)
@@ -146,9 +146,9 @@ func TestNoIdentifiers(t *testing.T) {
 	require.Contains(t, got.body, "declares no identifiers")
 }
 
-// TestReadsByIdentifierShareTrips: reads of the same moment share a round trip
+// TestReadsByIdentifierAreCoalesced: reads of the same moment share a round trip
 // only with those by the same identifier.
-func TestReadsByIdentifierShareTrips(t *testing.T) {
+func TestReadsByIdentifierAreCoalesced(t *testing.T) {
 	now := time.Now()
 	email, id := question{}, question{}
 	email.By = "email"
@@ -158,9 +158,9 @@ func TestReadsByIdentifierShareTrips(t *testing.T) {
 	require.False(t, email.sameAs(question{}))
 }
 
-// TestSignedAddressesCoverBy: nobody can make an address that was signed for an
-// id one for a value, or for another identifier.
-func TestSignedAddressesCoverBy(t *testing.T) {
+// The signature of a URL for an id is not valid for a value of an identifier, or for
+// another identifier.
+func TestSignatureCoversBy(t *testing.T) {
 	f := withProfiles("c1", "c2")
 	f.emails = map[string][]string{"c2": {"c2"}, "jo@example.com": {"c1"}}
 	secret := strings.Repeat("s", 32)

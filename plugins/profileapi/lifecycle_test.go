@@ -81,7 +81,7 @@ func TestGracefulClose(t *testing.T) {
 	require.NoError(t, s.Close(context.Background()), "closing twice is no error")
 }
 
-func TestCloseCutsOffWhatTakesTooLong(t *testing.T) {
+func TestCloseCancelsSlowRequests(t *testing.T) {
 	f := withProfiles("slow")
 	entered, release := make(chan struct{}), make(chan struct{})
 	f.onRead = func(context.Context, []string) error {
@@ -153,7 +153,7 @@ func TestPortInUse(t *testing.T) {
 	require.NoError(t, in.Close(context.Background()))
 }
 
-func TestLostListenerIsOpenedAgain(t *testing.T) {
+func TestFailedListenerIsReopened(t *testing.T) {
 	in, err := newTestInput(t, withProfiles("c1"), "address: 127.0.0.1:0")
 	require.NoError(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -191,7 +191,7 @@ func TestSlowClients(t *testing.T) {
 	require.Contains(t, answer, "body_too_slow")
 }
 
-func TestSlowReaderIsCutOff(t *testing.T) {
+func TestSlowReaderIsDisconnected(t *testing.T) {
 	f := withProfiles("c1")
 	f.profiles["c1"] = `{"id":"c1","traits":{"a":"` + strings.Repeat("x", 32<<20) + `"}}`
 	s := serve(t, f, "timeouts: { write: 60ms, request: 50ms }")
@@ -220,7 +220,7 @@ func TestLargeHeaders(t *testing.T) {
 	require.Contains(t, status, "HTTP/1.1 431 ")
 }
 
-func TestPanicEndsOneRequest(t *testing.T) {
+func TestPanicAbortsOneRequest(t *testing.T) {
 	f := withProfiles("c1")
 	f.onRead = func(context.Context, []string) error { panic("customer c1 is odd") }
 	s := serve(t, f, "")
@@ -232,9 +232,9 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	require.Equal(t, 200, s.do(t, "GET", "/api/customer/c1", "").status)
 }
 
-// What is said of a failing store is said once each way, and nothing of what
-// callers sent is said at all.
-func TestLogsHoldNoPersonalData(t *testing.T) {
+// The failure and the recovery of the store are logged once each, without data of
+// requests.
+func TestLogsContainNoPersonalData(t *testing.T) {
 	const id = "jo@example.com"
 	f := withProfiles(id)
 	s := run(t, f, "", func(context.Context, *service.Message) error { return errors.New("refused") })
@@ -261,7 +261,7 @@ func TestLogsHoldNoPersonalData(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log, "is available again"))
 }
 
-func TestServerLogLeavesOutClients(t *testing.T) {
+func TestServerLogContainsNoClientAddresses(t *testing.T) {
 	log := newSyncBuffer()
 	l := serverLog{service.NewLoggerFromSlog(debugLogger(log))}
 	_, err := io.WriteString(l, "http: TLS handshake error from 10.1.2.3:4567: EOF\n")
@@ -355,7 +355,7 @@ func TestMetrics(t *testing.T) {
 	require.Contains(t, fmt.Sprint(c.values), "profile_api_in_flight")
 }
 
-// TestCacheMetric: the records that are kept in memory are told of by their size.
+// The metric profile_api_cache_bytes is the size of the cached records.
 func TestCacheMetric(t *testing.T) {
 	c := &counts{values: map[string]int64{}}
 	env := service.GlobalEnvironment().Clone()

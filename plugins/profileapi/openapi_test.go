@@ -26,7 +26,7 @@ type contract struct {
 	schemas map[string]*jsonschema.Schema
 }
 
-// described is what is told to callers of an API with everything on.
+// described returns the description of an API with all functions enabled.
 var described = sync.OnceValue(func() []byte {
 	return describe(routes(), access{tokens: true, signatures: true, certificates: true})
 })
@@ -88,7 +88,7 @@ func patternOf(p *page) string {
 	return pattern
 }
 
-// conforms tells what of an answer is not as the description says.
+// conforms returns the differences between a response and the description.
 func (c *contract) conforms(method string, u *url.URL, a answer) error {
 	p, _ := findPage(u)
 	mediaType, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
@@ -146,9 +146,9 @@ func (c *contract) conforms(method string, u *url.URL, a answer) error {
 	return nil
 }
 
-// TestDescription checks the description against itself: every reference leads
+// TestDescriptionIsValidOpenAPI checks the description against itself: every reference leads
 // somewhere, every example is valid, every operation has a name of its own.
-func TestDescription(t *testing.T) {
+func TestDescriptionIsValidOpenAPI(t *testing.T) {
 	c := served()
 	var visit func(at string, v any)
 	visit = func(at string, v any) {
@@ -183,7 +183,7 @@ func TestDescription(t *testing.T) {
 		ids[r.doc.id] = true
 		require.Contains(t, allowOf(r.pattern), r.method)
 	}
-	// What nothing refers to is not described for anybody.
+	// The description has no unused components.
 	var parts map[string]map[string]any
 	require.NoError(t, json.Unmarshal(components, &parts))
 	text := string(described())
@@ -231,9 +231,9 @@ func TestDescriptionIsServed(t *testing.T) {
 	}
 }
 
-// TestDescribedAccess: a certificate belongs to the connection, so it is asked
+// TestDescriptionListsAuthentication: a certificate belongs to the connection, so it is asked
 // for beside all else, and even where nothing else is.
-func TestDescribedAccess(t *testing.T) {
+func TestDescriptionListsAuthentication(t *testing.T) {
 	read, health := &route{method: "GET", scope: scopeRead, page: "customer"}, &route{method: "GET"}
 	for _, c := range []struct {
 		access       access

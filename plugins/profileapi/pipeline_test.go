@@ -27,7 +27,7 @@ func runPipeline(t *testing.T, definition string) *pipeline {
 	return runPipelineWith(t, definition, "")
 }
 
-// runPipelineWith runs one whose profile_api has other fields besides.
+// runPipelineWith runs a pipeline with additional fields of profile_api.
 func runPipelineWith(t *testing.T, definition, fields string) *pipeline {
 	return runPipelineIn(t, service.GlobalEnvironment(), definition, fields, "none: {}")
 }
@@ -113,8 +113,8 @@ features:
     count: { events: [Order Completed] }
 `
 
-// Whatever id a write names a customer by, it reaches the customer that a read
-// of the id finds, and merges nobody.
+// A write by any id reaches the customer that a read of the id finds, and merges no
+// customers.
 func TestWritesReachTheCustomerThatReadsFind(t *testing.T) {
 	p := runPipeline(t, ordersDefinition)
 	earlier := time.Now().Add(-time.Hour)
@@ -142,7 +142,7 @@ func TestWritesReachTheCustomerThatReadsFind(t *testing.T) {
 	p.requireProfile(t, "u1", map[string]any{"tier": 2.0, "plan": "gold"}, 1, "a1", "u1")
 }
 
-func TestAsOfBeforeWhatIsKept(t *testing.T) {
+func TestAsOfBeforeTheEarliestTimeIsRefused(t *testing.T) {
 	p := runPipeline(t, ordersDefinition)
 	now := time.Now()
 	var events []string
@@ -173,7 +173,7 @@ func TestAsOfBeforeWhatIsKept(t *testing.T) {
 	require.Equal(t, "as_of_too_early", reply.Customers[0].Error.Code)
 	require.Equal(t, 0.0, reply.Customers[1].Profile.Features["orders"])
 
-	// Now is never too early, even for a device whose clock is fast.
+	// Now is never too early, even for a device with a fast clock.
 	require.Equal(t, 200, p.do(t, "GET", "/api/customer/fast", "").status)
 	require.Equal(t, 400, p.do(t, "GET", "/api/customer/fast"+at(now), "").status)
 }

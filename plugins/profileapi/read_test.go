@@ -150,7 +150,7 @@ func TestDepthLimit(t *testing.T) {
 }
 
 // An id is any string; it reaches the store as it was before URL encoding.
-func TestAnyID(t *testing.T) {
+func TestAnyIDIsServed(t *testing.T) {
 	f := withProfiles()
 	in, err := newTestInput(t, f, "")
 	require.NoError(t, err)
@@ -187,7 +187,7 @@ func requireID(t interface {
 	}
 }
 
-func TestWeirdIDOverTheWire(t *testing.T) {
+func TestEscapedIDIsServed(t *testing.T) {
 	const id = "crm/42?ü%2F+ 🙂"
 	s := serve(t, withProfiles(id), "")
 	got := s.do(t, "GET", "/api/customer/"+url.PathEscape(id), "")
@@ -326,7 +326,7 @@ func TestLargestBatch(t *testing.T) {
 	require.Len(t, f.seen(), 1)
 }
 
-func TestStoreAway(t *testing.T) {
+func TestUnavailableStore(t *testing.T) {
 	f := withProfiles("c1")
 	s := serve(t, f, "timeouts: { request: 20ms }")
 	hang := func(ctx context.Context, _ []string) error {
@@ -428,7 +428,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	require.Nil(t, s.handler.checkStore(context.Background(), s.handler.readiness.asked.Add(time.Second-1)))
 	require.NotContains(t, s.log.String(), "away")
 	require.NotNil(t, s.handler.checkStore(context.Background(), s.handler.readiness.asked.Add(time.Second)))
-	require.Contains(t, s.log.String(), "away", "why it is not ready is in the log, also if nobody reads")
+	require.Contains(t, s.log.String(), "away", "the reason is logged, also without reads")
 	got := s.do(t, "GET", "/readyz", "")
 	require.Equal(t, 503, got.status)
 	require.Equal(t, "store_unavailable", got.code(t))

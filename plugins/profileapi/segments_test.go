@@ -9,7 +9,7 @@ import (
 )
 
 // Pages follow one another by cursor and have every member once.
-func TestMembersOfASegment(t *testing.T) {
+func TestSegmentMembersAreListed(t *testing.T) {
 	f := withProfiles("c1", "c2", "a,1", "c3")
 	f.anonymous = map[string]bool{"a,1": true}
 	s := serve(t, f, "")
@@ -45,7 +45,7 @@ func TestMembersOfASegment(t *testing.T) {
 	require.True(t, strings.HasPrefix(got.header.Get("Link"), "<?limit=2&after="))
 }
 
-func TestMistakesAboutSegments(t *testing.T) {
+func TestInvalidSegmentRequests(t *testing.T) {
 	s := serve(t, withProfiles("c1"), "")
 	for path, code := range map[string]string{
 		"/api/segments/nobody/customers":                   "no_such_segment",

@@ -27,7 +27,7 @@ type identifyEvent struct {
 	Traits                  json.RawMessage
 }
 
-// ids returns the members that say whom the event is about.
+// ids returns the ids of the customer of an event.
 func (e identifyEvent) ids() map[string]string {
 	ids := map[string]string{}
 	for name, id := range map[string]*string{"userId": e.UserID, "anonymousId": e.AnonymousID} {
@@ -160,7 +160,7 @@ func TestWritesShareABatch(t *testing.T) {
 		require.LessOrEqual(t, len(batch), maxWrites)
 		total += len(batch)
 		largest = max(largest, len(batch))
-		// What is divisible by three fails.
+		// Every third write fails.
 		failed := service.NewBatchError(batch, errors.New("some"))
 		for i, m := range batch {
 			data, err := m.AsBytes()
@@ -190,7 +190,7 @@ func number(t *testing.T, data []byte) (n int) {
 }
 
 // A failing processor with reject_errored nacks only its own write.
-func TestOneFailureInABatchOfThePipeline(t *testing.T) {
+func TestPartialFailureOfABatchFailsItsWritesOnly(t *testing.T) {
 	builder := testEnvironment(t, withProfiles()).NewStreamBuilder()
 	require.NoError(t, builder.AddProcessorYAML(`mapping: 'root = if this.traits.bad == true { throw("bad") }'`))
 	require.NoError(t, builder.AddOutputYAML(`reject_errored: { drop: {} }`))
@@ -211,7 +211,7 @@ func TestOneFailureInABatchOfThePipeline(t *testing.T) {
 	wg.Wait()
 }
 
-func TestWritesOfABusyPipeline(t *testing.T) {
+func TestWritesTimeOutWhileThePipelineIsBusy(t *testing.T) {
 	s := serve(t, withProfiles(), "timeouts: { request: 20ms }")
 	got := s.do(t, "PATCH", "/api/customer/c1/traits", `{}`, jsonBody)
 	require.Equal(t, 503, got.status)
@@ -225,7 +225,7 @@ func TestWritesOfABusyPipeline(t *testing.T) {
 	require.Contains(t, got.body, "Idempotency-Key")
 }
 
-func TestReadOnly(t *testing.T) {
+func TestWritesCanBeTurnedOff(t *testing.T) {
 	s := serve(t, withProfiles("c1"), "writes: false")
 	for _, method := range []string{http.MethodPut, http.MethodPatch} {
 		got := s.do(t, method, "/api/customer/c1/traits", `{}`, jsonBody)

@@ -1,6 +1,6 @@
 // Package platforms runs the shipped configs for email platforms against
-// servers that take what the platforms document, and nothing else: their shapes,
-// limits and credentials, and their ways of failing.
+// servers that implement only what the platforms document: request shapes, limits,
+// credentials, and failures.
 package platforms
 
 import (
@@ -23,10 +23,10 @@ import (
 	_ "github.com/connect-personalize/connect-personalize/plugins/all"
 )
 
-// patience bounds what must happen soon; no test waits for it to pass.
+// patience is the maximum wait of a test.
 const patience = 60 * time.Second
 
-// pipeline is a shipped config with an input and dead letters of the test's.
+// pipeline is a shipped config with the test's own input and dead letters.
 type pipeline struct {
 	changes chan []string // batches of events
 	log     *logBuffer
@@ -38,12 +38,12 @@ type pipeline struct {
 	stop    func()
 }
 
-// letter is an envelope.
+// letter is a dead letter.
 type letter struct {
 	ID      string
 	Stage   string
 	Reasons []struct{ Rule, Message string }
-	// Original is the event as it arrived.
+	// Original is the original event.
 	Original string
 }
 
@@ -66,7 +66,7 @@ func (b *logBuffer) String() string {
 
 var variable = regexp.MustCompile(`\$\{(\w+)(?::([^}]*))?\}`)
 
-// expand puts variables into a config, as the engine does.
+// expand replaces environment variables in a config, as Connect does.
 func expand(text string, env map[string]string) string {
 	return variable.ReplaceAllStringFunc(text, func(v string) string {
 		m := variable.FindStringSubmatch(v)
@@ -77,9 +77,8 @@ func expand(text string, env map[string]string) string {
 	})
 }
 
-// config reads a shipped config and changes what has to be different here: where
-// changes come from, where profiles and dead letters are, and how long things
-// take.
+// config reads a shipped config and replaces its input, its profiles, its dead letters
+// and its delays.
 func config(t testing.TB, file string, env map[string]string, change func(push map[string]any)) map[string]any {
 	t.Helper()
 	raw, err := os.ReadFile("../../configs/platforms/" + file)
@@ -93,7 +92,7 @@ func config(t testing.TB, file string, env map[string]string, change func(push m
 	resource["definition"] = "../../configs/retail/profile.yaml"
 	resource["store"] = map[string]any{"embedded": map[string]any{"path": t.TempDir()}}
 	doc["input"] = map[string]any{"test_changes": map[string]any{}}
-	// The changes are events, and these make the profiles.
+	// The changes are events that create the profiles.
 	doc["pipeline"] = map[string]any{"threads": 1, "processors": []any{
 		map[string]any{"update_profile": map[string]any{"profiles": "retail"}},
 	}}
@@ -143,8 +142,8 @@ func start(t testing.TB, doc map[string]any) *pipeline {
 	return p
 }
 
-// send gives batches to the pipeline, one after the other as a partition of a
-// topic does, and returns when all are acknowledged.
+// send sends batches to the pipeline, one after the other like a partition of a topic,
+// and returns when all are acknowledged.
 func (p *pipeline) send(t testing.TB, batches ...[]string) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -180,7 +179,7 @@ func (p *pipeline) deadLetters() []letter {
 	return append([]letter(nil), p.letters...)
 }
 
-// changesInput has one batch under way, as a partition does.
+// changesInput has one batch in flight, like a partition.
 type changesInput struct {
 	p    *pipeline
 	idle chan struct{}

@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// hanging is a platform that answers nothing until it is let go, and takes note
-// of when it has what.
+// hanging is a platform that does not respond until it is released, and records when
+// elements arrive.
 type hanging struct {
 	*httptest.Server
 	let  chan struct{} // closed when it works
@@ -84,7 +84,7 @@ func (h *hanging) await(t *testing.T, ids map[string]time.Time) {
 	}, patience, 2*time.Millisecond)
 }
 
-// latencies returns those of what arrived, by when it was sent, in order.
+// latencies returns the sorted latencies of the arrived elements.
 func latencies(sent, at map[string]time.Time) []time.Duration {
 	var out []time.Duration
 	for id, when := range sent {
@@ -96,7 +96,7 @@ func latencies(sent, at map[string]time.Time) []time.Duration {
 	return out
 }
 
-// produce puts changes into a topic, one after the other, and tells when.
+// produce writes changes into a topic, one after the other, and returns the times.
 func produce(t *testing.T, client *kgo.Client, prefix string, n int) map[string]time.Time {
 	t.Helper()
 	sent := map[string]time.Time{}
@@ -109,9 +109,9 @@ func produce(t *testing.T, client *kgo.Client, prefix string, n int) map[string]
 	return sent
 }
 
-// With a consumer group for each, a platform that hangs is one that hangs alone,
-// and has everything when it is back.
-func TestGroupsIsolatePlatforms(t *testing.T) {
+// With separate consumer groups, a platform that hangs does not delay others, and
+// receives every change once it is back.
+func TestConsumerGroupsIsolatePlatforms(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "changes"))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
@@ -144,8 +144,8 @@ func TestGroupsIsolatePlatforms(t *testing.T) {
 	sick.await(t, sent)
 }
 
-// In one stream a platform that hangs is soon taken to be down: what is for it
-// is parked, and the others go on. When it is back it gets what is new.
+// In a shared stream the circuit of a platform that hangs opens: its messages are parked
+// and the others continue. Once it is back it receives new changes.
 func TestCircuitIsolatesPlatforms(t *testing.T) {
 	const timeout, probe = 150 * time.Millisecond, 300 * time.Millisecond
 	sick, well := newHanging(t, false), newHanging(t, true)
@@ -182,12 +182,12 @@ func TestCircuitIsolatesPlatforms(t *testing.T) {
 	took := time.Since(began)
 	require.Empty(t, sick.has())
 	at := latencies(sent, well.has())
-	require.Len(t, at, len(sent), "the other has everything")
-	// While it was found to be down, and once for each try since, a batch waited.
+	require.Len(t, at, len(sent), "the other platform received every change")
+	// A batch waited until the circuit opened, and one for each probe.
 	probes := 2 + int(took/(probe/2)) + 1
 	t.Logf("beside a platform that hangs: p50 %v, p99 %v, max %v; %v for %d changes, of which %d at most waited for %v",
 		at[len(at)/2], at[len(at)*99/100], at[len(at)-1], took, len(sent), probes, timeout)
-	require.Less(t, at[len(at)/2], timeout, "most do not wait at all")
+	require.Less(t, at[len(at)/2], timeout, "most batches do not wait")
 	parked := map[string]bool{}
 	for _, l := range running.deadLetters() {
 		var event struct{ MessageID string }
@@ -195,17 +195,17 @@ func TestCircuitIsolatesPlatforms(t *testing.T) {
 		require.Contains(t, []string{"gave_up", "unreachable"}, l.Reasons[0].Rule)
 		parked[event.MessageID] = true
 	}
-	require.Len(t, parked, len(sent), "what is for the one that hangs is parked")
+	require.Len(t, parked, len(sent), "messages for the platform that hangs are parked")
 
 	close(sick.let)
 	deadline := time.Now().Add(patience)
 	for n := 0; len(sick.has()) == 0; n++ {
-		require.True(t, time.Now().Before(deadline), "it is never tried again")
+		require.True(t, time.Now().Before(deadline), "the platform is never probed again")
 		send(fmt.Sprintf("back%d-", n), 1)
 	}
 	parkedBefore := len(running.deadLetters())
 	send("after", 50)
-	require.Len(t, running.deadLetters(), parkedBefore, "nothing is parked any more")
+	require.Len(t, running.deadLetters(), parkedBefore, "no more messages are parked")
 	for i := range 50 {
 		require.Contains(t, sick.has(), fmt.Sprintf("after%d", i))
 	}

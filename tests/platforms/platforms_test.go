@@ -28,22 +28,22 @@ const secret = "s3cret-of-the-test"
 // object is any JSON object.
 type object = map[string]any
 
-// platform is what a platform documents.
+// platform is the documented behaviour of a platform.
 type platform struct {
 	file string
 	env  func(url string) map[string]string
-	// parse checks a request to the letter, and returns who its elements are
-	// about, in order, with the traits of each.
+	// parse validates a request, and returns its elements in order, each with its
+	// customer and traits.
 	parse func(r *http.Request, body []byte) ([]got, error)
-	// taken answers a request whose elements are all taken.
+	// taken responds to a request with only accepted elements.
 	taken func(w http.ResponseWriter, elements []got)
-	// refused answers a request with elements that are not taken.
+	// refused responds to a request with rejected elements.
 	refused func(w http.ResponseWriter, elements []got, bad []int)
-	// wholly tells that a refused element refuses its request.
+	// wholly is set if a rejected element rejects its whole request.
 	wholly bool
-	// unread tells that the body of a success says nothing.
+	// unread is set if the body of a success contains no outcome of elements.
 	unread bool
-	// byEmail tells that customers are known by their addresses alone.
+	// byEmail is set if customers are identified by their addresses only.
 	byEmail bool
 }
 
@@ -63,8 +63,8 @@ func reply(w http.ResponseWriter, status int, body any) {
 	}
 }
 
-// members checks that an object has the members it must have and no others than
-// those it may have.
+// members checks that an object has all required members and no others than the
+// optional ones.
 func members(o object, must, may []string) error {
 	for _, name := range must {
 		if _, ok := o[name]; !ok {
@@ -112,7 +112,7 @@ func text(v any) string {
 	return s
 }
 
-// dig returns what is at a path of members.
+// dig returns the value at a path of members.
 func dig(o object, path ...string) any {
 	var v any = o
 	for _, name := range path {
@@ -181,7 +181,7 @@ var platforms = map[string]platform{
 		refused: func(w http.ResponseWriter, elements []got, bad []int) {
 			var errors []object
 			for _, i := range bad {
-				// An event is named by its place among the events.
+				// Errors refer to an event by its index in events.
 				if elements[i].event == "" {
 					errors = append(errors, object{"type": "an attribute is not valid", "input_array": "attributes", "index": i})
 					continue
@@ -419,7 +419,7 @@ var platforms = map[string]platform{
 			if err := expectRequest(r, "POST", "/hook", "application/json"); err != nil {
 				return nil, err
 			}
-			// By the specification, with nothing of the implementation's.
+			// Computed as specified, without the implementation.
 			id, stamp := r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp")
 			mac := hmac.New(sha256.New, []byte(secret+secret))
 			fmt.Fprintf(mac, "%s.%s.%s", id, stamp, body)
@@ -479,14 +479,14 @@ var platforms = map[string]platform{
 	},
 }
 
-// pause is what a platform asks for, and crossing the time in which what was on
-// its way meanwhile arrives.
+// pause is the pause that a platform requests. Requests that were sent before its
+// response arrive within crossing.
 const (
 	pause    = time.Second
 	crossing = 300 * time.Millisecond
 )
 
-// server is a platform that fails in every way it can before it works.
+// server is a platform that fails in every way before it works.
 type server struct {
 	platform
 	mu     sync.Mutex
@@ -510,7 +510,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply(w, 400, nil)
 		return
 	}
-	// What was on its way crossed the answer that asked.
+	// Requests in flight may cross the response with the requested pause.
 	if left := time.Until(s.paused); left > 0 && left < pause-crossing {
 		s.wrong = append(s.wrong, "sent before the end of the pause asked for")
 	}
@@ -589,10 +589,10 @@ func track(customer string) string {
 	return fmt.Sprintf(`{"type":"track","event":"Cart Viewed","messageId":"t-%[1]s","userId":"%[1]s","timestamp":"2026-01-31T09:30:00.000Z","receivedAt":"2026-01-31T09:30:01.000Z","source":"web","properties":{"cart_id":"c"}}`, customer)
 }
 
-// A platform that hangs, fails, throttles, talks nonsense and comes back has
-// every customer in the end, none of them twice by what it answered, and what it
-// does not take is a dead letter.
-func TestPlatforms(t *testing.T) {
+// A platform that hangs, fails, throttles, sends invalid responses and recovers receives
+// every customer, none of them again after it acknowledged it, and the elements it
+// rejects become dead letters.
+func TestPlatformsReceiveEveryCustomerDespiteFailures(t *testing.T) {
 	for name, p := range platforms {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -665,7 +665,7 @@ func TestPlatforms(t *testing.T) {
 	}
 }
 
-// latest tells whether the config sends the last of a customer's changes only.
+// latest reports whether the config sends only the last of a customer's changes.
 func (p *platform) latest(t *testing.T) bool {
 	doc := config(t, p.file, nil, nil)
 	latest, _ := dig(doc, "output", "profile_api", "latest_only").(bool)

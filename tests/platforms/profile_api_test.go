@@ -20,12 +20,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// api is a profile API with profiles of its own.
+// api is a profile API with its own profiles.
 type api struct{ url string }
 
 const apiToken = "api-token-of-the-test"
 
-// startAPI runs the profile API, which takes writes into its profiles.
+// startAPI runs a profile API that applies writes to its profiles.
 func startAPI(t *testing.T) api {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,8 +89,8 @@ func (a api) get(t *testing.T, path string, headers ...string) (int, object) {
 	return response.StatusCode, o
 }
 
-// What changes here is what the other profile API has then, whatever the ids.
-func TestAnotherProfileAPI(t *testing.T) {
+// Changes are copied to the other profile API, for any ids.
+func TestPushToAnotherProfileAPI(t *testing.T) {
 	a := startAPI(t)
 	doc := config(t, "profile_api.yaml", map[string]string{"TARGET_URL": a.url, "TARGET_TOKEN": apiToken}, func(push map[string]any) {
 		push["timeout"] = "5s"
@@ -124,9 +124,8 @@ func TestAnotherProfileAPI(t *testing.T) {
 	}
 }
 
-// The request that the documentation gives for Connected Content is answered as
-// it says.
-func TestConnectedContent(t *testing.T) {
+// The documented Connected Content request gets the documented response.
+func TestBrazeConnectedContent(t *testing.T) {
 	page, err := os.ReadFile("../../docs/platforms.md")
 	require.NoError(t, err)
 	snippet := regexp.MustCompile(`(?s)\{% connected_content\s+(https://[^\n]+)\n(.*?)%\}(.*?)` + "```").FindStringSubmatch(string(page))
@@ -134,7 +133,7 @@ func TestConnectedContent(t *testing.T) {
 	curl := regexp.MustCompile(`curl -H "Authorization: Bearer \$TOKEN" -H '(.*?)' \\\s+'(.*?)'`).FindStringSubmatch(string(page))
 	require.NotNil(t, curl)
 	asked := regexp.MustCompile(`\{\{.*\}\}`).ReplaceAllString(snippet[1], "u-000001")
-	require.Equal(t, asked, curl[2], "both ask for the same")
+	require.Equal(t, asked, curl[2], "both requests are equal")
 	path, found := strings.CutPrefix(asked, "https://profiles.example.com")
 	require.True(t, found)
 
@@ -150,8 +149,8 @@ func TestConnectedContent(t *testing.T) {
 
 	status, profile := a.get(t, path, "Authorization: Bearer "+apiToken, curl[1])
 	require.Equal(t, 200, status)
-	require.Equal(t, object{"firstName": "Jo"}, profile["traits"], "what is asked for and no more")
-	// Whatever the message uses is there.
+	require.Equal(t, object{"firstName": "Jo"}, profile["traits"], "the requested fields only")
+	// The response contains every field that the message uses.
 	for _, use := range regexp.MustCompile(`\{\{profile\.(\w+)\.(\w+)`).FindAllStringSubmatch(snippet[3], -1) {
 		require.NotNil(t, dig(profile, use[1], use[2]), use[0])
 	}

@@ -93,7 +93,7 @@ func TestNothingLeaks(t *testing.T) {
 	require.NotEmpty(t, leaks(string(letters)))
 	require.Contains(t, log, "The profile store is unavailable")
 	require.Contains(t, log, "The circuit to the platform is open")
-	require.Contains(t, log, "The content block broken gives its fallback")
+	require.Contains(t, log, "The content block broken renders its fallback")
 	require.Contains(t, log, "The tokens were reloaded")
 	require.Contains(t, log, "rejected with status 400")
 	require.Greater(t, len(p.refusals), 100)

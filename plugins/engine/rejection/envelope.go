@@ -13,29 +13,26 @@ import (
 	"unicode/utf8"
 )
 
-// Envelope is a dead letter: an event that was set aside, byte for byte as it
-// arrived, with what is known of why.
+// Envelope is a dead letter: a rejected event with its original bytes and the reasons.
 type Envelope struct {
-	// ID is the same whenever the same bytes are rejected by the same stage,
-	// so that a rejection that is delivered twice is recognised.
+	// ID is equal for equal bytes rejected by the same stage, so that a rejection that
+	// is delivered twice can be deduplicated.
 	ID    string
 	Stage string
 	// Reasons has at least one element.
 	Reasons []Reason
-	// Plan and PlanVersion are empty where no tracking plan was applied.
+	// Plan and PlanVersion are empty if no tracking plan was applied.
 	Plan, PlanVersion string
-	// Source and ReceivedAt are what the event or its input said of itself,
-	// empty where they did not.
+	// Source and ReceivedAt come from the event or its input; empty if unknown.
 	Source, ReceivedAt string
 	RejectedAt         time.Time
-	// Attempt is 1 when the event is set aside for the first time.
+	// Attempt is the number of rejections of the event, including this one.
 	Attempt int
 	// Original is the event as it arrived.
 	Original []byte
 }
 
-// ID derives the identity of a dead letter from the stage that rejected the
-// event and the event's original bytes.
+// ID returns the id of a dead letter: a hash of the stage and the original bytes.
 func ID(stage string, original []byte) string {
 	h := sha256.New()
 	_, _ = io.WriteString(h, stage)
@@ -44,9 +41,8 @@ func ID(stage string, original []byte) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// wireEnvelope is the JSON form. Exactly one of the originals is present:
-// text where the bytes are valid UTF-8, since JSON can carry those exactly and
-// people can read them, base64 where they are not.
+// wireEnvelope is the JSON form. Exactly one of the originals is present: text if the
+// bytes are valid UTF-8, which JSON preserves and people can read, else base64.
 type wireEnvelope struct {
 	ID             string   `json:"id"`
 	Stage          string   `json:"stage"`
@@ -61,7 +57,7 @@ type wireEnvelope struct {
 	OriginalBase64 *string  `json:"original_base64,omitempty"`
 }
 
-// Encode writes the envelope as one line of JSON without a line feed.
+// Encode returns the envelope as one line of JSON without a line feed.
 func (e *Envelope) Encode() ([]byte, error) {
 	wire := wireEnvelope{
 		ID: e.ID, Stage: e.Stage, Reasons: e.Reasons,
@@ -90,11 +86,11 @@ var (
 	errNoOriginal  = errors.New(`has neither "original" nor "original_base64": one of them must hold the event`)
 	errTwoOriginal = errors.New(`has both "original" and "original_base64": only one of them may hold the event`)
 	errNoReasons   = errors.New(`has no "reasons": there must be at least one`)
-	errTrailing    = errors.New("has something after the JSON object: one envelope a message is expected")
+	errTrailing    = errors.New("has text after the JSON object: expected one envelope per message")
 )
 
-// Decode reads an envelope from its JSON form. Members it does not know are
-// ignored, so that envelopes of later versions can be read.
+// Decode parses an envelope. Unknown members are ignored, so that envelopes of later
+// versions can be read.
 func Decode(data []byte) (*Envelope, error) {
 	e, err := decode(data)
 	if err != nil {
@@ -104,7 +100,7 @@ func Decode(data []byte) (*Envelope, error) {
 }
 
 func decode(data []byte) (*Envelope, error) {
-	// The decoder would silently replace such bytes, and the event with them.
+	// The decoder would silently replace invalid bytes, and so change the event.
 	if !utf8.Valid(data) {
 		return nil, errors.New("is not valid UTF-8")
 	}

@@ -31,7 +31,7 @@ func TestEnvelopeEncode(t *testing.T) {
 			`"plan":"shop","plan_version":"3","source":"web","received_at":"2026-01-31T11:59:59.000Z","rejected_at":"2026-01-31T12:00:00.005Z",` +
 			`"attempt":1,"original":"{\"a\":\"<é>\"}\n"}`,
 	}, {
-		name: "bytes that are no text",
+		name: "bytes that are not UTF-8",
 		in: rejection.Envelope{
 			ID: "i", Stage: "s", RejectedAt: at, Attempt: 2,
 			Reasons:  []rejection.Reason{{Rule: "error", Message: "m"}},
@@ -39,7 +39,7 @@ func TestEnvelopeEncode(t *testing.T) {
 		},
 		want: `{"id":"i","stage":"s","reasons":[{"pointer":"","rule":"error","message":"m"}],"rejected_at":"2026-01-31T12:00:00.005Z","attempt":2,"original_base64":"e/8="}`,
 	}, {
-		name: "nothing at all",
+		name: "an empty original",
 		in: rejection.Envelope{
 			ID: "i", Stage: "s", RejectedAt: at, Attempt: 1,
 			Reasons: []rejection.Reason{{Rule: "error", Message: "m"}},
@@ -54,7 +54,7 @@ func TestEnvelopeEncode(t *testing.T) {
 	}
 }
 
-func TestEnvelopeKeepsTheOriginalToTheByte(t *testing.T) {
+func TestEnvelopePreservesTheOriginalBytes(t *testing.T) {
 	text := rapid.StringMatching(`[ -~é語]{1,12}`)
 	rapid.Check(t, func(t *rapid.T) {
 		in := rejection.Envelope{
@@ -90,7 +90,7 @@ func TestEnvelopeKeepsTheOriginalToTheByte(t *testing.T) {
 	})
 }
 
-func TestDecodeSaysWhatIsWrong(t *testing.T) {
+func TestDecodeReportsErrors(t *testing.T) {
 	const good = `{"id":"i","stage":"s","reasons":[{"pointer":"","rule":"r","message":"m"}],"rejected_at":"2026-01-31T12:00:00Z","attempt":1,"original":"x"}`
 	_, err := rejection.Decode([]byte(good))
 	require.NoError(t, err)
@@ -99,14 +99,14 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 		{"no id", `"id":"i",`, ``, `no "id"`},
 		{"no stage", `"stage":"s",`, ``, `no "stage"`},
 		{"no reasons", `[{"pointer":"","rule":"r","message":"m"}]`, `[]`, `no "reasons"`},
-		{"attempt of none", `"attempt":1`, `"attempt":0`, `"attempt" is 0`},
+		{"attempt zero", `"attempt":1`, `"attempt":0`, `"attempt" is 0`},
 		{"no time", `"2026-01-31T12:00:00Z"`, `"noon"`, `"rejected_at" must be`},
 		{"a year of five digits", `"2026-01-31T12:00:00Z"`, `"9999-12-31T23:59:59-01:00"`, `"rejected_at" must be`},
 		{"no original", `,"original":"x"`, ``, `neither "original" nor`},
 		{"two originals", `"original":"x"`, `"original":"x","original_base64":"eA=="`, `both "original" and`},
 		{"bad base64", `"original":"x"`, `"original_base64":"x"`, `not standard base64`},
 		{"wrong type", `"attempt":1`, `"attempt":"1"`, `attempt`},
-		{"cut short", `"attempt":1,"original":"x"}`, `"att`, `unexpected EOF`},
+		{"truncated", `"attempt":1,"original":"x"}`, `"att`, `unexpected EOF`},
 		{"two envelopes", `"original":"x"}`, `"original":"x"}{}`, `after the JSON object`},
 		{"not UTF-8", `"original":"x"`, "\"original\":\"\xff\"", `not valid UTF-8`},
 	} {
@@ -127,8 +127,8 @@ func TestIDDependsOnStageAndBytes(t *testing.T) {
 	require.NotEqual(t, rejection.ID("a", []byte("bc")), rejection.ID("ab", []byte("c")))
 }
 
-// FuzzDecode checks that nothing makes the decoder fail badly, and that what
-// it accepts is the same after another round.
+// FuzzDecode checks that the decoder does not panic, and that an accepted envelope is
+// equal after encoding and decoding.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"id":"i","stage":"s","reasons":[{"pointer":"","rule":"r","message":"m"}],"rejected_at":"2026-01-31T12:00:00Z","attempt":1,"original":"x"}`))
 	f.Add([]byte(`{"id":"i","stage":"s","reasons":[null],"rejected_at":"0000-01-01T00:00:00.123456789+01:00","attempt":1,"original_base64":"e/8="}`))
@@ -146,7 +146,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzOriginal checks that any bytes at all survive in an envelope.
+// FuzzOriginal checks that an envelope preserves any bytes.
 func FuzzOriginal(f *testing.F) {
 	f.Add("validate_event", "not an object", []byte(`{"type":"track"`))
 	f.Add("s", "\x00\u2028", []byte{0, 0xff, '"', '\\', '\n'})
