@@ -3,12 +3,17 @@
 package event
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 )
 
 // The values of an event's type field, as in Segment's spec.
@@ -54,8 +59,8 @@ type Event struct {
 	// the type of any other event.
 	Name []byte
 	// MessageID, UserID, AnonymousID, PreviousID and Source are the fields of
-	// these names, empty when absent or null. At least one of UserID and
-	// AnonymousID is set.
+	// these names, empty when absent or null. An id that is an integer is
+	// converted to text. At least one of UserID and AnonymousID is set.
 	MessageID, UserID, AnonymousID, PreviousID, Source []byte
 	// Time is the timestamp and ReceivedAt the receivedAt of the event, in
 	// Unix milliseconds. An event without receivedAt has HasReceivedAt unset
@@ -70,8 +75,9 @@ type Event struct {
 // Parser parses one event after the other and reuses its memory. It is not
 // safe for concurrent use; the zero value is ready.
 type Parser struct {
-	json  fastjson.Parser
-	event Event
+	json      fastjson.Parser
+	inspector inspector
+	event     Event
 }
 
 // Parse parses the event in data. The error is an *Error.
@@ -79,9 +85,18 @@ func (p *Parser) Parse(data []byte) (*Event, error) {
 	if !utf8.Valid(data) {
 		return nil, &Error{"", "encoding", "event is not valid UTF-8"}
 	}
-	root, err := p.json.ParseBytes(data)
+	root, err := p.json.ParseBytes(jsontext.ReplaceLoneSurrogates(data))
 	if err != nil {
 		return nil, &Error{"", "json", "event is not valid JSON"}
+	}
+	p.inspector.hasDuplicates, p.inspector.invalid = false, false
+	if p.inspector.inspect(root); p.inspector.invalid {
+		return nil, &Error{"", "json", "event is not valid JSON"}
+	}
+	if p.inspector.hasDuplicates {
+		if root, err = p.json.ParseBytes(appendJSON(nil, root, true)); err != nil {
+			return nil, &Error{"", "json", "event is not valid JSON"}
+		}
 	}
 	if root.Type() != fastjson.TypeObject {
 		return nil, &Error{"", "type", "event must be a JSON object"}
@@ -124,12 +139,14 @@ func (p *Parser) Parse(data []byte) (*Event, error) {
 		name string
 		into *[]byte
 	}{
-		{"messageId", &e.MessageID}, {"userId", &e.UserID}, {"anonymousId", &e.AnonymousID},
-		{"previousId", &e.PreviousID}, {"source", &e.Source},
+		{"messageId", &e.MessageID}, {"userId", &e.UserID}, {"anonymousId", &e.AnonymousID}, {"previousId", &e.PreviousID},
 	} {
-		if *f.into, err = text(root, f.name); err != nil {
+		if *f.into, err = id(root, f.name); err != nil {
 			return nil, err
 		}
+	}
+	if e.Source, err = text(root, "source"); err != nil {
+		return nil, err
 	}
 	if len(e.MessageID) == 0 {
 		return nil, &Error{"/messageId", "required", "event needs a messageId"}
@@ -184,6 +201,20 @@ func text(root *fastjson.Value, name string) ([]byte, error) {
 		return nil, &Error{"/" + name, "type", name + " must be a string"}
 	}
 	return v.GetStringBytes(), nil
+}
+
+// id returns an id as text. A database often has numbers as ids, and some
+// clients send them as such: 4711 is the customer "4711".
+func id(root *fastjson.Value, name string) ([]byte, error) {
+	v := root.Get(name)
+	if v == nil || v.Type() != fastjson.TypeNumber {
+		return text(root, name)
+	}
+	digits, fraction, _ := bytes.Cut(v.MarshalTo(nil), []byte("."))
+	if !isDigits(digits) || len(bytes.Trim(fraction, "0")) > 0 {
+		return nil, &Error{"/" + name, "type", name + " must be a string or a whole number"}
+	}
+	return digits, nil
 }
 
 func instant(root *fastjson.Value, name string) (ms int64, ok bool, err error) {
@@ -295,10 +326,14 @@ func Generic(v *fastjson.Value) any {
 	case fastjson.TypeString:
 		return string(v.GetStringBytes())
 	case fastjson.TypeNumber:
-		if i, err := v.Int64(); err == nil {
+		n := numberOf(v)
+		if i, err := strconv.ParseInt(string(n.Text), 10, 64); err == nil {
 			return i
 		}
-		return v.GetFloat64()
+		if n.Number == math.Trunc(n.Number) && math.Abs(n.Number) <= maxExact {
+			return int64(n.Number)
+		}
+		return n.Number
 	case fastjson.TypeTrue:
 		return true
 	case fastjson.TypeFalse:

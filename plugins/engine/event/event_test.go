@@ -2,10 +2,12 @@ package event
 
 import (
 	"encoding/json"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/valyala/fastjson"
 	"pgregory.net/rapid"
 )
 
@@ -54,7 +56,7 @@ func TestParseErrors(t *testing.T) {
 		`{"type":"track",` + good + `}`:   {"/event", "required", ""},
 		`{"type":"page","userId":"u"}`:    {"/messageId", "required", ""},
 		`{"type":"page","messageId":"m"}`: {"", "required", ""},
-		`{"type":"page","messageId":1}`:   {"/messageId", "type", ""},
+		`{"type":"page","messageId":1.5}`: {"/messageId", "type", ""},
 		`{"type":"page","messageId":"m","userId":"u"}`:                         {"/timestamp", "required", ""},
 		`{"type":"page","messageId":"m","userId":"u","timestamp":"today"}`:     {"/timestamp", "format", ""},
 		`{"type":"page","messageId":"m","userId":"u","timestamp":17}`:          {"/timestamp", "type", ""},
@@ -66,6 +68,95 @@ func TestParseErrors(t *testing.T) {
 		require.ErrorAs(t, err, &got, body)
 		require.Equal(t, [2]string{want.Pointer, want.Rule}, [2]string{got.Pointer, got.Rule}, body)
 		require.NotEmpty(t, got.Message)
+	}
+}
+
+func TestIntegerIDsBecomeText(t *testing.T) {
+	for literal, want := range map[string]string{
+		"4711": "4711", "9007199254740993": "9007199254740993", "-3": "-3", "4711.0": "4711", `"0815"`: "0815",
+		"123456789012345678901234567890": "123456789012345678901234567890",
+	} {
+		var p Parser
+		e, err := p.Parse([]byte(`{"type":"alias","messageId":` + literal + `,"userId":` + literal + `,"previousId":` + literal + `,"timestamp":"2026-01-31T08:30:00Z"}`))
+		require.NoError(t, err)
+		require.Equal(t, []string{want, want, want}, []string{string(e.MessageID), string(e.UserID), string(e.PreviousID)})
+	}
+}
+
+func TestNumbersAreExact(t *testing.T) {
+	for literal, want := range map[string]Value{
+		"1.007E7":              {Kind: Number, Number: 10070000},
+		"1007e-2":              {Kind: Number, Number: 10.07},
+		"0.1e1":                {Kind: Number, Number: 1},
+		"123456789.123456789":  {Kind: Number, Number: 123456789.123456789},
+		"9007199254740992":     {Kind: Number, Number: 9007199254740992},
+		"9007199254740993":     {Kind: Number, Number: 9007199254740992, Text: []byte("9007199254740993")},
+		"-9007199254740993":    {Kind: Number, Number: -9007199254740992, Text: []byte("-9007199254740993")},
+		"36893488147419103233": {Kind: Number, Number: 36893488147419103232, Text: []byte("36893488147419103233")},
+		"1e400":                {},
+	} {
+		require.Equal(t, want, parseTrait(t, literal), literal)
+	}
+	require.Equal(t, int64(9007199254740993), Generic(fastjson.MustParse("9007199254740993")))
+}
+
+// parseTrait returns the value of a trait with this JSON text.
+func parseTrait(t require.TestingT, text string) (value Value) {
+	var p Parser
+	e, err := p.Parse([]byte(`{"type":"identify","messageId":"m","userId":"u","timestamp":"2026-01-31T08:30:00Z","traits":{"a":` + text + `}}`))
+	require.NoError(t, err)
+	require.NoError(t, e.VisitTraits(func(_ []byte, v Value) { value = v }))
+	return value
+}
+
+// TestNumbersEqualEncodingJSON compares with the conversion of encoding/json.
+func TestNumbersEqualEncodingJSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		literal := rapid.StringMatching(`-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?`).Draw(t, "literal")
+		var want float64
+		require.NoError(t, json.Unmarshal([]byte(literal), &want))
+		require.Equal(t, want, parseTrait(t, literal).Number)
+	})
+}
+
+func TestTextsAreRepaired(t *testing.T) {
+	require.Equal(t, "hi \ufffd", string(parseTrait(t, `"hi \ud83d"`).Text))
+	require.Equal(t, "😀", string(parseTrait(t, `"\ud83d\ude00"`).Text))
+	nested := parseTrait(t, `{"a":"\ud83d","b":"\u0007\u200b\udb40\udc01\""}`)
+	require.JSONEq(t, `{"a":"\ufffd","b":"\u0007\u200b\udb40\udc01\""}`, string(nested.Text))
+}
+
+func TestLastOfDuplicateKeysWins(t *testing.T) {
+	var p Parser
+	e, err := p.Parse([]byte(`{"type":"track","event":"A","event":"B","messageId":"m","userId":"u","timestamp":"2026-01-31T08:30:00Z",
+		"properties":{"total":1,"items":[{"a":1,"\u0061":2}],"total":2},"userId":"v"}`))
+	require.NoError(t, err)
+	require.Equal(t, "B v", string(e.Name)+" "+string(e.UserID))
+	for path, want := range map[string]float64{"properties.total": 2, "properties.items[].a": 2} {
+		parsed, err := ParsePath(path)
+		require.NoError(t, err)
+		parsed.Visit(e.root, func(v Value) { require.Equal(t, want, v.Number, path) })
+	}
+	require.Equal(t, Value{Kind: JSON, Text: []byte(`{"b":{"c":2}}`)}, parseTrait(t, `{"b":1,"b":{"c":1,"c":2}}`))
+}
+
+// TestManyDuplicateKeys bounds the work for an object with many members.
+func TestManyDuplicateKeys(t *testing.T) {
+	text := []byte(`{"last":0`)
+	for i := range 50_000 {
+		text = strconv.AppendInt(append(text, `,"k`...), int64(i%25_000), 10)
+		text = append(text, `":1`...)
+	}
+	began := time.Now()
+	parseTrait(t, string(append(text, '}')))
+	require.Less(t, time.Since(began), 5*time.Second)
+}
+
+func TestOnlyNumbersOfJSON(t *testing.T) {
+	for _, literal := range []string{"nan", "inf", "-inf", "01", "1.", "-", "1e", "+1", "1.2.3", "--1", "1e+"} {
+		var p Parser
+		_, err := p.Parse([]byte(`{"type":"identify","messageId":"m","userId":"u","timestamp":"2026-01-31T08:30:00Z","traits":{"a":{"b":[` + literal + `]}}}`))
+		require.EqualError(t, err, "event is not valid JSON", literal)
 	}
 }
 
@@ -117,7 +208,11 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		e.VisitEach([]Path{path}, func([]Value) {})
-		_ = e.VisitTraits(func([]byte, Value) {})
+		_ = e.VisitTraits(func(_ []byte, v Value) {
+			if v.Kind == JSON && !json.Valid(v.Text) {
+				t.Fatalf("%q is not JSON", v.Text)
+			}
+		})
 		if json.Valid(data) {
 			if _, ok := e.Structured().(map[string]any); !ok {
 				t.Fatal("an event is an object")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 
 	"github.com/valyala/fastjson"
@@ -41,29 +42,35 @@ func valueOf(v *fastjson.Value) Value {
 	case fastjson.TypeString:
 		return Value{Kind: String, Text: v.GetStringBytes()}
 	case fastjson.TypeNumber:
-		f, err := v.Float64()
-		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
-			return Value{}
-		}
-		return Value{Kind: Number, Number: f}
+		return numberOf(v)
 	case fastjson.TypeTrue:
 		return Value{Kind: True}
 	case fastjson.TypeFalse:
 		return Value{Kind: False}
 	case fastjson.TypeObject, fastjson.TypeArray:
-		return jsonValue(v.MarshalTo(nil))
+		// The parser accepts nan, inf and malformed numbers. In an event they are
+		// an error; inside other JSON such a value is missing.
+		if text := appendJSON(nil, v, false); json.Valid(text) {
+			return Value{Kind: JSON, Text: text}
+		}
 	}
 	return Value{}
 }
 
-// jsonValue returns a value of kind JSON. The parser accepts nan, inf and
-// malformed numbers inside objects and arrays: such a value is missing. Invalid
-// UTF-8 becomes U+FFFD.
-func jsonValue(text []byte) Value {
-	if !json.Valid(text) {
-		return Value{}
+// numberOf parses a number. The parser's own conversion is off by one digit
+// for many literals with an exponent.
+func numberOf(v *fastjson.Value) Value {
+	var buffer [32]byte
+	text := v.MarshalTo(buffer[:0])
+	f, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+		return Value{} // out of range
 	}
-	return Value{Kind: JSON, Text: bytes.ToValidUTF8(text, []byte("\ufffd"))}
+	n := Value{Kind: Number, Number: f}
+	if math.Abs(f) >= maxExact && isDigits(text) && string(strconv.AppendFloat(nil, f, 'f', -1, 64)) != string(text) {
+		n.Text = bytes.Clone(text)
+	}
+	return n
 }
 
 // Path is the path of a value in an event: keys joined by dots, such as

@@ -1,7 +1,11 @@
-// Package jsontext quotes text as JSON strings.
+// Package jsontext writes text as JSON strings and repairs their escapes.
 package jsontext
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf16"
+	"unicode/utf8"
+)
 
 const hex = "0123456789abcdef"
 
@@ -51,4 +55,54 @@ func appendEscape(dst []byte, c byte) []byte {
 		return append(dst, '\\', 't')
 	}
 	return append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+}
+
+// ReplaceLoneSurrogates returns JSON text in which every escape of a surrogate
+// without its partner, such as \ud83d at the end of a string that was cut, is
+// replaced by \ufffd. Decoders disagree about such an escape. The result is
+// data itself if there is nothing to replace; otherwise it is a copy.
+func ReplaceLoneSurrogates(data []byte) []byte {
+	result := data
+	for i := bytes.IndexByte(data, '\\'); i >= 0 && i+1 < len(data); {
+		unit, isUnit := escapedUnit(data[i:])
+		switch {
+		case !isUnit:
+			i += 2
+		case !utf16.IsSurrogate(unit):
+			i += unitLength
+		default:
+			if next, ok := escapedUnit(data[i+unitLength:]); ok && utf16.DecodeRune(unit, next) != utf8.RuneError {
+				i += 2 * unitLength
+				break
+			}
+			if &result[0] == &data[0] {
+				result = bytes.Clone(data)
+			}
+			copy(result[i:], `\ufffd`)
+			i += unitLength
+		}
+		next := bytes.IndexByte(data[min(i, len(data)):], '\\')
+		if next < 0 {
+			break
+		}
+		i += next
+	}
+	return result
+}
+
+const unitLength = len(`\ud83d`)
+
+// escapedUnit decodes the UTF-16 unit of an escape at the start of text.
+func escapedUnit(text []byte) (unit rune, ok bool) {
+	if len(text) < unitLength || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	for _, c := range text[2:unitLength] {
+		digit := bytes.IndexByte([]byte(hex), c|0x20)
+		if c < '0' || digit < 0 {
+			return 0, false
+		}
+		unit = unit<<4 | rune(digit)
+	}
+	return unit, true
 }

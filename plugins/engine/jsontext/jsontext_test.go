@@ -39,6 +39,42 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
+func TestReplaceLoneSurrogates(t *testing.T) {
+	for text, want := range map[string]string{
+		`""`:                   `""`,
+		`"hi \ud83d"`:          `"hi \ufffd"`,
+		`"\uD83D\uDE00"`:       `"\uD83D\uDE00"`,
+		`"\uDE00\uD83D"`:       `"\ufffd\ufffd"`,
+		`"\ud83d\ud83d\ude00"`: `"\ufffd\ud83d\ude00"`,
+		`"\ud83d\u0041"`:       `"\ufffd\u0041"`,
+		`"\\ud83d"`:            `"\\ud83d"`, // an escaped backslash before ud83d
+		`"\\\ud83d"`:           `"\\\ufffd"`,
+		`{"\udc00":"\u00e9"}`:  `{"\ufffd":"\u00e9"}`,
+		`"\ud8`:                `"\ud8`, // incomplete text is left to the parser
+		`"\`:                   `"\`,
+	} {
+		require.Equal(t, want, string(ReplaceLoneSurrogates([]byte(text))))
+	}
+}
+
+// FuzzReplaceLoneSurrogates compares with encoding/json, which decodes a lone
+// surrogate as U+FFFD.
+func FuzzReplaceLoneSurrogates(f *testing.F) {
+	f.Add([]byte(`{"a\ud83d":"\\\ude00 \ud83d\ude00"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		given := string(data)
+		repaired := ReplaceLoneSurrogates(data)
+		require.Equal(t, given, string(data), "the input is unchanged")
+		var want, got any
+		if json.Unmarshal(data, &want) != nil {
+			return
+		}
+		require.NoError(t, json.Unmarshal(repaired, &got))
+		require.Equal(t, want, got)
+		require.Equal(t, repaired, ReplaceLoneSurrogates(repaired))
+	})
+}
+
 func BenchmarkAppendString(b *testing.B) {
 	text := []byte("Order Completed for anna@example.com in Zürich")
 	var dst []byte
