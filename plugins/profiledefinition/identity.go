@@ -21,7 +21,7 @@ const (
 func identityField() *service.ConfigField {
 	return service.NewObjectField(fieldIdentity,
 		service.NewStringListField(fieldIgnore).
-			Description("Ids that do not identify a customer, such as those of test accounts. They are added to the usual placeholders (`null`, `undefined`, `[object Object]`, `guest` and similar words, zeros, blanks). Upper and lower case are equal. An event without another id is rejected.").
+			Description("Ids that do not identify a customer, such as those of test accounts. They are added to the usual placeholders (`null`, `undefined`, `[object Object]`, `guest` and similar words, zeros, blanks). Upper and lower case are equal, and brackets or quotes around a placeholder are ignored, as in `(null)`, `<nil>` and `\"undefined\"`. An event without another id is rejected.").
 			Default([]any{}).
 			Example([]any{"shop-kiosk", "demo"}),
 		service.NewBoolField(fieldIgnoreAddresses).

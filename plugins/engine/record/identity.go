@@ -30,10 +30,12 @@ type Identity struct {
 // missing id.
 var DefaultIgnored = []string{
 	"null", "nil", "none", "undefined", "nan", "n/a", "na", "-", "unknown", "anonymous", "guest", "user", "test",
-	"true", "false", "[object object]", "{}", "[]", "(none)", "not set", "(not set)", "id", "userid", "user_id", "anonymousid", "0", "-1",
+	"true", "false", "object object", "not set", "not_set", "id", "userid", "user_id", "anonymousid", "0", "-1",
+	"not_authenticated", "not authenticated", "unauthenticated", "not_logged_in", "not logged in", "logged_out", "logged out",
 }
 
-// Valid reports whether an id identifies a customer. Ignored ids, blank ids,
+// Valid reports whether an id identifies a customer. Case and wrapping are
+// ignored, so (null) is the placeholder null. Ignored ids, blank ids,
 // ids of zeros only (such as the nil UUID) and, with IgnoreAddresses, e-mail
 // addresses do not.
 func (i *Identity) Valid(id []byte) bool {
@@ -45,8 +47,17 @@ func (i *Identity) Valid(id []byte) bool {
 		return false
 	}
 	const longest = 32
-	return len(id) > longest || len(i.Ignored) == 0 || !i.Ignored[strings.ToLower(string(id))]
+	if len(id) > longest || len(i.Ignored) == 0 {
+		return true
+	}
+	lower := strings.ToLower(string(id))
+	bare := strings.Trim(lower, wrapping)
+	return bare != "" && !i.Ignored[lower] && !i.Ignored[bare]
 }
+
+// wrapping are the characters that programs put around a placeholder, as in
+// (null), <nil>, "undefined" with quotes and {}.
+const wrapping = "()<>[]{}\"'`\\ \t"
 
 // NoteSeenWith notes that the anonymous id of this record was seen with the
 // customer of key, other than the customer that the record links to. It

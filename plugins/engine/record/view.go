@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 	"time"
@@ -340,12 +341,7 @@ func (r *Record) zone() (*time.Location, error) {
 	if err := r.parseTraits(); err != nil {
 		return nil, err
 	}
-	for _, t := range r.traits {
-		if string(t.name) == zoneTrait && t.value.Kind == event.String {
-			return loadZone(string(t.value.Text)), nil
-		}
-	}
-	return nil, nil
+	return loadZone(string(bytes.TrimSpace(r.trait(zoneTrait).Text))), nil
 }
 
 // zones caches *time.Location by name, because loading one parses its whole
@@ -357,7 +353,7 @@ func loadZone(name string) *time.Location {
 		return zone.(*time.Location)
 	}
 	zone, err := time.LoadLocation(name)
-	if err != nil || name == "Local" {
+	if err != nil || name == "Local" || name == "" { // time.LoadLocation("") is UTC
 		// Unknown names are not cached: their number is not bounded.
 		return nil
 	}
