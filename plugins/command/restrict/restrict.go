@@ -2,7 +2,7 @@
 // can do. The engine itself serves an API that creates streams, and has components that
 // run programs: together they let a client, or a web page that a user opens, run any
 // program. Here the API is off, needs a credential when it is on, and the components
-// need a flag.
+// need a flag; the server rejects unknown host names and foreign origins.
 package restrict
 
 import (
@@ -21,6 +21,7 @@ const Address = "127.0.0.1:4195"
 const (
 	flagCommands   = "allow-commands"
 	flagStreamsAPI = "streams-api"
+	flagHost       = "http-host"
 )
 
 // Flags returns the flags of the commands that run pipelines.
@@ -28,15 +29,20 @@ func Flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: flagCommands, Usage: "Allow the components command and subprocess, which run programs."},
 		&cli.BoolFlag{Name: flagStreamsAPI, Usage: "Serve the HTTP API that shows and changes streams, in streams mode. It needs http.basic_auth in the root config."},
+		&cli.StringSliceFlag{Name: flagHost, Usage: "Accept requests to the HTTP server by this host name, besides localhost and IP addresses. Can be repeated."},
 	}
 }
 
 // Guard holds what the flags of the running command allow.
-type Guard struct{ streamsAPI bool }
+type Guard struct {
+	streamsAPI bool
+	hosts      []string
+}
 
 // Prepare reads the flags. It must be called after they are parsed and before the
 // command runs.
 func (g *Guard) Prepare(c *cli.Context) error {
+	g.hosts = c.StringSlice(flagHost)
 	if c.Command.Name != "streams" {
 		return nil
 	}
@@ -48,7 +54,8 @@ func (g *Guard) Prepare(c *cli.Context) error {
 }
 
 // Check returns an error for a config in which the HTTP server shows or changes
-// configuration without a credential.
+// configuration without a credential, and puts a guard in front of the server: it rejects
+// unknown host names and foreign origins, and never returns the config of a stream.
 func (g *Guard) Check(conf *service.ParsedConfig) error {
 	enabled, err := conf.FieldBool("http", "enabled")
 	if err != nil || !enabled {
@@ -59,8 +66,11 @@ func (g *Guard) Check(conf *service.ParsedConfig) error {
 		return err
 	}
 	authenticated, err := conf.FieldBool("http", "basic_auth", "enabled")
-	if err != nil || authenticated {
+	if err != nil {
 		return err
+	}
+	if authenticated {
+		return guardServer(conf, g.hosts)
 	}
 	const instead = "; write http: { basic_auth: { enabled: true, username: admin, password_hash: \"...\" } }, see the documentation of the http field"
 	switch {
@@ -69,7 +79,7 @@ func (g *Guard) Check(conf *service.ParsedConfig) error {
 	case debug:
 		return errors.New("http.debug_endpoints needs http.basic_auth, because the endpoints show secrets" + instead)
 	}
-	return nil
+	return guardServer(conf, g.hosts)
 }
 
 // programs are the components that run programs.
