@@ -28,12 +28,14 @@ func TestDemo(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
 	bin, data := t.TempDir(), filepath.Join(t.TempDir(), "demo")
-	build := exec.Command("go", "build", "-o", bin, "./cmd/connect-personalize", "./tests/demo")
+	program, err := process.Build(t.Context(), bin)
+	require.NoError(t, err)
+	build := exec.Command("go", "build", "-trimpath", "-o", bin, "./tests/demo")
 	build.Dir = root
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
 
-	demo := exec.Command(filepath.Join(bin, "demo"), "-binary", filepath.Join(bin, "connect-personalize"), "-data", data)
+	demo := exec.Command(filepath.Join(bin, "demo"), "-binary", program, "-data", data)
 	demo.Dir = root
 	demo.Env = append(os.Environ(), "COLLECTOR_ADDRESS="+process.AddressFor(t), "PROFILE_API_ADDRESS="+process.AddressFor(t), "HTTP_ADDRESS="+process.AddressFor(t))
 	demo.Stderr = os.Stderr

@@ -27,11 +27,8 @@ const (
 	patience = 60 * time.Second
 )
 
-// binary builds the distribution once, unless BIN contains its path.
+// binary builds the distribution once.
 var binary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("BIN"); path != "" {
-		return path, nil
-	}
 	dir, err := os.MkdirTemp("", "privacy")
 	if err != nil {
 		return "", err
