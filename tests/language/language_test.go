@@ -45,3 +45,11 @@ func TestCheckComparesWithTheLimits(t *testing.T) {
 	require.ErrorContains(t, (&report{counts: []count{{"a", 500, 0, 4, 0}}}).check(), "nobody: 8.0 in 1,000 lines")
 	require.ErrorContains(t, (&report{counts: []count{{"a", 1000, 0, 0, 1}}}).check(), "1 sentences begin with What")
 }
+
+func TestCommentsAndDocumentsAreWithinTheLimits(t *testing.T) {
+	r, err := measure("../..", parts)
+	require.NoError(t, err)
+	t.Logf("\n%s", r.table())
+	require.Greater(t, r.total().lines, 10_000, "the repository was not found")
+	require.NoError(t, r.check(), "go run ./tests/language -list prints the lines")
+}
