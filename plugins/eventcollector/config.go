@@ -27,6 +27,7 @@ type limits struct {
 	depth, idBytes                                    int
 	inFlight, bufferedBytes, connections, headerBytes int
 	headerTimeout, readTimeout, idleTimeout           time.Duration
+	customerRate                                      float64
 }
 
 // sourceName is the syntax of source names. They need no escape in JSON.
@@ -93,6 +94,12 @@ func parseConfig(conf *service.ParsedConfig) (c config, err error) {
 			return c, fmt.Errorf("%s must be more than 0", f.path[len(f.path)-1])
 		}
 	}
+	if c.limits.customerRate, err = conf.FieldFloat(fieldLimits, fieldCustomerRate); err != nil {
+		return c, err
+	}
+	if c.limits.customerRate < 0 {
+		return c, fmt.Errorf("%s.%s must be 0 for no limit, or more", fieldLimits, fieldCustomerRate)
+	}
 	for _, f := range []struct {
 		into *int
 		name string
@@ -142,6 +149,16 @@ func parseWriteKeys(conf *service.ParsedConfig) (keys writeKeys, err error) {
 		}
 		if from.serverSide, err = entry.FieldBool(fieldServerSide); err != nil {
 			return keys, err
+		}
+		rate, err := entry.FieldFloat(fieldKeyRate)
+		if err != nil {
+			return keys, err
+		}
+		if rate < 0 {
+			return keys, fmt.Errorf("%s[%d]: %s must be 0 for no limit, or more", fieldWriteKeys, i, fieldKeyRate)
+		}
+		if rate > 0 {
+			from.rate = &keyRate{rate: rate}
 		}
 		if key == "" {
 			return keys, fmt.Errorf("%s[%d]: the key is empty: set its environment variable", fieldWriteKeys, i)

@@ -37,6 +37,8 @@ const (
 	fieldKey             = "key"
 	fieldSource          = "source"
 	fieldServerSide      = "server_side"
+	fieldKeyRate         = "events_per_second"
+	fieldCustomerRate    = "customer_events_per_second"
 	fieldAllowAnonymous  = "allow_anonymous_writes"
 	fieldAnonymousSource = "anonymous_source"
 	fieldTLS             = "tls"
@@ -93,6 +95,7 @@ The key is the user name of Basic authentication or `+"`writeKey`"+` in the body
 | 408 | the body did not arrive within `+"`limits.read_timeout`"+` |
 | 413 | the body is larger than `+"`limits`"+` permit; for gzip the decompressed size counts |
 | 415 | the content type or content encoding is not supported |
+| 429 | the key exceeds its `+"`events_per_second`"+`; retry after `+"`Retry-After`"+` seconds |
 | 503 | the events are not stored; retry after `+"`Retry-After`"+` seconds: the pipeline is busy, failed, or shutting down |
 
 ### Invalid events
@@ -211,6 +214,12 @@ func fields() []*service.ConfigField {
 				Advanced().
 				Default(false).
 				Example(true),
+			service.NewFloatField(fieldKeyRate).
+				Description("Maximum number of events per second with this key, with a burst of ten seconds. Requests above it get 429 with `Retry-After`; SDKs send them again. The default, 0, sets no limit. Set it for keys that web pages and apps publish.").
+				Advanced().
+				Default(0.0).
+				Example(500).
+				LintRule(`root = if this < 0 { "events_per_second must be 0 for no limit, or a number of events: write for example 500" }`),
 		).
 			Description("Accepted keys and their sources. Keys are compared in constant time and never logged.").
 			Default([]any{}).
@@ -271,6 +280,11 @@ func fields() []*service.ConfigField {
 			limit(fieldBufferedBytes, 64<<20, "Maximum bytes of bodies being read and of events waiting for the pipeline. Further requests get 503."),
 			limit(fieldConnections, 4096, "Maximum number of open connections. Further connections wait; above three quarters, connections are closed after each response."),
 			limit(fieldHeaderBytes, 16<<10, "Maximum bytes of the headers of a request."),
+			service.NewFloatField(fieldCustomerRate).
+				Description("Maximum number of events per second of one customer, with a burst of one minute, from sources that are not `server_side`. Events above it become dead letters with the rule `rate_limit`, so that a public key cannot make one profile large and expensive. 0 sets no limit.").
+				Default(200.0).
+				Example(20).
+				LintRule(`root = if this < 0 { "customer_events_per_second must be 0 for no limit, or a number of events: write for example 20" }`),
 			service.NewDurationField(fieldHeaderTimeout).
 				Description("Maximum time for the headers of a request to arrive.").
 				Default("5s").Example("10s"),
@@ -316,7 +330,8 @@ type collector struct {
 	unverified chan struct{}
 	open       atomic.Int64 // connections
 
-	repetitions repetitions
+	repetitions   repetitions
+	customerRates *customerRates
 
 	handoff chan *delivery
 	// draining is closed when the pipeline accepts no more batches, closed when
@@ -341,15 +356,16 @@ func newCollector(conf *service.ParsedConfig, res *service.Resources) (*collecto
 	}
 	m := newMetrics(res.Metrics())
 	in := &collector{
-		conf:       c,
-		log:        res.Logger(),
-		metrics:    m,
-		slots:      slots{shares: newShares(c.limits.inFlight, 1), gauge: m.inFlight},
-		memory:     memory{shares: newShares(c.limits.bufferedBytes, c.limits.batchBytes)},
-		unverified: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		handoff:    make(chan *delivery),
-		draining:   make(chan struct{}),
-		closed:     make(chan struct{}),
+		conf:          c,
+		log:           res.Logger(),
+		metrics:       m,
+		slots:         slots{shares: newShares(c.limits.inFlight, 1), gauge: m.inFlight},
+		memory:        memory{shares: newShares(c.limits.bufferedBytes, c.limits.batchBytes)},
+		unverified:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		handoff:       make(chan *delivery),
+		customerRates: newCustomerRates(c.limits.customerRate),
+		draining:      make(chan struct{}),
+		closed:        make(chan struct{}),
 	}
 	in.parsers.New = func() any {
 		return trackingapi.NewParser(trackingapi.Limits{

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -45,16 +46,16 @@ var endpoints = map[string]endpoint{
 const otherEndpoint = "other"
 
 var (
-	failKey      = &failure{http.StatusUnauthorized, "invalid_write_key", "the write key is missing or unknown: send it as the user name of Basic authentication or as writeKey in the body"}
-	failPath     = &failure{http.StatusNotFound, "unknown_endpoint", "the endpoint does not exist: POST to /v1/batch, /v1/import, /v1/track, /v1/identify, /v1/page, /v1/screen, /v1/group or /v1/alias"}
-	failMethod   = &failure{http.StatusMethodNotAllowed, "method_not_allowed", "this endpoint supports POST only"}
-	failOrigin   = &failure{http.StatusForbidden, "origin_not_allowed", "this origin is not in cors.allowed_origins"}
-	failType     = &failure{http.StatusUnsupportedMediaType, "unsupported_content_type", "the body must be JSON: send it as application/json or text/plain"}
-	failEncoding = &failure{http.StatusUnsupportedMediaType, "unsupported_content_encoding", "the body may be compressed with gzip only"}
-	failTimeout  = &failure{http.StatusServiceUnavailable, "not_stored_in_time", "the events may not be stored yet: send them again later"}
-	failNack     = &failure{http.StatusServiceUnavailable, "not_stored", "the events could not be stored: send them again later"}
-	failClosing  = &failure{http.StatusServiceUnavailable, "shutting_down", "the collector is shutting down: send the events again later"}
-	failPanic    = &failure{http.StatusInternalServerError, "internal_error", "the collector failed on this request"}
+	failKey      = &failure{status: http.StatusUnauthorized, code: "invalid_write_key", message: "the write key is missing or unknown: send it as the user name of Basic authentication or as writeKey in the body"}
+	failPath     = &failure{status: http.StatusNotFound, code: "unknown_endpoint", message: "the endpoint does not exist: POST to /v1/batch, /v1/import, /v1/track, /v1/identify, /v1/page, /v1/screen, /v1/group or /v1/alias"}
+	failMethod   = &failure{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "this endpoint supports POST only"}
+	failOrigin   = &failure{status: http.StatusForbidden, code: "origin_not_allowed", message: "this origin is not in cors.allowed_origins"}
+	failType     = &failure{status: http.StatusUnsupportedMediaType, code: "unsupported_content_type", message: "the body must be JSON: send it as application/json or text/plain"}
+	failEncoding = &failure{status: http.StatusUnsupportedMediaType, code: "unsupported_content_encoding", message: "the body may be compressed with gzip only"}
+	failTimeout  = &failure{status: http.StatusServiceUnavailable, code: "not_stored_in_time", message: "the events may not be stored yet: send them again later"}
+	failNack     = &failure{status: http.StatusServiceUnavailable, code: "not_stored", message: "the events could not be stored: send them again later"}
+	failClosing  = &failure{status: http.StatusServiceUnavailable, code: "shutting_down", message: "the collector is shutting down: send the events again later"}
+	failPanic    = &failure{status: http.StatusInternalServerError, code: "internal_error", message: "the collector failed on this request"}
 )
 
 // errGone ends a request after its client has disconnected.
@@ -190,9 +191,12 @@ func (c *collector) respond(w http.ResponseWriter, endpoint string, fail *failur
 	header := w.Header()
 	setHeaders(header)
 	switch fail.status {
-	case http.StatusServiceUnavailable:
-		seconds := (c.conf.retryAfter + time.Second - 1) / time.Second
-		header.Set("Retry-After", strconv.Itoa(int(seconds)))
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		wait := fail.retryAfter
+		if wait == 0 {
+			wait = c.conf.retryAfter
+		}
+		header.Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
 	case http.StatusRequestTimeout:
 		header.Set("Connection", "close")
 	}
@@ -309,13 +313,13 @@ func (c *collector) parse(r *request, text []byte) (*delivery, *failure) {
 			return nil, failPanic
 		case r.verified && r.to.reads != trackingapi.Batch && bodyErr.Code != trackingapi.CodeEmpty:
 			// SDKs drop an event after a 400: keep it as a dead letter.
-			return c.admit(r, len(text), func(trackingapi.Receipt) []trackingapi.Event {
+			return c.admit(r, 1, len(text), func(trackingapi.Receipt) []trackingapi.Event {
 				return []trackingapi.Event{{Data: bytes.Clone(text), Reasons: []trackingapi.Reason{bodyErr.Reason()}}}
 			})
 		case bodyErr.TooLarge():
-			return nil, &failure{http.StatusRequestEntityTooLarge, bodyErr.Code, bodyErr.Message}
+			return nil, &failure{status: http.StatusRequestEntityTooLarge, code: bodyErr.Code, message: bodyErr.Message}
 		}
-		return nil, &failure{http.StatusBadRequest, bodyErr.Code, bodyErr.Message}
+		return nil, &failure{status: http.StatusBadRequest, code: bodyErr.Code, message: bodyErr.Message}
 	}
 	if !r.verified {
 		if r.from, r.verified = c.conf.keys.source(parsed.WriteKey()); !r.verified {
@@ -325,15 +329,18 @@ func (c *collector) parse(r *request, text []byte) (*delivery, *failure) {
 	if parsed.Len() == 0 {
 		return nil, nil
 	}
-	return c.admit(r, parsed.Size(), func(receipt trackingapi.Receipt) []trackingapi.Event {
+	return c.admit(r, parsed.Len(), parsed.Size(), func(receipt trackingapi.Receipt) []trackingapi.Event {
 		return parsed.Events(nil, receipt)
 	})
 }
 
-// admit reserves memory of the given size and a slot, and returns the delivery of
-// the events.
-func (c *collector) admit(r *request, size int, events func(trackingapi.Receipt) []trackingapi.Event) (*delivery, *failure) {
+// admit applies the rate limit of the key to n events, reserves memory of the given
+// size and a slot, and returns the delivery of the events.
+func (c *collector) admit(r *request, n, size int, events func(trackingapi.Receipt) []trackingapi.Event) (*delivery, *failure) {
 	d := &delivery{collector: c, sender: newAccount(r.from.name, r.client), done: make(chan error, 1)}
+	if wait := r.from.rate.take(n, r.received); wait > 0 {
+		return nil, &failure{status: http.StatusTooManyRequests, code: "rate_limited", message: "this write key sends too many events: send them again later", retryAfter: wait}
+	}
 	d.reserved = c.memory.reserve(d.sender, nil)
 	d.reserved.complete()
 	if !d.reserved.take(size) {
@@ -346,6 +353,12 @@ func (c *collector) admit(r *request, size int, events func(trackingapi.Receipt)
 	receipt := trackingapi.Receipt{Source: r.from.name, ReceivedAt: r.received}
 	if !r.from.serverSide {
 		receipt.IP = r.client
+		receipt.Admit = func(customer []byte) *trackingapi.Reason {
+			if c.customerRates.take(customer, r.received) {
+				return nil
+			}
+			return &trackingapi.Reason{Rule: "rate_limit", Message: fmt.Sprintf("the customer has more than %v events per second (limits.%s)", c.customerRates.rate, fieldCustomerRate)}
+		}
 	}
 	receipt.Occurrence = func(hash [sha256.Size]byte) int64 {
 		e, retry := c.repetitions.occurrence(hash, r.received)

@@ -19,17 +19,18 @@ import (
 type failure struct {
 	status        int
 	code, message string
+	retryAfter    time.Duration // of a 429; a 503 has that of the config
 }
 
 var (
-	failSlow = &failure{http.StatusRequestTimeout, "slow_body", "the body did not arrive in time: send it again, or in smaller batches"}
-	failCut  = &failure{http.StatusBadRequest, "truncated_body", "the connection ended before the end of the body"}
-	failGzip = &failure{http.StatusBadRequest, "invalid_gzip", "the body is not valid gzip, although its Content-Encoding is gzip"}
-	failBusy = &failure{http.StatusServiceUnavailable, "busy", "too many requests are waiting: send the events again later"}
+	failSlow = &failure{status: http.StatusRequestTimeout, code: "slow_body", message: "the body did not arrive in time: send it again, or in smaller batches"}
+	failCut  = &failure{status: http.StatusBadRequest, code: "truncated_body", message: "the connection ended before the end of the body"}
+	failGzip = &failure{status: http.StatusBadRequest, code: "invalid_gzip", message: "the body is not valid gzip, although its Content-Encoding is gzip"}
+	failBusy = &failure{status: http.StatusServiceUnavailable, code: "busy", message: "too many requests are waiting: send the events again later"}
 )
 
 func tooLarge(limit int) *failure {
-	return &failure{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body exceeds the %d bytes that this endpoint accepts: send fewer or smaller events at a time", limit)}
+	return &failure{status: http.StatusRequestEntityTooLarge, code: "body_too_large", message: fmt.Sprintf("the body exceeds the %d bytes that this endpoint accepts: send fewer or smaller events at a time", limit)}
 }
 
 // acceptsType reports whether bodies of this content type are accepted. All are

@@ -11,6 +11,7 @@ import (
 type source struct {
 	name       string
 	serverSide bool
+	rate       *keyRate // nil means no limit
 }
 
 // writeKeys maps keys to sources. It stores digests, so that the time of a

@@ -25,6 +25,10 @@ type Receipt struct {
 	// part of the derived messageId: the same number for a retry, another for a new
 	// fact. Nil means that equal bytes are the same event.
 	Occurrence func(hash [sha256.Size]byte) int64
+	// Admit is called with the userId of each event, or else its anonymousId, after
+	// all other checks. It returns nil or the reason to reject the event. Nil
+	// admits every event.
+	Admit func(customer []byte) *Reason
 }
 
 // Reason is one rule that an event breaks.
@@ -202,6 +206,11 @@ func (w *writer) object(it *item) {
 	}
 	kind := w.check()
 	original, sent := w.times()
+	if w.reasons == nil && w.receipt.Admit != nil {
+		if reason := w.receipt.Admit(w.customer()); reason != nil {
+			w.reasons = append(w.reasons, *reason)
+		}
+	}
 	if w.reasons != nil {
 		return
 	}
@@ -369,6 +378,19 @@ func (w *writer) id(value span) {
 	w.out = append(w.out, '"')
 	w.out = append(w.out, wholeNumber(raw)...)
 	w.out = append(w.out, '"')
+}
+
+// customer returns the userId, or else the anonymousId.
+func (w *writer) customer() []byte {
+	f := fieldUserID
+	if w.empty(f) {
+		f = fieldAnonymousID
+	}
+	raw := w.bytes(w.values[f])
+	if raw[0] == '"' {
+		return w.text(w.values[f])
+	}
+	return wholeNumber(raw)
 }
 
 // isEmptyObject reports whether a value is absent or an object without members.
