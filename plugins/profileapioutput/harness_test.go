@@ -28,7 +28,8 @@ const patience = 30 * time.Second
 type fakeProfiles struct {
 	mu       sync.Mutex
 	profiles map[string]string // JSON by id
-	corrupt  map[string]bool   // ids whose record cannot be decoded
+	corrupt  map[string]bool   // ids of records that cannot be decoded
+	merged   map[string]string // ids merged into another, by id
 	readErr  error
 	reads    [][]string // the ids of each read
 }
@@ -42,10 +43,13 @@ func (f *fakeProfiles) Read(_ context.Context, ids []string, _ customers.Query) 
 	}
 	results := make([]customers.Result, len(ids))
 	for i, id := range ids {
+		if known, ok := f.merged[id]; ok {
+			id = known
+		}
 		if f.corrupt[id] {
 			results[i].Err = record.ErrCorrupt
 		} else if text, ok := f.profiles[id]; ok {
-			results[i] = customers.Result{Found: true, ID: id, JSON: []byte(text), Complete: true}
+			results[i] = customers.Result{Found: true, ID: id, Anonymous: strings.HasPrefix(id, "a-"), JSON: []byte(text), Complete: true}
 		}
 	}
 	return results, nil

@@ -74,7 +74,7 @@ Each message becomes an element, elements are grouped into requests, and each me
 ### From messages to requests
 
 1. `+"`customer`"+` returns the customer of a message. With `+"`profiles`"+`, the profiles of all customers of a batch are read together.
-2. `+"`element`"+`, a processor, returns the element. Its input is `+"`"+`{"message": …, "customer": …, "profile": …}`+"`"+` with the metadata of the message; the profile is `+"`null`"+` if the customer has none. If `+"`content`"+` lists blocks, it also contains `+"`"+`"content": {"BLOCK": {"type": "html", "content": …, "fallback": …}}`+"`"+`, with `+"`fallback`"+` only if the content is a fallback, and why. A message that `+"`element`"+` deletes is acknowledged and not sent. Without `+"`element`"+`, the element is the profile if `+"`profiles`"+` is set (customers without one are skipped), else the message.
+2. `+"`element`"+`, a processor, returns the element. Its input is `+"`"+`{"message": …, "customer": …, "anonymous": …, "profile": …}`+"`"+` with the metadata of the message. The profile is `+"`null`"+` if the customer has none. Otherwise `+"`customer`"+` is the id of the profile, that of the known customer if the id in the message was merged into it, and `+"`anonymous`"+` is true if the customer has no `+"`userId`"+`. If `+"`content`"+` lists blocks, it also contains `+"`"+`"content": {"BLOCK": {"type": "html", "content": …, "fallback": …}}`+"`"+`, with `+"`fallback`"+` only if the content is a fallback, and why. A message that `+"`element`"+` deletes is acknowledged and not sent. Without `+"`element`"+`, the element is the profile if `+"`profiles`"+` is set (customers without one are skipped), else the message.
 3. `+"`url`"+`, `+"`verb`"+` and `+"`headers`"+` are evaluated for each element; their interpolations have the same input, with the `+"`element`"+`. Elements with equal results share requests, up to `+"`max_elements`"+` and `+"`max_bytes`"+`.
 4. `+"`request`"+`, a processor, returns the body for `+"`"+`{"elements": […]}`+"`"+`. Without it the body is the list of elements or, with `+"`max_elements: 1`"+`, the element.
 
@@ -82,7 +82,7 @@ The three processors can be tested by the `+"`tests:`"+` of a config, for exampl
 
 ### Responses
 
-`+"`statuses`"+` classifies the status of a response: success, rejection, or no statement about the elements, after which the same request is sent again. By default an invalid token (401, 403) and a redirect belong to the last class: no customer is at fault, so all of them wait until an operator fixes it. Redirects are not followed, because they would send the token to another address.
+`+"`statuses`"+` classifies the status of a response: success, rejection, or no statement about the elements, after which the same request is sent again. By default an invalid token (401, 403), a wrong or retired URL (404, 405, 410) and a redirect belong to the last class: no customer is at fault, so all of them wait until an operator fixes it. Redirects are not followed, because they would send the token to another address.
 
 `+"`failures`"+`, a processor, returns the elements that failed in a successful request, or that caused a rejection. Its input is `+"`"+`{"status": …, "body": …, "elements": […]}`+"`"+`, its result a list, empty for no failures:
 
@@ -129,7 +129,7 @@ Put them in `+"`authorization`"+`, `+"`basic_auth.password`"+` and `+"`signature
 			service.NewInterpolatedStringMapField(outHeaders).
 				Description("Headers of requests. `Content-Type` is `application/json` if not set here. Put secrets in `authorization`.").
 				Default(map[string]any{}).
-				Example(map[string]any{"revision": "2025-01-15"}),
+				Example(map[string]any{"revision": "2026-10-15"}),
 			service.NewStringField(outAuthorization).
 				Description("Value of the authorization header: a scheme and a credential.").
 				Default("").Secret().
@@ -206,7 +206,7 @@ Put them in `+"`authorization`"+`, `+"`basic_auth.password`"+` and `+"`signature
 					Default([]any{"2xx"}).Example([]string{"200", "202"}).LintRule(lintStatuses),
 				service.NewStringListField(outRetried).
 					Description("Statuses that say nothing about the elements: the request is sent again.").
-					Default([]any{"3xx", "401", "403", "408", "425", "429", "5xx"}).Example([]string{"429", "5xx"}).LintRule(lintStatuses),
+					Default([]any{"3xx", "401", "403", "404", "405", "408", "410", "425", "429", "5xx"}).Example([]string{"429", "5xx"}).LintRule(lintStatuses),
 				service.NewStringListField(outSplit).
 					Description("Rejections after which the elements are sent in smaller requests.").
 					Default([]any{"400", "413", "422"}).Example([]string{"400"}).LintRule(lintStatuses),

@@ -174,6 +174,30 @@ func TestOutputReadsProfiles(t *testing.T) {
 	require.Equal(t, []string{"u1", "nobody", "u3", "u2"}, r.seen()[0], "each customer once")
 }
 
+// Both ids of a merged customer stand for one customer: one request, under the known id.
+func TestOutputSendsMergedCustomersUnderTheKnownID(t *testing.T) {
+	g := newTarget(t, nil)
+	r := withProfiles("u5", "a-7")
+	r.merged = map[string]string{"a-55": "u5"}
+	o := mustOutput(t, r, "url: '"+g.URL+"/${! this.customer }'\nlatest_only: true\nmax_elements: 10\nparallel: 1\nelement: { mapping: 'root = { \"id\": this.customer, \"anonymous\": this.anonymous }' }\n"+quick)
+	require.Equal(t, []string{"", "", "", ""}, deliver(t, o, messages(`{"userId":"u5"}`, `{"anonymousId":"a-55"}`, `{"anonymousId":"a-7"}`, `{"anonymousId":"a-8"}`)))
+	require.Equal(t, []string{`POST /u5 [{"anonymous":false,"id":"u5"}]`, `POST /a-7 [{"anonymous":true,"id":"a-7"}]`, `POST /a-8 [{"anonymous":false,"id":"a-8"}]`}, g.seen())
+}
+
+// A wrong or retired URL is no customer's fault.
+func TestOutputRetriesWhileTheURLIsWrong(t *testing.T) {
+	for _, status := range []int{401, 403, 404, 405, 410} {
+		g := newTarget(t, func(n int, w http.ResponseWriter, _ string) {
+			if n == 1 {
+				w.WriteHeader(status)
+			}
+		})
+		o := mustOutput(t, nil, "url: "+g.URL+quick)
+		require.Equal(t, []string{""}, deliver(t, o, messages(`{"userId":"u1"}`)))
+		require.Len(t, g.seen(), 2)
+	}
+}
+
 func TestOutputWithoutElementSendsProfiles(t *testing.T) {
 	g := newTarget(t, nil)
 	o := mustOutput(t, withProfiles("u1"), "url: "+g.URL+"\ncustomer: ${! content() }\nlatest_only: true\n"+quick)
@@ -184,7 +208,7 @@ func TestOutputWithoutElementSendsProfiles(t *testing.T) {
 func TestOutputSendsTheLatestOnly(t *testing.T) {
 	g := newTarget(t, func(_ int, w http.ResponseWriter, body string) {
 		if strings.Contains(body, `"u2"`) {
-			w.WriteHeader(404)
+			w.WriteHeader(409)
 		}
 	})
 	o := mustOutput(t, nil, "url: "+g.URL+"\nlatest_only: true\nparallel: 1\n"+quick)
@@ -419,7 +443,7 @@ func TestOutputClosesUnused(t *testing.T) {
 func TestFallbackReceivesOnlyFailedMessages(t *testing.T) {
 	g := newTarget(t, func(_ int, w http.ResponseWriter, body string) {
 		if strings.Contains(body, `"bad"`) {
-			w.WriteHeader(404)
+			w.WriteHeader(409)
 		}
 	})
 	env := service.GlobalEnvironment().Clone()
@@ -446,7 +470,7 @@ generate:
 	require.NoError(t, err)
 	require.NoError(t, stream.Run(t.Context()))
 	require.Len(t, g.seen(), 3)
-	require.Equal(t, []string{`{"userId":"bad"} profile_api: rejected with status 404`}, fallen)
+	require.Equal(t, []string{`{"userId":"bad"} profile_api: rejected with status 409`}, fallen)
 }
 
 type keepOutput func(*service.Message)

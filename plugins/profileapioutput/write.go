@@ -257,7 +257,11 @@ func (o *output) handleFailures(ctx context.Context, batch service.MessageBatch,
 // readProfile is the result of a read.
 type readProfile struct {
 	json []byte // nil if the customer has no profile
-	err  error
+	// id is the id under which the profile is stored: that of the known customer if
+	// the requested one was merged into it.
+	id          string
+	isAnonymous bool
+	err         error
 }
 
 // read returns the profiles of the customers, in one read. It retries while the
@@ -286,7 +290,7 @@ func (o *output) read(ctx context.Context, began time.Time, customerIDs []string
 				case r.Err != nil:
 					found[ids[i]] = readProfile{err: r.Err}
 				case r.Found:
-					found[ids[i]] = readProfile{json: r.JSON}
+					found[ids[i]] = readProfile{json: r.JSON, id: r.ID, isAnonymous: r.Anonymous}
 				}
 			}
 			return found, nil
@@ -321,6 +325,9 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 	if err != nil {
 		return nil, err
 	}
+	if found.id != "" {
+		customer = found.id
+	}
 	item := &delivery.Item{Customer: customer}
 	if item.ID, err = batch.TryInterpolatedString(i, o.messageID); err != nil {
 		return nil, reject(ruleElement, "message_id cannot be evaluated for the message"+atLine(err))
@@ -330,7 +337,7 @@ func (o *output) item(ctx context.Context, batch service.MessageBatch, i int, cu
 		item.ID = string(sum[:])
 	}
 
-	doc := map[string]any{"customer": customer, "profile": nil}
+	doc := map[string]any{"customer": customer, "anonymous": found.isAnonymous, "profile": nil}
 	if doc["message"], err = msg.AsStructured(); err != nil {
 		doc["message"] = string(raw)
 	}

@@ -339,6 +339,9 @@ var platforms = map[string]platform{
 					if err := members(p, []string{"type", "identifiers", "action", "attributes"}, nil); err != nil {
 						return nil, err
 					}
+					if v := dig(p, "attributes", "unsubscribed"); v != nil && v != true {
+						return nil, fmt.Errorf("the reserved attribute unsubscribed is %v", v)
+					}
 					elements = append(elements, got{customer: id, poison: dig(p, "attributes", "plan") == "poison", parts: 1})
 				case "event":
 					if err := members(p, []string{"type", "identifiers", "action", "name", "timestamp"}, []string{"attributes"}); err != nil {
