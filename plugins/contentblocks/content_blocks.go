@@ -11,8 +11,10 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/bloblang"
 	"github.com/redpanda-data/benthos/v4/public/service"
 
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/content"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/finding"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/record"
 	"github.com/connect-personalize/connect-personalize/plugins/profiledefinition"
 )
@@ -138,36 +140,14 @@ func NamesOf(def *record.Definition) content.Names {
 }
 
 func init() {
-	// The blocks are linted together with the config.
-	err := bloblang.RegisterFunctionV2("lint_content_blocks",
+	configspec.RegisterLintFunction("lint_content_blocks", "a folder of content blocks",
 		bloblang.NewPluginSpec().
 			Description("Returns the errors of the content blocks in a folder, as an array of strings; empty for no errors, and for an empty path.").
 			Param(bloblang.NewStringParam("path").Description("Path of the folder.")),
-		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
-			path, err := args.GetString("path")
-			if err != nil {
-				return nil, err
+		func(path string) ([]finding.Finding, error) {
+			if path == "" {
+				return nil, nil
 			}
-			return func() (any, error) { return lintBlocks(path), nil }, nil
+			return content.Lint(path, ContentNames)
 		})
-	if err != nil {
-		panic(err)
-	}
-}
-
-func lintBlocks(path string) []any {
-	out := []any{}
-	if path == "" {
-		return out
-	}
-	problems, err := content.Lint(path, ContentNames)
-	if err != nil {
-		return append(out, fmt.Sprintf("%v; write the path of a folder of content blocks, relative to the folder the command runs in", err))
-	}
-	for _, p := range problems {
-		if !p.Advice { // a lint of the config would stop it
-			out = append(out, p.String())
-		}
-	}
-	return out
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"gopkg.in/natefinch/lumberjack.v2"
 
+	"github.com/connect-personalize/connect-personalize/plugins/configspec"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/expectations"
 	"github.com/connect-personalize/connect-personalize/plugins/expectationsuite"
@@ -119,36 +120,14 @@ output:
 
 func init() {
 	// Registered first, because building the spec compiles its lint rules.
-	err := bloblang.RegisterFunctionV2(lintFunction,
+	configspec.RegisterLintFunction(lintFunction, "an expectation suite",
 		bloblang.NewPluginSpec().
 			Description("Returns the mistakes in an expectation suite file, as an array of strings that is empty for a valid file.").
-			Param(bloblang.NewStringParam("path").Description("The path of the file.")),
-		func(args *bloblang.ParsedParams) (bloblang.Function, error) {
-			path, err := args.GetString("path")
-			if err != nil {
-				return nil, err
-			}
-			return func() (any, error) { return lintForConfig(path), nil }, nil
-		})
-	if err != nil {
-		panic(err)
-	}
+			Param(bloblang.NewStringParam("path").Description("The path of the file.")), expectationsuite.Lint)
 	service.MustRegisterBatchProcessor("expect", spec(),
 		func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
 			return newProcessor(conf, res, time.Now)
 		})
-}
-
-func lintForConfig(path string) []any {
-	lints, err := expectationsuite.Lint(path)
-	if err != nil {
-		return []any{fmt.Sprintf("%v; write the path of an expectation suite, relative to the folder the command runs in", err)}
-	}
-	out := []any{}
-	for _, l := range lints {
-		out = append(out, l.String())
-	}
-	return out
 }
 
 type processor struct {
