@@ -101,9 +101,9 @@ type update struct {
 	fact      record.Fact
 	logged    bool // the event has features or traits to apply
 	erasing   erasing
-	source    []byte
-	traits    int // number of its traits in updater.traits
-	firstOf   int // position of the first of them
+	statement record.Statement // of its traits
+	traits    int              // number of its traits in updater.traits
+	firstOf   int              // position of the first of them
 	done      bool
 	erased    bool   // rejected because the customer was erased
 	messageID []byte // set if the definition has segments
@@ -193,7 +193,7 @@ func (u *updater) parse(i int, raw []byte) error {
 			return err
 		}
 		up.traits = len(u.traits) - up.firstOf
-		up.source = u.arena.keep(e.Source)
+		up.statement = record.Statement{Time: e.Time, Nanos: e.Nanos, Source: u.arena.keep(e.Source)}
 	}
 	u.updates = append(u.updates, up)
 	return nil
@@ -431,7 +431,7 @@ func (u *updater) applyOne(up *update) error {
 	c.changed = true
 	c.cause = record.Cause{Reason: record.ByEvent, EventID: up.messageID}
 	for _, t := range u.traits[up.firstOf : up.firstOf+up.traits] {
-		if _, err := c.rec.SetTrait(t.name, t.value, up.fact.Time, up.source); err != nil {
+		if _, err := c.rec.SetTrait(t.name, t.value, up.statement); err != nil {
 			c.err = err
 			return err
 		}

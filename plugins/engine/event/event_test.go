@@ -83,6 +83,15 @@ func TestIntegerIDsBecomeText(t *testing.T) {
 	}
 }
 
+func TestTimesKeepNanoseconds(t *testing.T) {
+	for text, want := range map[string]int32{"00.123Z": 0, "00.123456Z": 456_000, "00.123456789+00:00": 456_789, "00Z": 0, "00.0000001Z": 100} {
+		var p Parser
+		e, err := p.Parse([]byte(`{"type":"page","messageId":"m","userId":"u","timestamp":"2026-01-31T08:30:` + text + `"}`))
+		require.NoError(t, err)
+		require.Equal(t, want, e.Nanos, text)
+	}
+}
+
 func TestNumbersAreExact(t *testing.T) {
 	for literal, want := range map[string]Value{
 		"1.007E7":              {Kind: Number, Number: 10070000},

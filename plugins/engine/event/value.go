@@ -66,11 +66,27 @@ func numberOf(v *fastjson.Value) Value {
 	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
 		return Value{} // out of range
 	}
-	n := Value{Kind: Number, Number: f}
-	if math.Abs(f) >= maxExact && isDigits(text) && string(strconv.AppendFloat(nil, f, 'f', -1, 64)) != string(text) {
-		n.Text = bytes.Clone(text)
+	if math.Abs(f) >= maxExact {
+		if n, ok := Integer(text); ok {
+			n.Text = bytes.Clone(n.Text)
+			return n
+		}
 	}
-	return n
+	return Value{Kind: Number, Number: f}
+}
+
+// Integer returns the number with the given digits, which must be the literal
+// of an integer that a float cannot represent; ok is false for any other text.
+func Integer(digits []byte) (n Value, ok bool) {
+	f, err := strconv.ParseFloat(string(digits), 64)
+	if err != nil || math.Abs(f) < maxExact || !isDigits(digits) || !isNumber(digits) {
+		return Value{}, false
+	}
+	var buffer [32]byte
+	if string(strconv.AppendFloat(buffer[:0], f, 'f', -1, 64)) == string(digits) {
+		return Value{}, false
+	}
+	return Value{Kind: Number, Number: f, Text: digits}, true
 }
 
 // Path is the path of a value in an event: keys joined by dots, such as

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
@@ -81,6 +82,9 @@ func (b *builder) resolve() {
 func Any(v event.Value) any {
 	switch v.Kind {
 	case event.Number:
+		if n, err := strconv.ParseInt(string(v.Text), 10, 64); err == nil {
+			return n
+		}
 		return v.Number
 	case event.String:
 		return string(v.Text)

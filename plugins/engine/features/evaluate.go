@@ -434,6 +434,9 @@ func (r Result) AppendJSON(dst []byte) []byte {
 func AppendJSON(dst []byte, v event.Value) []byte {
 	switch v.Kind {
 	case event.Number:
+		if len(v.Text) > 0 {
+			return append(dst, v.Text...)
+		}
 		return appendNumber(dst, v.Number)
 	case event.String:
 		return jsontext.AppendString(dst, v.Text)

@@ -466,7 +466,7 @@ func groupName(buffer []byte, v event.Value) ([]byte, bool) {
 	case event.String, event.JSON:
 		return v.Text, true
 	case event.Number:
-		return appendNumber(buffer, v.Number), true
+		return AppendJSON(buffer, v), true
 	case event.True:
 		return append(buffer, "true"...), true
 	case event.False:

@@ -21,6 +21,7 @@ const (
 	storedScale2
 	storedScale4
 	storedScale6
+	storedInteger // the digits of an integer that a float cannot represent
 )
 
 var scales = [...]float64{1, 1e2, 1e4, 1e6}
@@ -47,6 +48,10 @@ func decimal(f float64) (n int64, scale int, ok bool) {
 func AppendValue(dst []byte, v event.Value) []byte {
 	switch v.Kind {
 	case event.Number:
+		if len(v.Text) > 0 {
+			dst = binary.AppendUvarint(append(dst, storedInteger), uint64(len(v.Text)))
+			return append(dst, v.Text...)
+		}
 		if n, scale, ok := decimal(v.Number); ok {
 			return binary.AppendVarint(append(dst, storedScale0+byte(scale)), n)
 		}
@@ -88,7 +93,7 @@ func ReadValue(src []byte) (v event.Value, rest []byte, err error) {
 			return v, nil, ErrCorrupt
 		}
 		return event.Value{Kind: event.Number, Number: f}, src[8:], nil
-	case storedString, storedJSON:
+	case storedString, storedJSON, storedInteger:
 		n, width := binary.Uvarint(src)
 		if width <= 0 || n > uint64(len(src)-width) {
 			return v, nil, ErrCorrupt
@@ -98,6 +103,13 @@ func ReadValue(src []byte) (v event.Value, rest []byte, err error) {
 			kind = event.JSON
 		}
 		end := width + int(n)
+		if tag == storedInteger {
+			v, ok := event.Integer(src[width:end:end])
+			if !ok {
+				return v, nil, ErrCorrupt
+			}
+			return v, src[end:], nil
+		}
 		return event.Value{Kind: kind, Text: src[width:end:end]}, src[end:], nil
 	case storedScale0, storedScale2, storedScale4, storedScale6:
 		n, width := binary.Varint(src)

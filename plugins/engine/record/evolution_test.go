@@ -34,7 +34,7 @@ func TestDefinitionChangesKeepFeatures(t *testing.T) {
 			if stored != nil {
 				require.NoError(t, rec.Decode(def, "uu1", stored))
 			}
-			_, err := rec.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(zone.String())}, 1, nil)
+			_, err := rec.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(zone.String())}, record.Statement{Time: 1})
 			require.NoError(t, err)
 			series := map[uint64]bool{}
 			for _, s := range def.Features.Series {

@@ -336,7 +336,7 @@ func TestHoursOfFoldedEvents(t *testing.T) {
 			rec := &record.Record{}
 			rec.Reset(def)
 			setZone := func() {
-				_, err := rec.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(name)}, 1, nil)
+				_, err := rec.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(name)}, record.Statement{Time: 1})
 				require.NoError(t, err)
 			}
 			if before {

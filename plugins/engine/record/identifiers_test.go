@@ -70,7 +70,7 @@ func TestIdentifiersFollowTraits(t *testing.T) {
 			r.Reset(def)
 		}
 		state := func(r *record.Record, s statement) {
-			_, err := r.SetTrait([]byte(s.name), s.v, s.at, nil)
+			_, err := r.SetTrait([]byte(s.name), s.v, record.Statement{Time: s.at})
 			require.NoError(t, err)
 		}
 		for _, s := range said {

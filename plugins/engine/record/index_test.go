@@ -68,7 +68,7 @@ func TestEditsKeepIndexesConsistent(t *testing.T) {
 				case 6:
 					trait := rapid.SampledFrom([]string{"email", "phone"}).Draw(t, "trait")
 					value := rapid.SampledFrom([]event.Value{{}, text("A@b.c"), text(" a@B.C"), text("d@e.f"), {Kind: event.Number, Number: 5}}).Draw(t, "value")
-					_, err := r.SetTrait([]byte(trait), value, at, nil)
+					_, err := r.SetTrait([]byte(trait), value, record.Statement{Time: at})
 					require.NoError(t, err)
 				case 7:
 					r.Erase(at + 1)

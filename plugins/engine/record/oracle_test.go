@@ -227,7 +227,7 @@ func TestFeaturesEqualOracle(t *testing.T) {
 		var p event.Parser
 		r := &record.Record{}
 		r.Reset(def)
-		_, err := r.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(zone.String())}, 1, nil)
+		_, err := r.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(zone.String())}, record.Statement{Time: 1})
 		require.NoError(t, err)
 		for _, raw := range arrivals {
 			applyRaw(t, def, &p, r, raw)

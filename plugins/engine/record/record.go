@@ -33,8 +33,9 @@
 //	          were kept for it, 0 if all are kept
 //	3 log     { uvarint(n) time(6) id(8) extract(n-14) }: ordered by time, id;
 //	          extract is the result of features.Definition.Extract
-//	4 traits  { uvarint(n) name(n) time(6) uvarint(m) source(m) value }:
-//	          ordered by name; value as features.AppendValue, missing if unset
+//	4 traits  { uvarint(n) name(n) time(6) uvarint(m) source(m) nanos value }:
+//	          ordered by name; value as features.AppendValue, missing if unset;
+//	          nanos is 0x20 uvarint(nanoseconds after time), absent for 0
 //	5 link    the key of the record that this customer was merged into
 //	6 merged  { uvarint(n) key(n) }: the keys merged into this record, ordered
 //	7 folded  time(6) id(8) { id(8) }: the latest folded event, and the ids of
@@ -745,11 +746,19 @@ func checksum(key string, body []byte) uint32 {
 	return uint32(d.Sum64())
 }
 
+const (
+	// traitNanos precedes the nanoseconds of a trait's time. It differs from
+	// the first byte of every value.
+	traitNanos    = 0x20
+	nanosPerMilli = 1_000_000
+)
+
 // trait is an attribute with its provenance. The value is Missing for an
 // attribute that was unset.
 type trait struct {
 	name   []byte
 	time   int64
+	nanos  int32 // after time
 	source []byte
 	value  event.Value
 }
@@ -776,6 +785,13 @@ func (r *Record) parseTraits() error {
 			return ErrCorrupt
 		}
 		t.source, src = src[width:width+int(n)], src[width+int(n):]
+		if len(src) > 0 && src[0] == traitNanos {
+			n, width = binary.Uvarint(src[1:])
+			if width <= 0 || src[width] == 0 || n >= nanosPerMilli {
+				return ErrCorrupt
+			}
+			t.nanos, src = int32(n), src[1+width:]
+		}
 		var err error
 		if t.value, src, err = features.ReadValue(src); err != nil {
 			return ErrCorrupt
@@ -796,6 +812,9 @@ func appendTraits(dst []byte, traits []trait) []byte {
 		dst = appendTime(dst, t.time)
 		dst = binary.AppendUvarint(dst, uint64(len(t.source)))
 		dst = append(dst, t.source...)
+		if t.nanos > 0 {
+			dst = binary.AppendUvarint(append(dst, traitNanos), uint64(t.nanos))
+		}
 		dst = features.AppendValue(dst, t.value)
 	}
 	return dst

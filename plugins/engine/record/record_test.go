@@ -86,7 +86,7 @@ func golden(t *testing.T) map[string]*record.Record {
 		"email": {Kind: event.String, Text: []byte("jo@example.com")}, "age": {Kind: event.Number, Number: 41},
 		"vip": {Kind: event.True}, "gone": {}, "address": {Kind: event.JSON, Text: []byte(`{"city":"Bonn"}`)}, "ratio": {Kind: event.Number, Number: 1.0 / 3},
 	} {
-		_, err := withTraits.SetTrait([]byte(name), v, epoch, []byte("crm"))
+		_, err := withTraits.SetTrait([]byte(name), v, record.Statement{Time: epoch, Source: []byte("crm")})
 		require.NoError(t, err)
 	}
 	anonymous := build(def, 1)
@@ -108,15 +108,19 @@ func golden(t *testing.T) map[string]*record.Record {
 	identified.Identifiers = record.Identifiers{{Name: "age", Trait: "age"}, {Name: "email", Trait: "email", IgnoreCase: true}, {Name: "phone", Trait: "phone"}}
 	withIdentifiers := build(&identified, 1)
 	for name, v := range map[string]event.Value{"email": {Kind: event.String, Text: []byte(" Jo@Example.com")}, "age": {Kind: event.Number, Number: 41}} {
-		_, err := withIdentifiers.SetTrait([]byte(name), v, epoch, []byte("crm"))
+		_, err := withIdentifiers.SetTrait([]byte(name), v, record.Statement{Time: epoch, Source: []byte("crm")})
 		require.NoError(t, err)
 	}
 	_, err = withIdentifiers.SetIdentifiers()
 	require.NoError(t, err)
+	exact := build(def, 1)
+	number, _ := event.Integer([]byte("9007199254740993"))
+	_, err = exact.SetTrait([]byte("crm_no"), number, record.Statement{Time: epoch, Nanos: 123_456, Source: []byte("crm")})
+	require.NoError(t, err)
 	empty := &record.Record{}
 	empty.Reset(def)
 	return map[string]*record.Record{
-		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": withOutbox, "moved": moved, "identifiers": withIdentifiers,
+		"empty": empty, "events": build(def, 12), "traits": withTraits, "link": anonymous, "folded": build(&folding, 100), "telling": withOutbox, "moved": moved, "identifiers": withIdentifiers, "exact": exact,
 	}
 }
 
@@ -202,7 +206,7 @@ func FuzzDecode(f *testing.F) {
 				return
 			}
 		}
-		if _, err := r.SetTrait([]byte("a"), event.Value{Kind: event.True}, epoch, nil); err != nil {
+		if _, err := r.SetTrait([]byte("a"), event.Value{Kind: event.True}, record.Statement{Time: epoch}); err != nil {
 			return
 		}
 		require.NoError(t, other.Decode(&folding, "uu1", r.Encode(nil, "uu1")))

@@ -43,7 +43,7 @@ func TestRenderingEqualsProfile(t *testing.T) {
 		var p event.Parser
 		r := &record.Record{}
 		r.Reset(def)
-		_, err := r.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(zone.String())}, 1, nil)
+		_, err := r.SetTrait([]byte("timezone"), event.Value{Kind: event.String, Text: []byte(zone.String())}, record.Statement{Time: 1})
 		require.NoError(t, err)
 		for i := range rapid.IntRange(0, 30).Draw(t, "events") {
 			applyRaw(t, def, &p, r, genEvent(t, i))

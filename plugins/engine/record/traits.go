@@ -22,17 +22,25 @@ func (s Sources) rank(source []byte) int {
 	return len(s)
 }
 
-// SetTrait applies a statement of an attribute by a source at a time; a
-// Missing value unsets it. The later statement wins (last-write-wins). Of two
-// at the same time, the one of the higher ranked source wins, and among equals
-// the one whose source and value are later in byte order, so that the result
-// does not depend on the order of arrival. SetTrait reports whether the record
-// changed. The record keeps name, source and the value's Text.
-func (r *Record) SetTrait(name []byte, v event.Value, time int64, source []byte) (bool, error) {
+// Statement is the provenance of a trait: a source stated it at a time. Time is
+// in Unix milliseconds; Nanos are the nanoseconds after it, 0 to 999,999.
+type Statement struct {
+	Time   int64
+	Nanos  int32
+	Source []byte
+}
+
+// SetTrait applies a statement of an attribute; a Missing value unsets it. The
+// later statement wins (last-write-wins), to the nanosecond. Of two at the same
+// time, the one of the higher ranked source wins, and among equals the one with
+// source and value later in byte order, so that the result does not depend on
+// the order of arrival. SetTrait reports whether the record changed. The record
+// keeps name, source and the value's Text.
+func (r *Record) SetTrait(name []byte, v event.Value, s Statement) (bool, error) {
 	if err := r.parseTraits(); err != nil {
 		return false, err
 	}
-	return r.putTrait(trait{name, time, source, v}), nil
+	return r.putTrait(trait{name, s.Time, s.Nanos, s.Source, v}), nil
 }
 
 func (r *Record) putTrait(t trait) bool {
@@ -52,6 +60,7 @@ func (r *Record) putTrait(t trait) bool {
 func (t trait) compare(o trait, ranks Sources) int {
 	return cmp.Or(
 		cmp.Compare(t.time, o.time),
+		cmp.Compare(t.nanos, o.nanos),
 		cmp.Compare(ranks.rank(o.source), ranks.rank(t.source)),
 		bytes.Compare(t.source, o.source),
 		bytes.Compare(features.AppendValue(nil, t.value), features.AppendValue(nil, o.value)),

@@ -31,7 +31,7 @@ func TestZone(t *testing.T) {
 	} {
 		var r Record
 		r.Reset(&Definition{Features: &features.Definition{}})
-		_, err := r.SetTrait([]byte(zoneTrait), test.value, 1, nil)
+		_, err := r.SetTrait([]byte(zoneTrait), test.value, Statement{Time: 1})
 		require.NoError(t, err)
 		zone, err := r.zone()
 		require.NoError(t, err)

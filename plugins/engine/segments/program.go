@@ -284,7 +284,7 @@ func (p *parser) path(path []string) operand {
 	case "traits":
 		return func(in Inputs) (event.Value, bool) {
 			v := in.Trait(name)
-			return v, v.Kind != event.JSON
+			return v, v.Kind != event.JSON && (v.Kind != event.Number || len(v.Text) == 0)
 		}
 	case "segments":
 		at, ok := p.names.Segment(name)
