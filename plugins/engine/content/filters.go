@@ -286,9 +286,6 @@ func init() {
 	encoded := func(e *base64.Encoding) *filter {
 		return text(func(s string) string { return e.EncodeToString([]byte(s)) })
 	}
-	concatenated := func(r *run, a, b []any) (any, error) {
-		return slices.Concat(a, b), r.spend(16 * (len(a) + len(b)))
-	}
 	filters = map[string]*filter{
 		"default": {most: 1, apply: func(_ *run, v any, args []any) (any, error) {
 			if v == nil || v == false || isEmpty(v) || v == empty || v == blank {
@@ -448,16 +445,16 @@ func init() {
 			return slices.DeleteFunc(slices.Clone(l), func(item any) bool { return isNil(keyed(item, args)) }), nil
 		}),
 		"concat": list(1, 1, func(r *run, l []any, args []any) (any, error) {
-			if _, isList := args[0].([]any); !isList {
-				if _, isSpan := args[0].(span); !isSpan {
-					return nil, wrong("the argument is not a list")
-				}
+			switch args[0].(type) {
+			case []any, span, missing:
+			default:
+				return nil, wrong("the argument is not a list")
 			}
 			other, err := r.list(args[0])
 			if err != nil {
 				return nil, err
 			}
-			return concatenated(r, l, other)
+			return slices.Concat(l, other), r.spend(16 * (len(l) + len(other)))
 		}),
 		"map": list(1, 1, func(_ *run, l []any, args []any) (any, error) {
 			out := make([]any, len(l))
@@ -775,8 +772,12 @@ func split(r *run, v any, args []any) (any, error) {
 	return out, nil
 }
 
-// whole returns an argument that must be an integer or a text with one.
+// whole returns an argument that must be an integer or a text with one. A missing
+// value of the profile is 0.
 func whole(v any) (int, error) {
+	if v == (missing{}) {
+		return 0, nil
+	}
 	n, ok := numeric(v)
 	if _, isInt := n.(int64); !ok || !isInt {
 		if a, isAmount := n.(amount); !isAmount || float64(a) != math.Trunc(float64(a)) {
@@ -845,7 +846,7 @@ func hasTags(s string) bool { return strings.ContainsAny(s, "<>") }
 // shortened applies truncate or truncatewords with a length and an ending.
 func shortened(r *run, args []any, length int, fn func(n int, end string) string) (any, error) {
 	end := "..."
-	if len(args) > 0 {
+	if len(args) > 0 && args[0] != (missing{}) {
 		var err error
 		if length, err = whole(args[0]); err != nil {
 			return nil, err
