@@ -150,14 +150,14 @@ func (l *lexer) verbatim(open token) *finding.Finding {
 			return &finding.Finding{Line: open.line, Message: fmt.Sprintf("{%% %s %%} is never closed; write {%% end%s %%}", open.name, open.name)}
 		}
 		start += from
-		length := strings.Index(l.source[start:], "%}")
+		length := strings.Index(l.source[min(start+2, len(l.source)):], "%}")
 		if length < 0 {
 			from = len(l.source)
 			continue
 		}
-		inner := l.source[start+2 : start+length]
+		inner := l.source[start+2 : start+2+length]
 		name, args := splitTag(strings.TrimSuffix(strings.TrimPrefix(inner, "-"), "-"))
-		from = start + length + 2
+		from = start + length + 4
 		switch {
 		case open.name != "comment" && name != "end"+open.name:
 			// A {% without an end of its own may precede the end tag.
