@@ -31,27 +31,65 @@ var statements = []string{
 	`{"type":"identify","messageId":"crm-2","userId":"u1","source":"crm","timestamp":"12/31/2025 10:00 PM","traits":{"firstName":"Joanna","city":"Trier"}}`,
 }
 
-// With the shop's definition and cleaning, contradicting sources result in one
-// profile, independent of the order of arrival.
-func TestConflictsOfSources(t *testing.T) {
+// clean applies the shop's mapping to events.
+func clean(t *testing.T, events ...string) (cleaned [][]byte) {
+	t.Helper()
 	mapping, err := service.NewConfigSpec().Field(service.NewProcessorListField("p")).ParseYAML(`p: [ { mapping: 'from "../../configs/retail/clean.blobl"' } ]`, nil)
 	require.NoError(t, err)
 	processors, err := mapping.FieldProcessorList("p")
 	require.NoError(t, err)
 	var batch service.MessageBatch
-	for _, s := range statements {
+	for _, s := range events {
 		batch = append(batch, service.NewMessage([]byte(s)))
 	}
 	out, err := service.ExecuteProcessors(t.Context(), processors, batch)
 	require.NoError(t, err)
-	var cleaned [][]byte
 	for _, msg := range out[0] {
 		require.NoError(t, msg.GetError())
 		raw, err := msg.AsBytes()
 		require.NoError(t, err)
 		cleaned = append(cleaned, raw)
 	}
+	return cleaned
+}
 
+// A stated but unknown country, currency or day is not replaced by a default.
+func TestShippedMappingDoesNotGuess(t *testing.T) {
+	for _, c := range []struct{ traits, want string }{
+		{`{"country":"Bosnia and Herzegovina","phone":"061 123 456"}`, `{"country":"BA","phone":"+38761123456"}`},
+		{`{"country":"Atlantis","phone":"061 123 456"}`, `{}`},
+		{`{"country":"Atlantis","phone":"+387 61 123 456"}`, `{"phone":"+38761123456"}`},
+		{`{"country":"N/A","phone":"030 123456"}`, `{"phone":"+4930123456"}`},
+		{`{"phone":"030 123456"}`, `{"phone":"+4930123456"}`},
+		{`{"birthday":"31.01.45"}`, `{"birthday":"1945-01-31"}`},
+		{`{"birthday":"31.01.2199"}`, `{}`},
+	} {
+		out := clean(t, `{"type":"identify","userId":"u1","source":"web","timestamp":"2026-01-31T08:30:00Z","traits":`+c.traits+`}`)
+		var event struct{ Traits json.RawMessage }
+		require.NoError(t, json.Unmarshal(out[0], &event))
+		require.JSONEq(t, c.want, string(event.Traits), c.traits)
+	}
+	for _, c := range []struct{ properties, want string }{
+		{`{"total":"1.234,56","currency":"EUR"}`, `{"total":1234.56,"currency":"EUR"}`},
+		{`{"total":"1.234,56"}`, `{"total":1234.56}`},
+		{`{"total":"1.234,56","currency":"XYZ"}`, `{"total":"1.234,56","currency":"XYZ"}`},
+		{`{"total":"12 USD","currency":"XYZ"}`, `{"total":"12 USD","currency":"XYZ"}`},
+	} {
+		out := clean(t, `{"type":"track","event":"Order Completed","userId":"u1","source":"pos","timestamp":"202601310830","properties":`+c.properties+`}`)
+		var event struct {
+			Properties json.RawMessage
+			Timestamp  string
+		}
+		require.NoError(t, json.Unmarshal(out[0], &event))
+		require.Equal(t, "2026-01-31T07:30:00Z", event.Timestamp)
+		require.JSONEq(t, c.want, string(event.Properties), c.properties)
+	}
+}
+
+// With the shop's definition and cleaning, contradicting sources result in one
+// profile, independent of the order of arrival.
+func TestConflictsOfSources(t *testing.T) {
+	cleaned := clean(t, statements...)
 	def, err := profiledefinition.Read("../../configs/retail/profile.yaml")
 	require.NoError(t, err)
 	rapid.Check(t, func(r *rapid.T) {

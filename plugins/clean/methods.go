@@ -157,7 +157,7 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_timestamp",
 			bloblang.NewPluginSpec().
-				Description("Returns a time in RFC 3339 format in UTC. It parses ISO 8601, RFC 3339, RFC 2822 and RFC 850, the formats of C, JavaScript and spreadsheets, dates with dots, slashes, dashes or the name of a month (English, German, French, Spanish, Italian, Portuguese, Dutch) with a 12- or 24-hour time, and Unix time in seconds or, depending on the number of digits, in milli-, micro- or nanoseconds."+onError+"\n\nThe rules are `time`, `time_ambiguous` (03/04/2026 without `order`), `time_range` (31 February), `time_zone` (an ambiguous abbreviation), `time_gap` (in the hour that is skipped when daylight saving time begins), `empty` and `too_long`. Two-digit years mean 1969 to 2068. In the hour that is repeated when daylight saving time ends, the first occurrence is meant.").
+				Description("Returns a time in RFC 3339 format in UTC. It parses ISO 8601, RFC 3339, RFC 2822 and RFC 850, the formats of C, JavaScript and spreadsheets, dates with dots, slashes, dashes or the name of a month (in English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Swedish, Danish, Norwegian, Finnish, Czech, Hungarian, Romanian, Turkish, Greek, Russian, Ukrainian, Arabic; Chinese, Japanese and Korean dates) with a 12- or 24-hour time before or after it, compact forms such as `202601310830`, weeks of ISO 8601, access-log times, the times of Go, the day numbers of spreadsheets (five digits, with a fraction), and Unix time in seconds or, depending on the number of digits, in milli-, micro- or nanoseconds. Digits of other scripts are converted."+onError+"\n\nThe rules are `time`, `time_ambiguous` (03/04/2026 without `order`; `2026013108`, which is a date or a number of seconds), `time_range` (31 February), `time_zone` (an ambiguous abbreviation), `time_gap` (in the hour that is skipped when daylight saving time begins), `empty` and `too_long`. Two-digit years mean 1969 to 2068. In the hour that is repeated when daylight saving time ends, the first occurrence is meant.").
 				Param(bloblang.NewStringParam("zone").Description("The time zone of times without zone or offset.").Default("UTC")).
 				Param(bloblang.NewStringParam("order").Description("The order of dates such as 03/04/2026: `dmy` or `mdy`. If it is empty, ambiguous dates are errors. Dates with dots are always day first.").Default("")).
 				Param(bloblang.NewAnyParam("layouts").Description("Additional layouts of Go's time package, tried first.").Default([]any{})).
@@ -166,6 +166,10 @@ root.email_fault = this.email.email_fault()`,
 					[2]string{`{"at":"31. Juli 2026, 8:30 Uhr"}`, `{"at":"2026-07-31T06:30:00Z"}`},
 					[2]string{`{"at":"Sat, 31 Jan 2026 08:30:00 -0500"}`, `{"at":"2026-01-31T13:30:00Z"}`},
 					[2]string{`{"at":1769848200000}`, `{"at":"2026-01-31T08:30:00Z"}`},
+					[2]string{`{"at":202601310830}`, `{"at":"2026-01-31T07:30:00Z"}`},
+					[2]string{`{"at":46053.5}`, `{"at":"2026-01-31T11:00:00Z"}`},
+					[2]string{`{"at":"2026-W05-6"}`, `{"at":"2026-01-30T23:00:00Z"}`},
+					[2]string{`{"at":"31/Jan/2026:08:30:00 +0000"}`, `{"at":"2026-01-31T08:30:00Z"}`},
 					[2]string{`{"at":"03/04/2026"}`, `Error("time_ambiguous")`}).
 				Example("", `root.at = this.at.clean_timestamp(order: "mdy")`,
 					[2]string{`{"at":"03/04/2026 1:15 PM"}`, `{"at":"2026-03-04T13:15:00Z"}`}),
@@ -177,15 +181,23 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_date",
 			bloblang.NewPluginSpec().
-				Description("Returns a day, such as a birthday, as `2006-01-02`. It is the day in the text, independent of the time zone. Formats and rules are those of `clean_timestamp`."+onError).
+				Description("Returns a day, such as a birthday, as `2006-01-02`. It is the day in the text, independent of the time zone. Formats and rules are those of `clean_timestamp`, except that a two-digit year is the latest one that is not in the future: `31.1.45` is in 1945."+onError).
 				Param(bloblang.NewStringParam("order").Description("The order of dates such as 03/04/1980: `dmy` or `mdy`. If it is empty, ambiguous dates are errors.").Default("")).
 				Param(bloblang.NewAnyParam("layouts").Description("Additional layouts of Go's time package, tried first.").Default([]any{})).
+				Param(bloblang.NewBoolParam("past").Description("Whether a day in the future is an error, with the rule `time_future`. Set it for birthdays.").Default(false)).
 				Example("", `root.birthday = this.birthday.clean_date()`,
 					[2]string{`{"birthday":"31.1.1980"}`, `{"birthday":"1980-01-31"}`},
 					[2]string{`{"birthday":"1980-01-31T23:30:00-05:00"}`, `{"birthday":"1980-01-31"}`},
-					[2]string{`{"birthday":"31.02.1980"}`, `Error("time_range")`}),
+					[2]string{`{"birthday":"31.1.45"}`, `{"birthday":"1945-01-31"}`},
+					[2]string{`{"birthday":"31.02.1980"}`, `Error("time_range")`}).
+				Example("", `root.birthday = this.birthday.clean_date(past: true)`,
+					[2]string{`{"birthday":"2199-01-31"}`, `Error("time_future")`}),
 			func(args *bloblang.ParsedParams) (func(any) (any, error), error) {
 				o, err := timeOptions(args, false)
+				if err != nil {
+					return nil, err
+				}
+				o.Past, err = args.GetBool("past")
 				return text(func(s string) (string, error) { return cleaning.Date(s, o) }), err
 			},
 		},
@@ -272,7 +284,7 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"clean_country",
 			bloblang.NewPluginSpec().
-				Description("Returns the two-letter ISO 3166 code of a country. The input is that code, the code of three letters or digits, or the name in about twenty languages."+onError+"\n\nThe rules are `country`, `country_ambiguous`, `empty` and `too_long`.").
+				Description("Returns the two-letter ISO 3166 code of a country. The input is that code, the code of three letters or digits, the English short or official name of ISO 3166, or the name in one of about twenty languages. The result is one of the 249 countries of ISO 3166, or `XK` for Kosovo."+onError+"\n\nThe rules are `country`, `country_ambiguous`, `empty` and `too_long`.").
 				Example("", `root.countries = this.countries.map_each(c -> c.clean_country())`,
 					[2]string{`{"countries":["de","DEU","276","Germany","Deutschland","Allemagne","Alemania"]}`, `{"countries":["DE","DE","DE","DE","DE","DE","DE"]}`},
 					[2]string{`{"countries":["UK","U.S.A.","Österreich","Suisse"]}`, `{"countries":["GB","US","AT","CH"]}`},
@@ -316,13 +328,17 @@ root.email_fault = this.email.email_fault()`,
 		{
 			"is_bot",
 			bloblang.NewPluginSpec().
-				Description("Reports whether a user agent identifies a program instead of a person's browser or app: a crawler, an HTTP library, a monitor or a headless browser, or an empty user agent. It does not detect programs that send the user agent of a browser.").
+				Description("Reports whether a user agent identifies a program instead of a person's browser or app: a crawler, an HTTP library, a monitor, a headless browser, or the proxy with which a mail program loads images. An empty user agent and null are programs too. The patterns are those of the package crawler-user-agents and some of our own. It does not detect programs that send the user agent of a browser.").
 				Example("", `root.bot = this.userAgent.is_bot()`,
 					[2]string{`{"userAgent":"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"}`, `{"bot":true}`},
 					[2]string{`{"userAgent":"curl/8.5.0"}`, `{"bot":true}`},
+					[2]string{`{"userAgent":null}`, `{"bot":true}`},
 					[2]string{`{"userAgent":"Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0"}`, `{"bot":false}`}),
 			func(*bloblang.ParsedParams) (func(any) (any, error), error) {
 				return func(v any) (any, error) {
+					if v == nil {
+						return true, nil
+					}
 					s, ok := v.(string)
 					return ok && cleaning.IsBot(s), nil
 				}, nil

@@ -31,7 +31,7 @@ func (i *Identifiers) Clean(s string) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong
 	}
-	s = strings.ToUpper(strings.ReplaceAll(Text(s, TextOptions{}), " ", ""))
+	s = strings.ToUpper(strings.ReplaceAll(asciiDigits(Text(s, TextOptions{})), " ", ""))
 	if s == "" {
 		return "", errEmpty
 	}

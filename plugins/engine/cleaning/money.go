@@ -109,7 +109,7 @@ func Money(s string, o MoneyOptions) (Amount, error) {
 	if len(s) > 128 {
 		return Amount{}, errLong
 	}
-	s = Text(s, TextOptions{Quotes: true})
+	s = asciiDigits(Text(s, TextOptions{Quotes: true}))
 	if s == "" {
 		return Amount{}, errEmpty
 	}

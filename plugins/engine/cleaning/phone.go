@@ -26,7 +26,7 @@ func Phone(s, region string) (string, error) {
 	if len(s) > maxLength {
 		return "", errLong
 	}
-	s = Text(s, TextOptions{})
+	s = asciiDigits(Text(s, TextOptions{}))
 	if len(s) >= 4 && strings.EqualFold(s[:4], "tel:") {
 		s = s[4:]
 	}

@@ -1,6 +1,7 @@
 package cleaning
 
 import (
+	"regexp"
 	"strings"
 	"sync"
 	"unicode"
@@ -26,22 +27,6 @@ var nameLanguages = []language.Tag{
 	language.Japanese, language.Chinese, language.Korean, language.Arabic,
 }
 
-// otherCountries are names and abbreviations in use that the Unicode data lacks.
-var otherCountries = map[string]string{
-	"uk": "GB", "england": "GB", "scotland": "GB", "wales": "GB", "northern ireland": "GB", "great britain": "GB", "britain": "GB",
-	"grossbritannien": "GB", "schottland": "GB", "grande bretagne": "GB", "angleterre": "GB", "gran bretana": "GB", "inglaterra": "GB",
-	"usa": "US", "u s a": "US", "u s": "US", "united states of america": "US", "america": "US", "vereinigte staaten von amerika": "US",
-	"etats unis d amerique": "US", "estados unidos de america": "US", "eeuu": "US", "ee uu": "US",
-	"brd": "DE", "bundesrepublik deutschland": "DE", "federal republic of germany": "DE",
-	"holland": "NL", "the netherlands": "NL", "hollande": "NL", "holanda": "NL", "pays bas": "NL",
-	"czech republic": "CZ", "tschechische republik": "CZ", "republique tcheque": "CZ", "republica checa": "CZ", "ceska republika": "CZ",
-	"russian federation": "RU", "south korea": "KR", "republic of korea": "KR", "korea": "KR", "republic of ireland": "IE", "eire": "IE",
-	"viet nam": "VN", "turkey": "TR", "turkiye": "TR", "turkei": "TR", "republic of turkey": "TR", "ivory coast": "CI", "elfenbeinkuste": "CI",
-	"macedonia": "MK", "swaziland": "SZ", "burma": "MM", "cape verde": "CV", "uae": "AE", "emirates": "AE", "vae": "AE",
-	"people s republic of china": "CN", "volksrepublik china": "CN", "republic of china": "TW", "kosovo": "XK", "xk": "XK", "xkx": "XK",
-	"swiss": "CH", "confoederatio helvetica": "CH", "osterreich": "AT", "oesterreich": "AT", "daenemark": "DK", "tuerkei": "TR", "rumaenien": "RO",
-}
-
 type names struct {
 	countries map[string]string // code by folded name; "" if the name is ambiguous
 	languages map[string]string
@@ -52,7 +37,6 @@ type names struct {
 var knownNames = sync.OnceValue(func() *names {
 	n := &names{map[string]string{}, map[string]string{}}
 	add := func(to map[string]string, name, code string) {
-		name = fold(name)
 		if other, ok := to[name]; ok && other != code {
 			code = ""
 		}
@@ -60,15 +44,10 @@ var knownNames = sync.OnceValue(func() *names {
 			to[name] = code
 		}
 	}
-	for a := 'A'; a <= 'Z'; a++ {
-		for b := 'A'; b <= 'Z'; b++ {
-			region, err := language.ParseRegion(string([]rune{a, b}))
-			if err != nil || !region.IsCountry() || region.Canonicalize() != region || len(region.String()) != 2 {
-				continue
-			}
-			for _, in := range nameLanguages {
-				add(n.countries, display.Regions(in).Name(region), region.String())
-			}
+	for country := range strings.FieldsSeq(isoCountries) {
+		region := language.MustParseRegion(country[:2])
+		for _, in := range nameLanguages {
+			add(n.countries, countryKey(display.Regions(in).Name(region)), country[:2])
 		}
 	}
 	for _, tag := range display.Supported.Tags() {
@@ -78,12 +57,12 @@ var knownNames = sync.OnceValue(func() *names {
 		}
 		code := language.Make(base.String())
 		for _, in := range nameLanguages {
-			add(n.languages, display.Languages(in).Name(code), code.String())
+			add(n.languages, fold(display.Languages(in).Name(code)), code.String())
 		}
-		add(n.languages, display.Self.Name(code), code.String())
+		add(n.languages, fold(display.Self.Name(code)), code.String())
 	}
 	for name, code := range otherCountries {
-		n.countries[fold(name)] = code
+		n.countries[countryKey(name)] = code
 	}
 	return n
 })
@@ -123,12 +102,16 @@ func Country(s string) (string, error) {
 	if s == "" {
 		return "", errEmpty
 	}
-	if len(s) == 2 || len(s) == 3 {
-		if code, ok := countryCode(strings.ToUpper(s)); ok {
-			return code, nil
+	if code, ok := countryCodes[strings.ToUpper(asciiDigits(s))]; ok {
+		return code, nil
+	}
+	key := countryKey(s)
+	code, ok := knownNames().countries[key]
+	if !ok {
+		if title := officialTitle.FindString(key); title != "" {
+			code, ok = knownNames().countries[key[len(title):]]
 		}
 	}
-	code, ok := knownNames().countries[fold(s)]
 	switch {
 	case !ok:
 		return "", errCountry
@@ -138,16 +121,26 @@ func Country(s string) (string, error) {
 	return code, nil
 }
 
-func countryCode(s string) (string, bool) {
-	region, err := language.ParseRegion(s)
-	if err != nil {
-		return "", false
+// officialTitle matches the title in an official name, such as "Kingdom of".
+var officialTitle = regexp.MustCompile(`^(?:[a-z ]+ )?(?:republic|kingdom|state|states|commonwealth|principality|sultanate|union|duchy) of `)
+
+// countryKey folds the name of a country, so that "Korea, Republic of" is "Republic of
+// Korea", "Saint" is "St." and "and" is "&".
+func countryKey(s string) string {
+	if before, after, ok := strings.Cut(s, ","); ok && !strings.Contains(after, ",") {
+		s = after + " " + before
 	}
-	region = region.Canonicalize()
-	if code := region.String(); region.IsCountry() && len(code) == 2 {
-		return code, true
+	var words []string
+	for _, word := range strings.Fields(fold(s)) {
+		switch word {
+		case "and", "the":
+		case "saint":
+			words = append(words, "st")
+		default:
+			words = append(words, word)
+		}
 	}
-	return "", false
+	return strings.Join(words, " ")
 }
 
 // Language returns the canonical BCP 47 tag of a language. The input is a tag

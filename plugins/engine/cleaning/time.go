@@ -1,6 +1,7 @@
 package cleaning
 
 import (
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,6 +21,13 @@ type TimeOptions struct {
 	Order string
 	// Layouts are additional layouts of Go's time package, tried first.
 	Layouts []string
+	// Past rejects days in the future. Date applies it, and resolves two-digit years
+	// to the past in any case.
+	Past bool
+	// Now is the current time for these two rules; zero means time.Now().
+	Now time.Time
+	// pastYears resolves two-digit years to the past.
+	pastYears bool
 }
 
 // Faults of a date and of a time.
@@ -30,6 +38,8 @@ var (
 	errTimeZone      = &Fault{"time_zone", "has an unknown or ambiguous time zone; send an offset such as +01:00"}
 	errTimeGap       = &Fault{"time_gap", "is in the hour that is skipped when daylight saving time begins"}
 	errTimeOrder     = &Fault{"order", "the order must be dmy or mdy"}
+	errTimeNumber    = &Fault{"time_ambiguous", "may be a date or a number of seconds; send a date such as 2026-01-31"}
+	errTimeFuture    = &Fault{"time_future", "is in the future"}
 )
 
 // The grammar is a table of regular expressions instead of a library that guesses
@@ -39,7 +49,7 @@ var (
 //	Sat, 31 Jan 2026 08:30 +01:00
 //	^weekday ^dateForm ^clockForm ^zone
 const (
-	monthName = `(?P<name>\pL{3,10})\.?`
+	monthName = `(?P<name>\pL{3,14})\.?`
 	yearPart  = `(?P<year>\d{4}|'?\d{2})`
 	timePart  = `(?P<hour>\d{1,2})(?:(?::|\.|h ?)(?P<minute>\d{2})(?:(?::|\.)(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?)?)?(?: ?h)?(?: ?(?P<half>[ap]\.? ?m\.?))?(?: ?uhr)?`
 )
@@ -49,45 +59,56 @@ var (
 	dateForm = []*regexp.Regexp{
 		regexp.MustCompile(`^(?P<year>\d{4})([-/.])(?P<month>\d{1,2})[-/.](?P<day>\d{1,2})`),
 		regexp.MustCompile(`^(?P<first>\d{1,2})(?P<mark>[-/.] ?)(?P<second>\d{1,2})[-/.] ?` + yearPart),
-		regexp.MustCompile(`^(?P<day>\d{1,2})(?:st|nd|rd|th|er|\.|º)?[-/ ]*(?:of |de )?` + monthName + `,?[-/ ]*(?:de |del )?` + yearPart),
+		regexp.MustCompile(`^(?P<day>\d{1,2})(?:st|nd|rd|th|er|\.|º|:e)?[-/ ]*(?:of |de )?` + monthName + `,?[-/ ]*(?:de |del )?` + yearPart),
 		regexp.MustCompile(`^` + monthName + ` +(?P<day>\d{1,2})(?:st|nd|rd|th)?,? +(?P<year>\d{4})`),
-		regexp.MustCompile(`^(?P<year>\d{4})[-/ ]` + monthName + `[-/ ](?P<day>\d{1,2})`),
+		regexp.MustCompile(`^(?P<year>\d{4})(?:[-/ ]|\. ?)` + monthName + `[-/ ](?P<day>\d{1,2})`),
 		regexp.MustCompile(`^(?P<year>\d{4})(?P<month>\d{2})(?P<day>\d{2})(?:$|[t ])`),
+		regexp.MustCompile(`^(?P<year>\d{4})[年년] ?(?P<month>\d{1,2})[月월] ?(?P<day>\d{1,2})[日일]`),
+		regexp.MustCompile(`^(?P<year>\d{4})-?w(?P<week>\d{2})(?:-?(?P<weekday>[1-7]))?`),
 	}
 	clockForm = regexp.MustCompile(`^` + timePart)
-	basicTime = regexp.MustCompile(`^(?P<hour>\d{2})(?P<minute>\d{2})(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?`)
+	basicTime = regexp.MustCompile(`^(?P<hour>\d{2})(?P<minute>\d{2})(?:(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,9})\d*)?)?`)
+	// "08:30 31.01.2026": a time before the date.
+	leadingClock = regexp.MustCompile(`^\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[ap]\.? ?m\.?)?(?: uhr)?,? +(?:on |am |am\. |- )?`)
+	// Go's time.String appends a monotonic clock reading.
+	monotonic = regexp.MustCompile(` m=[+-][0-9.]+$`)
+	// "2026 г." and "2026 р." are a year in Russian and Ukrainian.
+	yearWord = regexp.MustCompile(`^ ?(?:г|р|года|року)\.?(?:,? |$)`)
 	// "Sat Jan 31 08:30:00 CET 2026", the format of C and of the date command.
 	ctime  = regexp.MustCompile(`^(\pL{3}) +(\d{1,2}) +(\d{1,2}:\d{2}:\d{2}) +(?:([\pL0-9:+-]+) +)?(\d{4})$`)
-	offset = regexp.MustCompile(`^(?:utc|gmt)? ?([+-])(\d{1,2})(?::?(\d{2}))?$`)
+	offset = regexp.MustCompile(`^(?:utc|gmt)? ?([+-])(\d{1,2})(?::?(\d{2}))?(?: [a-z]{1,5}| [+-]\d{2,4})?$`)
 )
 
-// months maps names and abbreviations of months without accents, in English,
-// German, French, Spanish, Italian, Portuguese and Dutch.
+// months maps names and abbreviations of months, folded by foldMarks, in the languages
+// of nameLanguages: English, German, French, Spanish, Italian, Portuguese, Dutch, Polish,
+// Swedish, Danish, Norwegian, Finnish, Czech, Hungarian, Romanian, Turkish, Greek,
+// Russian, Ukrainian and Arabic. Chinese, Japanese and Korean dates have numbers.
 var months = map[string]time.Month{}
 
 func init() {
 	for month, names := range []string{
-		"january januar janner jan janvier janv enero ene gennaio gen janeiro januari",
-		"february februar feber feb fevrier fevr fev febrero febbraio fevereiro februari",
-		"march marz maerz mar mrz mars marzo marco maart mrt",
-		"april apr avril avr abril abr aprile",
-		"may mai mayo maggio mag maio mei",
-		"june juni jun juin junio giugno giu junho",
-		"july juli jul juillet juil julio luglio lug julho",
-		"august aug aout agosto ago augustus",
-		"september sept sep septembre septiembre settembre set setembro",
-		"october oktober oct okt octobre octubre ottobre ott outubro out",
-		"november nov novembre noviembre novembro",
-		"december dezember dec dez decembre diciembre dic dicembre dezembro",
+		"january januar janner jan janvier janv enero ene gennaio gen janeiro januari stycznia styczen sty tammikuuta tammikuu tammi ledna leden led ianuarie ian ocak oca ιανουαριου ιανουαριος ιαν января январь янв січня січень січ يناير",
+		"february februar feber feb fevrier fevr fev febrero febbraio fevereiro februari lutego luty lut helmikuuta helmikuu helmi unora unor uno februarie subat sub φεβρουαριου φεβρουαριος φεβ февраля февраль фев лютого лютии лют فبراير",
+		"march marz maerz mar mrz mars marzo marco maart mrt marts marca marzec maaliskuuta maaliskuu maalis brezna brezen bre marcius marc martie mart μαρτιου μαρτιος μαρ марта март мар березня березень бер مارس",
+		"april apr avril avr abril abr aprile kwietnia kwiecien kwi huhtikuuta huhtikuu huhti dubna duben dub aprilis aprilie nisan nis απριλιου απριλιος απρ апреля апрель апр квітня квітень кві ابريل أبريل",
+		"may mai mayo maggio mag maio mei maj maja toukokuuta toukokuu touko kvetna kveten kve majus mayıs mayis μαιου μαιος μαι мая маи травня травень тра مايو",
+		"june juni jun juin junio giugno giu junho czerwca czerwiec cze kesakuuta kesakuu kesa cervna cerven junius iunie iun haziran haz ιουνιου ιουνιος ιουν июня июнь июн червня червень чер يونيو",
+		"july juli jul juillet juil julio luglio lug julho lipca lipiec lip heinakuuta heinakuu heina cervence cervenec julius iulie iul temmuz tem ιουλιου ιουλιος ιουλ июля июль июл липня липень лип يوليو",
+		"august aug aout agosto ago augustus augusti sierpnia sierpien sie elokuuta elokuu elo srpna srpen srp augusztus agustos agu αυγουστου αυγουστος αυγ августа август авг серпня серпень сер اغسطس أغسطس",
+		"september sept sep septembre septiembre settembre set setembro wrzesnia wrzesien wrz syyskuuta syyskuu syys zari zar szeptember szept septembrie eylul eyl σεπτεμβριου σεπτεμβριος σεπ сентября сентябрь сент сен вересня вересень вер سبتمبر",
+		"october oktober oct okt octobre octubre ottobre ott outubro out pazdziernika pazdziernik paz lokakuuta lokakuu loka rijna rijen rij octombrie ekim eki οκτωβριου οκτωβριος οκτ октября октябрь окт жовтня жовтень жов اكتوبر أكتوبر",
+		"november nov novembre noviembre novembro listopada listopad lis marraskuuta marraskuu marras noiembrie noi kasım kasim kas νοεμβριου νοεμβριος νοε ноября ноябрь ноя нояб листопада листопад نوفمبر",
+		"december dezember dec dez decembre diciembre dic dicembre dezembro desember des grudnia grudzien gru joulukuuta joulukuu joulu prosince prosinec pro decembrie aralık aralik ara δεκεμβριου δεκεμβριος δεκ декабря декабрь дек грудня грудень гру ديسمبر",
 	} {
 		for _, name := range strings.Fields(names) {
-			months[name] = time.Month(month + 1)
+			months[foldMarks(name)] = time.Month(month + 1)
 		}
 	}
 }
 
 // weekdays matches the first letters of weekdays in the same languages.
-var weekdays = regexp.MustCompile(`^(?:mon|tue|wed|thu|fri|sat|sun|die|mit|don|fre|sam|son|lun|mar|mer|mie|jeu|jue|ven|vie|sab|dim|dom|gio|seg|ter|qua|qui|sex|maa|din|woe|vri|zat|zon|mo|di|mi|do|fr|sa|so)`)
+var weekdays = regexp.MustCompile(`^(?:mon|tue|wed|thu|fri|sat|sun|die|mit|don|fre|sam|son|lun|mar|mer|mie|jeu|jue|ven|vie|sab|dim|dom|gio|seg|ter|qua|qui|sex|maa|din|woe|vri|zat|zon|mo|di|mi|do|fr|sa|so` +
+	`|pon|wto|sro|czw|pia|sob|nie|man|tis|tir|ons|tor|lor|tii|kes|per|lau|ute|str|ctv|pat|ned|het|ked|sze|csu|pen|szo|vas|joi|vin|dum|paz|sal|car|cum|δευ|τρι|τετ|πεμ|παρ|σαβ|κυρ|пон|вто|сре|чет|пят|суб|вос|вив|сер|нед|пн|вт|ср|чт|пт|сб|вс|нд)`)
 
 // zones maps the abbreviations with one meaning to their offset in hours: those
 // of RFC 2822 and of Europe. Most other abbreviations are ambiguous.
@@ -102,7 +123,8 @@ const minYear, maxYear = 1000, 9999
 
 // Timestamp returns a time in RFC 3339 format in UTC. A date without a time is the
 // start of the day in the zone. A number is Unix time in seconds, or in milli-,
-// micro- or nanoseconds, depending on its number of digits.
+// micro- or nanoseconds, depending on its number of digits; a number of five digits is
+// a day of a spreadsheet.
 func Timestamp(s string, o TimeOptions) (string, error) {
 	t, err := parseTime(s, o)
 	if err != nil {
@@ -116,11 +138,16 @@ func Timestamp(s string, o TimeOptions) (string, error) {
 }
 
 // Date returns the day as 2006-01-02. It is the day in the text, independent of
-// the zone: a birthday does not move with the time zone.
+// the zone: a birthday does not move with the time zone. A two-digit year is the latest
+// one that is not in the future: 31.1.45 is in 1945.
 func Date(s string, o TimeOptions) (string, error) {
 	if o.Zone == nil {
 		o.Zone = time.UTC
 	}
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	o.pastYears = true
 	t, err := parseTime(s, o)
 	if err != nil {
 		return "", err
@@ -128,7 +155,11 @@ func Date(s string, o TimeOptions) (string, error) {
 	if t.Year() < minYear || t.Year() > maxYear {
 		return "", errTimeRange
 	}
-	return t.Format(time.DateOnly), nil
+	// Somewhere on earth it is up to 14 hours later than in UTC.
+	if day := t.Format(time.DateOnly); !o.Past || day <= o.Now.UTC().Add(14*time.Hour).Format(time.DateOnly) {
+		return day, nil
+	}
+	return "", errTimeFuture
 }
 
 // ParseTime returns the time of a text that Timestamp accepts. isDate reports whether
@@ -158,9 +189,12 @@ func parseTime(s string, o TimeOptions) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return t, nil
 	}
-	text := Text(s, TextOptions{})
+	text := asciiDigits(Text(s, TextOptions{}))
 	if text == "" {
 		return time.Time{}, errEmpty
+	}
+	if t, ok, err := serialDay(text, o.Zone); ok {
+		return t, err
 	}
 	if t, ok, err := unixTime(text); ok || err != nil {
 		return t, err
@@ -177,10 +211,18 @@ func unixTime(s string) (time.Time, bool, error) {
 			return time.Time{}, false, nil
 		}
 	}
-	// Eight digits are a date, fourteen are a date and a time.
+	// Eight digits are a date; twelve, fourteen and seventeen are a date and a time.
+	// Ten digits are seconds, unless they are a date and an hour of a plausible year.
+	isYear := strings.HasPrefix(s, "19") || strings.HasPrefix(s, "20")
 	switch n := len(whole); {
-	case len(digits) == 8 && fraction == "" && s == digits, n == 14 && s == digits:
+	case len(digits) == 8 && fraction == "" && s == digits, n == 14 && s == digits, n == 17 && s == digits:
 		return time.Time{}, false, nil
+	case n == 12 && s == digits && isYear:
+		return time.Time{}, false, nil
+	case n == 10 && fraction == "" && s == digits && isYear:
+		if _, err := time.Parse("2006010215", s); err == nil {
+			return time.Time{}, false, errTimeNumber
+		}
 	case fraction != "" && n < 9:
 		return time.Time{}, false, nil // a date such as 31.01
 	}
@@ -204,6 +246,25 @@ func unixTime(s string) (time.Time, bool, error) {
 	return time.Unix(sec, rest).UTC(), true, nil
 }
 
+// serialDay parses the number of a day in a spreadsheet: days since 1899-12-30, with a
+// fraction for the time. Five digits are the years 1927 to 2118.
+func serialDay(s string, zone *time.Location) (time.Time, bool, error) {
+	whole, fraction, _ := strings.Cut(s, ".")
+	if len(whole) != 5 || s[0] == '0' || s[0] > '7' || strings.Trim(whole+fraction, "0123456789") != "" {
+		return time.Time{}, false, nil
+	}
+	days, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return time.Time{}, false, nil
+	}
+	day := math.Floor(days)
+	millis := int(math.Round((days - day) * 24 * 3600 * 1000))
+	date := time.Date(1899, 12, 30, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(day)).Add(time.Duration(millis) * time.Millisecond)
+	c := civilTime{date.Year(), int(date.Month()), date.Day(), date.Hour(), date.Minute(), date.Second(), date.Nanosecond()}
+	t, err := c.in(zone)
+	return t, true, err
+}
+
 // civilTime is a date and clock time without a zone.
 type civilTime struct {
 	year, month, day            int
@@ -211,9 +272,26 @@ type civilTime struct {
 }
 
 func parseWritten(text string, o TimeOptions) (time.Time, error) {
+	text = strings.TrimSpace(monotonic.ReplaceAllString(text, ""))
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		text = text[1 : len(text)-1] // as in access logs
+	}
 	s := foldMarks(text)
-	if len(s) == 14 && strings.Trim(s, "0123456789") == "" {
-		s = s[:8] + " " + s[8:]
+	if strings.Trim(s, "0123456789") == "" {
+		switch len(s) {
+		case 8:
+			if s < "1800" || s >= "2200" {
+				return time.Time{}, errTimeRange
+			}
+		case 12, 14:
+			s = s[:8] + " " + s[8:]
+		case 17:
+			s = s[:8] + " " + s[8:14] + "." + s[14:]
+		}
+	}
+	clock := ""
+	if lead := leadingClock.FindString(s); lead != "" {
+		clock, s = lead, s[len(lead):]
 	}
 	if name := weekday.FindString(s); name != "" && weekdays.MatchString(name) {
 		rest := s[len(name):]
@@ -226,12 +304,23 @@ func parseWritten(text string, o TimeOptions) (time.Time, error) {
 		s = m[1] + " " + m[2] + " " + m[5] + " " + m[3] + " " + m[4]
 	}
 	var c civilTime
-	rest, err := c.readDate(s, o.Order)
+	rest, err := c.readDate(s, o)
 	if err != nil {
 		return time.Time{}, err
 	}
 	zone := o.Zone
-	if rest = strings.TrimLeft(rest, ", "); rest != "" {
+	if clock != "" {
+		if _, err := c.readClock(clock); err != nil {
+			return time.Time{}, err
+		}
+		if rest = strings.Trim(rest, ", "); rest != "" {
+			if zone, err = readZone(rest, len(text)-len(rest), text); err != nil {
+				return time.Time{}, err
+			}
+		}
+		return c.in(zone)
+	}
+	if rest = strings.TrimLeft(yearWord.ReplaceAllString(rest, ""), ",: "); rest != "" {
 		rest = strings.TrimPrefix(rest, "t")
 		for _, word := range []string{"at ", "um ", "a las ", "a la ", "a ", "- "} {
 			if after, ok := strings.CutPrefix(rest, word); ok {
@@ -274,12 +363,12 @@ func foldMarks(s string) string {
 	if ascii {
 		return strings.ToLower(s)
 	}
-	return strings.ToLower(strings.Map(func(r rune) rune {
+	return norm.NFC.String(strings.ToLower(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Mn, r) {
 			return -1
 		}
 		return r
-	}, norm.NFD.String(s)))
+	}, norm.NFD.String(s))))
 }
 
 // named returns the match of a named group, or "".
@@ -295,7 +384,7 @@ func number(s string) int {
 	return n
 }
 
-func (c *civilTime) readDate(s, order string) (rest string, err error) {
+func (c *civilTime) readDate(s string, o TimeOptions) (rest string, err error) {
 	for i, re := range dateForm {
 		m := re.FindStringSubmatch(s)
 		if m == nil {
@@ -308,6 +397,11 @@ func (c *civilTime) readDate(s, order string) (rest string, err error) {
 		}
 		year := strings.TrimPrefix(named(re, m, "year"), "'")
 		c.year, c.month, c.day = number(year), number(named(re, m, "month")), number(named(re, m, "day"))
+		if week := named(re, m, "week"); week != "" {
+			if err := c.setWeek(number(week), max(number(named(re, m, "weekday")), 1)); err != nil {
+				return "", err
+			}
+		}
 		if name := named(re, m, "name"); name != "" {
 			c.month = int(months[name])
 			if c.month == 0 {
@@ -317,9 +411,9 @@ func (c *civilTime) readDate(s, order string) (rest string, err error) {
 		if i == 1 {
 			first, second := number(named(re, m, "first")), number(named(re, m, "second"))
 			switch mark := named(re, m, "mark"); {
-			case mark[0] == '.' || order == "dmy":
+			case mark[0] == '.' || o.Order == "dmy":
 				c.day, c.month = first, second
-			case order == "mdy":
+			case o.Order == "mdy":
 				c.month, c.day = first, second
 			case first > 12 && len(year) == 4:
 				c.day, c.month = first, second
@@ -336,10 +430,26 @@ func (c *civilTime) readDate(s, order string) (rest string, err error) {
 			if c.year += 1900; c.year < 1969 {
 				c.year += 100
 			}
+			if o.pastYears && time.Date(c.year, time.Month(c.month), c.day, 0, 0, 0, 0, time.UTC).After(o.Now.Add(14*time.Hour)) {
+				c.year -= 100
+			}
 		}
 		return strings.TrimPrefix(rest, "."), nil
 	}
 	return "", errTime
+}
+
+// setWeek sets the date to a weekday, 1 to 7, of a week of ISO 8601.
+func (c *civilTime) setWeek(week, weekday int) error {
+	// The fourth of January is in week 1.
+	first := time.Date(c.year, 1, 4, 0, 0, 0, 0, time.UTC)
+	monday := first.AddDate(0, 0, -(int(first.Weekday())+6)%7)
+	day := monday.AddDate(0, 0, 7*(week-1)+weekday-1)
+	if year, w := day.ISOWeek(); year != c.year || w != week {
+		return errTimeRange
+	}
+	c.year, c.month, c.day = day.Year(), int(day.Month()), day.Day()
+	return nil
 }
 
 func (c *civilTime) readClock(s string) (rest string, err error) {

@@ -1,43 +1,99 @@
 package cleaning
 
 import (
+	_ "embed"
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"regexp/syntax"
 	"strings"
+	"sync"
 )
 
 // botMarks are lower-case substrings of the user agents of programs: generic words
-// such as "bot" and "crawl", and names of HTTP libraries, link previews, monitors
-// and headless browsers.
+// such as "bot" and "crawl", and names of HTTP libraries, link previews, mail proxies,
+// monitors and headless browsers. They include programs that the list of crawlers does
+// not have.
 var botMarks = []string{
 	"bot", "crawl", "spider", "slurp", "scrap", "fetch", "archiver", "preview", "monitor", "headless", "validator", "checker", "scanner", "feed",
 	"curl/", "wget/", "python", "httpx", "aiohttp", "java/", "okhttp", "apache-httpclient", "go-http-client", "axios", "got (", "undici",
 	"libwww", "lwp::", "perl", "ruby", "php/", "guzzle", "httpclient", "http_request", "postman", "insomnia", "k6/", "jmeter", "gatling",
 	"phantomjs", "puppeteer", "playwright", "selenium", "webdriver", "lighthouse", "pagespeed", "gtmetrix", "pingdom", "uptime", "statuscake", "site24x7", "newrelic", "datadog", "catchpoint",
 	"facebookexternalhit", "facebookcatalog", "whatsapp/", "embedly", "quora link", "outbrain", "pinterest/0", "vkshare", "w3c_", "mediapartners-google", "google-", "googleother", "google favicon", "yahoo!", "duckduckgo-favicons", "ia_archiver", "nmap", "nikto", "sqlmap", "zgrab", "masscan", "+http://", "+https://",
+	"googleimageproxy", "ggpht.com", "yahoomailproxy", "yahoo mail proxy", "mailproxy", "imageproxy", "image proxy", "mail.ru/proxy", "barracuda", "mimecast", "proofpoint", "symantec", "safelinks",
 }
 
 // notBots removes names of phones and apps that contain a bot mark.
 var notBots = strings.NewReplacer("cubot", "", "google-tr", "", "feedback", "")
 
+// crawlerList is the list of the package crawler-user-agents, see crawlers/README.md.
+//
+//go:embed crawlers/crawler-user-agents.json
+var crawlerList []byte
+
+// crawlers are the patterns of the list. Nearly all patterns are literal texts. These
+// are found by their first three bytes, so that a user agent is searched once for all
+// of them; the rest is one regular expression.
+type crawlers struct {
+	literals map[[3]byte][]string
+	patterns *regexp.Regexp
+}
+
+// knownCrawlers is parsed on first use, which takes about 10 ms.
+var knownCrawlers = sync.OnceValue(func() *crawlers {
+	var list []struct{ Pattern string }
+	if err := json.Unmarshal(crawlerList, &list); err != nil {
+		panic(err) // the list is part of the program
+	}
+	c := &crawlers{literals: map[[3]byte][]string{}}
+	var patterns []string
+	for _, item := range list {
+		parsed, err := syntax.Parse(item.Pattern, syntax.Perl)
+		if err != nil {
+			panic(err)
+		}
+		if literal := string(parsed.Rune); parsed.Op == syntax.OpLiteral && parsed.Flags&syntax.FoldCase == 0 && len(literal) >= 3 {
+			prefix := [3]byte([]byte(literal))
+			c.literals[prefix] = append(c.literals[prefix], literal)
+			continue
+		}
+		patterns = append(patterns, item.Pattern)
+	}
+	c.patterns = regexp.MustCompile("(?:" + strings.Join(patterns, ")|(?:") + ")")
+	return c
+})
+
+func (c *crawlers) match(userAgent string) bool {
+	for i := 0; i+3 <= len(userAgent); i++ {
+		for _, literal := range c.literals[[3]byte([]byte(userAgent[i:i+3]))] {
+			if strings.HasPrefix(userAgent[i:], literal) {
+				return true
+			}
+		}
+	}
+	return c.patterns.MatchString(userAgent)
+}
+
 // IsBot reports whether a user agent identifies a program instead of a person's
-// browser or app, or is empty. It does not detect programs that send the user
+// browser or app, or is empty: a crawler, an HTTP library, a monitor, or the proxy with
+// which a mail program loads images. It does not detect programs that send the user
 // agent of a browser.
 func IsBot(userAgent string) bool {
 	if len(userAgent) > 4*maxLength {
 		return true // no browser sends a user agent of this length
 	}
-	s := strings.ToLower(strings.TrimSpace(userAgent))
-	if s == "" {
-		return true
+	userAgent = strings.TrimSpace(userAgent)
+	if userAgent == "" || userAgent == "Mozilla/5.0" {
+		return true // the latter is the proxy of Apple Mail
 	}
-	s = notBots.Replace(s)
+	s := notBots.Replace(strings.ToLower(userAgent))
 	for _, mark := range botMarks {
 		if strings.Contains(s, mark) {
 			return true
 		}
 	}
-	return false
+	return knownCrawlers().match(userAgent)
 }
 
 // Networks is a set of IP ranges, for example of the company's own offices.

@@ -1,6 +1,7 @@
 package cleaning
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -92,7 +93,7 @@ func TestPhone(t *testing.T) {
 	check(t, german, []cleaning{
 		{"030 123456", "+4930123456"}, {"+49 (0)30 / 12 34 56", "+4930123456"}, {"0049 30 123456", "+4930123456"}, {"tel:+49-30-123456", "+4930123456"},
 		{"0151 23456789", "+4915123456789"}, {"+44 20 7946 0958", "+442079460958"}, {"+1 (415) 555-2671", "+14155552671"}, {"030 123456 ext. 12", "+4930123456"},
-		{"٠٣٠١٢٣٤٥٦", "!phone"}, {"", "!empty"}, {"abc", "!phone"}, {"12", "!phone_invalid"}, {"+999 123456", "!phone_country_code"},
+		{"٠٣٠١٢٣٤٥٦", "+4930123456"}, {"０３０　１２３４５６", "+4930123456"}, {"+۴۹ ۳۰ ۱۲۳۴۵۶", "+4930123456"}, {"", "!empty"}, {"abc", "!phone"}, {"12", "!phone_invalid"}, {"+999 123456", "!phone_country_code"},
 		{"030 1234567890123456", "!phone_long"}, {"+1 555 555 5555", "!phone_invalid"},
 	})
 	anywhere := func(s string) (string, error) { return Phone(s, "") }
@@ -138,7 +139,7 @@ func TestTimestamp(t *testing.T) {
 	require.ErrorIs(t, err, errTimeOrder)
 
 	day := func(s string) (string, error) { return Date(s, TimeOptions{}) }
-	check(t, day, []cleaning{{"31.01.1980", "1980-01-31"}, {"1980-01-31T23:30:00-05:00", "1980-01-31"}, {"Jan 31 1980", "1980-01-31"}, {"31.1.69", "1969-01-31"}, {"31.1.68", "2068-01-31"}, {"03/04/1980", "!time_ambiguous"}})
+	check(t, day, []cleaning{{"31.01.1980", "1980-01-31"}, {"1980-01-31T23:30:00-05:00", "1980-01-31"}, {"Jan 31 1980", "1980-01-31"}, {"31.1.69", "1969-01-31"}, {"31.1.68", "1968-01-31"}, {"03/04/1980", "!time_ambiguous"}})
 	// A day that begins at 01:00, as in São Paulo in 2017.
 	paulo, err := time.LoadLocation("America/Sao_Paulo")
 	require.NoError(t, err)
@@ -159,6 +160,47 @@ func TestTimestampParsesEveryLayout(t *testing.T) {
 		require.NoError(t, err, at.Format(form))
 		require.Equal(t, at.Format(time.RFC3339), got, at.Format(form))
 	})
+}
+
+func TestTimestampFormats(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	require.NoError(t, err)
+	local := func(s string) (string, error) { return Timestamp(s, TimeOptions{Zone: berlin}) }
+	check(t, local, []cleaning{
+		// Compact forms. A number of seconds that may be a date is refused.
+		{"202601310830", "2026-01-31T07:30:00Z"}, {"20260131083015", "2026-01-31T07:30:15Z"}, {"20260131083015250", "2026-01-31T07:30:15.25Z"}, {"20260131T0830", "2026-01-31T07:30:00Z"}, {"2026-01-31 0830", "2026-01-31T07:30:00Z"},
+		{"202613310830", "!time_range"}, {"202601312530", "!time_range"}, {"2026013108", "!time_ambiguous"}, {"1769848200", "2026-01-31T08:30:00Z"}, {"1769848200000", "2026-01-31T08:30:00Z"}, {"2026999999", "2034-03-26T15:33:19Z"}, {"999999999999", "2001-09-09T01:46:39.999Z"}, {"31012026", "!time_range"},
+		// Days of spreadsheets.
+		{"46053", "2026-01-30T23:00:00Z"}, {"46053.354166666664", "2026-01-31T07:30:00Z"}, {"46053.5", "2026-01-31T11:00:00Z"}, {"9999", "!time"}, {"123456", "!time"}, {"80000", "!time"},
+		// Weeks of ISO 8601.
+		{"2026-W05-6", "2026-01-30T23:00:00Z"}, {"2026W056", "2026-01-30T23:00:00Z"}, {"2026-W05", "2026-01-25T23:00:00Z"}, {"2026-W05-6T08:30", "2026-01-31T07:30:00Z"}, {"2020-W53-5", "2020-12-31T23:00:00Z"}, {"2026-W54", "!time_range"}, {"2025-W53", "!time_range"},
+		// Go, access logs, a time before the date.
+		{"2026-01-31 08:30:00 +0000 UTC", "2026-01-31T08:30:00Z"}, {"2026-01-31 08:30:00.5 +0100 CET m=+0.001", "2026-01-31T07:30:00.5Z"}, {"2026-01-31 08:30:00 -0300 -03", "2026-01-31T11:30:00Z"},
+		{"31/Jan/2026:08:30:00 +0100", "2026-01-31T07:30:00Z"}, {"[31/Jan/2026:08:30:00 +0000]", "2026-01-31T08:30:00Z"},
+		{"08:30 31.01.2026", "2026-01-31T07:30:00Z"}, {"8:30 PM, Jan 31, 2026", "2026-01-31T19:30:00Z"}, {"08:30:15 2026-01-31 +00:00", "2026-01-31T08:30:15Z"}, {"8:30 Uhr am 31. Januar 2026", "2026-01-31T07:30:00Z"}, {"08:30 03/04/2026", "!time_ambiguous"}, {"25:30 31.01.2026", "!time_range"},
+		// Digits of other scripts.
+		{"٣١/٠١/٢٠٢٦", "2026-01-30T23:00:00Z"}, {"２０２６－０１－３１ ０８：３０", "2026-01-31T07:30:00Z"}, {"३१.०१.२०२६", "2026-01-30T23:00:00Z"},
+	})
+	day := func(s string) (string, error) { return Date(s, TimeOptions{}) }
+	check(t, day, []cleaning{
+		{"31 stycznia 2026", "2026-01-31"}, {"3 października 2026", "2026-10-03"}, {"sobota, 31 stycznia 2026", "2026-01-31"}, {"31 januari 2026", "2026-01-31"}, {"31. marts 2026", "2026-03-31"}, {"17. desember 2026", "2026-12-17"}, {"31. tammikuuta 2026", "2026-01-31"},
+		{"31. ledna 2026", "2026-01-31"}, {"3. září 2026", "2026-09-03"}, {"3. června 2026", "2026-06-03"}, {"3. července 2026", "2026-07-03"}, {"2026. január 31.", "2026-01-31"}, {"2026. augusztus 20.", "2026-08-20"}, {"31 ianuarie 2026", "2026-01-31"}, {"31 Ocak 2026", "2026-01-31"}, {"3 Ağustos 2026", "2026-08-03"}, {"3 Kasım 2026", "2026-11-03"},
+		{"31 Ιανουαρίου 2026", "2026-01-31"}, {"3 Μαΐου 2026", "2026-05-03"}, {"31 января 2026 г.", "2026-01-31"}, {"3 мая 2026", "2026-05-03"}, {"суббота, 31 января 2026", "2026-01-31"}, {"31 січня 2026 р.", "2026-01-31"}, {"3 липня 2026", "2026-07-03"}, {"2026年1月31日", "2026-01-31"}, {"2026년 1월 31일", "2026-01-31"}, {"31 يناير 2026", "2026-01-31"}, {"٣١ يناير ٢٠٢٦", "2026-01-31"},
+	})
+	clock := func(s string) (string, error) { return Timestamp(s, TimeOptions{}) }
+	check(t, clock, []cleaning{{"31 января 2026 г., 8:30", "2026-01-31T08:30:00Z"}, {"2026年1月31日 08:30", "2026-01-31T08:30:00Z"}, {"den 31 januari 2026", "!time"}})
+}
+
+// A two-digit year of a day is in the past, and Past refuses days in the future.
+func TestDateIsNotInTheFuture(t *testing.T) {
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	birthday := func(s string) (string, error) { return Date(s, TimeOptions{Past: true, Now: now, Order: "dmy"}) }
+	check(t, birthday, []cleaning{
+		{"31.1.45", "1945-01-31"}, {"31.1.26", "2026-01-31"}, {"1.3.26", "1926-03-01"}, {"31.1.68", "1968-01-31"}, {"31.1.69", "1969-01-31"}, {"1.2.99", "1999-02-01"}, {"31/01/27", "1927-01-31"}, {"31-Jan-45", "1945-01-31"},
+		{"2026-01-31", "2026-01-31"}, {"2026-02-02", "!time_future"}, {"2062-01-31", "!time_future"}, {"4000000000", "!time_future"}, {"2026-02-01", "2026-02-01"},
+	})
+	day := func(s string) (string, error) { return Date(s, TimeOptions{Now: now}) }
+	check(t, day, []cleaning{{"2062-01-31", "2062-01-31"}, {"31.1.45", "1945-01-31"}})
 }
 
 func TestMoney(t *testing.T) {
@@ -226,31 +268,34 @@ func TestCountry(t *testing.T) {
 }
 
 func TestCountryRecognisesCodesAndNamesOfEveryCountry(t *testing.T) {
-	count := 0
-	for a := 'A'; a <= 'Z'; a++ {
-		for b := 'A'; b <= 'Z'; b++ {
-			region, err := language.ParseRegion(string([]rune{a, b}))
-			if err != nil || !region.IsCountry() || region.Canonicalize() != region || len(region.String()) != 2 || region.ISO3() == "ZZZ" {
-				continue
-			}
-			if same, err := language.ParseRegion(region.ISO3()); err != nil || same != region {
-				continue // withdrawn; its three-letter code was reassigned
-			}
-			count++
-			for _, name := range []string{
-				region.String(), region.ISO3(), display.Regions(language.English).Name(region), display.Regions(language.German).Name(region),
-				display.Regions(language.French).Name(region), display.Regions(language.Spanish).Name(region),
-			} {
-				if name == "" {
-					continue // withdrawn since the names were collected
-				}
-				got, err := Country(name)
-				require.NoError(t, err, "%s %s", region, name)
-				require.Equal(t, region.String(), got, name)
-			}
+	countries := strings.Fields(isoCountries)
+	require.Len(t, countries, 249+1) // and Kosovo
+	for _, c := range countries {
+		region := language.MustParseRegion(c[:2])
+		for _, name := range []string{
+			c[:2], c[2:5], c[5:], strings.ToLower(c[:2]), display.Regions(language.English).Name(region), display.Regions(language.German).Name(region),
+			display.Regions(language.French).Name(region), display.Regions(language.Spanish).Name(region),
+		} {
+			got, err := Country(name)
+			require.NoError(t, err, "%s %s", c, name)
+			require.Equal(t, c[:2], got, name)
 		}
 	}
-	require.Greater(t, count, 240)
+}
+
+func TestCountryRecognisesOfficialNames(t *testing.T) {
+	check(t, Country, []cleaning{
+		{"Bosnia and Herzegovina", "BA"}, {"Trinidad and Tobago", "TT"}, {"Antigua and Barbuda", "AG"}, {"Sao Tome and Principe", "ST"}, {"Saint Kitts and Nevis", "KN"},
+		{"North Macedonia", "MK"}, {"Republic of North Macedonia", "MK"}, {"Eswatini", "SZ"}, {"Kingdom of Eswatini", "SZ"}, {"Hong Kong", "HK"}, {"Macau", "MO"}, {"Macao", "MO"}, {"Congo", "CG"},
+		{"Congo, The Democratic Republic of the", "CD"}, {"the Democratic Republic of the Congo", "CD"}, {"U.K.", "GB"}, {"Holy See", "VA"}, {"Holy See (Vatican City State)", "VA"}, {"Syrian Arab Republic", "SY"},
+		{"Korea, Republic of", "KR"}, {"Korea, Democratic People's Republic of", "KP"}, {"Iran, Islamic Republic of", "IR"}, {"Bolivia, Plurinational State of", "BO"}, {"Tanzania, United Republic of", "TZ"},
+		{"Lao People's Democratic Republic", "LA"}, {"Federal Republic of Germany", "DE"}, {"French Republic", "FR"}, {"Kingdom of Spain", "ES"}, {"Swiss Confederation", "CH"}, {"Hellenic Republic", "GR"},
+		{"United Kingdom of Great Britain and Northern Ireland", "GB"}, {"United States of America", "US"}, {"Republic of Türkiye", "TR"}, {"Principality of Monaco", "MC"}, {"Grand Duchy of Luxembourg", "LU"},
+		{"People's Republic of China", "CN"}, {"Taiwan, Province of China", "TW"}, {"State of Palestine", "PS"}, {"Palestine, State of", "PS"}, {"Virgin Islands, U.S.", "VI"}, {"Virgin Islands, British", "VG"},
+		{"Saint Helena, Ascension and Tristan da Cunha", "SH"}, {"Saint Martin (French part)", "MF"}, {"Sint Maarten (Dutch part)", "SX"}, {"Bonaire, Sint Eustatius and Saba", "BQ"}, {"Falkland Islands (Malvinas)", "FK"},
+		{"Moldova, Republic of", "MD"}, {"Micronesia, Federated States of", "FM"}, {"Brunei Darussalam", "BN"}, {"Russian Federation", "RU"}, {"Viet Nam", "VN"}, {"St. Lucia", "LC"}, {"Cote d'Ivoire", "CI"}, {"٢٧٦", "DE"},
+		{"UN", "!country"}, {"SU", "!country"}, {"YU", "!country"}, {"AN", "!country"}, {"CS", "!country"}, {"EU", "!country"}, {"AC", "!country"}, {"IC", "!country"}, {"001", "!country"}, {"419", "!country"}, {"Europe", "!country"}, {"State of Georgia", "!country_ambiguous"}, {"State of New York", "!country"},
+	})
 }
 
 func TestLanguage(t *testing.T) {
@@ -294,8 +339,34 @@ func TestBot(t *testing.T) {
 		"Mozilla/5.0 (Linux; Android 10; CUBOT X30) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Mobile Safari/537.36",
 		"Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0", "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) GSA/312.0 Mobile/15E148 Safari/604.1",
 		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 [FBAN/FBIOS;FBAV/460.0;FBDV/iPhone14,5]", "Mozilla/5.0 (Linux; Android 14; SM-S918B) AppleWebKit/537.36 Instagram 330.0.0.40.92 Android",
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36 Edg/124.0.2478.67", "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/122.0.0.0 Safari/537.36 OPR/108.0.0.0",
+		"Mozilla/5.0 (Macintosh; Intel Mac OS X 14_4) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Safari/605.1.15", "Mozilla/5.0 (iPad; CPU OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/123.0.6312.52 Mobile/15E148 Safari/604.1",
+		"Mozilla/5.0 (Linux; Android 13; SAMSUNG SM-A536B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/24.0 Chrome/117.0.0.0 Mobile Safari/537.36", "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
+		"Mozilla/5.0 (Linux; U; Android 12; de-de; Redmi Note 9 Pro) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/100.0.4896.127 Mobile Safari/537.36 XiaoMi/MiuiBrowser/13.20.1-gn", "Mozilla/5.0 (Linux; Android 9; KFMAWI) AppleWebKit/537.36 (KHTML, like Gecko) Silk/112.5.1 like Chrome/112.0.5615.213 Safari/537.36",
+		"Mozilla/5.0 (Linux; Android 14; Pixel 8 Build/UQ1A; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/122.0.6261.64 Mobile Safari/537.36", "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36", "Mozilla/5.0 (compatible; MSIE 10.0; Windows NT 6.2; Trident/6.0)",
+		"Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko", "Mozilla/5.0 (PlayStation; PlayStation 5/8.20) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/15.4 Safari/605.1.15", "Mozilla/5.0 (SMART-TV; Linux; Tizen 6.0) AppleWebKit/537.36 (KHTML, like Gecko) 76.0.3809.146/6.0 TV Safari/537.36", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/123.0.0.0 Safari/537.36 Vivaldi/6.6.3271.61", "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko)",
 	} {
 		require.False(t, IsBot(ua), ua)
+	}
+}
+
+// Every instance of the list of crawlers is a bot.
+func TestBotRecognisesTheListOfCrawlers(t *testing.T) {
+	var list []struct {
+		Pattern   string
+		Instances []string
+	}
+	require.NoError(t, json.Unmarshal(crawlerList, &list))
+	require.Greater(t, len(list), 1400)
+	for _, item := range list {
+		for _, ua := range item.Instances {
+			require.True(t, IsBot(ua), "%s: %s", item.Pattern, ua)
+		}
+	}
+	for _, ua := range []string{
+		"Mozilla/5.0 (Windows; U; Windows NT 5.1; de; rv:1.9.0.7) Gecko/2009021910 Firefox/3.0.7 (via ggpht.com GoogleImageProxy)", "Mozilla/5.0", "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html",
+	} {
+		require.True(t, IsBot(ua), ua)
 	}
 }
 

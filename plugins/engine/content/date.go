@@ -16,7 +16,7 @@ import (
 func (r *run) parseTime(v any) (t time.Time, isDate, ok bool) {
 	s := strings.TrimSpace(plain(v))
 	f, isNumber := number(v)
-	if !isNumber && integerForm.MatchString(s) && s[0] != '-' && len(s) >= 9 && len(s) <= 13 {
+	if !isNumber && integerForm.MatchString(s) && s[0] != '-' && !isCompact[len(s)] {
 		f, _ = strconv.ParseFloat(s, 64)
 		isNumber = true
 	}
@@ -45,6 +45,10 @@ func (r *run) parseTime(v any) (t time.Time, isDate, ok bool) {
 	t, isDate, err := cleaning.ParseTime(s, cleaning.TimeOptions{})
 	return t, isDate, err == nil
 }
+
+// isCompact are the numbers of digits of dates such as 20260131 and 202601310830. Texts
+// with other numbers of digits are seconds.
+var isCompact = map[int]bool{8: true, 12: true, 14: true, 17: true}
 
 // date is the filter date: "%d %B %Y", "Europe/Berlin". It formats a time in the
 // given zone, or in the customer's. A value that is not a time is returned unchanged.
