@@ -198,7 +198,9 @@ func registerLintFunction() error {
 			}
 			messages := []any{}
 			for _, l := range trackingplan.Lint(path) {
-				messages = append(messages, l.String())
+				if !l.Advice { // advice does not stop a pipeline
+					messages = append(messages, l.String())
+				}
 			}
 			return messages, nil
 		}, nil
@@ -239,6 +241,11 @@ func newProcessor(conf *service.ParsedConfig, res *service.Resources) (*processo
 	watcher, err := trackingplan.Watch(path, maxDepth)
 	if err != nil {
 		return nil, fmt.Errorf("tracking plan:\n%w", err)
+	}
+	for _, l := range trackingplan.Lint(path) {
+		if l.Advice {
+			res.Logger().Warnf("Tracking plan: %s", l)
+		}
 	}
 	metrics := res.Metrics()
 	p := &processor{

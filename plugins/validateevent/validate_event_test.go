@@ -19,6 +19,7 @@ import (
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 )
 
 const testPlan = `
@@ -372,6 +373,8 @@ func TestConcurrentReloadAndValidation(t *testing.T) {
 func TestConfigLints(t *testing.T) {
 	good := writePlan(t, fmt.Sprintf(testPlan, "mark"))
 	bad := writePlan(t, "name: test\nversion: 1\nevents:\n  Order Completed:\n    propertys: {}\n    on_violation: drop\n")
+	advised := writePlan(t, "name: test\nversion: 1\nevents:\n  A: { properties: { required: [line1, line2], properties: { line1: {} }, patternProperties: { \"^line[2-9]$\": {} } } }\n")
+	require.NotEmpty(t, trackingplan.Lint(advised))
 	linter := service.GlobalEnvironment().NewComponentConfigLinter()
 	for config, want := range map[string][]string{
 		"validate_event: { plan: " + good + " }":                         nil,
@@ -381,6 +384,7 @@ func TestConfigLints(t *testing.T) {
 		"validate_event: { plan: '' }":                                   {"plan must be the path of a tracking plan, such as ./configs/retail/plan.yaml"},
 		"validate_event: { plan: none.yaml }":                            {"none.yaml:1: there is no such file; write the path of the plan, relative to the folder that connect-personalize runs in"},
 		"validate_event: {}":                                             {"field plan is required"},
+		"validate_event: { plan: " + advised + " }":                      nil, // advice does not stop a run
 		"validate_event: { plan: " + bad + " }": {
 			bad + `:5: event "Order Completed" has no "propertys"; did you mean "properties"?`,
 			bad + `:6: on_violation: drop is not a policy; write dead_letter, pass, or the repairs coerce and strip with one of these after them, such as [coerce, pass]`,

@@ -55,10 +55,10 @@ func TestPlanDiff(t *testing.T) {
 	out, code := planDiffs(t, "old.yaml", "new.yaml")
 	require.Equal(t, 1, code)
 	require.Equal(t, `breaks readers  event "Order Completed": properties.total: is gone
-compatible      event "Order Completed": properties.amount: is new
+breaks senders  event "Order Completed": properties.amount: is new, and events that had it with another value are rejected
 compatible      event "Product Seen": is new
 breaks readers  event "Product Viewed": is gone; is it "Product Seen" now?
-From shop 1.2.0 to shop 2.0.0: 2 for readers, 0 for senders, 2 compatible.
+From shop 1.2.0 to shop 2.0.0: 2 for readers, 1 for senders, 1 compatible.
 `, out)
 
 	out, code = planDiffs(t, "--definition", "profile.yaml", "--definition", "untouched.yaml", "old.yaml", "new.yaml")

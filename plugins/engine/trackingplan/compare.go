@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 	"sort"
@@ -90,6 +91,12 @@ func (c *comparison) add(path, rule string, affects Affects, format string, args
 	c.found = append(c.found, Difference{c.name, c.version, path, rule, affects, fmt.Sprintf(format, args...)})
 }
 
+func (c *comparison) reported(path, rule string) bool {
+	return slices.ContainsFunc(c.found, func(d Difference) bool {
+		return d.Event == c.name && d.Version == c.version && d.Path == path && d.Rule == rule
+	})
+}
+
 func (c *comparison) event(name string, before, after *Plan) {
 	c.at(name, "")
 	prev, next := before.events[name], after.events[name]
@@ -159,22 +166,58 @@ func (c *comparison) schemas(path string, before, after []*jsonschema.Schema, de
 	c.types(path, prev, next)
 	c.values(path, prev, next)
 	c.bounds(path, prev, next)
-	for _, rule := range sortedKeys(next.exact) {
-		if old := prev.exact[rule]; !slices.Equal(old, next.exact[rule]) {
-			c.add(path, rule, Senders, "%s has changed, and was not taken apart; look whether what was valid still is", rule)
-		}
+	c.wholes(path, prev, next)
+	if prev.allows("string") {
+		c.texts(path, "pattern", "must match %s now", "need not match %s any more", prev.patterns, next.patterns)
+		c.texts(path, "format", "must be in the format %s now", "need not be in the format %s any more", prev.formats, next.formats)
 	}
-	for _, text := range next.patterns {
-		if !slices.Contains(prev.patterns, text) {
-			c.add(path, "pattern", Senders, "must match %q now", text)
-		}
+	if prev.allows("object") {
+		c.object(path, prev, next, depth)
 	}
-	for _, name := range next.formats {
-		if !slices.Contains(prev.formats, name) {
-			c.add(path, "format", Senders, "must be in the format %s now", name)
-		}
+	if prev.allows("array") && (len(prev.items) > 0 || len(next.items) > 0) {
+		c.schemas(path+elements, prev.items, next.items, depth+1)
 	}
+}
 
+// wholes compares the keywords that are only compared for equality.
+func (c *comparison) wholes(path string, prev, next form) {
+	for _, rule := range sortedKeys(next.exact) {
+		if !slices.Equal(prev.exact[rule], next.exact[rule]) {
+			c.add(path, rule, Senders, "%s has changed and is only compared as a whole; check whether valid events stay valid", rule)
+		}
+	}
+	for _, rule := range sortedKeys(prev.exact) {
+		switch {
+		case len(next.exact[rule]) > 0 || rule == "multipleOf" || rule == "uniqueItems":
+		case rule == "patternProperties" && len(next.closers) > 0:
+			c.add(path, rule, Senders, "patternProperties is gone, and events with such properties are rejected")
+		default:
+			c.add(path, rule, Readers, "%s is gone, and other values than before are possible", rule)
+		}
+	}
+}
+
+// texts compares keywords with a text of which several can apply together.
+func (c *comparison) texts(path, rule, added, removed string, prev, next []string) {
+	gained := slices.DeleteFunc(slices.Clone(next), func(text string) bool { return slices.Contains(prev, text) })
+	for _, text := range gained {
+		c.add(path, rule, Senders, added, quoted(rule, text))
+	}
+	for _, text := range prev {
+		if len(gained) == 0 && !slices.Contains(next, text) {
+			c.add(path, rule, Readers, removed, quoted(rule, text))
+		}
+	}
+}
+
+func quoted(rule, text string) string {
+	if rule == "pattern" {
+		return fmt.Sprintf("%q", text)
+	}
+	return text
+}
+
+func (c *comparison) object(path string, prev, next form, depth int) {
 	for _, name := range next.required {
 		if !slices.Contains(prev.required, name) {
 			c.add(dotted(path, name), "required", Senders, "is required now")
@@ -185,35 +228,53 @@ func (c *comparison) schemas(path string, before, after []*jsonschema.Schema, de
 			c.add(dotted(path, name), "optional", Readers, "is not required any more, and may be missing")
 		}
 	}
-	for _, name := range sortedKeys(prev.properties) {
-		if next.properties[name] != nil || next.closedTo(name) {
-			continue
+	for _, name := range sortedKeys(prev.known()) {
+		switch {
+		case next.closedTo(name) && !prev.closedTo(name):
+			c.add(dotted(path, name), "property_removed", Readers, "is gone, and events that have it are rejected")
+		case next.closedTo(name) || next.known()[name]:
+		default:
+			hint := ""
+			if n := spelling.Nearest(name, sortedKeys(next.properties)); n != "" && !prev.known()[n] {
+				hint = fmt.Sprintf("; is it %s now?", dotted(path, n))
+			}
+			c.add(dotted(path, name), "property_removed", Readers, "is gone%s", hint)
 		}
-		hint := ""
-		if n := spelling.Nearest(name, sortedKeys(next.properties)); n != "" && prev.properties[n] == nil {
-			hint = fmt.Sprintf("; is it %s now?", dotted(path, n))
-		}
-		c.add(dotted(path, name), "property_removed", Readers, "is gone%s", hint)
 	}
 	for _, name := range sortedKeys(next.properties) {
-		switch {
-		case prev.properties[name] != nil:
+		if prev.properties[name] != nil {
 			c.schemas(dotted(path, name), prev.properties[name], next.properties[name], depth+1)
-		case !prev.closed && len(prev.properties) > 0:
+			continue
+		}
+		if prev.closedTo(name) {
+			continue // an event could not have it
+		}
+		switch isNew, open := !prev.known()[name], accepts(next.properties[name]); {
+		case isNew && open:
 			c.add(dotted(path, name), "property_added", Compatible, "is new")
+		case isNew:
+			c.add(dotted(path, name), "property_added", Senders, "is new, and events that had it with another value are rejected")
+		case !open:
+			c.add(dotted(path, name), "property_added", Senders, "is described for every event now, and events that had it with another value are rejected")
 		}
 	}
-	if next.closed && !prev.closed {
-		c.add(path, "additional_properties", Senders, "takes no properties but those named now")
-	}
-	for name := range prev.properties {
-		if next.properties[name] == nil && next.closedTo(name) {
-			c.add(dotted(path, name), "property_removed", Readers, "is gone, and events that have it are rejected")
+	for _, s := range next.closers {
+		if c.reported(path, "patternProperties") {
+			break // the cause is reported already
+		}
+		if !slices.ContainsFunc(prev.closers, func(old closer) bool { return old.covers(s) }) {
+			c.add(path, "additional_properties", Senders, "takes no properties but those named now")
+			break
 		}
 	}
-	if len(prev.items) > 0 || len(next.items) > 0 {
-		c.schemas(path+elements, prev.items, next.items, depth+1)
-	}
+}
+
+// accepts reports whether schemas accept every value.
+func accepts(schemas []*jsonschema.Schema) bool {
+	probe := comparison{}
+	probe.at("", "")
+	probe.schemas("", nil, schemas, 0)
+	return !slices.ContainsFunc(probe.found, Difference.Breaking)
 }
 
 func dotted(path, name string) string {
@@ -262,7 +323,7 @@ func orOf(types []string) string {
 
 func (c *comparison) values(path string, prev, next form) {
 	if next.enum == nil {
-		if prev.enum != nil {
+		if prev.enum != nil && !prev.never() {
 			c.add(path, "enum_widened", Readers, "was one of %s and may be anything now", listOf(prev.enum))
 		}
 		return
@@ -298,31 +359,49 @@ func listOf(values []string) string {
 	return strings.Join(values, ", ")
 }
 
+// boundedType returns the type of the values that a bound restricts.
+func boundedType(rule string) string {
+	switch {
+	case strings.HasSuffix(rule, "Length"):
+		return "string"
+	case strings.HasSuffix(rule, "Items"), strings.HasSuffix(rule, "Contains"):
+		return "array"
+	case strings.HasSuffix(rule, "Properties"):
+		return "object"
+	}
+	return "number"
+}
+
+// bounds reports tighter bounds. A relaxed bound breaks nothing and is not reported.
 func (c *comparison) bounds(path string, prev, next form) {
 	for _, rule := range sortedKeys(next.upper) {
-		if old := prev.upper[rule]; old == nil || next.upper[rule].Cmp(old) < 0 {
-			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(next.upper[rule]), before(old))
+		if prev.allows(boundedType(rule)) && !implied(rule, next.upper[rule], prev.upper, -1) {
+			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(next.upper[rule]), formerly(prev.upper[rule]))
 		}
 	}
 	for _, rule := range sortedKeys(next.lower) {
-		if old := prev.lower[rule]; old == nil || next.lower[rule].Cmp(old) > 0 {
-			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(next.lower[rule]), before(old))
+		if prev.allows(boundedType(rule)) && !implied(rule, next.lower[rule], prev.lower, 1) {
+			c.add(path, rule, Senders, "%s is %s now%s", rule, plainNumber(next.lower[rule]), formerly(prev.lower[rule]))
 		}
 	}
-	for _, rule := range slices.Concat(sortedKeys(prev.upper), sortedKeys(prev.lower)) {
-		old, current := prev.upper[rule], next.upper[rule]
-		looser := old != nil && (current == nil || current.Cmp(old) > 0)
-		if old == nil {
-			old, current = prev.lower[rule], next.lower[rule]
-			looser = current == nil || current.Cmp(old) < 0
-		}
-		switch {
-		case looser && current == nil:
-			c.add(path, rule, Compatible, "%s is no more%s", rule, before(old))
-		case looser:
-			c.add(path, rule, Compatible, "%s is %s now%s", rule, plainNumber(current), before(old))
-		}
+}
+
+// implied reports whether former bounds already ensured a bound. sign is 1 for lower and
+// -1 for upper bounds.
+func implied(rule string, bound *big.Rat, former map[string]*big.Rat, sign int) bool {
+	if old := former[rule]; old != nil && sign*old.Cmp(bound) >= 0 {
+		return true
 	}
+	// An exclusive bound implies an equal inclusive one; the reverse needs a strict bound.
+	switch rule {
+	case "minimum", "maximum":
+		old := former["exclusiveM"+rule[1:]]
+		return old != nil && sign*old.Cmp(bound) >= 0
+	case "exclusiveMinimum", "exclusiveMaximum":
+		old := former["m"+rule[len("exclusiveM"):]]
+		return old != nil && sign*old.Cmp(bound) > 0
+	}
+	return bound.Sign() == 0 && sign > 0 // such as minLength: 0
 }
 
 func plainNumber(r *big.Rat) string {
@@ -332,7 +411,7 @@ func plainNumber(r *big.Rat) string {
 	return strings.TrimRight(r.FloatString(10), "0")
 }
 
-func before(r *big.Rat) string {
+func formerly(r *big.Rat) string {
 	if r == nil {
 		return ""
 	}
@@ -351,34 +430,79 @@ type form struct {
 	formats    []string
 	required   []string
 	properties map[string][]*jsonschema.Schema
-	others     []jsonschema.Regexp // patternProperties
-	closed     bool
-	items      []*jsonschema.Schema
+	// alternatives are the names of members that only an alternative describes.
+	alternatives map[string]bool
+	closers      []closer
+	items        []*jsonschema.Schema
 	// exact holds, by keyword, fingerprints of values that can only be compared for
 	// equality.
 	exact map[string][]string
 }
 
-// closedTo reports whether a member of this name is not allowed.
-func (f form) closedTo(name string) bool {
-	return f.closed && f.properties[name] == nil && !slices.ContainsFunc(f.others, func(re jsonschema.Regexp) bool { return re.MatchString(name) })
+// closer is a schema that allows only certain members.
+type closer struct {
+	names    map[string]bool
+	patterns []string
+	regexps  []jsonschema.Regexp
 }
 
+func (c closer) allows(name string) bool {
+	return c.names[name] || slices.ContainsFunc(c.regexps, func(re jsonschema.Regexp) bool { return re.MatchString(name) })
+}
+
+// covers reports whether the closer allows no members except those that other allows, not
+// counting the members that it names.
+func (c closer) covers(other closer) bool {
+	for _, pattern := range c.patterns {
+		if !slices.Contains(other.patterns, pattern) {
+			return false
+		}
+	}
+	return true
+}
+
+// closedTo reports whether a member of this name is not allowed.
+func (f form) closedTo(name string) bool {
+	return slices.ContainsFunc(f.closers, func(c closer) bool { return !c.allows(name) })
+}
+
+// known returns the names of the members that are described.
+func (f form) known() map[string]bool {
+	names := map[string]bool{}
+	for name := range f.properties {
+		names[name] = true
+	}
+	for name := range f.alternatives {
+		names[name] = true
+	}
+	return names
+}
+
+// allows reports whether values of a type can be valid.
+func (f form) allows(kind string) bool {
+	return slices.Contains(f.types, kind) || kind == "number" && slices.Contains(f.types, "integer")
+}
+
+// never reports whether no value is valid.
+func (f form) never() bool { return len(f.types) == 0 }
+
 func formOf(schemas []*jsonschema.Schema) form {
-	f := form{types: jsonTypes, upper: map[string]*big.Rat{}, lower: map[string]*big.Rat{}, properties: map[string][]*jsonschema.Schema{}, exact: map[string][]string{}}
+	f := form{types: jsonTypes, upper: map[string]*big.Rat{}, lower: map[string]*big.Rat{}, properties: map[string][]*jsonschema.Schema{}, alternatives: map[string]bool{}, exact: map[string][]string{}}
 	together := conjunction(schemas)
 	for _, s := range together {
 		f.take(s)
 	}
-	// A member that only one alternative names exists for readers.
+	// A member that only an alternative describes exists for readers.
 	for _, s := range applied(schemas) {
 		if !slices.Contains(together, s) {
-			for name, member := range s.Properties {
-				if f.properties[name] == nil {
-					f.properties[name] = []*jsonschema.Schema{member}
-				}
+			for name := range s.Properties {
+				f.alternatives[name] = f.properties[name] == nil
 			}
 		}
+	}
+	maps.DeleteFunc(f.alternatives, func(_ string, only bool) bool { return !only })
+	for _, s := range together {
+		f.close(s)
 	}
 	slices.Sort(f.required)
 	f.required = slices.Compact(f.required)
@@ -386,6 +510,9 @@ func formOf(schemas []*jsonschema.Schema) form {
 }
 
 func (f *form) take(s *jsonschema.Schema) {
+	if refOnly(s) {
+		return
+	}
 	if s.Bool != nil && !*s.Bool {
 		f.types, f.typed = []string{}, true
 	}
@@ -394,20 +521,20 @@ func (f *form) take(s *jsonschema.Schema) {
 		sort.Strings(types)
 		f.types, f.typed = common(f.types, types), true
 	}
-	var allowed []string
-	if s.Const != nil {
-		allowed = []string{jsonOf(*s.Const)}
-	}
-	if s.Enum != nil {
-		for _, v := range s.Enum.Values {
-			allowed = append(allowed, jsonOf(v))
-		}
-	}
-	if allowed != nil {
-		if f.enum != nil {
-			allowed = slices.DeleteFunc(allowed, func(v string) bool { return !slices.Contains(f.enum, v) })
+	only := func(values ...any) {
+		allowed := make([]string, 0, len(values))
+		for _, v := range values {
+			if text := jsonOf(v); f.enum == nil || slices.Contains(f.enum, text) {
+				allowed = append(allowed, text)
+			}
 		}
 		f.enum = allowed
+	}
+	if s.Const != nil {
+		only(*s.Const)
+	}
+	if s.Enum != nil {
+		only(s.Enum.Values...)
 	}
 	upper := func(rule string, v *big.Rat) {
 		if v != nil && (f.upper[rule] == nil || v.Cmp(f.upper[rule]) < 0) {
@@ -430,6 +557,9 @@ func (f *form) take(s *jsonschema.Schema) {
 	lower("minLength", ratio(s.MinLength))
 	lower("minItems", ratio(s.MinItems))
 	lower("minProperties", ratio(s.MinProperties))
+	if one := 1; s.Contains != nil && s.MinContains == nil {
+		lower("minContains", ratio(&one))
+	}
 	lower("minContains", ratio(s.MinContains))
 	if s.Pattern != nil {
 		f.patterns = append(f.patterns, s.Pattern.String())
@@ -441,15 +571,6 @@ func (f *form) take(s *jsonschema.Schema) {
 	for name, member := range s.Properties {
 		f.properties[name] = append(f.properties[name], member)
 	}
-	for re := range s.PatternProperties {
-		f.others = append(f.others, re)
-	}
-	if closed, ok := s.AdditionalProperties.(bool); ok && !closed {
-		f.closed = true
-	}
-	if s.UnevaluatedProperties != nil && s.UnevaluatedProperties.Bool != nil && !*s.UnevaluatedProperties.Bool {
-		f.closed = true
-	}
 	if s.Items2020 != nil {
 		f.items = append(f.items, s.Items2020)
 	}
@@ -457,6 +578,39 @@ func (f *form) take(s *jsonschema.Schema) {
 		f.items = append(f.items, items)
 	}
 	f.fingerprint(s)
+}
+
+// close records a schema that allows only certain members.
+func (f *form) close(s *jsonschema.Schema) {
+	isFalse := func(v any) bool {
+		switch v := v.(type) {
+		case bool:
+			return !v
+		case *jsonschema.Schema:
+			return v != nil && v.Bool != nil && !*v.Bool
+		}
+		return false
+	}
+	own, all := isFalse(s.AdditionalProperties), isFalse(s.UnevaluatedProperties)
+	if refOnly(s) || !own && !all {
+		return
+	}
+	c := closer{names: map[string]bool{}}
+	scope := []*jsonschema.Schema{s}
+	if !own {
+		// unevaluatedProperties also counts the members of the schemas it is combined with.
+		scope = applied(scope)
+	}
+	for _, s := range scope {
+		for name := range s.Properties {
+			c.names[name] = true
+		}
+		for re := range s.PatternProperties {
+			c.patterns = append(c.patterns, re.String())
+			c.regexps = append(c.regexps, re)
+		}
+	}
+	f.closers = append(f.closers, c)
 }
 
 // fingerprint records the keywords that are compared as a whole.
@@ -482,8 +636,19 @@ func (f *form) fingerprint(s *jsonschema.Schema) {
 	if tuple, ok := s.Items.([]*jsonschema.Schema); ok {
 		note("items", tuple...)
 	}
+	if rest, ok := s.AdditionalItems.(*jsonschema.Schema); ok {
+		note("additionalItems", rest)
+	}
+	if open, ok := s.AdditionalItems.(bool); ok && !open {
+		f.exact["additionalItems"] = append(f.exact["additionalItems"], "false")
+	}
 	if rest, ok := s.AdditionalProperties.(*jsonschema.Schema); ok {
 		note("additionalProperties", rest)
+	}
+	note("unevaluatedItems", s.UnevaluatedItems)
+	note("unevaluatedProperties", s.UnevaluatedProperties)
+	if s.DynamicRef != nil {
+		note("$dynamicRef", s.DynamicRef.Ref)
 	}
 	if s.MultipleOf != nil {
 		f.exact["multipleOf"] = append(f.exact["multipleOf"], plainNumber(s.MultipleOf))
@@ -495,7 +660,14 @@ func (f *form) fingerprint(s *jsonschema.Schema) {
 		f.exact["dependentRequired"] = append(f.exact["dependentRequired"], name+fmt.Sprint(s.DependentRequired[name]))
 	}
 	for _, name := range sortedKeys(s.DependentSchemas) {
-		note("dependentSchemas", s.DependentSchemas[name])
+		f.exact["dependentSchemas"] = append(f.exact["dependentSchemas"], name+printOf(s.DependentSchemas[name], 0))
+	}
+	for _, name := range sortedKeys(s.Dependencies) {
+		text := fmt.Sprint(s.Dependencies[name])
+		if schema, ok := s.Dependencies[name].(*jsonschema.Schema); ok {
+			text = printOf(schema, 0)
+		}
+		f.exact["dependencies"] = append(f.exact["dependencies"], name+text)
 	}
 	for re, member := range s.PatternProperties {
 		f.exact["patternProperties"] = append(f.exact["patternProperties"], re.String()+printOf(member, 0))
@@ -509,12 +681,16 @@ func (f *form) fingerprint(s *jsonschema.Schema) {
 // printOf returns a text that is equal for schemas with equal content, wherever they
 // are.
 func printOf(s *jsonschema.Schema, depth int) string {
-	if depth > 6 {
+	if depth > deepest {
 		return "..."
 	}
 	f := formOf([]*jsonschema.Schema{s})
 	var b strings.Builder
-	fmt.Fprint(&b, f.types, f.typed, f.enum, f.patterns, f.formats, f.required, f.closed)
+	fmt.Fprintf(&b, "%q%t%t%q%q%q%q", f.types, f.typed, f.enum != nil, f.enum, f.patterns, f.formats, f.required)
+	for _, c := range f.closers {
+		slices.Sort(c.patterns)
+		fmt.Fprintf(&b, "only%q%q", sortedKeys(c.names), c.patterns)
+	}
 	for _, rule := range sortedKeys(f.upper) {
 		fmt.Fprint(&b, rule, f.upper[rule])
 	}
@@ -531,7 +707,7 @@ func printOf(s *jsonschema.Schema, depth int) string {
 		b.WriteString("items:" + printOf(item, depth+1))
 	}
 	for _, rule := range sortedKeys(f.exact) {
-		fmt.Fprint(&b, rule, f.exact[rule])
+		fmt.Fprintf(&b, "%s%q", rule, f.exact[rule])
 	}
 	return "{" + b.String() + "}"
 }
@@ -547,7 +723,9 @@ func conjunction(from []*jsonschema.Schema) []*jsonschema.Schema {
 				seen[s] = true
 				all = append(all, s)
 				add(s.Ref, s.RecursiveRef)
-				add(s.AllOf...)
+				if !refOnly(s) {
+					add(s.AllOf...)
+				}
 			}
 		}
 	}

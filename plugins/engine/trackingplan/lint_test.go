@@ -128,7 +128,7 @@ plan.yaml:9: event "E", version "1": must be a mapping with a schema under prope
 			want: `plan.yaml:6: event "A": type must be one of string, number, integer, boolean, object, array, null, or a list of these
 plan.yaml:7: event "A": required must be an array, not a string
 plan.yaml:9: event "A": minimum must be a number, not a string
-plan.yaml:10: event "A": pattern cannot be used: invalid or unsupported Perl syntax: ` + "`(?=`" + `; write it in RE2 syntax, which has no look-around and no back-references`,
+plan.yaml:10: event "A": pattern cannot be used: invalid or unsupported Perl syntax: ` + "`(?=`" + `; RE2 has no look-around: write the condition as a pattern of its own, for example under allOf`,
 		},
 		{
 			name: "misspelt keywords",
@@ -230,4 +230,30 @@ func TestLintReportsAnUnreadableFile(t *testing.T) {
 	lints := Lint(filepath.Join(dir, "plan.yaml"))
 	require.Len(t, lints, 1)
 	require.Contains(t, lints[0].Message, "is a directory")
+}
+
+func TestLintSaysWhyAPatternCannotBeUsed(t *testing.T) {
+	for pattern, want := range map[string]string{
+		`(?=a)`:         "RE2 has no look-around",
+		`(?<!a)b`:       "RE2 has no look-around",
+		`(?>a)`:         "does not have this kind of group",
+		`(a)\\1`:        "RE2 has no back-references",
+		`\\u0041`:       `such as \x{41}`,
+		`\\cA`:          `such as \x{41}`,
+		`\\xZZ`:         `such as \x{41}`,
+		`^a{2,2000}$`:   "RE2 repeats at most 1000 times",
+		`a**`:           "no possessive repeats",
+		`\\p{Nonsense}`: `write for example \p{L}`,
+		`\\y`:           "does not have this escape",
+		`[a`:            "write it in RE2 syntax",
+	} {
+		got := lintText(t, head+"events:\n  A: { properties: { properties: { a: { pattern: \""+pattern+"\" } } } }\n")
+		require.Contains(t, got, want, pattern)
+		require.Contains(t, got, "plan.yaml:4: ", pattern)
+	}
+}
+
+func TestLintFindsABadPatternInAListOfItems(t *testing.T) {
+	got := lintText(t, "$schema: http://json-schema.org/draft-07/schema#\n"+head+"events:\n  A: { properties: { items: [ { pattern: '(?=a)' } ] } }\n")
+	require.Contains(t, got, "RE2 has no look-around")
 }

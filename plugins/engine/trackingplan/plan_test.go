@@ -432,3 +432,19 @@ $defs: { node: { properties: { left: { $ref: '#/$defs/node' }, right: { items: {
 	require.True(t, plan.HasProperty("A", "properties.left.left.right[].left"))
 	require.Less(t, len(plan.Properties("A")), 2000)
 }
+
+// In draft 7 the keywords beside a $ref have no effect, and in draft 2020-12 they have.
+func TestKeywordsBesideARef(t *testing.T) {
+	for draft, want := range map[string]Status{"http://json-schema.org/draft-07/schema": Valid, "https://json-schema.org/draft/2020-12/schema": Rejected} {
+		for _, keyword := range []string{"const: 1", "enum: [1]", "if: {}, then: false", "not: {}", "maximum: 1", "type: string"} {
+			plan := planText(t, "$schema: "+draft+"\nname: p\nversion: 1\n$defs: { any: {} }\nevents:\n  E: { properties: { properties: { a: { $ref: \"#/$defs/any\", "+keyword+" } } } }\n")
+			result := plan.Check([]byte(`{"type":"track","event":"E","properties":{"a":2}}`))
+			require.Equal(t, want, result.Status, "%s %s: %v", draft, keyword, result.Violations)
+		}
+		for _, keyword := range []string{"contains: false", "propertyNames: false"} {
+			plan := planText(t, "$schema: "+draft+"\nname: p\nversion: 1\n$defs: { any: {} }\nevents:\n  E: { properties: { properties: { a: { $ref: \"#/$defs/any\", "+keyword+" }, b: { $ref: \"#/$defs/any\", "+keyword+" } } } }\n")
+			result := plan.Check([]byte(`{"type":"track","event":"E","properties":{"a":[1],"b":{"x":1}}}`))
+			require.Equal(t, want, result.Status, "%s %s: %v", draft, keyword, result.Violations)
+		}
+	}
+}

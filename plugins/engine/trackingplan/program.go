@@ -48,6 +48,7 @@ type program struct {
 }
 
 func newProgram(schema *jsonschema.Schema) *program {
+	ignoreBesideRef(schema)
 	p := &program{lib: schema, emptyValid: schema.Validate(map[string]any{}) == nil}
 	b := nodeBuilder{nodes: map[*jsonschema.Schema]*node{}, supported: true}
 	if root := b.build(schema); b.supported && !b.cyclic() {

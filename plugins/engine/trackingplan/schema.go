@@ -286,7 +286,7 @@ func (c *compiler) report(err error, pointer string) {
 		if !ok {
 			cause = here
 		}
-		lint(cause, "pattern %q cannot be used: %s; write it in RE2 syntax, which has no look-around and no back-references", regex.Regex, strings.TrimPrefix(regex.Err.Error(), "error parsing regexp: "))
+		lint(cause, "pattern %q cannot be used: %s", regex.Regex, patternFault(regex.Err))
 	case errors.As(err, &load):
 		if errors.Is(load.Err, errReported) {
 			return
@@ -409,9 +409,10 @@ func schemaFaults(err *jsonschema.ValidationError) []Violation {
 			faults = append(faults, Violation{pointerOf(leaf.InstanceLocation), rule(leaf, k), "type must be one of " + strings.Join(typeNames, ", ") + ", or a list of these"})
 			continue
 		}
+		leaf = badPattern(leaf)
 		v := violation(leaf)
 		if k, ok := leaf.ErrorKind.(*kind.Format); ok && k.Want == "regex" {
-			v.Message = "cannot be used: " + strings.TrimPrefix(k.Err.Error(), "error parsing regexp: ") + "; write it in RE2 syntax, which has no look-around and no back-references"
+			v.Message = "cannot be used: " + patternFault(k.Err)
 		}
 		if n := len(leaf.InstanceLocation); n > 0 {
 			v.Message = leaf.InstanceLocation[n-1] + " " + v.Message
@@ -419,6 +420,22 @@ func schemaFaults(err *jsonschema.ValidationError) []Violation {
 		faults = append(faults, v)
 	}
 	return faults
+}
+
+// badPattern returns the error of an unusable pattern inside an error about alternatives:
+// of a schema or list of schemas, for example, the list is meant and its pattern is wrong.
+func badPattern(err *jsonschema.ValidationError) *jsonschema.ValidationError {
+	if _, ok := err.ErrorKind.(*kind.AnyOf); !ok {
+		return err
+	}
+	for _, cause := range err.Causes {
+		for _, leaf := range leaves(cause, nil) {
+			if k, ok := badPattern(leaf).ErrorKind.(*kind.Format); ok && k.Want == "regex" {
+				return badPattern(leaf)
+			}
+		}
+	}
+	return err
 }
 
 // The keywords of JSON Schema, by the kind of their value.
