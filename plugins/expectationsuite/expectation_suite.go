@@ -25,26 +25,30 @@ const (
 	fieldEvents       = "events"
 	fieldRowCondition = "row_condition"
 
-	fieldColumn      = "column"
-	fieldMostly      = "mostly"
-	fieldMinValue    = "min_value"
-	fieldMaxValue    = "max_value"
-	fieldStrictMin   = "strict_min"
-	fieldStrictMax   = "strict_max"
-	fieldValueSet    = "value_set"
-	fieldRegex       = "regex"
-	fieldRanges      = "quantile_ranges"
-	fieldQuantiles   = "quantiles"
-	fieldValueRanges = "value_ranges"
-	fieldColumnSet   = "column_set"
-	fieldExactMatch  = "exact_match"
-	fieldMaxAge      = "max_age"
-	fieldPartition   = "partition_object"
-	fieldValues      = "values"
-	fieldBins        = "bins"
-	fieldWeights     = "weights"
-	fieldThreshold   = "threshold"
-	fieldMinRows     = "min_rows"
+	fieldColumn         = "column"
+	fieldMostly         = "mostly"
+	fieldMinValue       = "min_value"
+	fieldMaxValue       = "max_value"
+	fieldStrictMin      = "strict_min"
+	fieldStrictMax      = "strict_max"
+	fieldValueSet       = "value_set"
+	fieldRegex          = "regex"
+	fieldRanges         = "quantile_ranges"
+	fieldQuantiles      = "quantiles"
+	fieldValueRanges    = "value_ranges"
+	fieldColumnSet      = "column_set"
+	fieldExactMatch     = "exact_match"
+	fieldMaxAge         = "max_age"
+	fieldPartition      = "partition_object"
+	fieldValues         = "values"
+	fieldBins           = "bins"
+	fieldWeights        = "weights"
+	fieldThreshold      = "threshold"
+	fieldTailWeight     = "tail_weight_holdout"
+	fieldInternalWeight = "internal_weight_holdout"
+	fieldType           = "type_"
+	fieldTypeList       = "type_list"
+	fieldMinRows        = "min_rows"
 )
 
 func columnField() *service.ConfigField {
@@ -79,7 +83,8 @@ func kindFields() []*service.ConfigField {
 	bounded := func(what string) []*service.ConfigField {
 		return append([]*service.ConfigField{columnField()}, boundFields(what)...)
 	}
-	const numbers = " Values that are not numbers are ignored."
+	const numbers = " A value that is not a number, such as `\"12.50\"`, fails the expectation; missing values are ignored."
+	types := []string{"string", "number", "integer", "boolean", "object", "array"}
 	return []*service.ConfigField{
 		field(expectations.RowCount, "The number of rows of a window.", boundFields("number of rows")...),
 		field(expectations.ColumnSet, "The members of rows.",
@@ -92,6 +97,10 @@ func kindFields() []*service.ConfigField {
 		field(expectations.NotNull, "Values are not missing and not null.", columnField(), mostlyField()),
 		field(expectations.InSet, "Values belong to a set. Missing values are ignored, as in all expectations below.", columnField(),
 			service.NewAnyListField(fieldValueSet).Description("The values: strings, numbers, booleans.").Example([]any{"EUR", "USD"}), mostlyField()),
+		field(expectations.OfType, "Values have a JSON type.", columnField(),
+			service.NewStringEnumField(fieldType, types...).Description("The type, as in Great Expectations with a trailing underscore. `integer` is a number without a fraction.").Example("number"), mostlyField()),
+		field(expectations.InTypeList, "Values have one of several JSON types.", columnField(),
+			service.NewStringListField(fieldTypeList).Description("The types: `string`, `number`, `integer`, `boolean`, `object`, `array`.").Example([]any{"string", "integer"}), mostlyField()),
 		field(expectations.MatchRegex, "A part of each value matches a pattern; `^` and `$` anchor it to the ends.", columnField(),
 			service.NewStringField(fieldRegex).Description("The pattern, in RE2 syntax.").Example("^o-[0-9]+$"), mostlyField()),
 		field(expectations.Between, "Values are numbers within bounds.", append(bounded("value"), mostlyField())...),
@@ -102,20 +111,22 @@ func kindFields() []*service.ConfigField {
 		field(expectations.Mean, "The mean of the values."+numbers, bounded("mean")...),
 		field(expectations.Stdev, "The sample standard deviation of the values."+numbers, bounded("standard deviation")...),
 		field(expectations.Median, "The median of the values; beyond 10,000 values within 1%."+numbers, bounded("median")...),
-		field(expectations.Quantiles, "Quantiles of the values; beyond 10,000 values within 1%."+numbers, columnField(),
+		field(expectations.Quantiles, "Quantiles of the values: the value nearest to the position, as in Great Expectations (of 1, 2, 3 and 4 the quantile 0.3 is 2); beyond 10,000 values within 1%."+numbers, columnField(),
 			service.NewObjectField(fieldRanges,
 				service.NewFloatListField(fieldQuantiles).Description("The quantiles, from 0 to 1.").Example([]any{0.5, 0.95}),
 				service.NewAnyListField(fieldValueRanges).Description("The minimum and the maximum of each quantile; `null` means no bound.").Example([]any{[]any{10, 40}, []any{nil, 200}}),
 			).Description("The quantiles and their bounds.")),
 		field(expectations.ProportionUnique, "The number of distinct values, divided by the number of values.", bounded("proportion")...),
 		field(expectations.ProportionNotNull, "The share of values that are not missing.", bounded("proportion")...),
-		field(expectations.KLDivergence, "The Kullback-Leibler divergence of the distribution of the values from an expected one, in nats; 0 means equal. One percent of the expected distribution is reserved for values that it does not have.", columnField(),
+		field(expectations.KLDivergence, "The Kullback-Leibler divergence of the distribution of the values from an expected one, in nats; 0 means equal. The definition is that of Great Expectations. Two defaults differ: `tail_weight_holdout` is 0.01 instead of 0, so that a single new value does not make the divergence infinite, and windows with fewer than `min_rows` values are not evaluated. Example: for the expected shares web 0.6 and app 0.4, the values 50 web, 40 app and 10 till have a divergence of 0.148, and an infinite one with `tail_weight_holdout: 0`. Numbers of bins must be numbers.", columnField(),
 			service.NewObjectField(fieldPartition,
 				service.NewAnyListField(fieldValues).Description("The values of a distribution of strings, numbers or booleans.").Default([]any{}),
 				service.NewFloatListField(fieldBins).Description("The increasing edges of the intervals of a distribution of numbers, one more than `weights`.").Default([]any{}),
 				service.NewFloatListField(fieldWeights).Description("The share of each value or interval; they add up to 1.").Example([]any{0.7, 0.3}),
 			).Description("The expected distribution. `suggest-suite` proposes one from data."),
-			service.NewFloatField(fieldThreshold).Description("The divergence must be less than this.").Default(0.1),
+			service.NewFloatField(fieldThreshold).Description("The maximum divergence.").Default(0.1),
+			service.NewFloatField(fieldTailWeight).Description("Share of the expected distribution that is reserved for other values, or for numbers outside the bins. With 0 such a value makes the divergence infinite.").Default(expectations.DefaultTailWeight).Advanced(),
+			service.NewFloatField(fieldInternalWeight).Description("Share of the expected distribution that is reserved for bins of the weight 0.").Default(0.0).Advanced(),
 			service.NewIntField(fieldMinRows).Description("Minimum number of values in a window for an evaluation.").Default(expectations.DefaultMinRows).
 				LintRule(`root = if this < 1 { [ "min_rows must be at least 1" ] }`)),
 	}
@@ -298,6 +309,18 @@ func parseArguments(s *expectations.Spec, conf *service.ParsedConfig, args *yaml
 			return err
 		}
 	}
+	if conf.Contains(fieldType) {
+		name, err := conf.FieldString(fieldType)
+		if err != nil {
+			return err
+		}
+		s.Types = []string{name}
+	}
+	if conf.Contains(fieldTypeList) {
+		if s.Types, err = conf.FieldStringList(fieldTypeList); err != nil {
+			return err
+		}
+	}
 	if conf.Contains(fieldMaxAge) {
 		if s.MaxAge, err = conf.FieldDuration(fieldMaxAge); err != nil {
 			return err
@@ -348,6 +371,12 @@ func parsePartition(s *expectations.Spec, conf *service.ParsedConfig, args *yaml
 		return err
 	}
 	if s.Threshold, err = conf.FieldFloat(fieldThreshold); err != nil {
+		return err
+	}
+	if s.TailWeight, err = conf.FieldFloat(fieldTailWeight); err != nil {
+		return err
+	}
+	if s.InternalWeight, err = conf.FieldFloat(fieldInternalWeight); err != nil {
 		return err
 	}
 	s.MinRows, err = conf.FieldInt(fieldMinRows)

@@ -3,6 +3,7 @@ package expectations
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -47,12 +48,18 @@ type Result struct {
 	Unexpected *int64 `json:"unexpected_count,omitempty"`
 	// Percent is Unexpected as a percentage of the values that are not missing.
 	Percent *float64 `json:"unexpected_percent,omitempty"`
-	// Note describes a limitation of the result.
+	// Note describes a limitation of the result, or the reason for a failure that
+	// the observed value does not show.
 	Note string `json:"note,omitempty"`
+
+	wrongType bool // there are values that are not numbers
 }
 
 // isIncomplete reports whether further rows could still meet the expectation.
 func (r *Result) isIncomplete(spec *Spec) bool {
+	if r.wrongType {
+		return false
+	}
 	switch spec.Kind {
 	case RowCount, Sum:
 		n, ok := r.Observed.(float64)
@@ -75,6 +82,7 @@ type counts struct {
 	spec     *Spec
 	elements int64
 	missing  int64
+	texts    int64 // values that are not numbers, in a check of numbers
 }
 
 // count counts a value and reports whether it is not missing.
@@ -175,6 +183,31 @@ func newBetween(s *Spec) (check, error) {
 	}}, nil
 }
 
+// valueTypes has the JSON types of an expectation about types.
+var valueTypes = map[string]func(v event.Value) bool{
+	"string":  func(v event.Value) bool { return v.Kind == event.String },
+	"number":  func(v event.Value) bool { return v.Kind == event.Number },
+	"integer": func(v event.Value) bool { return v.Kind == event.Number && v.Number == math.Trunc(v.Number) },
+	"boolean": func(v event.Value) bool { return v.Kind == event.True || v.Kind == event.False },
+	"object":  func(v event.Value) bool { return v.Kind == event.JSON && v.Text[0] == '{' },
+	"array":   func(v event.Value) bool { return v.Kind == event.JSON && v.Text[0] == '[' },
+}
+
+func newOfType(s *Spec) (check, error) {
+	types := s.Types
+	if len(types) == 0 {
+		return nil, fmt.Errorf("it needs a type, one of %v", slices.Sorted(maps.Keys(valueTypes)))
+	}
+	for _, t := range types {
+		if valueTypes[t] == nil {
+			return nil, fmt.Errorf("type %q is not known; use one of %v", t, slices.Sorted(maps.Keys(valueTypes)))
+		}
+	}
+	return &every{counts: counts{spec: s}, expected: func(v event.Value) bool {
+		return slices.ContainsFunc(types, func(t string) bool { return valueTypes[t](v) })
+	}}, nil
+}
+
 // maxDistinct is the maximum number of distinct values per column and window.
 // Their hashes take 8 bytes each, plus the overhead of the map.
 const maxDistinct = 1 << 18
@@ -254,13 +287,31 @@ func (p *proportionNotNull) evaluate(r *Result, _ time.Time) {
 	}
 }
 
-// number counts a value and returns it as a number. Other values count as
-// missing: expectations about types or nulls detect them.
+// number counts a value and returns it as a number, false if it is missing or not
+// a number.
 func (c *counts) number(v event.Value) (float64, bool) {
-	if v.Kind != event.Number {
-		v = event.Value{}
+	if !c.count(v) {
+		return 0, false
 	}
-	return v.Number, c.count(v)
+	if v.Kind != event.Number {
+		c.texts++
+		return 0, false
+	}
+	return v.Number, true
+}
+
+// checkType fails the result of a check of numbers if there were other values, as
+// Great Expectations does: "12.50" instead of 12.50 must not go unnoticed.
+func (c *counts) checkType(r *Result) {
+	if c.texts == 0 {
+		return
+	}
+	r.Success, r.wrongType = false, true
+	note := fmt.Sprintf("%d of %d values are not numbers", c.texts, c.elements-c.missing)
+	if r.Note != "" {
+		note += "; " + r.Note
+	}
+	r.Note = note
 }
 
 // moments are the moments and extremes of a column, by Welford's method.
@@ -290,6 +341,7 @@ func (m *moments) add(v event.Value) {
 }
 
 func (m *moments) evaluate(r *Result, _ time.Time) {
+	defer m.checkType(r)
 	m.result(r)
 	r.Success = true
 	least := 1.0
@@ -331,6 +383,7 @@ func (m *median) add(v event.Value) {
 }
 
 func (m *median) evaluate(r *Result, _ time.Time) {
+	defer m.checkType(r)
 	m.result(r)
 	r.Note = m.values.note()
 	if x, ok := m.values.quantile(0.5); ok {
@@ -367,12 +420,13 @@ func (q *quantiles) add(v event.Value) {
 }
 
 func (q *quantiles) evaluate(r *Result, _ time.Time) {
+	defer q.checkType(r)
 	q.result(r)
 	r.Note = q.values.note()
 	r.Success = true
 	var observed []float64
 	for i, quantile := range q.spec.Quantiles {
-		x, ok := q.values.quantile(quantile)
+		x, ok := q.values.nearest(quantile)
 		if !ok {
 			return
 		}

@@ -3,9 +3,12 @@ package expectations
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/event"
 )
@@ -18,23 +21,44 @@ type Partition struct {
 	Weights []float64
 }
 
-// tailWeight is the share of the expected distribution that is reserved for other
-// values and for numbers outside the bins. Without it a single new value would
-// have an infinite divergence.
-const tailWeight = 0.01
+// DefaultTailWeight is the default of Spec.TailWeight in a suite file. Great
+// Expectations has 0: a single new value then has an infinite divergence.
+const DefaultTailWeight = 0.01
+
+// maxOthers is the maximum number of distinct values outside the expected
+// distribution that are counted individually.
+const maxOthers = 1 << 10
 
 // DefaultMinRows is the default of Spec.MinRows. The divergence of small samples
 // is dominated by chance.
 const DefaultMinRows = 100
 
 // divergence computes the Kullback-Leibler divergence of a column's distribution
-// from an expected one, in nats. It is 0 for equal distributions.
+// P from an expected one Q, in nats, as Great Expectations does:
+//
+//	sum over classes of P * log(P / Q)
+//
+// It is 0 for equal distributions. Classes of Q that do not occur add nothing; a
+// class of P with Q = 0 makes it infinite.
+//
+//   - Values: if there are k distinct values outside Q, Q is scaled by 1 -
+//     TailWeight, and each of them has the expected weight TailWeight/k.
+//   - Bins: Q is scaled by 1 - TailWeight - InternalWeight, the numbers below and
+//     above the bins have TailWeight/2 each, and bins of weight 0 share
+//     InternalWeight.
+//
+// Example: Q is web 0.6, app 0.4, and of 100 values 50 are web, 40 app and 10
+// till. With TailWeight 0.01 the expected weights are 0.594, 0.396 and 0.01, and
+// the divergence is 0.5*log(0.5/0.594) + 0.4*log(0.4/0.396) + 0.1*log(0.1/0.01) =
+// 0.148.
 type divergence struct {
 	counts
 	expected []float64 // by class
 	observed []int64
-	classes  map[string]int // by value; the last class is for other values
-	bins     []float64      // alternatively: classes below, between and above them
+	classes  map[string]int   // by value
+	others   map[uint64]int64 // number of occurrences of other values, by hash
+	rest     int64            // occurrences of values beyond maxOthers
+	bins     []float64        // alternatively: classes below, between and above them
 }
 
 func newDivergence(s *Spec) (check, error) {
@@ -61,7 +85,8 @@ func newDivergence(s *Spec) (check, error) {
 			}
 			d.classes[t] = i
 		}
-		d.expected = append(slices.Clone(p.Weights), 0)
+		d.expected = slices.Clone(p.Weights)
+		d.others = map[uint64]int64{}
 	} else {
 		if len(p.Bins) < 2 || len(p.Weights) != len(p.Bins)-1 {
 			return nil, errors.New("partition_object needs one weight fewer than bins, and at least two bins")
@@ -84,12 +109,35 @@ func newDivergence(s *Spec) (check, error) {
 	if math.Abs(sum-1) > 0.01 {
 		return nil, fmt.Errorf("the weights of partition_object must add up to 1, and they add up to %.3f", sum)
 	}
-	// The tail weight is divided equally among all classes.
+	if !(s.TailWeight >= 0 && s.InternalWeight >= 0 && s.TailWeight+s.InternalWeight < 1) {
+		return nil, errors.New("tail_weight_holdout and internal_weight_holdout must be shares from 0 and below 1 together, such as 0.01")
+	}
 	for i := range d.expected {
-		d.expected[i] = d.expected[i]/sum*(1-tailWeight) + tailWeight/float64(len(d.expected))
+		d.expected[i] /= sum
+	}
+	if d.bins != nil {
+		d.reserve(s)
 	}
 	d.observed = make([]int64, len(d.expected))
 	return d, nil
+}
+
+// reserve assigns the reserved weights of a distribution of bins.
+func (d *divergence) reserve(s *Spec) {
+	inner := d.expected[1 : len(d.expected)-1]
+	empty := 0
+	for i, w := range inner {
+		inner[i] = w * (1 - s.TailWeight - s.InternalWeight)
+		if w == 0 {
+			empty++
+		}
+	}
+	for i, w := range inner {
+		if w == 0 {
+			inner[i] = s.InternalWeight / float64(empty)
+		}
+	}
+	d.expected[0], d.expected[len(d.expected)-1] = s.TailWeight/2, s.TailWeight/2
 }
 
 func (d *divergence) add(v event.Value) {
@@ -97,11 +145,15 @@ func (d *divergence) add(v event.Value) {
 		if !d.count(v) {
 			return
 		}
-		class, known := d.classes[text(v)]
-		if !known {
-			class = len(d.expected) - 1
+		t := text(v)
+		h := xxhash.Sum64String(t)
+		if class, expected := d.classes[t]; expected {
+			d.observed[class]++
+		} else if _, known := d.others[h]; known || len(d.others) < maxOthers {
+			d.others[h]++
+		} else {
+			d.rest++
 		}
-		d.observed[class]++
 		return
 	}
 	x, ok := d.number(v)
@@ -117,9 +169,10 @@ func (d *divergence) add(v event.Value) {
 }
 
 func (d *divergence) evaluate(r *Result, _ time.Time) {
+	defer d.checkType(r)
 	d.result(r)
 	r.Success = true
-	n := d.elements - d.missing
+	n := d.elements - d.missing - d.texts
 	least := int64(d.spec.MinRows)
 	if least == 0 {
 		least = DefaultMinRows
@@ -128,13 +181,38 @@ func (d *divergence) evaluate(r *Result, _ time.Time) {
 		r.Note = fmt.Sprintf("fewer than %d values are not evaluated", least)
 		return
 	}
-	sum := 0.0
-	for i, o := range d.observed {
-		if o > 0 {
-			p := float64(o) / float64(n)
-			sum += p * math.Log(p/d.expected[i])
+	sum, total := 0.0, 0.0 // total is the sum of the expected weights
+	add := func(observed int64, expected float64) {
+		total += expected
+		if observed > 0 {
+			p := float64(observed) / float64(n)
+			sum += p * math.Log(p/expected)
 		}
 	}
+	others := len(d.others)
+	if d.rest > 0 {
+		others++
+	}
+	scale := 1.0
+	if others > 0 {
+		scale -= d.spec.TailWeight
+	}
+	for i, o := range d.observed {
+		add(o, d.expected[i]*scale)
+	}
+	for _, h := range slices.Sorted(maps.Keys(d.others)) {
+		add(d.others[h], d.spec.TailWeight/float64(others))
+	}
+	if d.rest > 0 {
+		add(d.rest, d.spec.TailWeight/float64(others))
+		r.Note = fmt.Sprintf("values beyond %d unexpected ones are counted as one value", maxOthers)
+	}
+	sum += math.Log(total)
+	if math.IsInf(sum, 0) {
+		r.Success = false
+		r.Note = "the divergence is infinite: a value occurs that has the expected weight 0; raise tail_weight_holdout or internal_weight_holdout"
+		return
+	}
 	r.Observed = sum
-	r.Success = sum < d.spec.Threshold
+	r.Success = sum <= d.spec.Threshold
 }

@@ -52,6 +52,16 @@ func (s *sample) note() string {
 	return fmt.Sprintf("quantiles of more than %d values are within %g%%", exactValues, 100*accuracy)
 }
 
+// nearest returns the value at the position of a quantile, rounded to the nearest
+// one and to an even one in the middle, as Great Expectations does with pandas.
+func (s *sample) nearest(q float64) (float64, bool) {
+	if s.sketch != nil || len(s.values) == 0 {
+		return s.quantile(q)
+	}
+	n := float64(len(s.values) - 1)
+	return s.quantile(math.RoundToEven(q*n) / max(n, 1))
+}
+
 // quantile returns a quantile, interpolated between the two nearest values.
 func (s *sample) quantile(q float64) (float64, bool) {
 	if s.sketch != nil {

@@ -28,6 +28,8 @@ const (
 	Fresh             Kind = "expect_table_to_be_fresh"
 	NotNull           Kind = "expect_column_values_to_not_be_null"
 	InSet             Kind = "expect_column_values_to_be_in_set"
+	OfType            Kind = "expect_column_values_to_be_of_type"
+	InTypeList        Kind = "expect_column_values_to_be_in_type_list"
 	MatchRegex        Kind = "expect_column_values_to_match_regex"
 	Between           Kind = "expect_column_values_to_be_between"
 	Unique            Kind = "expect_column_values_to_be_unique"
@@ -61,6 +63,8 @@ func init() {
 		Fresh:             {column: true, make: newFresh},
 		NotNull:           {column: true, mostly: true, make: newNotNull},
 		InSet:             {column: true, mostly: true, make: newInSet},
+		OfType:            {column: true, mostly: true, make: newOfType},
+		InTypeList:        {column: true, mostly: true, make: newOfType},
 		MatchRegex:        {column: true, mostly: true, make: newMatchRegex},
 		Between:           {column: true, mostly: true, bounds: true, make: newBetween},
 		Unique:            {column: true, mostly: true, make: newUnique},
@@ -107,6 +111,9 @@ type Spec struct {
 	StrictMin, StrictMax bool
 	// Set are the allowed values: numbers, strings or booleans.
 	Set []any
+	// Types are the allowed JSON types: string, number, integer, boolean, object
+	// or array.
+	Types []string
 	// Regex is a pattern in RE2 syntax that matches a part of each value.
 	Regex string
 	// Quantiles and the bounds of each.
@@ -122,6 +129,10 @@ type Spec struct {
 	Partition Partition
 	Threshold float64
 	MinRows   int
+	// TailWeight is the share of the expected distribution that is reserved for
+	// other values and for numbers outside the bins, InternalWeight that for bins
+	// with the weight 0.
+	TailWeight, InternalWeight float64
 }
 
 // Predicate reports whether a row counts; row has the generic types of
