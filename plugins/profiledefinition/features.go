@@ -28,6 +28,10 @@ const (
 	fieldK        = "k"
 	fieldHalfLife = "half_life"
 	fieldWeights  = "weights"
+	fieldTimes    = "times"
+	fieldSubtract = "subtract"
+	fieldCurrency = "currency"
+	fieldRates    = "rates"
 )
 
 // featuresField describes the part of a definition that is about features.
@@ -80,6 +84,42 @@ func byField() *service.ConfigField {
 		Example("properties.category")
 }
 
+// subtractField describes events that reduce an amount.
+func subtractField() *service.ConfigField {
+	return service.NewStringListField(fieldSubtract).
+		Description("Events with a value that is subtracted, such as refunds and cancellations; they need not be among `events`. The value is at `of`, and its sign does not matter. An event without the value subtracts nothing.").
+		Default([]any{}).
+		Example([]any{"Order Refunded", "Order Cancelled"})
+}
+
+// amountFields describe how an amount is derived from a number.
+func amountFields() []*service.ConfigField {
+	return []*service.ConfigField{
+		service.NewStringField(fieldTimes).
+			Description("Path of a number that multiplies the value, such as the quantity of a product. A missing number counts as 1.").
+			Default("").
+			Example("properties.products[].quantity"),
+		currencyField(),
+	}
+}
+
+func currencyField() *service.ConfigField {
+	return service.NewObjectField(fieldCurrency,
+		service.NewStringField(fieldOf).
+			Description("Path of the currency code. Without a code the amount is in the currency `to`.").
+			Default("properties.currency"),
+		service.NewStringField(fieldTo).
+			Description("Code of the target currency.").
+			Example("EUR"),
+		service.NewFloatMapField(fieldRates).
+			Description("Value of one unit of each other currency in `to`. The rates apply when an event is stored: after a change, rebuild profiles from the topic to convert old events anew. An amount in a currency without a rate does not count, and is counted by the metric `profiles_where_failures`.").
+			Default(map[string]any{}).
+			Example(map[string]any{"GBP": 1.15, "USD": 0.9}),
+	).Description("Converts amounts to one currency. Without it amounts of different currencies are added as they are; to keep currencies apart instead, set `by: properties.currency`.").
+		Optional().
+		Example(map[string]any{"to": "EUR", "rates": map[string]any{"USD": 0.9}})
+}
+
 func limitField() *service.ConfigField {
 	return service.NewIntField(fieldLimit).
 		Description("Maximum number of groups in the result, with `by`. Groups with the most events are kept.").
@@ -107,6 +147,9 @@ func kindFields() []*service.ConfigField {
 	split := func(fields ...*service.ConfigField) []*service.ConfigField {
 		return append(fields, byField(), limitField())
 	}
+	ofAmount := func() []*service.ConfigField {
+		return split(append([]*service.ConfigField{ofField(ofNumber)}, amountFields()...)...)
+	}
 	ofValue := func(purpose string) *service.ConfigField {
 		return ofField(purpose + "; `timestamp` is the time of the event")
 	}
@@ -122,11 +165,11 @@ func kindFields() []*service.ConfigField {
 	}
 	return []*service.ConfigField{
 		field(features.Count, "Number of events.", split()...),
-		field(features.Sum, "Sum of a number, 0 without any. Decimals of up to six places are added exactly. As for every feature, a result beyond the range of a 64-bit float is null; the metric `profiles_feature_overflows` counts these when profiles are read.", split(ofField(ofNumber))...),
-		field(features.Avg, "Mean of a number, null without any.", split(ofField(ofNumber))...),
-		field(features.Min, "Smallest number, null without any.", split(ofField(ofNumber))...),
-		field(features.Max, "Largest number, null without any.", split(ofField(ofNumber))...),
-		field(features.Stddev, "Population standard deviation of a number, null without any.", split(ofField(ofNumber))...),
+		field(features.Sum, "Sum of a number, 0 without any. Decimals of up to six places are added exactly. As for every feature, a result beyond the range of a 64-bit float is null; the metric `profiles_feature_overflows` counts these when profiles are read.", append(ofAmount(), subtractField())...),
+		field(features.Avg, "Mean of a number, null without any.", ofAmount()...),
+		field(features.Min, "Smallest number, null without any.", ofAmount()...),
+		field(features.Max, "Largest number, null without any.", ofAmount()...),
+		field(features.Stddev, "Population standard deviation of a number, null without any.", ofAmount()...),
 		field(features.First, "Value of the earliest event that has one, null without any.", split(ofValue("to return"))...),
 		field(features.Last, "Value of the latest event that has one, null without any.", split(ofValue("to return"))...),
 		field(features.LastK, "Values of the latest events that have one, the latest first.", ofValue("to return"), k()),
@@ -243,6 +286,36 @@ func parseEvents(spec *features.Spec, conf *service.ParsedConfig) (err error) {
 			}
 		}
 	}
+	return parseAmount(&spec.Amount, conf)
+}
+
+// parseAmount parses the fields that amountFields and subtractField describe.
+func parseAmount(a *features.Amount, conf *service.ParsedConfig) (err error) {
+	if conf.Contains(fieldTimes) {
+		if a.FactorPath, err = conf.FieldString(fieldTimes); err != nil {
+			return err
+		}
+	}
+	if conf.Contains(fieldSubtract) {
+		if a.Subtract, err = conf.FieldStringList(fieldSubtract); err != nil {
+			return err
+		}
+	}
+	if !conf.Contains(fieldCurrency) {
+		return nil
+	}
+	c := &features.Currency{}
+	currency := conf.Namespace(fieldCurrency)
+	if c.Path, err = currency.FieldString(fieldOf); err != nil {
+		return err
+	}
+	if c.To, err = currency.FieldString(fieldTo); err != nil {
+		return err
+	}
+	if c.Rates, err = currency.FieldFloatMap(fieldRates); err != nil {
+		return err
+	}
+	a.Currency = c
 	return nil
 }
 

@@ -41,8 +41,10 @@ func modelFields() []*service.ConfigField {
 			Example("90d").
 			LintRule(DurationRule("horizon"))
 	}
-	amount := func() *service.ConfigField {
-		return ofField("that is the value of a purchase; the values of one day (UTC) are added")
+	amount := func() []*service.ConfigField {
+		return append([]*service.ConfigField{
+			eventsField(), whereField(), ofField("that is the value of a purchase; the values of one day (UTC) are added"), subtractField(),
+		}, amountFields()...)
 	}
 	const purchases = " Purchases of one day (UTC) count as one; null for customers without purchases."
 	return []*service.ConfigField{
@@ -56,9 +58,9 @@ func modelFields() []*service.ConfigField {
 				Default("30d").
 				LintRule(DurationRule("horizon")),
 		).Description("Prediction of repeat purchases by the BG/NBD model." + purchases).Optional(),
-		service.NewObjectField(string(kindGammaGamma), eventsField(), whereField(), amount(), parameters(fieldParameters, "gamma_gamma")).
-			Description("Expected value of a purchase by the gamma-gamma model." + purchases).Optional(),
-		service.NewObjectField(string(kindCLV), eventsField(), whereField(), amount(),
+		service.NewObjectField(string(kindGammaGamma), append(amount(), parameters(fieldParameters, "gamma_gamma"))...).
+			Description("Expected value of a purchase by the gamma-gamma model. Refunds reduce the mean value of the repeat purchases." + purchases).Optional(),
+		service.NewObjectField(string(kindCLV), append(amount(),
 			parameters(fieldPurchases, "bg_nbd"), parameters(fieldSpend, "gamma_gamma"), horizon(),
 			service.NewFloatField(fieldDiscount).
 				Description("Yearly discount rate: with 0.1, a purchase in a year has a tenth less value.").
@@ -68,7 +70,7 @@ func modelFields() []*service.ConfigField {
 				Description("Share of the revenue that is profit.").
 				Default(1).
 				LintRule(`root = if this <= 0 || this > 1 { [ "margin must be above 0 and at most 1, such as 0.3" ] }`),
-		).Description("Customer lifetime value within a horizon: expected purchases times their expected value, discounted." + purchases).Optional(),
+		)...).Description("Customer lifetime value within a horizon: expected purchases times their expected value, discounted. Refunds reduce the mean value of the repeat purchases." + purchases).Optional(),
 		service.NewObjectField(string(features.Propensity), parameters(fieldParameters, "propensity")).
 			Description("Probability by logistic regression over other features. Their names, coefficients and scales are in the parameter file. A feature that is not a number gets the default of the file.").Optional(),
 	}

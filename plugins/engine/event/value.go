@@ -153,7 +153,7 @@ func (e *Event) VisitEach(paths []Path, fn func(values []Value)) {
 			break
 		}
 	}
-	var buffer [2]Value
+	var buffer [4]Value
 	values := buffer[:0]
 	for _, element := range array {
 		values = values[:0]

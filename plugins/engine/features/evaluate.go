@@ -207,7 +207,7 @@ func (s *summary) purchases(asOf int64) PurchaseHistory {
 		Age:     time.Duration(floorDiv(asOf, millisPerDay)-first) * day,
 	}
 	if h.Repeat > 0 {
-		h.MeanSpend = (s.sum.value() - s.firstDay.value()) / float64(h.Repeat)
+		h.MeanSpend = max(0, s.sum.value()-s.firstDay.value()) / float64(h.Repeat)
 	}
 	return h
 }

@@ -26,6 +26,9 @@ func (f *Feature) ValuePaths() []string {
 			paths = append(paths, path)
 		}
 	}
+	if len(paths) > 0 && f.ValuePath != "" {
+		paths[0] += f.Amount.description()
+	}
 	if len(f.Weights) > 0 {
 		paths = append(paths, "weights")
 	}

@@ -146,6 +146,8 @@ type Spec struct {
 	// Weights are the values of a decayed sum by event name; an event that is
 	// not listed has weight 1. They exclude ValuePath.
 	Weights map[string]float64
+	// Amount derives the value from the number at ValuePath.
+	Amount Amount
 	// Derived computes kinds that are computed from other features.
 	Derived *Derived
 	// Model computes a value of kind Purchases.
@@ -161,7 +163,8 @@ type PurchaseHistory struct {
 	// Recency is the time from the first such day to the last, Age the time from
 	// the first to the moment of evaluation.
 	Recency, Age time.Duration
-	// MeanSpend is the mean amount of the repeat purchases, 0 if there is none.
+	// MeanSpend is the mean amount of the repeat purchases less all refunds, 0 if
+	// there is none.
 	MeanSpend float64
 }
 
@@ -415,6 +418,20 @@ func (s *Spec) check(fail func(format string, args ...any)) {
 	}
 	if !requirement.acceptsGroups && s.GroupPath != "" {
 		fail("%s cannot be split; remove by", s.Kind)
+	}
+	if len(s.Amount.Subtract) > 0 && s.Kind != Sum && s.Kind != Purchases {
+		fail("%s cannot subtract; use sum", s.Kind)
+	}
+	if len(s.Amount.Subtract) > 0 && len(s.Events) == 0 {
+		fail("subtract needs events, the names of the events that are added, such as Order Completed")
+	}
+	for _, name := range s.Amount.Subtract {
+		if name == "" || slices.Contains(s.Events, name) {
+			fail("subtract names %q, which is empty or among events; remove it from one of them", name)
+		}
+	}
+	if s.ValuePath == "" && (s.Amount.FactorPath != "" || len(s.Amount.Subtract) > 0 || s.Amount.Currency != nil) {
+		fail("times, subtract and currency need of, the path of the value, such as properties.total")
 	}
 	if s.GroupPath == timestampPath {
 		fail("a feature cannot be split by timestamp; name a property, such as properties.category")

@@ -47,7 +47,8 @@ type Series struct {
 	text    string
 	where   int // position of the condition, -1 for none
 	columns []column
-	each    bool // one occurrence per element of an array
+	amount  *amount // derives the first column, nil for none
+	each    bool    // one occurrence per element of an array
 
 	// wants is the union of the requirements of the series' features on tiles.
 	wants   wants
@@ -80,7 +81,7 @@ const timestampPath = "timestamp"
 
 func newSeries(spec *Spec) (*Series, error) {
 	s := &Series{Where: spec.Where, where: -1}
-	s.Events = slices.Clone(spec.Events)
+	s.Events = slices.Concat(spec.Events, spec.Amount.Subtract)
 	slices.Sort(s.Events)
 	s.Events = slices.Compact(s.Events)
 	array := ""
@@ -107,6 +108,22 @@ func newSeries(spec *Spec) (*Series, error) {
 			return nil, err
 		}
 		s.columns = append(s.columns, column{text: "weights " + string(text), weights: spec.Weights})
+	}
+	amount, text, err := spec.Amount.compile()
+	if err != nil {
+		return nil, err
+	}
+	if amount != nil {
+		s.amount = amount
+		s.columns[0].text += text
+		for _, path := range amount.paths {
+			if !path.ThroughArray() {
+				continue
+			}
+			if !s.each || path.Array() != array {
+				return nil, fmt.Errorf("%s goes through an array that of and by do not go through; use the same array", path)
+			}
+		}
 	}
 	s.Layout = Layout(len(s.columns))
 	if s.each {
@@ -169,8 +186,8 @@ func (c *column) value(e *event.Event) event.Value {
 
 // Extract appends the stored extract of an event: a bit set of the series that
 // select it and, for each of them, its values. It appends nothing if no series
-// selects the event. A condition that fails to evaluate counts as false; failed
-// is the number of such conditions.
+// selects the event. A condition that fails to evaluate counts as false, and an
+// amount in a currency without a rate is missing; failed is the number of these.
 func (d *Definition) Extract(dst []byte, e *event.Event) (_ []byte, failed int) {
 	candidates, ok := d.byEvent[string(e.Name)]
 	if !ok {
@@ -216,14 +233,24 @@ func (d *Definition) Extract(dst []byte, e *event.Event) (_ []byte, failed int) 
 		s := &d.Series[i]
 		if !s.each {
 			for c := range s.columns {
-				dst = appendBounded(dst, s.columns[c].value(e))
+				v := s.columns[c].value(e)
+				if c == 0 && s.amount != nil {
+					var ok bool
+					if v, ok = s.amount.of(e, v); !ok {
+						failed++
+					}
+				}
+				dst = appendBounded(dst, v)
 			}
 			continue
 		}
-		var pathBuffer [2]event.Path
+		var pathBuffer [4]event.Path
 		paths := pathBuffer[:0]
 		for c := range s.columns {
 			paths = append(paths, s.columns[c].path)
+		}
+		if s.amount != nil {
+			paths = append(paths, s.amount.paths...)
 		}
 		// The count precedes the values but is known only after them: values are
 		// written after one byte, and moved if the count takes more.
@@ -232,6 +259,13 @@ func (d *Definition) Extract(dst []byte, e *event.Event) (_ []byte, failed int) 
 		n := uint64(0)
 		e.VisitEach(paths, func(values []event.Value) {
 			n++
+			if columns := len(s.columns); s.amount != nil {
+				var ok bool
+				if values[0], ok = s.amount.apply(values[0], values[columns:], e.Name); !ok {
+					failed++
+				}
+				values = values[:columns]
+			}
 			for _, v := range values {
 				dst = appendBounded(dst, v)
 			}

@@ -206,7 +206,7 @@ func (s *summary) add(w *wants, o *Occurrence) {
 	if w.parts&partNumbers != 0 && v.Kind == event.Number {
 		s.addNumber(v.Number, w.parts&partSpread != 0)
 	}
-	if w.parts&partFirstDay != 0 && v.Kind == event.Number && sameDay(o.Time, s.first) {
+	if w.parts&partFirstDay != 0 && v.Kind == event.Number && v.Number >= 0 && sameDay(o.Time, s.first) {
 		s.firstDay.add(v.Number)
 	}
 	if w.parts&partEnds != 0 && v.Kind != event.Missing {
@@ -226,7 +226,9 @@ func (s *summary) add(w *wants, o *Occurrence) {
 	if w.parts&partGaps != 0 && s.count > 1 && !sameEvent {
 		s.gaps.add(float64(o.Time - before))
 	}
-	if w.parts&partDays != 0 {
+	// In a purchase history a negative amount is a refund, not a purchase.
+	isRefund := w.parts&partFirstDay != 0 && v.Kind == event.Number && v.Number < 0
+	if w.parts&partDays != 0 && !isRefund {
 		s.addDay(floorDiv(o.Time, millisPerDay))
 	}
 	if w.parts&partHours != 0 {

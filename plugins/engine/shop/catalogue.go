@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-const currency = "USD"
+const currency = "EUR"
 
 // product is an article, with its JSON members encoded once.
 type product struct {
