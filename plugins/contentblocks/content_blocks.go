@@ -49,7 +49,7 @@ func Open(path string, r any, res *service.Resources) (*Blocks, error) {
 	// The fields that exist are those of the served definition, not of the one in
 	// the file of a block.
 	if defined, ok := r.(interface{ Definition() *record.Definition }); ok {
-		names = NamesOf(defined.Definition())
+		names = namesOf(defined.Definition())
 	}
 	var err error
 	b.folder, err = content.Open(path, func(string) (content.Names, error) { return names, nil })
@@ -115,11 +115,11 @@ func ContentNames(path string) (content.Names, error) {
 	if err != nil {
 		return content.Names{}, fmt.Errorf("%s cannot be read or has errors: lint it separately", path)
 	}
-	return NamesOf(def.Definition), nil
+	return namesOf(def.Definition), nil
 }
 
-// NamesOf returns the names of features and segments in a definition.
-func NamesOf(def *record.Definition) content.Names {
+// namesOf returns the names of features and segments in a definition.
+func namesOf(def *record.Definition) content.Names {
 	names := content.Names{Features: []string{}}
 	for i := range def.Features.Features {
 		f := &def.Features.Features[i]

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// AttemptMetadata is the metadata key of the number of earlier rejections of a
+	// attemptMetadata is the metadata key of the number of earlier rejections of a
 	// replayed event.
-	AttemptMetadata = "dead_letter_attempt"
+	attemptMetadata = "dead_letter_attempt"
 
 	sourceMetadata     = "source"
 	receivedAtMetadata = "received_at"
@@ -48,7 +48,7 @@ A message without an error passes unchanged. A message with one is replaced by a
 | `+"`plan`, `plan_version`"+` | the tracking plan, if one was applied |
 | `+"`source`, `received_at`"+` | from the metadata of these names, else the event's own `+"`source` and `receivedAt`"+`, where known |
 | `+"`rejected_at`"+` | the time of the rejection |
-| `+"`attempt`"+` | 1 for the first rejection; one more than the metadata `+"`"+AttemptMetadata+"`"+` for a replayed event |
+| `+"`attempt`"+` | 1 for the first rejection; one more than the metadata `+"`"+attemptMetadata+"`"+` for a replayed event |
 | `+"`original` or `original_base64`"+` | the original event: as text if it is valid UTF-8, else in base64 |
 
 Put it into the output, in the case for failed messages, as in the first example. The input is then acknowledged only after the dead letter is written.
@@ -99,7 +99,7 @@ pipeline:
   processors:
     - mapping: |
         root = this.original | this.original_base64.decode("base64")
-        meta `+AttemptMetadata+` = this.attempt
+        meta `+attemptMetadata+` = this.attempt
 
 output:
   kafka_topic:
@@ -107,7 +107,7 @@ output:
     topic: events
     key: ${! this.userId | this.anonymousId }
     metadata:
-      include_patterns: [ "^`+AttemptMetadata+`$" ]
+      include_patterns: [ "^`+attemptMetadata+`$" ]
 `)
 }
 
@@ -201,7 +201,7 @@ func (p *processor) letter(msg *service.Message, failure error) (*service.Messag
 	letter.SetError(nil)
 	letter.SetBytes(encoded)
 	letter.MetaDelete(OriginalMetadata)
-	letter.MetaDelete(AttemptMetadata)
+	letter.MetaDelete(attemptMetadata)
 	return letter, nil
 }
 
@@ -218,7 +218,7 @@ func (p *processor) Close(context.Context) error { return nil }
 
 // attempt returns the number of rejections of an event, including this one.
 func attempt(msg *service.Message) int {
-	before, ok := msg.MetaGet(AttemptMetadata)
+	before, ok := msg.MetaGet(attemptMetadata)
 	if !ok {
 		return 1
 	}

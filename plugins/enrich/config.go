@@ -12,8 +12,8 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 )
 
-// Name is the processor's name in a config.
-const Name = "enrich"
+// pluginName is the processor's name in a config.
+const pluginName = "enrich"
 
 const (
 	fieldEnabled     = "enabled"

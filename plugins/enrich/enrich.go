@@ -53,7 +53,7 @@ func init() {
 	if err := registerLintFunction(); err != nil {
 		panic(err)
 	}
-	service.MustRegisterBatchProcessor(Name, spec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
+	service.MustRegisterBatchProcessor(pluginName, spec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
 		return newProcessor(conf, res)
 	})
 }
@@ -484,7 +484,7 @@ func (p *processor) mapEvent(msg *service.Message, f found) ([]byte, error) {
 func (p *processor) apply(msg *service.Message, f found) (*service.Message, outcome) {
 	if f.policy == policyDeadLetter {
 		reason := rejection.Reason{Pointer: p.key.pointer(), Rule: f.status, Message: p.name + ": " + statusMessages[f.status]}
-		msg.SetError(&rejection.Error{Stage: Name, Reasons: []rejection.Reason{reason}})
+		msg.SetError(&rejection.Error{Stage: pluginName, Reasons: []rejection.Reason{reason}})
 		return msg, rejected
 	}
 	result := enriched
@@ -539,6 +539,6 @@ func (p *processor) unwritable(msg *service.Message, err error) *service.Message
 	if errors.As(err, &parent) {
 		reason.Pointer, reason.Message = parent.Pointer, p.name+": must be an object so that the value can be written into it"
 	}
-	msg.SetError(&rejection.Error{Stage: Name, Reasons: []rejection.Reason{reason}})
+	msg.SetError(&rejection.Error{Stage: pluginName, Reasons: []rejection.Reason{reason}})
 	return msg
 }

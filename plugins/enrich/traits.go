@@ -131,7 +131,7 @@ const maxMessageID = 256
 // identifyID returns the messageId of the identify event for an event. It is the
 // same for every replay of the event.
 func (p *processor) identifyID(event []byte) string {
-	suffix := ":" + Name + ":" + p.name
+	suffix := ":" + pluginName + ":" + p.name
 	if len(event)+len(suffix) > maxMessageID {
 		sum := sha256.Sum256(event)
 		return hex.EncodeToString(sum[:]) + suffix

@@ -31,8 +31,8 @@ const (
 	onFailureStop  = "stop"
 )
 
-// SuiteMetadata is the metadata key of report messages; its value is the suite.
-const SuiteMetadata = "expectation_suite"
+// suiteMetadata is the metadata key of report messages; its value is the suite.
+const suiteMetadata = "expectation_suite"
 
 const lintFunction = "lint_expectation_suite"
 
@@ -312,7 +312,7 @@ func (p *processor) ProcessBatch(ctx context.Context, batch service.MessageBatch
 		messages := make(service.MessageBatch, len(reports))
 		for i := range reports {
 			messages[i] = service.NewMessage(reports[i].JSON())
-			messages[i].MetaSetMut(SuiteMetadata, reports[i].Suite)
+			messages[i].MetaSetMut(suiteMetadata, reports[i].Suite)
 		}
 		out = append(out, messages)
 	}

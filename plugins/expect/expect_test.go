@@ -89,7 +89,7 @@ func TestReportFollowsTheBatchThatEndsTheWindow(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 	require.Equal(t, next, out[0])
 	require.Len(t, out[1], 1)
-	name, ok := out[1][0].MetaGet(SuiteMetadata)
+	name, ok := out[1][0].MetaGet(suiteMetadata)
 	require.True(t, ok)
 	require.Equal(t, "shop", name)
 	r := reportOf(t, out[1][0])

@@ -24,8 +24,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/engine/backoff"
 )
 
-// Name is the YAML name of the input and of the output.
-const Name = "kafka_topic"
+// pluginName is the YAML name of the input and of the output.
+const pluginName = "kafka_topic"
 
 const (
 	fieldSeedBrokers = "seed_brokers"

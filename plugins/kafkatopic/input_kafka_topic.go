@@ -39,7 +39,7 @@ const (
 )
 
 func init() {
-	service.MustRegisterBatchInput(Name, inputSpec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
+	service.MustRegisterBatchInput(pluginName, inputSpec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
 		in, err := newInput(conf, res)
 		if err != nil {
 			return nil, err

@@ -24,7 +24,7 @@ const (
 )
 
 func init() {
-	service.MustRegisterBatchOutput(Name, outputSpec(), func(conf *service.ParsedConfig, res *service.Resources) (out service.BatchOutput, batching service.BatchPolicy, inFlight int, err error) {
+	service.MustRegisterBatchOutput(pluginName, outputSpec(), func(conf *service.ParsedConfig, res *service.Resources) (out service.BatchOutput, batching service.BatchPolicy, inFlight int, err error) {
 		if batching, err = conf.FieldBatchPolicy(fieldBatching); err != nil {
 			return
 		}

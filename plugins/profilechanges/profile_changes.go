@@ -15,8 +15,8 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
-// Name is the input's name in a config.
-const Name = "profile_changes"
+// pluginName is the input's name in a config.
+const pluginName = "profile_changes"
 
 const (
 	fieldProfiles     = "profiles"
@@ -32,13 +32,13 @@ const (
 )
 
 func init() {
-	service.MustRegisterBatchInput(Name, Spec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
+	service.MustRegisterBatchInput(pluginName, configSpec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
 		return newInput(conf, res)
 	})
 }
 
-// Spec describes the input.
-func Spec() *service.ConfigSpec {
+// configSpec describes the input.
+func configSpec() *service.ConfigSpec {
 	return service.NewConfigSpec().
 		Stable().
 		Version("0.1.0").

@@ -25,9 +25,9 @@ const (
 	fieldDuplicated  = "duplicated"
 	fieldBatchSize   = "batch_size"
 
-	// FaultMetadata is the metadata key with the fault of an event. Events
+	// faultMetadata is the metadata key with the fault of an event. Events
 	// without a fault do not have it.
-	FaultMetadata = "synthetic_fault"
+	faultMetadata = "synthetic_fault"
 )
 
 func shareLint(field string) string {
@@ -47,7 +47,7 @@ Visitors arrive with an `+"`anonymousId`"+` only; some sign in, buy, receive mai
 
 The same settings give the same events to the byte, on every machine. Only the default of `+"`start`"+` depends on the clock: set it for repeatable events. Another `+"`start`"+` gives the same customers with new message and order ids, so that events of a second run are not deduplicated as a replay.
 
-Events with a fault have its name in the metadata `+"`"+FaultMetadata+"`"+`: `+"`late`, `duplicate`"+`, `+"`unknown_event`"+`, or the kind of invalid event, such as `+"`broken_json` or `negative_total`"+`. Late and duplicate events are valid; the tracking plan decides on unknown events. Events without a fault do not have this metadata.
+Events with a fault have its name in the metadata `+"`"+faultMetadata+"`"+`: `+"`late`, `duplicate`"+`, `+"`unknown_event`"+`, or the kind of invalid event, such as `+"`broken_json` or `negative_total`"+`. Late and duplicate events are valid; the tracking plan decides on unknown events. Events without a fault do not have this metadata.
 
 Events that were not acknowledged are sent again.`).
 		Fields(
@@ -251,7 +251,7 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		event := in.shop.Next()
 		batch[i] = service.NewMessage(event.Data)
 		if event.Fault != shop.None {
-			batch[i].MetaSetMut(FaultMetadata, string(event.Fault))
+			batch[i].MetaSetMut(faultMetadata, string(event.Fault))
 		}
 	}
 	in.sent += size

@@ -33,7 +33,7 @@ func (r *received) add(_ context.Context, batch service.MessageBatch) error {
 		if err != nil {
 			return err
 		}
-		fault, _ := msg.MetaGet(FaultMetadata)
+		fault, _ := msg.MetaGet(faultMetadata)
 		r.events = append(r.events, raw)
 		r.faults = append(r.faults, fault)
 	}
@@ -222,7 +222,7 @@ func TestEventsWithoutFaultHaveNoMetadata(t *testing.T) {
 	batch, _, err := in.ReadBatch(context.Background())
 	require.NoError(t, err)
 	for _, msg := range batch {
-		_, labelled := msg.MetaGet(FaultMetadata)
+		_, labelled := msg.MetaGet(faultMetadata)
 		require.False(t, labelled)
 	}
 }

@@ -17,19 +17,19 @@ import (
 	"github.com/connect-personalize/connect-personalize/plugins/profiles"
 )
 
-// Name is the processor's name in a config.
-const Name = "update_profile"
+// pluginName is the processor's name in a config.
+const pluginName = "update_profile"
 
 const fieldProfiles = "profiles"
 
 func init() {
-	service.MustRegisterBatchProcessor(Name, Spec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
+	service.MustRegisterBatchProcessor(pluginName, configSpec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchProcessor, error) {
 		return newProcessor(conf, res)
 	})
 }
 
-// Spec describes the processor.
-func Spec() *service.ConfigSpec {
+// configSpec describes the processor.
+func configSpec() *service.ConfigSpec {
 	return service.NewConfigSpec().
 		Stable().
 		Version("0.1.0").
@@ -166,7 +166,7 @@ func (p *processor) update(ctx context.Context, events [][]byte) ([]error, error
 
 func (p *processor) reject(msg *service.Message, err error) {
 	p.rejected.Incr(1)
-	msg.SetError(&rejection.Error{Stage: Name, Reasons: []rejection.Reason{reason(err)}})
+	msg.SetError(&rejection.Error{Stage: pluginName, Reasons: []rejection.Reason{reason(err)}})
 }
 
 func reason(err error) rejection.Reason {

@@ -28,12 +28,12 @@ const (
 
 // The metadata of events that are not valid.
 const (
-	// StatusMetadata is unplanned, repaired or violation for an event that passes, and
+	// statusMetadata is unplanned, repaired or violation for an event that passes, and
 	// refused or malformed for a rejected one.
-	StatusMetadata = "tracking_plan_status"
-	// ViolationsMetadata has the violations of an event that was repaired or passes in
+	statusMetadata = "tracking_plan_status"
+	// violationsMetadata has the violations of an event that was repaired or passes in
 	// spite of them, as a JSON array.
-	ViolationsMetadata = "tracking_plan_violations"
+	violationsMetadata = "tracking_plan_violations"
 
 	statusUnplanned = "unplanned"
 	statusRepaired  = "repaired"
@@ -123,7 +123,7 @@ Regardless of the plan, an event is rejected if it is not valid JSON (rule `+"`j
 
 ### Metadata
 
-An event that passes although it is not valid gets the metadata `+"`"+StatusMetadata+"`"+`: `+"`unplanned`, `repaired` or `violation`"+`. With the last two it also gets `+"`"+ViolationsMetadata+"`"+`, the reasons as a JSON array. A repaired event records at `+"`context.protocols.repaired`"+` the coerced values with their types before and after, and the omitted values. A rejected event has the status `+"`refused`"+` if it violates its schema, which cleaning may fix, and `+"`malformed`"+` if its JSON is not reliable. The status is that of the last check. The original event is kept for dead letters in the metadata `+"`"+deadletter.OriginalMetadata+"`"+`.
+An event that passes although it is not valid gets the metadata `+"`"+statusMetadata+"`"+`: `+"`unplanned`, `repaired` or `violation`"+`. With the last two it also gets `+"`"+violationsMetadata+"`"+`, the reasons as a JSON array. A repaired event records at `+"`context.protocols.repaired`"+` the coerced values with their types before and after, and the omitted values. A rejected event has the status `+"`refused`"+` if it violates its schema, which cleaning may fix, and `+"`malformed`"+` if its JSON is not reliable. The status is that of the last check. The original event is kept for dead letters in the metadata `+"`"+deadletter.OriginalMetadata+"`"+`.
 
 ### Metrics
 
@@ -319,7 +319,7 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 			msg = deadletter.KeepOriginal(msg)
 			batch[i] = msg
 		}
-		_, checked := msg.MetaGetMut(StatusMetadata) // by an earlier check, and perhaps the event has changed since
+		_, checked := msg.MetaGetMut(statusMetadata) // by an earlier check, and perhaps the event has changed since
 		if result.Status != trackingplan.Valid || result.Unplanned || checked {
 			p.treat(msg, plan, &result)
 		}
@@ -343,7 +343,7 @@ func (p *processor) treat(msg *service.Message, plan *trackingplan.Plan, result 
 		if result.Malformed() {
 			status = statusMalformed
 		}
-		msg.MetaSetMut(StatusMetadata, status)
+		msg.MetaSetMut(statusMetadata, status)
 		msg.SetError(&rejection.Error{Stage: stage, Plan: plan.Name, PlanVersion: plan.Version, Reasons: reasons})
 	case trackingplan.Repaired:
 		msg.SetBytes(result.Body)
@@ -352,17 +352,17 @@ func (p *processor) treat(msg *service.Message, plan *trackingplan.Plan, result 
 		mark(msg, statusViolation, result.Violations)
 	case trackingplan.Valid:
 		if result.Mark {
-			msg.MetaSetMut(StatusMetadata, statusUnplanned)
+			msg.MetaSetMut(statusMetadata, statusUnplanned)
 		} else {
-			msg.MetaDelete(StatusMetadata)
+			msg.MetaDelete(statusMetadata)
 		}
 	}
 }
 
 func mark(msg *service.Message, status string, violations []trackingplan.Violation) {
-	msg.MetaSetMut(StatusMetadata, status)
+	msg.MetaSetMut(statusMetadata, status)
 	if text, err := json.Marshal(violations); err == nil {
-		msg.MetaSetMut(ViolationsMetadata, string(text))
+		msg.MetaSetMut(violationsMetadata, string(text))
 	}
 }
 

@@ -201,7 +201,7 @@ func TestStatusIsThatOfTheLastValidation(t *testing.T) {
 	out, _ := run(t, check, messages(batch...)...)
 	again, _ := run(t, check+mend+check, messages(batch[0], batch[2], batch[3])...)
 	status := func(msg *service.Message) string {
-		s, _ := msg.MetaGet(StatusMetadata)
+		s, _ := msg.MetaGet(statusMetadata)
 		return s
 	}
 	for i, want := range []string{"refused", "", "repaired", "unplanned", "malformed", "malformed"} {
@@ -505,7 +505,7 @@ func TestViolationsMetadataIsJSON(t *testing.T) {
 	p := newTestProcessor(t, "plan: "+writePlan(t, fmt.Sprintf(testPlan, "mark")))
 	out, err := p.ProcessBatch(t.Context(), messages(track("Passed", `{"<\"&>":1}`)))
 	require.NoError(t, err)
-	text, ok := out[0][0].MetaGet(ViolationsMetadata)
+	text, ok := out[0][0].MetaGet(violationsMetadata)
 	require.True(t, ok)
 	var reasons []rejection.Reason
 	require.NoError(t, json.Unmarshal([]byte(text), &reasons))

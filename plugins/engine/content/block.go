@@ -54,8 +54,8 @@ type Budget struct {
 	Bytes int
 }
 
-// DefaultBudget is the budget of a block without one.
-var DefaultBudget = Budget{50 * time.Millisecond, 64 << 10}
+// defaultBudget is the budget of a block without one.
+var defaultBudget = Budget{50 * time.Millisecond, 64 << 10}
 
 const (
 	maxTime      = 5 * time.Second
@@ -186,14 +186,14 @@ func Load(path string, names func(definition string) (Names, error)) (*Block, []
 	if err != nil {
 		return nil, nil, err
 	}
-	b, problems := Parse(path, text, names)
+	b, problems := parse(path, text, names)
 	return b, problems, nil
 }
 
-// Parse parses the text of a block's file. The name of the block is the name of the
-// file. Parse returns the block only if there are no findings, other than advice.
-func Parse(path string, text []byte, names func(definition string) (Names, error)) (*Block, []finding.Finding) {
-	f := &file{path: path, block: &Block{Budget: DefaultBudget}}
+// parse parses the text of a block's file. The name of the block is the name of the
+// file. parse returns the block only if there are no findings, other than advice.
+func parse(path string, text []byte, names func(definition string) (Names, error)) (*Block, []finding.Finding) {
+	f := &file{path: path, block: &Block{Budget: defaultBudget}}
 	f.block.Name = strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".yaml"), ".yml")
 	if !nameForm.MatchString(f.block.Name) {
 		f.fail(1, "the name of a block's file must have lower-case letters, digits, - and _, such as cart_reminder.yaml")

@@ -16,7 +16,7 @@ var moment = time.Date(2026, 1, 31, 8, 30, 0, 0, time.UTC)
 // block returns a block with a template.
 func block(t testing.TB, kind Type, template string, more ...string) *Block {
 	t.Helper()
-	b, problems := Parse("b.yaml", []byte(blockText(kind, template, more...)), anything)
+	b, problems := parse("b.yaml", []byte(blockText(kind, template, more...)), anything)
 	require.Empty(t, problems)
 	return b
 }
@@ -137,7 +137,7 @@ func TestUnsafePositionsAreRefused(t *testing.T) {
 		`{% for x in segments %}<p title="{% endfor %}">`:      "must end where it begins in the page",
 		`{% case id %}{% when "a" %}<a href="{% endcase %}x">`: "different positions",
 	} {
-		_, problems := Parse("b.yaml", []byte(blockText(HTML, template)), anything)
+		_, problems := parse("b.yaml", []byte(blockText(HTML, template)), anything)
 		require.NotEmpty(t, problems, template)
 		require.Contains(t, problems[0].Message, want, template)
 		require.Equal(t, 5, problems[0].Line, template)
@@ -305,7 +305,7 @@ func TestProblemsNameTheCorrection(t *testing.T) {
 		{"type: text\nfallback: x\ntemplate: x\nsamples:\n  - { name: a, profile: { features: { revenu: 1 } } }", `5: there is no feature "revenu"`},
 		{"type: text\nfallback: x\ntemplate: x\nsamples: &a\n  - { name: a, profile: { traits: { x: *a } } }", "profile: "},
 	} {
-		_, problems := Parse("configs/content/b.yaml", []byte(c.yaml), names)
+		_, problems := parse("configs/content/b.yaml", []byte(c.yaml), names)
 		require.NotEmpty(t, problems, c.yaml)
 		var all []string
 		for _, p := range problems {
@@ -313,8 +313,8 @@ func TestProblemsNameTheCorrection(t *testing.T) {
 		}
 		require.Contains(t, strings.Join(all, "\n"), c.want, c.yaml)
 	}
-	_, problems := Parse("Hello World.yaml", []byte("type: text\nfallback: x\ntemplate: x"), names)
+	_, problems := parse("Hello World.yaml", []byte("type: text\nfallback: x\ntemplate: x"), names)
 	require.Contains(t, problems[0].Message, "name of a block's file")
-	_, problems = Parse("b.yaml", []byte("type: text\nfallback: x\ntemplate: '{{ features.x }}'"), anything)
+	_, problems = parse("b.yaml", []byte("type: text\nfallback: x\ntemplate: '{{ features.x }}'"), anything)
 	require.Contains(t, problems[0].Message, "write definition:")
 }

@@ -61,9 +61,6 @@ func (f *filter) arity() string {
 // filterList is the sorted list of the names of filters.
 var filterList []string
 
-// Filters returns the names of the filters that a template may use.
-func Filters() []string { return slices.Clone(filterList) }
-
 func argument(args []any, i int) any {
 	if i < len(args) {
 		return args[i]

@@ -112,7 +112,7 @@ func (f *Folder) take(files map[string]string) error {
 	blocks := map[string]*Block{}
 	var errs []error
 	for path, text := range files {
-		b, problems := Parse(path, []byte(text), f.names)
+		b, problems := parse(path, []byte(text), f.names)
 		if err := finding.ToError(problems); err != nil {
 			errs = append(errs, err)
 		}

@@ -35,7 +35,7 @@ func FuzzParse(f *testing.F) {
 		if strings.Contains(text, "time:") {
 			t.Skip() // a block may use a budget of seconds
 		}
-		b, problems := Parse("b.yaml", []byte(text), anything)
+		b, problems := parse("b.yaml", []byte(text), anything)
 		if b == nil {
 			require.NotEmpty(t, problems)
 			for _, p := range problems {

@@ -20,7 +20,7 @@ func TestAmountsAreDividedExactly(t *testing.T) {
 		`{{ features.orders | divided_by: 3 }} {{ 25 | divided_by: 2 }} {{ 25.0 | divided_by: 2 }}`: "0 12 12.5",
 		`{{ features.revenue | round }} {{ features.revenue | at_least: 30 }}`:                      "25 30",
 	} {
-		b, problems := Parse("b.yaml", []byte(blockText(Text, template)), names)
+		b, problems := parse("b.yaml", []byte(blockText(Text, template)), names)
 		require.Empty(t, problems, template)
 		got := b.Render(profileOf(t, `{"features":{"revenue":25,"orders":2,"by":{"hats":7}}}`))
 		require.Equal(t, want, string(got.Content), template)
@@ -40,10 +40,10 @@ func TestListsOfObjectsAreReported(t *testing.T) {
 		`{{ features.top | map: "value" | join: ", " }}`:       false,
 		`{% for x in features.top %}{{ x.value }}{% endfor %}`: false,
 	} {
-		_, problems := Parse("b.yaml", []byte(blockText(Text, template)), names)
+		_, problems := parse("b.yaml", []byte(blockText(Text, template)), names)
 		require.Equal(t, reported, len(problems) > 0, "%s: %v", template, problems)
 		sample := "\nsamples:\n  - { name: a, profile: { features: { top: [ { value: hats, count: 2 } ] } } }\n"
-		_, problems = Parse("b.yaml", []byte(blockText(Text, template)+sample), anything)
+		_, problems = parse("b.yaml", []byte(blockText(Text, template)+sample), anything)
 		require.Equal(t, reported, len(problems) > 0, "%s: %v", template, problems)
 		if reported {
 			require.True(t, problems[0].Advice)
@@ -85,7 +85,7 @@ func TestUnknownDateFlagsAreReported(t *testing.T) {
 		`{{ 'a }}`:                          `a quote without its end`,
 		`{{ id id }}`:                       `a text needs quotes`,
 	} {
-		_, problems := Parse("b.yaml", []byte(blockText(Text, template)), anything)
+		_, problems := parse("b.yaml", []byte(blockText(Text, template)), anything)
 		require.NotEmpty(t, problems, template)
 		require.Contains(t, problems[0].Message, want, template)
 	}
@@ -112,6 +112,6 @@ func TestCapturedHTML(t *testing.T) {
 		require.Empty(t, got.Problem, template)
 		require.Equal(t, want, string(got.Content), template)
 	}
-	_, problems := Parse("b.yaml", []byte(blockText(HTML, `<p{% if id %} class="a"{% endif %}id="b">`)), anything)
+	_, problems := parse("b.yaml", []byte(blockText(HTML, `<p{% if id %} class="a"{% endif %}id="b">`)), anything)
 	require.Contains(t, problems[0].Message, "white space is missing between the attributes")
 }

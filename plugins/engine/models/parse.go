@@ -27,7 +27,7 @@ func Load(path string) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, data)
+	return parse(path, data)
 }
 
 // Lint returns the mistakes in the parameter file at path. The error is for a file
@@ -51,8 +51,8 @@ func read(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// Parse parses a parameter file of any model. The path is used in errors.
-func Parse(path string, data []byte) (Model, error) {
+// parse parses a parameter file of any model. The path is used in errors.
+func parse(path string, data []byte) (Model, error) {
 	p := &parser{path: path}
 	m := p.document(data)
 	if len(p.problems) == 0 {

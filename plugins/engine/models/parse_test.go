@@ -86,7 +86,7 @@ func TestParseErrorsNameTheLineAndTheCorrection(t *testing.T) {
 		"huge": {"# " + strings.Repeat("x", maxFile), []string{"1: the file has 1048578 bytes; a parameter file has at most 1048576"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Parse("models/x.yaml", []byte(test.file))
+			_, err := parse("models/x.yaml", []byte(test.file))
 			require.Error(t, err)
 			require.Equal(t, "models/x.yaml:"+strings.Join(test.want, "\nmodels/x.yaml:"), err.Error())
 		})
@@ -151,9 +151,9 @@ func anyModel() *rapid.Generator[Model] {
 func TestEncodeParseRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := anyModel().Draw(t, "model")
-		data, err := Encode(m)
+		data, err := encode(m)
 		require.NoError(t, err)
-		parsed, err := Parse("x.yaml", data)
+		parsed, err := parse("x.yaml", data)
 		require.NoError(t, err, "%s", data)
 		require.Equal(t, m, parsed, "%s", data)
 	})
@@ -168,13 +168,13 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("model: gamma_gamma\nfitted_at: 2026-01-31T02:00:00+02:00\nparameters: &a {p: 1, q: 2, gamma: 1e3}\n"))
 	f.Add([]byte("a: &a [*a]\nmodel: *a\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := Parse("x.yaml", data)
+		m, err := parse("x.yaml", data)
 		if err != nil {
 			return
 		}
-		encoded, err := Encode(m)
+		encoded, err := encode(m)
 		require.NoError(t, err)
-		again, err := Parse("x.yaml", encoded)
+		again, err := parse("x.yaml", encoded)
 		require.NoError(t, err, "%s", encoded)
 		require.Equal(t, m, again)
 	})

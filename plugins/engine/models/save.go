@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Encode encodes the parameter file of a model. Parse is its inverse.
-func Encode(m Model) ([]byte, error) {
+// encode encodes the parameter file of a model. Parse is its inverse.
+func encode(m Model) ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.Kind(), err)
 	}
@@ -55,11 +55,11 @@ func Encode(m Model) ([]byte, error) {
 // the old file or the complete new one, even after a power failure. It creates
 // the folder if needed.
 func Save(path string, m Model) error {
-	data, err := Encode(m)
+	data, err := encode(m)
 	if err != nil {
 		return err
 	}
-	if _, err := Parse(path, data); err != nil {
+	if _, err := parse(path, data); err != nil {
 		return err
 	}
 	dir := filepath.Dir(path)

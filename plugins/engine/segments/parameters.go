@@ -131,7 +131,7 @@ func (f *File) apply(text string) error {
 }
 
 func (f *File) parse(text string) (*Parameters, error) {
-	values, err := ParseFile([]byte(text))
+	values, err := parseFile([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("parameters file %s: %w", f.path, err)
 	}
@@ -151,8 +151,8 @@ func (f *File) parse(text string) (*Parameters, error) {
 	return p, nil
 }
 
-// ParseFile parses the text of a parameters file.
-func ParseFile(text []byte) (map[string]any, error) {
+// parseFile parses the text of a parameters file.
+func parseFile(text []byte) (map[string]any, error) {
 	var values map[string]any
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	if err := d.Decode(&values); err != nil {

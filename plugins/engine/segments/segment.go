@@ -92,8 +92,8 @@ func (e *SpecError) Error() string { return fmt.Sprintf("segment %q: %v", e.Name
 
 func (e *SpecError) Unwrap() error { return e.Err }
 
-// MaxSegments is the maximum number of segments of a definition.
-const MaxSegments = 1000
+// maxSegments is the maximum number of segments of a definition.
+const maxSegments = 1000
 
 var (
 	nameForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
@@ -122,8 +122,8 @@ func References(text, kind string) (names []string, err error) {
 // a *SpecError for every mistake.
 func New(specs []Spec, features *features.Definition, parameters func() *Parameters, compile RuleCompiler) (*Set, error) {
 	s := &Set{parameters: parameters, FeaturesOnly: true}
-	if len(specs) > MaxSegments {
-		return nil, fmt.Errorf("there are %d segments; a definition can have %d", len(specs), MaxSegments)
+	if len(specs) > maxSegments {
+		return nil, fmt.Errorf("there are %d segments; a definition can have %d", len(specs), maxSegments)
 	}
 	var errs []error
 	written := make(map[string]int, len(specs))

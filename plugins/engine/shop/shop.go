@@ -48,8 +48,8 @@ type Settings struct {
 
 // Limits of the settings.
 const (
-	MaxCustomers = 100_000_000
-	MaxRate      = 1e9
+	maxCustomers = 100_000_000
+	maxRate      = 1e9
 )
 
 // Timestamps have four digits for the year, so a shop starts no later than latest
@@ -64,10 +64,10 @@ var (
 func (s Settings) Validate() error {
 	share := func(v float64) bool { return v >= 0 && v <= 1 }
 	switch {
-	case s.Customers < 1 || s.Customers > MaxCustomers:
-		return fmt.Errorf("customers is %d: a shop has from 1 to %d", s.Customers, MaxCustomers)
-	case !(s.Rate >= 0 && s.Rate <= MaxRate):
-		return fmt.Errorf("rate is %v: it must be from 0 to %v events a second", s.Rate, float64(MaxRate))
+	case s.Customers < 1 || s.Customers > maxCustomers:
+		return fmt.Errorf("customers is %d: a shop has from 1 to %d", s.Customers, maxCustomers)
+	case !(s.Rate >= 0 && s.Rate <= maxRate):
+		return fmt.Errorf("rate is %v: it must be from 0 to %v events a second", s.Rate, float64(maxRate))
 	case s.Rate == 0 && !(s.DailyEvents > 0 && s.DailyEvents <= 100_000):
 		return fmt.Errorf("daily events is %v: it must be more than 0 and at most 100000 if there is no rate", s.DailyEvents)
 	case !share(s.Invalid) || !share(s.Late) || !share(s.Duplicated):

@@ -644,7 +644,7 @@ func TestInvalidSettings(t *testing.T) {
 	require.NoError(t, good.Validate())
 	for want, change := range map[string]func(*Settings){
 		"customers is 0":         func(s *Settings) { s.Customers = 0 },
-		"customers is 100000001": func(s *Settings) { s.Customers = MaxCustomers + 1 },
+		"customers is 100000001": func(s *Settings) { s.Customers = maxCustomers + 1 },
 		"rate is -1":             func(s *Settings) { s.Rate = -1 },
 		"rate is NaN":            func(s *Settings) { s.Rate = math.NaN() },
 		"daily events is 0":      func(s *Settings) { s.DailyEvents = 0 },

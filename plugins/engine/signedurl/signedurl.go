@@ -51,8 +51,8 @@ func mac(secret []byte, target string) []byte {
 // IsSigned reports whether a URL has a signature, valid or not.
 func IsSigned(u *url.URL) bool { return strings.Contains(u.RawQuery, signatureParameter) }
 
-// Signature is the signature of a URL, not yet verified.
-type Signature struct {
+// signature is the signature of a URL, not yet verified.
+type signature struct {
 	// Key is the name of the key.
 	Key string
 	// Expires is the end of the validity. Use it after Verify only.
@@ -66,11 +66,11 @@ type Signature struct {
 
 // Parse parses a signed URL. It reports false if the parameters of the signature are
 // missing or malformed.
-func Parse(u *url.URL) (Signature, bool) {
+func Parse(u *url.URL) (signature, bool) {
 	query, presented, _ := strings.Cut(u.RawQuery, signatureParameter)
 	decoded, err := hex.DecodeString(presented)
 	if err != nil || len(decoded) != sha256.Size {
-		return Signature{}, false
+		return signature{}, false
 	}
 	var rest []string
 	var key, expires string
@@ -86,12 +86,12 @@ func Parse(u *url.URL) (Signature, bool) {
 	}
 	until, err := strconv.ParseInt(expires, 10, 64)
 	if err != nil {
-		return Signature{}, false
+		return signature{}, false
 	}
 	plain := *u
 	plain.RawQuery = strings.Join(rest, "&")
-	return Signature{Key: key, Expires: time.Unix(until, 0), Plain: &plain, target: u.EscapedPath() + "?" + query, mac: decoded}, true
+	return signature{Key: key, Expires: time.Unix(until, 0), Plain: &plain, target: u.EscapedPath() + "?" + query, mac: decoded}, true
 }
 
 // Verify reports whether the signature was made with the secret.
-func (s *Signature) Verify(secret []byte) bool { return hmac.Equal(s.mac, mac(secret, s.target)) }
+func (s *signature) Verify(secret []byte) bool { return hmac.Equal(s.mac, mac(secret, s.target)) }

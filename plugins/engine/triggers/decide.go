@@ -32,9 +32,6 @@ var outcomes = [...]string{"fired", "held_out", "expired", "predates", "no_conse
 
 func (o Outcome) String() string { return outcomes[o] }
 
-// Outcomes returns the names of all outcomes.
-func Outcomes() []string { return outcomes[:] }
-
 // Decision is a decided firing.
 type Decision struct {
 	Firing

@@ -153,9 +153,9 @@ type Set struct {
 // Bounds of the configuration.
 const (
 	MaxLimit  = 100
-	MaxExpire = 30 * 24 * time.Hour
-	MaxAfter  = 2 * 366 * 24 * time.Hour
-	MaxPer    = 366 * 24 * time.Hour
+	maxExpire = 30 * 24 * time.Hour
+	maxAfter  = 2 * 366 * 24 * time.Hour
+	maxPer    = 366 * 24 * time.Hour
 )
 
 // RuleError is a mistake in one rule or, if Rule is -1, in the settings of all
@@ -191,7 +191,7 @@ func New(s Set) (*Set, error) {
 	}
 	limits := func(list []Limit) {
 		for _, l := range list {
-			if l.Count < 1 || l.Count > MaxLimit || l.Per <= 0 || l.Per > MaxPer {
+			if l.Count < 1 || l.Count > MaxLimit || l.Per <= 0 || l.Per > maxPer {
 				fail("a limit is a count from 1 to %d and a span of at most a year, such as { count: 1, per: 7d }", MaxLimit)
 			}
 			s.longest = max(s.longest, l.Per.Milliseconds())
@@ -232,10 +232,10 @@ func New(s Set) (*Set, error) {
 		if r.Channel < 0 || r.Channel >= len(s.Channels) {
 			fail("it needs a channel")
 		}
-		if r.After < 0 || r.After > MaxAfter {
+		if r.After < 0 || r.After > maxAfter {
 			fail("after must be at most two years")
 		}
-		if r.Expire <= 0 || r.Expire > MaxExpire {
+		if r.Expire <= 0 || r.Expire > maxExpire {
 			fail("expire must be above 0 and at most 30d, such as 6h")
 		}
 		if r.On.Kind == Date && r.After != 0 {
