@@ -73,11 +73,11 @@ func Email(s string, o EmailOptions) (string, error) {
 	if s == "" {
 		return "", errEmpty
 	}
-	at := strings.LastIndexByte(s, '@')
-	if at <= 0 || at == len(s)-1 || strings.IndexByte(s, '@') != at {
+	separator := strings.LastIndexByte(s, '@')
+	if separator <= 0 || separator == len(s)-1 || strings.IndexByte(s, '@') != separator {
 		return "", errEmailAt
 	}
-	local, domain := s[:at], strings.TrimSuffix(s[at+1:], ".")
+	local, domain := s[:separator], strings.TrimSuffix(s[separator+1:], ".")
 	if strings.ContainsAny(s, " ,;") {
 		return "", errEmailSpace
 	}

@@ -80,6 +80,9 @@ func (e *path) evaluate(r *run) (any, error) {
 	}
 	v := r.variable(name)
 	for i := range e.keys {
+		if v == nil && e.isProfile {
+			v = missing{}
+		}
 		k := &e.keys[i]
 		var key any = k.name
 		if k.index != nil {
@@ -137,7 +140,7 @@ func property(v any, name string) any {
 		case "last":
 			return v.to
 		}
-	case string, markup:
+	case string, markup, missing:
 		if name == "size" {
 			return sizeOf(v)
 		}

@@ -111,7 +111,7 @@ func (c goldenCase) passes(got, problem string) bool {
 	return slices.Contains(c.Results, got)
 }
 
-// renderGolden renders a case as a text block whose variables are the data.
+// renderGolden renders a case as a text block. Its variables are the data.
 func renderGolden(c goldenCase) (content, problem string) {
 	nodes, problems := compile(c.Template, 1, &scope{open: true, used: map[string]bool{}})
 	if len(problems) > 0 {

@@ -60,12 +60,12 @@ func TestMissingValuesOfTheProfile(t *testing.T) {
 			`{% if traits.x %}A{% endif %}`, `{% unless traits.x %}b{% endunless %}`, `{% if traits.x == nil %}c{% endif %}`, `{% if traits.x == "" %}d{% endif %}`,
 			`{% if traits.x == blank %}e{% endif %}`, `{% if traits.x == empty %}f{% endif %}`, `{% if traits.x != "" %}G{% endif %}`, `{{ traits.x | default: "h" }}`,
 			`{% assign y = traits.x %}{% if y %}I{% endif %}`, `{{ traits.x | append: "j" }}`, `{% for z in traits.x %}K{% else %}l{% endfor %}`, `{{ traits.x.y.z }}{{ traits.x }}`,
-			`{% if traits.x > 1 or traits.x < 1 %}M{% endif %}`, `{{ traits.x | size }}`,
+			`{% if traits.x > 1 or traits.x < 1 %}M{% endif %}`, `{{ traits.x | size }}`, `{% if traits.x.size == 0 %}n{% endif %}`,
 			`{{ 5 | plus: traits.x }}{{ "a b" | truncate: traits.x | append: traits.x }}{{ "a,b" | split: "," | concat: traits.x | join: traits.x }}{{ "xyz" | slice: traits.x, 2 | replace: "q", traits.x }}`,
 		}, ""))
 		got := b.Render(profileOf(t, profile))
 		require.Empty(t, got.Problem)
-		require.Equal(t, "bcdefhjl05a babxy", string(got.Content), profile)
+		require.Equal(t, "bcdefhjl0n5a babxy", string(got.Content), profile)
 	}
 }
 
