@@ -87,20 +87,3 @@ func TestPurgeContinuesAfterARestart(t *testing.T) {
 	require.NoError(t, s.Close())
 	requirePurged(t, open(t, Options{Path: dir, PurgeDelay: time.Millisecond}), dir)
 }
-
-func TestFilesAreReadableByTheirOwnerOnly(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "profiles")
-	s := open(t, Options{Path: dir, PurgeDelay: time.Millisecond})
-	fillAndErase(t, s)
-	requirePurged(t, s, dir)
-	info, err := os.Stat(dir)
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
-			require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), e.Name())
-		}
-	}
-}

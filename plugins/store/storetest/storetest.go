@@ -804,8 +804,7 @@ func testClosed(t *testing.T, s store.Store) {
 }
 
 // RunConnectionFault tests that no operation of a store turns a failure to connect into
-// an empty answer: a caller that cannot tell the two apart would answer "no such
-// customer". open returns a new store on an empty server and a function after which
+// an empty answer, which callers would report as "no such customer". open returns a new store on an empty server and a function after which
 // setting up any connection fails.
 func RunConnectionFault(t *testing.T, open func(t *testing.T) (s store.Store, breakConnections func())) {
 	ctx := context.Background()
