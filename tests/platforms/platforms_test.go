@@ -446,7 +446,7 @@ var platforms = map[string]platform{
 			}}, nil
 		},
 		taken:   func(w http.ResponseWriter, _ []got) { w.WriteHeader(204) },
-		refused: func(w http.ResponseWriter, _ []got, _ []int) { w.WriteHeader(410) },
+		refused: func(w http.ResponseWriter, _ []got, _ []int) { w.WriteHeader(422) },
 		unread:  true,
 	},
 	"profile_api": {
