@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -166,11 +165,9 @@ func (o Options) target() (target, error) {
 	for i, u := range strings.Split(o.URL, ",") {
 		parsed, err := goredis.ParseURL(strings.TrimSpace(u))
 		if err != nil {
-			// The error quotes the URL, including its password.
-			if urlErr, ok := errors.AsType[*url.Error](err); ok {
-				err = urlErr.Err
-			}
-			return t, fmt.Errorf("redis profile store: URL %d cannot be read: %w; write redis://host:port or rediss://host:port", i+1, err)
+			// The error may quote a part of the URL, such as a password with a slash
+			// that is taken for the port.
+			return t, fmt.Errorf("redis profile store: URL %d is not valid; write redis://host:port or rediss://host:port, with the reserved characters of a password escaped (%%2F for /, %%40 for @, %%23 for #)", i+1)
 		}
 		t.addrs = append(t.addrs, parsed.Addr)
 		if i > 0 {

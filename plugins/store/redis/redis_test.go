@@ -126,7 +126,7 @@ func TestContractClusterWaitingForReplicas(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	for want, o := range map[string]Options{
 		"write redis://host:port":  {URL: "http://:secret@host"},
-		"URL 2 cannot be read":     {URL: "redis://a, redis://user:secret@b:port", Mode: Cluster},
+		"URL 2 is not valid":       {URL: "redis://a, redis://user:secret@b:port", Mode: Cluster},
 		"not one of simple":        {URL: "redis://a", Mode: "sentinel"},
 		"name the primary":         {URL: "redis://a", Mode: Failover},
 		"is for mode failover":     {URL: "redis://a", MasterName: "m"},
@@ -144,6 +144,23 @@ func TestOptionsAreChecked(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.NotContains(t, err.Error(), "secret")
 	}
+}
+
+// A parser that takes a part of the password for a port quotes it in its error.
+func TestURLErrorsContainNoPartOfAPassword(t *testing.T) {
+	for _, u := range []string{
+		"redis://:hunter2/rest@host:6379", "redis://u:hunter2#x@host", "redis://u:hunter2?x@host:1", "redis://u:hun%ter2@host",
+		"redis://u:hunter2 @host", "redis://host:hunter2", "redis://:hunter2\n@host", "hunter2@host", "redis://h/hunter2", "redis://h?db=hunter2", "redis://h?hunter2=1",
+	} {
+		_, err := Options{URL: u}.target()
+		if err != nil {
+			require.NotContains(t, err.Error(), "hunter2", u)
+			require.NotContains(t, err.Error(), "hun%", u)
+			require.ErrorContains(t, err, "%2F for /")
+		}
+	}
+	_, err := Options{URL: "redis://:hunter2/rest@host:6379"}.target()
+	require.Error(t, err)
 }
 
 func TestURLs(t *testing.T) {
