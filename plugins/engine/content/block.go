@@ -179,6 +179,10 @@ func Load(path string, names func(definition string) (Names, error)) (*Block, []
 	if err != nil {
 		return nil, nil, err
 	}
+	if !info.Mode().IsRegular() {
+		// Reading a named pipe would block for ever.
+		return nil, []finding.Finding{{File: path, Line: 1, Message: "a block must be a regular file"}}, nil
+	}
 	if info.Size() > maxFileBytes {
 		return nil, []finding.Finding{{File: path, Line: 1, Message: fmt.Sprintf("a block's file must not be larger than %s", humanize.IBytes(maxFileBytes))}}, nil
 	}

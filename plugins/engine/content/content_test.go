@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -317,4 +318,17 @@ func TestProblemsNameTheCorrection(t *testing.T) {
 	require.Contains(t, problems[0].Message, "name of a block's file")
 	_, problems = parse("b.yaml", []byte("type: text\nfallback: x\ntemplate: '{{ features.x }}'"), anything)
 	require.Contains(t, problems[0].Message, "write definition:")
+}
+
+// A named pipe in the folder must not block the process.
+func TestNamedPipesAreRejected(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600))
+	none := func(string) (Names, error) { return Names{}, nil }
+	_, err := Open(dir, none)
+	require.ErrorContains(t, err, "pipe.yaml is not a regular file")
+	_, problems, err := Load(filepath.Join(dir, "pipe.yaml"), none)
+	require.NoError(t, err)
+	require.Len(t, problems, 1)
+	require.Contains(t, problems[0].Message, "regular file")
 }

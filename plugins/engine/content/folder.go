@@ -72,6 +72,10 @@ func (f *Folder) read() (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		if !info.Mode().IsRegular() {
+			// Reading a named pipe would block for ever.
+			return nil, fmt.Errorf("%s is not a regular file", path)
+		}
 		if info.Size() > maxFileBytes {
 			return nil, fmt.Errorf("%s is larger than the maximum size of a block", path)
 		}
