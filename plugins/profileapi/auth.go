@@ -24,12 +24,17 @@ const (
 	scopeWrite
 	scopeContent
 	scopeErase
+	scopeExport
+	scopeSegments
 
-	scopeAll = scopeRead | scopeWrite | scopeContent | scopeErase
+	scopeAll = scopeRead | scopeWrite | scopeContent | scopeErase | scopeExport | scopeSegments
 )
 
 // scopeNames are the names of the scopes in a config.
-var scopeNames = map[string]scope{"read": scopeRead, "write": scopeWrite, "content": scopeContent, "erase": scopeErase}
+var scopeNames = map[string]scope{
+	"read": scopeRead, "write": scopeWrite, "content": scopeContent, "erase": scopeErase,
+	"export": scopeExport, "segments": scopeSegments,
+}
 
 func (s scope) String() string {
 	for name, scope := range scopeNames {
@@ -45,10 +50,17 @@ type token struct {
 	name   string
 	hash   [sha256.Size]byte
 	scopes scope
-	rate   limit
+	limits limits
 }
 
-// limit is the rate limit of a token or signing key.
+// limits are the rate limits of a token or signing key.
+type limits struct {
+	requests limit
+	// profiles counts the customers that requests read.
+	profiles limit
+}
+
+// limit is one rate limit.
 type limit struct {
 	perSecond float64
 	burst     int
@@ -56,15 +68,20 @@ type limit struct {
 	limiter *rate.Limiter
 }
 
-// take consumes one request of the limit, or returns a refusal with the number of
-// seconds until the next request is allowed.
-func (l *limit) take(now time.Time) *problem {
+// take consumes n units of the limit, or returns a refusal with the number of seconds
+// until the next request is allowed. A request for more than the burst is accepted when
+// a whole burst is available; the rest delays the requests after it, so that the rate
+// holds on average.
+func (l *limit) take(now time.Time, n int) *problem {
 	if l.limiter == nil {
 		return nil
 	}
-	r := l.limiter.ReserveN(now, 1)
+	r := l.limiter.ReserveN(now, min(n, l.burst))
 	wait := r.DelayFrom(now)
 	if wait <= 0 {
+		for n -= l.burst; n > 0; n -= l.burst {
+			l.limiter.ReserveN(now, min(n, l.burst))
+		}
 		return nil
 	}
 	r.CancelAt(now)
@@ -78,6 +95,16 @@ type caller struct {
 	// name is the name of the token or signing key, empty if none is required.
 	name   string
 	scopes scope
+	// profiles is the limit of profiles, nil without one.
+	profiles *limit
+}
+
+// takeProfiles consumes n profiles of the caller's limit.
+func (c *caller) takeProfiles(now time.Time, n int) *problem {
+	if c.profiles == nil {
+		return nil
+	}
+	return c.profiles.take(now, n)
 }
 
 // credentials are the tokens and signing keys of a config and its file. They are
@@ -124,7 +151,7 @@ func (g *guard) check(r *http.Request, to *route, now time.Time) (caller, *http.
 	if t == nil {
 		return caller{}, r, &unauthenticated
 	}
-	return caller{name: t.name, scopes: t.scopes}, r, t.rate.take(now)
+	return caller{name: t.name, scopes: t.scopes, profiles: &t.limits.profiles}, r, t.limits.requests.take(now, 1)
 }
 
 // tokenOf returns the token with this secret, nil for an unknown one.

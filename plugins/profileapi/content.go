@@ -122,6 +122,9 @@ func (h *handler) getContent(w http.ResponseWriter, r *http.Request, v visit) in
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
+	if refusal := v.caller.takeProfiles(v.started, 1); refusal != nil {
+		return refuse(w, r, refusal)
+	}
 	result, refusal := h.readOne(v.id, q, v.started)
 	if refusal == &ambiguous {
 		result, refusal = customers.Result{}, nil // no customer: content of another one must not be shown
@@ -302,7 +305,7 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
-	b, refusal := h.readBatchRequest(w, r, parseContentBatchQuestion)
+	b, refusal := h.readBatchRequest(w, r, v, parseContentBatchQuestion)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}

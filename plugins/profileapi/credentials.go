@@ -21,18 +21,19 @@ import (
 )
 
 const (
-	fieldTokens       = "tokens"
-	fieldTokenName    = "name"
-	fieldTokenSHA256  = "sha256"
-	fieldTokenScopes  = "scopes"
-	fieldSigningKeys  = "signing_keys"
-	fieldKeyName      = "name"
-	fieldKeySecret    = "secret"
-	fieldKeyFields    = "fields"
-	fieldPerSecond    = "requests_per_second"
-	fieldBurst        = "burst"
-	fieldTokensFile   = "tokens_file"
-	scopesExplanation = "list any of read, write, content, erase"
+	fieldTokens            = "tokens"
+	fieldTokenName         = "name"
+	fieldTokenSHA256       = "sha256"
+	fieldTokenScopes       = "scopes"
+	fieldSigningKeys       = "signing_keys"
+	fieldKeyName           = "name"
+	fieldKeySecret         = "secret"
+	fieldKeyFields         = "fields"
+	fieldPerSecond         = "requests_per_second"
+	fieldBurst             = "burst"
+	fieldProfilesPerSecond = "profiles_per_second"
+	fieldTokensFile        = "tokens_file"
+	scopesExplanation      = "list any of read, write, content, erase, export, segments"
 )
 
 func limitFields() []*service.ConfigField {
@@ -45,6 +46,10 @@ func limitFields() []*service.ConfigField {
 			Description("Maximum number of requests in a burst above the rate; zero for the requests of one second.").
 			Default(0).Example(100).
 			LintRule(`root = if this.number().catch(0) < 0 { "must be zero or more, such as 100" }`),
+		service.NewFloatField(fieldProfilesPerSecond).
+			Description("Maximum number of customers read per second; zero for no limit. A batch counts every customer in it, a page of a segment its `limit`. Requests above it get status 429 with `Retry-After`. It bounds how fast a stolen token can copy all profiles.").
+			Default(0.0).Example(1000).Advanced().
+			LintRule(`root = if this.number().catch(0) < 0 { "must be zero or more, such as 1000" }`),
 	}
 }
 
@@ -62,10 +67,10 @@ func credentialFields() []*service.ConfigField {
 					Example("${BRAZE_TOKEN_SHA256}").
 					LintRule(`root = if !this.string().re_match("^[0-9a-fA-F]{64}$") { "write the SHA-256 of the token as 64 hexadecimal digits, not the token: printf %s \"$TOKEN\" | sha256sum" }`),
 				service.NewStringListField(fieldTokenScopes).
-					Description("Permissions of the token: `read` profiles, `write` traits, fetch rendered `content`, `erase` customers.").
+					Description("Permissions of the token: `read` profiles by id, `write` traits, fetch rendered `content`, `erase` customers, `export` all stored data of a customer, list the customers of `segments`.").
 					Default([]any{"read"}).
 					Example([]string{"read", "write"}).
-					LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.any(s -> ![ "read", "write", "content", "erase" ].contains(s))) { "` + scopesExplanation + `" }`),
+					LintRule(`root = if this.type() == "array" && (this.length() == 0 || this.any(s -> ![ "read", "write", "content", "erase", "export", "segments" ].contains(s))) { "` + scopesExplanation + `" }`),
 			}, limitFields()...)...,
 		).
 			Description("Bearer tokens of callers. If there is at least one, every request under `/api` requires a token.").
@@ -177,7 +182,7 @@ func parseToken(p *service.ParsedConfig) (t token, err error) {
 	if t.scopes == 0 {
 		return t, fmt.Errorf("%s is empty: %s", fieldTokenScopes, scopesExplanation)
 	}
-	t.rate, err = parseLimit(p)
+	t.limits, err = parseLimits(p)
 	return t, err
 }
 
@@ -196,49 +201,64 @@ func parseSigningKey(p *service.ParsedConfig) (k signingKey, err error) {
 	if k.fields, err = p.FieldStringList(fieldKeyFields); err != nil {
 		return k, err
 	}
-	k.rate, err = parseLimit(p)
+	k.limits, err = parseLimits(p)
 	return k, err
 }
 
-func parseLimit(p *service.ParsedConfig) (l limit, err error) {
-	if l.perSecond, err = p.FieldFloat(fieldPerSecond); err != nil {
+func parseLimits(p *service.ParsedConfig) (l limits, err error) {
+	if l.requests.perSecond, err = p.FieldFloat(fieldPerSecond); err != nil {
 		return l, err
 	}
-	if l.burst, err = p.FieldInt(fieldBurst); err != nil {
+	if l.requests.burst, err = p.FieldInt(fieldBurst); err != nil {
 		return l, err
 	}
-	if l.perSecond < 0 || l.burst < 0 {
-		return l, fmt.Errorf("%s and %s must be zero or more", fieldPerSecond, fieldBurst)
+	if l.profiles.perSecond, err = p.FieldFloat(fieldProfilesPerSecond); err != nil {
+		return l, err
 	}
-	if l.perSecond > 0 {
-		if l.burst == 0 {
-			l.burst = int(math.Ceil(min(l.perSecond, math.MaxInt32)))
-		}
-		l.limiter = rate.NewLimiter(rate.Limit(l.perSecond), l.burst)
+	if l.requests.perSecond < 0 || l.requests.burst < 0 || l.profiles.perSecond < 0 {
+		return l, fmt.Errorf("%s, %s and %s must be zero or more", fieldPerSecond, fieldBurst, fieldProfilesPerSecond)
 	}
+	l.requests.start()
+	l.profiles.start()
 	return l, nil
+}
+
+// start creates the limiter of a limit with a rate. A burst of zero stands for the
+// units of one second.
+func (l *limit) start() {
+	if l.perSecond == 0 {
+		return
+	}
+	if l.burst == 0 {
+		l.burst = int(math.Ceil(min(l.perSecond, math.MaxInt32)))
+	}
+	l.limiter = rate.NewLimiter(rate.Limit(l.perSecond), l.burst)
 }
 
 // keep takes over the state of rate limits from the previous credentials, so that a
 // reload does not reset them.
 func (c *credentials) keep(old *credentials) {
-	used := map[string]limit{}
+	used := map[string]limits{}
 	for i := range old.tokens {
-		used[string(old.tokens[i].hash[:])] = old.tokens[i].rate
+		used[string(old.tokens[i].hash[:])] = old.tokens[i].limits
 	}
 	for i := range old.keys {
-		used[old.keys[i].name+"\n"+string(old.keys[i].secret)] = old.keys[i].rate
+		used[old.keys[i].name+"\n"+string(old.keys[i].secret)] = old.keys[i].limits
 	}
-	copyState := func(l *limit, id string) {
-		if before := used[id]; before.perSecond == l.perSecond && before.burst == l.burst {
+	keep := func(l *limit, before limit) {
+		if before.perSecond == l.perSecond && before.burst == l.burst {
 			*l = before
 		}
 	}
+	keepBoth := func(l *limits, id string) {
+		keep(&l.requests, used[id].requests)
+		keep(&l.profiles, used[id].profiles)
+	}
 	for i := range c.tokens {
-		copyState(&c.tokens[i].rate, string(c.tokens[i].hash[:]))
+		keepBoth(&c.tokens[i].limits, string(c.tokens[i].hash[:]))
 	}
 	for i := range c.keys {
-		copyState(&c.keys[i].rate, c.keys[i].name+"\n"+string(c.keys[i].secret))
+		keepBoth(&c.keys[i].limits, c.keys[i].name+"\n"+string(c.keys[i].secret))
 	}
 }
 

@@ -299,3 +299,30 @@ func FuzzSignedAddress(f *testing.F) {
 		}
 	})
 }
+
+// The limit of profiles counts customers, not requests, and holds on average for
+// batches that are larger than its burst.
+func TestLimitOfProfilesCountsCustomers(t *testing.T) {
+	l := limit{perSecond: 10}
+	l.start()
+	now := time.Unix(1000, 0)
+	require.Nil(t, l.take(now, 25), "the burst is available")
+	refusal := l.take(now, 1)
+	require.NotNil(t, refusal)
+	require.Equal(t, 2, refusal.retryAfter, "15 profiles of debt, and one more")
+	require.NotNil(t, l.take(now.Add(1500*time.Millisecond), 1))
+	require.Nil(t, l.take(now.Add(1700*time.Millisecond), 1))
+
+	s := serve(t, withProfiles("c1", "c2"), "tokens: [ { name: t, sha256: "+hashOf("t")+", scopes: [ read, export, segments ], profiles_per_second: 0.001 } ]")
+	batch := func() int {
+		return s.do(t, "POST", "/api/customers/batch", `{"ids":["c1","c2"]}`, bearer("t"), "Content-Type: application/json").status
+	}
+	require.Equal(t, 200, batch())
+	require.Equal(t, 429, batch())
+	for _, path := range []string{"/api/customer/c1", "/api/customer/c1/export", "/api/customer/c1/explain", "/api/segments/everyone/customers"} {
+		got := s.do(t, "GET", path, "", bearer("t"))
+		require.Equal(t, 429, got.status, path)
+		require.NotEmpty(t, got.header.Get("Retry-After"))
+	}
+	require.Equal(t, 200, s.do(t, "GET", "/api/identifiers", "", bearer("t")).status)
+}

@@ -35,7 +35,7 @@ func privacyRoutes() []route {
 				answers:     answers("false"), refusals: []int{400, 404, 406, 500, 503}},
 		},
 		{
-			method: http.MethodGet, pattern: "/api/customer/{id}/export", page: "export", scope: scopeRead, serve: (*handler).exportCustomer,
+			method: http.MethodGet, pattern: "/api/customer/{id}/export", page: "export", scope: scopeExport, serve: (*handler).exportCustomer,
 			doc: operation{id: "exportCustomer", summary: "All stored data of a customer",
 				parameters: []string{"by"},
 				answers: []outcome{{status: http.StatusOK, description: "All stored data.", content: []media{{typeJSON, "Export",
@@ -149,6 +149,9 @@ func (h *handler) exportCustomer(w http.ResponseWriter, r *http.Request, v visit
 	q, refusal := parseContentQuestion(r.URL.RawQuery)
 	if refusal == nil && !q.AsOf.IsZero() {
 		refusal = badRequest("unknown_parameter", "an export accepts no parameter other than by")
+	}
+	if refusal == nil {
+		refusal = v.caller.takeProfiles(v.started, 1)
 	}
 	if refusal != nil {
 		return refuse(w, r, refusal)

@@ -55,6 +55,9 @@ func (h *handler) explain(w http.ResponseWriter, r *http.Request, v visit) int {
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
+	if refusal := v.caller.takeProfiles(v.started, 1); refusal != nil {
+		return refuse(w, r, refusal)
+	}
 	e, ok := h.reader.(explainer)
 	if !ok {
 		return refuse(w, r, &problem{status: http.StatusNotFound, code: "no_explanation", message: "this profiles resource cannot explain profiles"})

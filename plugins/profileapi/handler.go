@@ -154,7 +154,7 @@ func (h *handler) allowOrigin(w http.ResponseWriter, r *http.Request) {
 	w.Header().Add("Vary", "Origin")
 	if origin := r.Header.Get("Origin"); h.conf.origins[origin] {
 		w.Header().Set("Access-Control-Allow-Origin", origin)
-		w.Header().Set("Access-Control-Expose-Headers", "ETag, Retry-After")
+		w.Header().Set("Access-Control-Expose-Headers", "As-Of-Applies-To, ETag, Retry-After")
 	}
 }
 
@@ -241,6 +241,9 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
+	if refusal := v.caller.takeProfiles(v.started, 1); refusal != nil {
+		return refuse(w, r, refusal)
+	}
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
 	result, recalled := h.recall(buf, v.id, q)
@@ -258,6 +261,7 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 	}
 	header := w.Header()
 	header["Cache-Control"] = h.conf.cacheControl
+	setAsOf(header, q)
 	tag := contentTag(result.JSON)
 	header["Etag"] = []string{tag}
 	if known := r.Header["If-None-Match"]; len(known) > 0 && matchesTag(known, tag) {
@@ -266,6 +270,16 @@ func (h *handler) getCustomer(w http.ResponseWriter, r *http.Request, v visit) i
 	}
 	return send(w, r, http.StatusOK, valueJSON, result.JSON)
 }
+
+// setAsOf states the members of a profile that as_of changes. All others are the
+// current ones.
+func setAsOf(header http.Header, q question) {
+	if !q.AsOf.IsZero() {
+		header["As-Of-Applies-To"] = valueAsOf
+	}
+}
+
+var valueAsOf = []string{"features, segments"}
 
 // recall reads one profile from the cache, into buf.
 func (h *handler) recall(buf *[]byte, id string, q question) (result customers.Result, ok bool) {
@@ -376,7 +390,7 @@ type batchRequest struct {
 
 // readBatchRequest parses a batch request. Errors in its query string, which parse
 // parses, are reported before the body is read.
-func (h *handler) readBatchRequest(w http.ResponseWriter, r *http.Request, parse func(rawQuery string) (question, *problem)) (b batchRequest, refusal *problem) {
+func (h *handler) readBatchRequest(w http.ResponseWriter, r *http.Request, v visit, parse func(rawQuery string) (question, *problem)) (b batchRequest, refusal *problem) {
 	if b.contentType = negotiate(r.Header["Accept"], typeJSON, typeNDJSON); b.contentType == "" {
 		return b, &problem{status: http.StatusNotAcceptable, code: "not_acceptable",
 			message: "batches are served as " + typeJSON + " or " + typeNDJSON}
@@ -389,12 +403,15 @@ func (h *handler) readBatchRequest(w http.ResponseWriter, r *http.Request, parse
 		return b, refusal
 	}
 	b.ids, b.By, refusal = parseBatch(body, h.conf.limits.batchIDs, h.conf.limits.idBytes)
+	if refusal == nil {
+		refusal = v.caller.takeProfiles(v.started, len(b.ids))
+	}
 	return b, refusal
 }
 
 // readBatch serves many profiles.
 func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int {
-	b, refusal := h.readBatchRequest(w, r, parseBatchQuestion)
+	b, refusal := h.readBatchRequest(w, r, v, parseBatchQuestion)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -414,6 +431,7 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
 	w.Header()["Cache-Control"] = h.conf.cacheControl
+	setAsOf(w.Header(), b.question)
 	if b.contentType == typeNDJSON {
 		*buf = appendBatch((*buf)[:0], "", "\n", "\n", b.ids, results, refusals)
 		return send(w, r, http.StatusOK, valueNDJSON, *buf)
@@ -448,6 +466,7 @@ func (h *handler) streamBatch(ctx context.Context, w http.ResponseWriter, r *htt
 	}
 	header := w.Header()
 	header["Cache-Control"] = h.conf.cacheControl
+	setAsOf(header, q)
 	header["Content-Type"] = valueNDJSON
 	header["X-Content-Type-Options"] = valueNosniff
 	header.Add("Vary", "Accept-Encoding")

@@ -86,7 +86,7 @@ Features are evaluated when a profile is read, so their values are current witho
 | --- | --- |
 | `+"`GET /api/customer/{id}`"+` | the profile: `+"`id`, `traits`, `features`, `as_of`, `updated_at`"+` |
 | `+"`POST /api/customers/batch`"+` | the profiles of `+"`"+`{"ids": [...]}`+"`"+`, in this order, each marked as found or not |
-| `+"`GET /api/segments/{segment}/customers`"+` | the customers in a segment and their count, in pages of JSON, NDJSON or CSV |
+| `+"`GET /api/segments/{segment}/customers`"+` | the customers in a segment and their count, in pages of JSON, NDJSON or CSV (safe for spreadsheets: an id like a formula gets a leading apostrophe) |
 | `+"`PATCH /api/customer/{id}/traits`"+` | sets the traits in the body, unsets those that are `+"`null`"+` |
 | `+"`PUT /api/customer/{id}/traits`"+` | replaces all traits by those in the body |
 | `+"`DELETE /api/customer/{id}`"+` | erases the customer permanently |
@@ -100,7 +100,7 @@ An id is any UTF-8 string, URL-encoded, a slash as `+"`%2F`"+`: a `+"`userId`"+`
 
 ### Reads
 
-`+"`?fields=`"+` selects fields, separated by commas: `+"`traits`, `features`, `traits.email`, `features.orders_30d`"+`. `+"`?as_of=`"+` evaluates features at that time, in RFC 3339 (`+"`2026-01-31T08:30:00Z`"+`) or as whole seconds since 1970; a time before the earliest one that the record can be evaluated at is refused with `+"`as_of_too_early`"+`. Both work for batches too.
+`+"`?fields=`"+` selects fields, separated by commas: `+"`traits`, `features`, `traits.email`, `features.orders_30d`"+`. `+"`?as_of=`"+` evaluates features at that time, in RFC 3339 (`+"`2026-01-31T08:30:00Z`"+`) or as whole seconds since 1970; a time before the earliest one that the record can be evaluated at is refused with `+"`as_of_too_early`"+`. Both work for batches too. With `+"`as_of`"+` features are evaluated at that time, and segments from these features and the current traits. Traits, ids, `+"`updated_at`"+` and the `+"`since`"+` of segments are always the current ones, because a record stores only their latest values. The header `+"`As-Of-Applies-To`"+` of the response repeats this.
 
 Every profile has an `+"`ETag`"+` of its content when it is read. It covers everything except `+"`as_of`"+`, so `+"`If-None-Match`"+` gets 304 until a trait, a feature or `+"`updated_at`"+` differs: a feature that slides out of its window changes the tag without any event. The profile is evaluated for each such request; only the transfer is saved. `+"`Cache-Control`"+` is `+"`private, no-cache`"+` unless `+"`max_age`"+` is set.
 
@@ -136,7 +136,7 @@ The event has under `+"`context.erasure`"+` the name of the token (`+"`by`"+`) a
 
 ### Security
 
-Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config contains only the SHA-256, or a client certificate, or both. A token has some of the scopes `+"`read`, `write`, `content` and `erase`"+`, and a rate limit. `+"`tokens_file`"+` is a file of tokens that is reloaded on change, so that tokens can be rotated without a restart. Without any of these the input listens on loopback addresses only, and accepts only requests with a loopback address as `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both restrictions. `+"`/healthz`, `/readyz` and `/openapi.json`"+` need no token. Ids and profiles never appear in logs, metrics or errors.
+Callers present `+"`Authorization: Bearer TOKEN`"+`, of which the config contains only the SHA-256, or a client certificate, or both. A token has some of the scopes `+"`read`, `write`, `content`, `erase`, `export` and `segments`"+`, and rate limits of requests and of profiles. `+"`tokens_file`"+` is a file of tokens that is reloaded on change, so that tokens can be rotated without a restart. Without any of these the input listens on loopback addresses only, and accepts only requests with a loopback address as `+"`Host`"+`, so that no web page can reach it through a browser on the same machine; `+"`allow_unauthenticated`"+` lifts both restrictions. `+"`/healthz`, `/readyz` and `/openapi.json`"+` need no token. Ids and profiles never appear in logs, metrics or errors.
 
 A platform that cannot send headers uses a signed URL: `+"`/api/customer/42/content/hero?expires=1798761600&key=newsletter-2026&signature=…`"+`. The signature comes last and is the HMAC-SHA256, in hexadecimal, of the path and query before `+"`&signature=`"+`; it grants rendered content, and the `+"`fields`"+` of a profile that its key lists. `+"`connect-personalize sign-url`"+` signs a URL, and so does any tool with HMAC:
 

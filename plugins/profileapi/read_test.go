@@ -228,6 +228,13 @@ func TestFieldsAndAsOf(t *testing.T) {
 	require.Equal(t, 200, s.do(t, "GET", "/api/customer/c1", "").status, "now is never too early")
 }
 
+func TestResponseStatesWhatAsOfChanges(t *testing.T) {
+	s := serve(t, withProfiles("c1"), "")
+	require.Equal(t, "features, segments", s.do(t, "GET", "/api/customer/c1?as_of=2026-01-31T08:30:00Z", "").header.Get("As-Of-Applies-To"))
+	require.Equal(t, "features, segments", s.do(t, "POST", "/api/customers/batch?as_of=1769848200", `{"ids":["c1"]}`, "Content-Type: application/json").header.Get("As-Of-Applies-To"))
+	require.Empty(t, s.do(t, "GET", "/api/customer/c1", "").header.Get("As-Of-Applies-To"))
+}
+
 func TestEntityTag(t *testing.T) {
 	f := withProfiles("c1")
 	s := serve(t, f, "")
@@ -432,6 +439,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	got := s.do(t, "GET", "/readyz", "")
 	require.Equal(t, 503, got.status)
 	require.Equal(t, "store_unavailable", got.code(t))
+	require.Equal(t, 404, s.do(t, "GET", "/api/customer/c1", "").status, "reads are refused only when they fail")
 	require.Equal(t, 200, s.do(t, "HEAD", "/healthz", "").status)
 	require.JSONEq(t, `{"status":"ok"}`, s.do(t, "GET", "/healthz", "").body)
 

@@ -198,7 +198,7 @@ func readRoutes() []route {
 				description: "Features are evaluated when the profile is read, so their values are current. With by, the customer is found by the value of an identifier instead of the id; the id in the response is the customer's own.",
 				parameters:  []string{"by", "fields", "as_of", "If-None-Match"},
 				answers: []outcome{
-					{status: http.StatusOK, description: "The profile.", headers: []string{"ETag", "Cache-Control"}, content: []media{{typeJSON, "Profile",
+					{status: http.StatusOK, description: "The profile.", headers: []string{"ETag", "Cache-Control", "As-Of-Applies-To"}, content: []media{{typeJSON, "Profile",
 						`{"id":"42","traits":{"plan":"gold"},"features":{"orders_30d":2},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z"}`}}},
 					{status: http.StatusNotModified, description: "If-None-Match contains the ETag of the profile.", headers: []string{"ETag", "Cache-Control"}},
 				},
@@ -218,7 +218,7 @@ func readRoutes() []route {
 				parameters:  []string{"fields", "as_of"},
 				body:        []media{{typeJSON, "BatchQuestion", `{"ids":["42","43"]}`}},
 				answers: []outcome{
-					{status: http.StatusOK, description: "The profiles, in order, each marked as found or not.", headers: []string{"Cache-Control"}, content: []media{
+					{status: http.StatusOK, description: "The profiles, in order, each marked as found or not.", headers: []string{"Cache-Control", "As-Of-Applies-To"}, content: []media{
 						{typeJSON, "BatchAnswer",
 							`{"customers":[{"id":"42","found":true,"profile":{"id":"42","traits":{},"features":{"orders_30d":2},"as_of":"2026-01-31T08:30:00.000Z","updated_at":"2026-01-30T10:00:00.000Z"}},{"id":"43","found":false}]}`},
 						{typeNDJSON, "", `{"id":"43","found":false}`},

@@ -28,9 +28,9 @@ var valueCSV = []string{"text/csv; charset=utf-8"}
 
 func segmentRoutes() []route {
 	return []route{{
-		method: http.MethodGet, pattern: "/api/segments/{segment}/customers", page: "segment", scope: scopeRead, serve: (*handler).getMembers,
+		method: http.MethodGet, pattern: "/api/segments/{segment}/customers", page: "segment", scope: scopeSegments, serve: (*handler).getMembers,
 		doc: operation{id: "getMembers", summary: "The customers in a segment, in pages",
-			description: "Anonymous customers come first; all are sorted by id. The list changes with the event that reports that a customer entered or left the segment. Request the next page with the cursor of the previous one, until there is none. Customers that enter or leave meanwhile may be missing; all others are listed exactly once.",
+			description: "Anonymous customers come first; all are sorted by id. The list changes with the event that reports that a customer entered or left the segment. In CSV an id that a spreadsheet would evaluate as a formula (it begins with =, +, -, @, a tab or a line break) has a leading apostrophe; JSON has the exact id. Request the next page with the cursor of the previous one, until there is none. Customers that enter or leave meanwhile may be missing; all others are listed exactly once.",
 			parameters:  []string{"limit", "after"},
 			answers: []outcome{{status: http.StatusOK, description: "A page of the list.", headers: []string{"Total-Count", "Cache-Control"}, content: []media{
 				{typeJSON, "Members", `{"segment":"high_value","count":2,"customers":[{"id":"a-7","anonymous":true},{"id":"42","anonymous":false}],"next":null}`},
@@ -82,6 +82,9 @@ func (h *handler) getMembers(w http.ResponseWriter, r *http.Request, v visit) in
 			message: "segments are served as " + typeJSON + ", " + typeNDJSON + " or " + typeCSV})
 	}
 	q, refusal := parsePage(r.URL.RawQuery)
+	if refusal == nil {
+		refusal = v.caller.takeProfiles(v.started, q.limit)
+	}
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -142,12 +145,21 @@ func appendMember(dst []byte, m customers.Member) []byte {
 	return fmt.Appendf(dst, `,"anonymous":%t}`, m.Anonymous)
 }
 
+// spreadsheetText returns a CSV cell that no spreadsheet evaluates as a formula: text
+// that begins like one gets a leading apostrophe.
+func spreadsheetText(text string) string {
+	if text != "" && strings.ContainsRune("=+-@\t\r\n", rune(text[0])) {
+		return "'" + text
+	}
+	return text
+}
+
 func membersCSV(members []customers.Member) []byte {
 	var out strings.Builder
 	w := csv.NewWriter(&out)
 	_ = w.Write([]string{"id", "anonymous"}) // writing to a Builder does not fail
 	for _, m := range members {
-		_ = w.Write([]string{m.ID, strconv.FormatBool(m.Anonymous)})
+		_ = w.Write([]string{spreadsheetText(m.ID), strconv.FormatBool(m.Anonymous)})
 	}
 	w.Flush()
 	return []byte(out.String())

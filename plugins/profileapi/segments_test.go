@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
 )
 
 // Pages follow one another by cursor and have every member once.
@@ -61,4 +63,13 @@ func TestInvalidSegmentRequests(t *testing.T) {
 	}
 	require.Equal(t, http.StatusNotAcceptable, s.do(t, "GET", "/api/segments/everyone/customers", "", "Accept: text/html").status)
 	require.Equal(t, http.StatusMethodNotAllowed, s.do(t, "POST", "/api/segments/everyone/customers", "").status)
+}
+
+func TestSegmentCSVIsSafeForSpreadsheets(t *testing.T) {
+	for id, cell := range map[string]string{
+		`=HYPERLINK("http://x")`: `"'=HYPERLINK(""http://x"")"`, "+1": "'+1", "-1": "'-1", "@SUM(A1)": "'@SUM(A1)", "\t=1": "'\t=1", "\r=1": "\"'\r=1\"",
+		"a=1": "a=1", "": "", "42": "42", "é": "é",
+	} {
+		require.Equal(t, "id,anonymous\n"+cell+",false\n", string(membersCSV([]customers.Member{{ID: id}})), "%q", id)
+	}
 }

@@ -17,7 +17,7 @@ type signingKey struct {
 	// fields are the fields of a profile that a signed URL may read. Content is always
 	// allowed.
 	fields []string
-	rate   limit
+	limits limits
 }
 
 var (
@@ -44,11 +44,11 @@ func (c *credentials) checkSigned(r *http.Request, to *route, now time.Time) (ca
 	k := &c.keys[index]
 	plain := *r
 	plain.URL = signature.Plain
-	signer := caller{name: k.name}
+	signer := caller{name: k.name, profiles: &k.limits.profiles}
 	if to != nil && k.allows(to, plain.URL) {
 		signer.scopes = to.scope
 	}
-	return signer, &plain, k.rate.take(now)
+	return signer, &plain, k.limits.requests.take(now, 1)
 }
 
 // signable reports whether the URL of a route may be signed: it reads content, or the

@@ -41,7 +41,7 @@ export TOKEN=everything READER=reads SIGNING_SECRET=0123456789abcdef0123456789ab
 engine=127.0.0.1:$(port)
 export PROFILE_API_ADDRESS=127.0.0.1:$(port)
 export URL=http://$PROFILE_API_ADDRESS
-PROFILE_API_TOKENS="[{name: all, sha256: $(hash $TOKEN), scopes: [read, write, content, erase]}, {name: reader, sha256: $(hash $READER), scopes: [read]}]" \
+PROFILE_API_TOKENS="[{name: all, sha256: $(hash $TOKEN), scopes: [read, write, content, erase, export, segments]}, {name: reader, sha256: $(hash $READER), scopes: [read]}]" \
   PROFILE_API_SIGNING_KEYS="[{name: newsletter, secret: $SIGNING_SECRET, fields: [traits.firstName]}]" \
   AUDIT_KEY=audit SHOP_EVENTS=3000 SHOP_START=$(date -u -d '4 days ago' +%FT%TZ) \
   PROFILE_DIR=$scratch/profiles HTTP_ADDRESS=$engine \

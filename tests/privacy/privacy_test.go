@@ -160,7 +160,7 @@ func variables(redis *miniredis.Miniredis, esp, crm *platform) map[string]string
 		"PLATFORM_TOKEN":   mark("platformtoken"),
 		"PLATFORM_SECRET":  "whsec_" + base64.StdEncoding.EncodeToString([]byte(mark("webhooksecret")+"0123456789")),
 		"AUDIT_KEY":        mark("auditkey"),
-		"PROFILE_API_TOKENS": fmt.Sprintf("[{name: all, sha256: %s, scopes: [read, write, content, erase]}, {name: slow, sha256: %s, scopes: [read], requests_per_second: 0.001, burst: 1}]",
+		"PROFILE_API_TOKENS": fmt.Sprintf("[{name: all, sha256: %s, scopes: [read, write, content, erase, export, segments]}, {name: slow, sha256: %s, scopes: [read], requests_per_second: 0.001, burst: 1}]",
 			sha(mark("token")), sha(mark("slowtoken"))),
 		"PROFILE_API_SIGNING_KEYS": fmt.Sprintf("[{name: newsletter, secret: %s, fields: [traits.city]}]", mark("signingsecret0123456789abcdef0123")),
 	}
