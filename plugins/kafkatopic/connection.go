@@ -92,7 +92,8 @@ root = [
 }
 
 // parseConnection returns the options of a client that connects to the brokers.
-func parseConnection(conf *service.ParsedConfig, log *service.Logger) ([]kgo.Opt, error) {
+func parseConnection(conf *service.ParsedConfig, res *service.Resources) ([]kgo.Opt, error) {
+	log := res.Logger()
 	items, err := conf.FieldStringList(fieldSeedBrokers)
 	if err != nil {
 		return nil, err
@@ -116,6 +117,7 @@ func parseConnection(conf *service.ParsedConfig, log *service.Logger) ([]kgo.Opt
 		kgo.SeedBrokers(seeds...),
 		kgo.ClientID(id),
 		kgo.WithHooks(newWatch(log)),
+		kgo.WithLogger(newClientLog(res)),
 		kgo.MetadataMaxAge(time.Minute),
 		kgo.RetryBackoffFn(retryBackoff.Delay),
 	}

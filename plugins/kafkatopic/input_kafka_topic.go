@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -19,6 +19,7 @@ const (
 	fieldConsumerGroup     = "consumer_group"
 	fieldInstanceID        = "instance_id"
 	fieldStartOffset       = "start_offset"
+	fieldOutOfRange        = "out_of_range_offset"
 	fieldBatchRecords      = "max_batch_records"
 	fieldBatchBytes        = "max_batch_bytes"
 	fieldPartitionBuffer   = "partition_buffer_bytes"
@@ -80,7 +81,14 @@ Fetching a partition pauses while `+"`partition_buffer_bytes`"+` of it wait. Mem
 ### Metrics
 
 - `+"`kafka_topic_lag`"+`, gauge with the labels `+"`topic` and `partition`"+`: records of the partition that are not acknowledged yet
-- `+"`kafka_topic_partitions`"+`, gauge: number of partitions assigned to this process`).
+- `+"`kafka_topic_partitions`"+`, gauge: number of partitions assigned to this process
+- `+"`kafka_topic_errors`"+`, counter with the label `+"`cause`"+`: errors of the Kafka client, including those that it retries
+
+The lag is the end offset of the partition, queried every five seconds, less the acknowledged offset: the same as Kafka's own count.
+
+### Failures
+
+A topic that was deleted and created again, an `+"`instance_id`"+` that another process uses, and a denied topic or group are logged with the cause; the input disconnects, which makes `+"`/ready`"+` fail, and connects again until it succeeds. Errors that the client retries are logged once a minute.`).
 		Fields(connectionFields()...).
 		Fields(
 			service.NewStringListField(fieldTopics).
@@ -96,7 +104,11 @@ Fetching a partition pauses while `+"`partition_buffer_bytes`"+` of it wait. Mem
 				Default("").
 				Advanced(),
 			service.NewStringEnumField(fieldStartOffset, "earliest", "latest").
-				Description("Where a consumer group without committed offsets begins: at the oldest record of the topic, or with records produced from now on.").
+				Description("Where a consumer group without committed offsets in a topic begins: at the oldest record, or with records produced from now on. A partition that is added later is read from its beginning.").
+				Default("earliest").
+				Advanced(),
+			service.NewStringEnumField(fieldOutOfRange, "earliest", "latest").
+				Description("Where to continue when the topic no longer has the committed offset, because its retention has passed or the topic was created again: at the oldest record, or with records produced from now on, which skips the records in between.").
 				Default("earliest").
 				Advanced(),
 			service.NewIntField(fieldBatchRecords).
@@ -152,7 +164,8 @@ type input struct {
 	rebalance time.Duration
 	limits    limits
 	log       *service.Logger
-	lag       *service.MetricGauge
+	instance  string
+	lags      *lags
 	count     *service.MetricGauge
 
 	mu      sync.Mutex // guards what follows
@@ -160,9 +173,7 @@ type input struct {
 	parts   *partitions
 	stop    context.CancelFunc
 	stopped chan struct{}
-
-	lagMu sync.Mutex
-	ends  map[topicPartition]int64 // the offset after the last record of a partition
+	fenced  bool // another process has used instance_id
 }
 
 type limits struct {
@@ -170,11 +181,10 @@ type limits struct {
 }
 
 func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error) {
-	in := &input{log: res.Logger(), ends: map[topicPartition]int64{}}
-	in.lag = res.Metrics().NewGauge("kafka_topic_lag", "topic", "partition")
+	in := &input{log: res.Logger(), lags: newLags(res.Metrics())}
 	in.count = res.Metrics().NewGauge("kafka_topic_partitions")
 	var err error
-	if in.opts, err = parseConnection(conf, in.log); err != nil {
+	if in.opts, err = parseConnection(conf, res); err != nil {
 		return nil, err
 	}
 	if in.topics, err = conf.FieldStringList(fieldTopics); err != nil {
@@ -216,20 +226,26 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 	if heartbeat > in.session/3 {
 		return nil, fmt.Errorf("heartbeat_interval is %v; write at most a third of session_timeout, %v", heartbeat, in.session/3)
 	}
-	start := kgo.NewOffset().AtStart()
-	if from, err := conf.FieldString(fieldStartOffset); err != nil {
-		return nil, err
-	} else if from == "latest" {
-		start = kgo.NewOffset().AtEnd()
-	}
-	instance, err := conf.FieldString(fieldInstanceID)
+	start, err := offsetField(conf, fieldStartOffset)
 	if err != nil {
+		return nil, err
+	}
+	reset, err := offsetField(conf, fieldOutOfRange)
+	if err != nil {
+		return nil, err
+	}
+	if in.instance, err = conf.FieldString(fieldInstanceID); err != nil {
 		return nil, err
 	}
 	in.opts = append(in.opts,
 		kgo.ConsumeTopics(in.topics...),
 		kgo.ConsumerGroup(in.group),
-		kgo.ConsumeResetOffset(start),
+		kgo.ConsumeStartOffset(start),
+		kgo.ConsumeResetOffset(reset),
+		// Added partitions are discovered within this time.
+		kgo.MetadataMaxAge(metadataMaxAge),
+		// Control records of transactions advance the acknowledged offset.
+		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(int32(fetch)),
 		kgo.FetchMaxPartitionBytes(int32(min(fetch, in.limits.bufferBytes))),
 		kgo.FetchMaxWait(time.Second),
@@ -242,10 +258,20 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 		// could be queued for a partition that was revoked and assigned again.
 		kgo.BlockRebalanceOnPoll(),
 	)
-	if instance != "" {
-		in.opts = append(in.opts, kgo.InstanceID(instance))
+	if in.instance != "" {
+		in.opts = append(in.opts, kgo.InstanceID(in.instance))
 	}
 	return in, nil
+}
+
+const metadataMaxAge = 5 * time.Second
+
+func offsetField(conf *service.ParsedConfig, name string) (kgo.Offset, error) {
+	text, err := conf.FieldString(name)
+	if text == "latest" {
+		return kgo.NewOffset().AtEnd(), err
+	}
+	return kgo.NewOffset().AtStart(), err
 }
 
 func bytesField(conf *service.ParsedConfig, name string) (int, error) {
@@ -268,9 +294,10 @@ func (in *input) Connect(ctx context.Context) error {
 		return nil
 	}
 	var client *kgo.Client
+	connected := make(chan struct{})
 	parts := newPartitions(in.limits.records, in.limits.batchBytes, in.limits.bufferBytes, func(last *kgo.Record) {
 		client.MarkCommitRecords(last)
-		in.settled(last)
+		in.lags.acknowledge(topicPartition{last.Topic, last.Partition}, last.Offset+1)
 	})
 	client, err := connect(ctx, append(in.opts[:len(in.opts):len(in.opts)],
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, assigned map[string][]int32) {
@@ -284,27 +311,153 @@ func (in *input) Connect(ctx context.Context) error {
 			if err := client.CommitMarkedOffsets(ctx); err != nil && len(revoked) > 0 {
 				in.log.Warnf("Offsets of revoked partitions were not committed, some of their messages will be delivered again: %v", err)
 			}
-			in.clearLag(revoked)
+			in.lags.remove(revoked)
 			in.report(parts, "Revoked", revoked)
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 			parts.drop(lost)
-			in.clearLag(lost)
+			in.lags.remove(lost)
 			in.report(parts, "Lost the group membership and with it", lost)
 		}),
+		kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+			// The group may assign partitions before connect returns the client.
+			select {
+			case <-connected:
+				return in.startOffsets(ctx, client, offsets)
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}),
 	), in.topics...)
+	close(connected)
+	if err == nil {
+		err = in.checkGroup(ctx, client)
+	}
 	if err != nil {
+		if client != nil {
+			client.CloseAllowingRebalance()
+		}
 		return err
 	}
 	polling, stop := context.WithCancel(context.Background())
-	in.client, in.parts, in.stop, in.stopped = client, parts, stop, make(chan struct{})
-	go in.poll(polling, client, parts, in.stopped)
+	in.client, in.parts, in.stop, in.stopped, in.fenced = client, parts, stop, make(chan struct{}), false
+	var running sync.WaitGroup
+	running.Go(func() { in.poll(polling, client, parts) })
+	running.Go(func() { in.refreshLags(polling, client) })
+	go func(stopped chan<- struct{}) {
+		running.Wait()
+		close(stopped)
+	}(in.stopped)
 	return nil
 }
 
-// poll fetches records and queues them until ctx ends.
-func (in *input) poll(ctx context.Context, client *kgo.Client, parts *partitions, stopped chan<- struct{}) {
-	defer close(stopped)
+// checkGroup returns an error if the process may not use the group, or if another
+// process still uses the instance_id that fenced this one.
+func (in *input) checkGroup(ctx context.Context, client *kgo.Client) error {
+	ctx, done := context.WithTimeout(ctx, checkTimeout)
+	defer done()
+	groups, err := kadm.NewClient(client).DescribeGroups(ctx, in.group)
+	if err == nil {
+		err = groups.Error()
+	}
+	// Other errors are no reason to wait: a group that does not exist yet, for
+	// example.
+	if errors.Is(err, kerr.GroupAuthorizationFailed) {
+		return fmt.Errorf("consumer group %q: %w; allow the user to read the group", in.group, err)
+	}
+	if !in.fenced {
+		return nil
+	}
+	for _, member := range groups[in.group].Members {
+		if member.InstanceID != nil && *member.InstanceID == in.instance {
+			return fmt.Errorf("instance_id %q is used by another process of group %q; give each process its own", in.instance, in.group)
+		}
+	}
+	return nil
+}
+
+// startOffsets returns the offsets at which assigned partitions start. Partitions
+// without a committed offset start at start_offset if the group has committed
+// nothing in their topic; otherwise they are new and start at their beginning. The
+// result is committed, so that a partition that stays empty is not taken for a new
+// one after a restart.
+func (in *input) startOffsets(ctx context.Context, client *kgo.Client, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	admin := kadm.NewClient(client)
+	var commits kadm.OffsetResponses
+	for topic, partitions := range offsets {
+		for partition, offset := range partitions {
+			position := offset.EpochOffset().Offset
+			if position < 0 {
+				if commits == nil {
+					var err error
+					if commits, err = admin.FetchOffsets(ctx, in.group); err != nil {
+						return nil, err
+					}
+				}
+				var err error
+				if position, err = in.uncommitted(ctx, admin, topic, partition, position, len(commits[topic]) > 0); err != nil {
+					return nil, err
+				}
+				partitions[partition] = kgo.NewOffset().At(position)
+				in.lags.mark(topicPartition{topic, partition}, position)
+			}
+			in.lags.acknowledge(topicPartition{topic, partition}, position)
+		}
+	}
+	return offsets, nil
+}
+
+// uncommitted returns the start of a partition without a committed offset.
+func (in *input) uncommitted(ctx context.Context, admin *kadm.Client, topic string, partition int32, start int64, isNew bool) (int64, error) {
+	list := admin.ListStartOffsets
+	if start == kgo.NewOffset().AtEnd().EpochOffset().Offset && !isNew {
+		list = admin.ListEndOffsets
+	}
+	listed, err := list(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	offset, found := listed.Lookup(topic, partition)
+	if !found {
+		return 0, fmt.Errorf("topic %q has no partition %d", topic, partition)
+	}
+	return offset.Offset, offset.Err
+}
+
+// refreshLags queries the ends of partitions until ctx ends.
+func (in *input) refreshLags(ctx context.Context, client *kgo.Client) {
+	ticker := time.NewTicker(lagEvery)
+	defer ticker.Stop()
+	admin := kadm.NewClient(client)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		query, done := context.WithTimeout(ctx, lagEvery)
+		if marks := in.lags.takeMarks(); len(marks) > 0 {
+			client.CommitOffsetsSync(query, marks, nil)
+		}
+		ends, err := admin.ListEndOffsets(query, in.topics...)
+		done()
+		if err != nil {
+			continue // the client logs the cause
+		}
+		ends.Each(func(end kadm.ListedOffset) {
+			if end.Err == nil {
+				in.lags.setEnd(topicPartition{end.Topic, end.Partition}, end.Offset)
+			}
+		})
+	}
+}
+
+// lagEvery is the interval between queries of the ends of partitions.
+const lagEvery = 5 * time.Second
+
+// poll fetches records and queues them until ctx ends or the client has to be
+// replaced.
+func (in *input) poll(ctx context.Context, client *kgo.Client, parts *partitions) {
 	paused := map[topicPartition]bool{}
 	var lastError string
 	for ctx.Err() == nil {
@@ -321,7 +474,7 @@ func (in *input) poll(ctx context.Context, client *kgo.Client, parts *partitions
 			if len(p.Records) == 0 {
 				return
 			}
-			in.fetched(tp, p.HighWatermark, p.Records[0].Offset)
+			in.lags.setEnd(tp, p.HighWatermark)
 			if parts.add(tp, p.Records) {
 				full[tp.topic] = append(full[tp.topic], tp.partition)
 				paused[tp] = true
@@ -336,6 +489,11 @@ func (in *input) poll(ctx context.Context, client *kgo.Client, parts *partitions
 		} else if err == nil && !fetches.Empty() && lastError != "" {
 			lastError = ""
 			in.log.Info("Fetching works again")
+		}
+		if needsNewClient(fetches) {
+			parts.disconnect()
+			client.AllowRebalance()
+			return
 		}
 		resumed := map[string][]int32{}
 		for tp := range paused {
@@ -358,12 +516,32 @@ const resumeEvery = 10 * time.Millisecond
 func fetchError(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
 		if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) ||
-			errors.Is(e.Err, kgo.ErrClientClosed) || kerr.IsRetriable(e.Err) {
+			errors.Is(e.Err, kgo.ErrClientClosed) {
 			continue
 		}
+		if errors.Is(e.Err, kerr.UnknownTopicID) {
+			return fmt.Errorf("topic %q was deleted and created again: %w", e.Topic, e.Err)
+		}
+		// The client strips most retriable errors itself and logs them.
 		return e.Err
 	}
 	return nil
+}
+
+// needsNewClient reports whether the client cannot recover from an error of a fetch
+// by itself. A new client reads a topic that was created again, and checks the
+// permissions and the use of instance_id.
+func needsNewClient(fetches kgo.Fetches) bool {
+	for _, e := range fetches.Errors() {
+		for _, fatal := range []error{
+			kerr.UnknownTopicID, kerr.FencedInstanceID, kerr.GroupAuthorizationFailed, kerr.TopicAuthorizationFailed,
+		} {
+			if errors.Is(e.Err, fatal) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // ReadBatch implements service.BatchInput.
@@ -375,14 +553,24 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		return nil, nil, service.ErrNotConnected
 	}
 	records, done, err := parts.next(ctx)
+	if errors.Is(err, service.ErrNotConnected) {
+		in.abandon(parts)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	batch := make(service.MessageBatch, len(records))
-	for i, r := range records {
-		batch[i] = message(r)
+	batch := make(service.MessageBatch, 0, len(records))
+	for _, r := range records {
+		if r.Attrs.IsControl() {
+			continue
+		}
+		batch = append(batch, message(r))
 		// The record keeps only its offset, for the commit.
 		r.Value, r.Key, r.Headers = nil, nil, nil
+	}
+	if len(batch) == 0 {
+		done()
+		return in.ReadBatch(ctx)
 	}
 	var once sync.Once
 	return batch, func(context.Context, error) error {
@@ -406,6 +594,22 @@ func message(r *kgo.Record) *service.Message {
 	m.MetaSetMut(metaOffset, int(r.Offset))
 	m.MetaSetMut(metaTimestamp, r.Timestamp.UnixMilli())
 	return m
+}
+
+// abandon closes a client that has to be replaced. Batches in flight are delivered
+// again.
+func (in *input) abandon(parts *partitions) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.parts != parts || in.client == nil {
+		return
+	}
+	in.stop()
+	<-in.stopped
+	parts.dropAll()
+	in.client.CloseAllowingRebalance()
+	in.client, in.parts = nil, nil
+	in.fenced = in.instance != ""
 }
 
 // leaveTimeout bounds the last commit and leaving the group when brokers are away.
@@ -446,40 +650,4 @@ func (in *input) report(parts *partitions, change string, moved map[string][]int
 	if n > 0 {
 		in.log.Infof("%s %d partitions; this process has %d now", change, n, assigned)
 	}
-}
-
-// fetched records the end offset of a partition.
-func (in *input) fetched(tp topicPartition, end, first int64) {
-	in.lagMu.Lock()
-	defer in.lagMu.Unlock()
-	if _, known := in.ends[tp]; !known {
-		in.setLag(tp, end-first)
-	}
-	in.ends[tp] = end
-}
-
-// settled updates the lag of a partition after an acknowledgement.
-func (in *input) settled(last *kgo.Record) {
-	in.lagMu.Lock()
-	defer in.lagMu.Unlock()
-	tp := topicPartition{last.Topic, last.Partition}
-	if end, known := in.ends[tp]; known {
-		in.setLag(tp, end-last.Offset-1)
-	}
-}
-
-// clearLag sets the lag of partitions that this process no longer has to 0.
-func (in *input) clearLag(revoked map[string][]int32) {
-	in.lagMu.Lock()
-	defer in.lagMu.Unlock()
-	each(revoked, func(tp topicPartition) {
-		if _, known := in.ends[tp]; known {
-			delete(in.ends, tp)
-			in.setLag(tp, 0)
-		}
-	})
-}
-
-func (in *input) setLag(tp topicPartition, lag int64) {
-	in.lag.Set(max(lag, 0), tp.topic, strconv.Itoa(int(tp.partition)))
 }

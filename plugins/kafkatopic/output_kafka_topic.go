@@ -103,7 +103,7 @@ var codecs = map[string]kgo.CompressionCodec{
 func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, error) {
 	out := &output{}
 	var err error
-	if out.opts, err = parseConnection(conf, res.Logger()); err != nil {
+	if out.opts, err = parseConnection(conf, res); err != nil {
 		return nil, err
 	}
 	if out.topic, err = conf.FieldInterpolatedString(fieldTopic); err != nil {

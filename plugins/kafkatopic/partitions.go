@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -40,6 +41,7 @@ type partitions struct {
 	assigned map[topicPartition]*partition
 	ready    []*partition  // with records and without a batch in flight, round-robin
 	wake     chan struct{} // holds a token when ready may not be empty
+	down     chan struct{} // closed when the client has to be replaced
 }
 
 type partition struct {
@@ -56,7 +58,7 @@ type partition struct {
 func newPartitions(maxRecords, maxBytes, bufferBytes int, settle func(*kgo.Record)) *partitions {
 	return &partitions{
 		maxRecords: maxRecords, maxBytes: maxBytes, bufferBytes: max(bufferBytes, maxBytes), settle: settle,
-		assigned: map[topicPartition]*partition{}, wake: make(chan struct{}, 1),
+		assigned: map[topicPartition]*partition{}, wake: make(chan struct{}, 1), down: make(chan struct{}),
 	}
 }
 
@@ -116,6 +118,8 @@ func (p *partitions) next(ctx context.Context) (batch []*kgo.Record, done func()
 		select {
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
+		case <-p.down:
+			return nil, nil, service.ErrNotConnected
 		case <-p.wake:
 		}
 	}
@@ -219,6 +223,20 @@ func (p *partitions) drop(lost map[string][]int32) {
 		}
 	})
 }
+
+// dropAll drops every partition.
+func (p *partitions) dropAll() {
+	p.mu.Lock()
+	all := map[string][]int32{}
+	for tp := range p.assigned {
+		all[tp.topic] = append(all[tp.topic], tp.partition)
+	}
+	p.mu.Unlock()
+	p.drop(all)
+}
+
+// disconnect makes next return service.ErrNotConnected. It is called once.
+func (p *partitions) disconnect() { close(p.down) }
 
 // close stops giving batches of a partition and reports whether one is in flight.
 func (p *partitions) close(part *partition) bool {

@@ -20,7 +20,7 @@ func ReadAll(ctx context.Context, conf string, size int, handle func(messages []
 		return err
 	}
 	res := service.MockResources()
-	opts, err := parseConnection(parsed, res.Logger())
+	opts, err := parseConnection(parsed, res)
 	if err != nil {
 		return err
 	}
