@@ -91,9 +91,9 @@ root = [
 	}
 }
 
-// parseConnection returns the options of a client that connects to the brokers.
-func parseConnection(conf *service.ParsedConfig, res *service.Resources) ([]kgo.Opt, error) {
-	log := res.Logger()
+// parseConnection returns the options of a client that connects to the brokers and
+// logs to clientLog.
+func parseConnection(conf *service.ParsedConfig, log *clientLog) ([]kgo.Opt, error) {
 	items, err := conf.FieldStringList(fieldSeedBrokers)
 	if err != nil {
 		return nil, err
@@ -116,9 +116,10 @@ func parseConnection(conf *service.ParsedConfig, res *service.Resources) ([]kgo.
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(seeds...),
 		kgo.ClientID(id),
-		kgo.WithHooks(newWatch(log)),
-		kgo.WithLogger(newClientLog(res)),
+		kgo.WithHooks(newWatch(log.log)),
+		kgo.WithLogger(log),
 		kgo.MetadataMaxAge(time.Minute),
+		kgo.MetadataMinAge(time.Second), // between updates after errors
 		kgo.RetryBackoffFn(retryBackoff.Delay),
 	}
 	tlsConf, encrypted, err := conf.FieldTLSToggled(fieldTLS)
@@ -134,7 +135,7 @@ func parseConnection(conf *service.ParsedConfig, res *service.Resources) ([]kgo.
 	}
 	if mechanism != nil {
 		if name := mechanism.Name(); !encrypted && (name == mechanismPlain || name == mechanismOAuth) {
-			log.Warnf("SASL %s without TLS sends the secret unencrypted; turn tls on", name)
+			log.log.Warnf("SASL %s without TLS sends the secret unencrypted; turn tls on", name)
 		}
 		opts = append(opts, kgo.SASL(mechanism))
 	}

@@ -184,7 +184,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 	in := &input{log: res.Logger(), lags: newLags(res.Metrics())}
 	in.count = res.Metrics().NewGauge("kafka_topic_partitions")
 	var err error
-	if in.opts, err = parseConnection(conf, res); err != nil {
+	if in.opts, err = parseConnection(conf, newClientLog(res)); err != nil {
 		return nil, err
 	}
 	if in.topics, err = conf.FieldStringList(fieldTopics); err != nil {

@@ -376,7 +376,7 @@ func TestSASL(t *testing.T) {
 				conf, err := service.NewConfigSpec().Fields(connectionFields()...).ParseYAML(fmt.Sprintf(
 					"seed_brokers: [ %q ]\nsasl: { mechanism: %s, username: shop, password: %s }", seeds(c), mechanism, password), nil)
 				require.NoError(t, err)
-				opts, err := parseConnection(conf, service.MockResources())
+				opts, err := parseConnection(conf, newClientLog(service.MockResources()))
 				require.NoError(t, err)
 				// kfake closes the connection after a wrong password; other
 				// brokers return an error.

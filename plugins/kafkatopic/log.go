@@ -1,14 +1,14 @@
 package kafkatopic
 
 import (
-	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -18,6 +18,9 @@ import (
 type clientLog struct {
 	log    *service.Logger
 	errors *service.MetricCounter
+	// stalled turns on debug messages of the client, because it logs the errors of
+	// retried produce requests only there. They are too expensive otherwise.
+	stalled atomic.Bool
 
 	mu     sync.Mutex
 	logged map[string]time.Time
@@ -35,36 +38,52 @@ func newClientLog(res *service.Resources) *clientLog {
 
 const sameLogEvery = time.Minute
 
-// Level implements kgo.Logger. Retriable errors of produce requests have level info.
-func (*clientLog) Level() kgo.LogLevel { return kgo.LogLevelInfo }
+// Level implements kgo.Logger.
+func (l *clientLog) Level() kgo.LogLevel {
+	if l.stalled.Load() {
+		return kgo.LogLevelDebug
+	}
+	return kgo.LogLevelInfo
+}
 
 // Log implements kgo.Logger.
 func (l *clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	var cause error
+	if level == kgo.LogLevelDebug && msg != "produced" {
+		return
+	}
+	var cause string
 	var details []string
 	for i := 0; i+1 < len(keyvals); i += 2 {
 		if err, ok := keyvals[i+1].(error); ok && err != nil {
-			cause = err
+			cause = err.Error()
 			continue
 		}
 		switch keyvals[i] {
+		case "to", "why": // the results of a request, and reasons to update metadata
+			if text := fmt.Sprint(keyvals[i+1]); errorName.MatchString(text) {
+				cause = text
+			}
 		case "topic", "partition", "group", "broker":
 			details = append(details, fmt.Sprintf("%v %v", keyvals[i], keyvals[i+1]))
 		}
 	}
-	if cause == nil && level > kgo.LogLevelWarn {
+	if cause == "" && level > kgo.LogLevelWarn {
 		return
 	}
-	l.count(cause)
-	if !l.due(msg) {
+	name := errorName.FindString(cause)
+	if name == "" {
+		name = "other"
+	}
+	l.errors.Incr(1, name)
+	if !l.due(msg + name) {
 		return
 	}
 	text := msg
 	if len(details) > 0 {
 		text += " (" + strings.Join(details, ", ") + ")"
 	}
-	if cause != nil {
-		text += ": " + cause.Error()
+	if cause != "" {
+		text += ": " + cause
 	}
 	l.log.Warnf("Kafka client: %s", text)
 }
@@ -81,11 +100,5 @@ func (l *clientLog) due(msg string) bool {
 	return true
 }
 
-// count counts an error by its Kafka name, such as NOT_ENOUGH_REPLICAS.
-func (l *clientLog) count(err error) {
-	cause := "other"
-	if known, ok := errors.AsType[*kerr.Error](err); ok {
-		cause = known.Message
-	}
-	l.errors.Incr(1, cause)
-}
+// errorName is the name of an error in Kafka's protocol, the label of the metric.
+var errorName = regexp.MustCompile(`\b[A-Z]+(_[A-Z]+)+\b`)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -45,7 +47,7 @@ func outputSpec() *service.ConfigSpec {
 		Description(`
 A message is acknowledged when all in-sync replicas have stored it. Create topics with a replication factor of 3 and `+"`min.insync.replicas=2`"+`: then the loss of one broker loses no acknowledged message.
 
-Writes are idempotent: a record that is sent again because a response was lost is stored once and in order. While brokers are unreachable, writes wait and the input receives back-pressure.
+Writes are idempotent: a record that is sent again because a response was lost is stored once and in order. While brokers are unreachable, writes wait and the input receives back-pressure. A write that is not accepted for 30 seconds, for example because a topic has too few in-sync replicas, is logged with the cause; the output disconnects, which makes `+"`/ready`"+` fail, and connects again once the topic can be written. The metric `+"`kafka_topic_errors`"+` counts the errors of the Kafka client by `+"`cause`"+`, including those that it retries.
 
 Records with the same `+"`key`"+` go to the same partition. The partitioner uses the hash of Kafka's own clients (murmur2), so all producers agree. The topic must exist, with all the partitions that it will ever need.`).
 		Fields(connectionFields()...).
@@ -91,9 +93,17 @@ type output struct {
 	key      *service.InterpolatedString
 	metadata *service.MetadataFilter
 
-	mu     sync.Mutex
-	client *kgo.Client
+	log        *clientLog
+	stallAfter time.Duration
+
+	mu      sync.Mutex // guards what follows
+	client  *kgo.Client
+	stalled bool // the last client could not write
 }
+
+// stallAfter is the time after which a write that brokers do not accept is reported
+// and the output disconnects. A restart of a broker is shorter.
+const stallAfter = 30 * time.Second
 
 var codecs = map[string]kgo.CompressionCodec{
 	"snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
@@ -101,9 +111,9 @@ var codecs = map[string]kgo.CompressionCodec{
 }
 
 func newOutput(conf *service.ParsedConfig, res *service.Resources) (*output, error) {
-	out := &output{}
+	out := &output{log: newClientLog(res), stallAfter: stallAfter}
 	var err error
-	if out.opts, err = parseConnection(conf, res); err != nil {
+	if out.opts, err = parseConnection(conf, out.log); err != nil {
 		return nil, err
 	}
 	if out.topic, err = conf.FieldInterpolatedString(fieldTopic); err != nil {
@@ -160,8 +170,59 @@ func (o *output) Connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.client = client
+	if o.stalled {
+		if err := checkReplicas(ctx, client, topics); err != nil {
+			client.Close()
+			return err
+		}
+	}
+	o.client, o.stalled = client, false
 	return nil
+}
+
+// checkReplicas returns an error if a partition has fewer in-sync replicas than its
+// topic requires, so that every write would fail.
+func checkReplicas(ctx context.Context, client *kgo.Client, topics []string) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	ctx, done := context.WithTimeout(ctx, checkTimeout)
+	defer done()
+	admin := kadm.NewClient(client)
+	configs, err := admin.DescribeTopicConfigs(ctx, topics...)
+	if err != nil {
+		return nil // without the permission the next write shows whether it works
+	}
+	details, err := admin.ListTopics(ctx, topics...)
+	if err != nil {
+		return err
+	}
+	for _, config := range configs {
+		for _, c := range config.Configs {
+			required, err := strconv.Atoi(c.MaybeValue())
+			if c.Key != "min.insync.replicas" || err != nil {
+				continue
+			}
+			for _, p := range details[config.Name].Partitions.Sorted() {
+				if len(p.ISR) < required {
+					return fmt.Errorf("topic %q, partition %d: %d in-sync replicas, min.insync.replicas is %d; start the missing brokers", config.Name, p.Partition, len(p.ISR), required)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// stall disconnects after writes were not accepted in time. Connect succeeds again
+// once the topic can be written.
+func (o *output) stall(client *kgo.Client, cause error) {
+	o.log.log.Errorf("Kafka has not accepted writes for %v; connecting again: %v", o.stallAfter, cause)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.client == client {
+		o.client, o.stalled = nil, true
+		go client.Close()
+	}
 }
 
 // WriteBatch implements service.BatchOutput.
@@ -173,6 +234,8 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 		return service.ErrNotConnected
 	}
 	errs := make([]error, len(batch))
+	attempt, cancel := context.WithTimeout(ctx, o.stallAfter)
+	defer cancel()
 	var written sync.WaitGroup
 	for i := range batch {
 		r, err := o.record(batch, i)
@@ -181,13 +244,21 @@ func (o *output) WriteBatch(ctx context.Context, batch service.MessageBatch) err
 			continue
 		}
 		written.Add(1)
-		client.Produce(ctx, r, func(_ *kgo.Record, err error) {
+		client.Produce(attempt, r, func(_ *kgo.Record, err error) {
 			errs[i] = err
 			written.Done()
 		})
 	}
+	slow := time.AfterFunc(o.stallAfter/10, func() { o.log.stalled.Store(true) })
 	written.Wait()
-	return failures(batch, errs)
+	if !slow.Stop() {
+		o.log.stalled.Store(false)
+	}
+	err := failures(batch, errs)
+	if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+		o.stall(client, err)
+	}
+	return err
 }
 
 func (o *output) record(batch service.MessageBatch, i int) (*kgo.Record, error) {

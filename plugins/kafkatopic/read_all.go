@@ -20,7 +20,7 @@ func ReadAll(ctx context.Context, conf string, size int, handle func(messages []
 		return err
 	}
 	res := service.MockResources()
-	opts, err := parseConnection(parsed, res)
+	opts, err := parseConnection(parsed, newClientLog(res))
 	if err != nil {
 		return err
 	}

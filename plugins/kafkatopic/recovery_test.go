@@ -3,6 +3,7 @@ package kafkatopic
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -286,4 +287,69 @@ func TestClientLogCountsCauses(t *testing.T) {
 	require.True(t, l.due("a"))
 	require.False(t, l.due("a"))
 	require.True(t, l.due("b"))
+}
+
+// Too few in-sync replicas: the write fails with the cause, the output disconnects,
+// and writes again after the brokers are back.
+func TestOutputReportsAStall(t *testing.T) {
+	c := cluster(t)
+	var mu sync.Mutex
+	short := true
+	c.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		if !short {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ProduceResponse)
+		for _, rt := range req.(*kmsg.ProduceRequest).Topics {
+			tp := kmsg.NewProduceResponseTopic()
+			tp.Topic, tp.TopicID = rt.Topic, rt.TopicID
+			for _, rp := range rt.Partitions {
+				p := kmsg.NewProduceResponseTopicPartition()
+				p.Partition, p.ErrorCode = rp.Partition, kerr.NotEnoughReplicas.Code
+				tp.Partitions = append(tp.Partitions, p)
+			}
+			resp.Topics = append(resp.Topics, tp)
+		}
+		return resp, nil, true
+	})
+	var log lines
+	conf, err := outputSpec().ParseYAML(fmt.Sprintf("seed_brokers: [ %q ]\ntopic: events", seeds(c)), nil)
+	require.NoError(t, err)
+	res := service.MockResources(service.MockResourcesOptUseLogger(service.NewLoggerFromSlog(slog.New(slog.NewTextHandler(&log, nil)))))
+	out, err := newOutput(conf, res)
+	require.NoError(t, err)
+	out.stallAfter = 3 * time.Second
+	require.NoError(t, out.Connect(t.Context()))
+	batch := service.MessageBatch{service.NewMessage([]byte("x"))}
+	require.Error(t, out.WriteBatch(t.Context(), batch))
+	require.Contains(t, log.text(), "NOT_ENOUGH_REPLICAS")
+	require.Contains(t, log.text(), "Kafka has not accepted writes for 3s")
+	require.ErrorIs(t, out.WriteBatch(t.Context(), batch), service.ErrNotConnected)
+	mu.Lock()
+	short = false
+	mu.Unlock()
+	require.NoError(t, out.Connect(t.Context()))
+	require.NoError(t, out.WriteBatch(t.Context(), batch))
+	require.NoError(t, out.Close(t.Context()))
+}
+
+// lines records log lines.
+type lines struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
