@@ -104,7 +104,7 @@ func TestInvalidConfigsAreRejected(t *testing.T) {
 		`{ profiles: "" }`:                          "profiles must be the label",
 		`{ profiles: shop, batch_size: 0 }`:         "batch_size must be from 1 to 10000",
 		`{ profiles: shop, lease: 1ms }`:            "lease is 1ms; write at least 1s",
-		`{ profiles: shop, sweep_interval: 1ms }`:   "sweep_interval is 1ms; write at least a second",
+		`{ profiles: shop, sweep_interval: 1ms }`:   "sweep_interval is 1ms; write at least 1s",
 		`{ profiles: nobody }`:                      "top-level field profiles",
 		`{ profiles: shop, poll_interval: 0s }`:     "poll_interval is 0s; write at least 1ms",
 		`{ profiles: shop, sweep_interval: often }`: "often",

@@ -65,6 +65,9 @@ func copyFiles(to, from string) error {
 	}
 	for _, f := range files {
 		data, err := os.ReadFile(filepath.Join(from, f.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the failed store is still deleting files that it no longer needs
+		}
 		if err != nil {
 			return err
 		}
