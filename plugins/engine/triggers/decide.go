@@ -60,7 +60,7 @@ func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, condit
 	for i := range pending {
 		f := &pending[i]
 		r := &s.Rules[f.Rule]
-		if end := s.quietUntil(r, c, now); f.Expires > now && f.Due >= conditions.Introduced(f.Rule) && end > now {
+		if end := s.quietUntil(r, c, now); f.Expires >= now && f.Due >= conditions.Introduced(f.Rule) && end > now {
 			state.ensure(r.hash).deferUntil(now, end)
 			continue
 		}
@@ -97,7 +97,7 @@ func (s *Set) quietUntil(r *Rule, c Customer, now int64) int64 {
 
 func (s *Set) decide(f *Firing, c Customer, state *State, now int64, conditions Conditions) Outcome {
 	r := &s.Rules[f.Rule]
-	if f.Expires <= now {
+	if f.Expires < now {
 		return Expired
 	}
 	if f.Due < conditions.Introduced(f.Rule) {

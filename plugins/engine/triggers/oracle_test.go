@@ -191,15 +191,18 @@ func (p *person) candidates(s *Set) (all []candidate) {
 		if p.anonymous && !r.Anonymous {
 			continue
 		}
-		add := func(cause string, mark, at, due, over int64) bool {
+		add := func(cause string, mark, at, due, stated, over int64) bool {
 			if q := s.Channels[r.Channel].Quiet; q.From != q.To && !r.Urgent {
 				due = afterQuiet(q, due, zone)
 			}
+			if due < stated {
+				return false // the date had passed when it was stated
+			}
 			expires := due + r.Expire.Milliseconds()
-			if deferred := p.deferred[r.Name]; due < deferred.until && expires > deferred.since {
+			if deferred := p.deferred[r.Name]; due < deferred.until && expires >= deferred.since {
 				due, expires = deferred.until, deferred.until+r.Expire.Milliseconds()
 			}
-			if expires <= over {
+			if expires < over {
 				return false
 			}
 			all = append(all, candidate{i, cause, mark, at, due, expires})
@@ -211,11 +214,11 @@ func (p *person) candidates(s *Set) (all []candidate) {
 		switch r.On.Kind {
 		case Enter:
 			if since, member := p.since[r.On.Segment]; member && !seen(since) && !p.after(r.Unless, since) {
-				add(fmt.Sprint(since), since, since, since+r.After.Milliseconds(), p.evaluatedAt)
+				add(fmt.Sprint(since), since, since, since+r.After.Milliseconds(), 0, p.evaluatedAt)
 			}
 		case Leave:
 			if at, left := p.left[r.On.Segment]; left && !seen(at) && !p.after(r.Unless, at) {
-				add(fmt.Sprint(at), at, at, at+r.After.Milliseconds(), p.evaluatedAt)
+				add(fmt.Sprint(at), at, at, at+r.After.Milliseconds(), 0, p.evaluatedAt)
 			}
 		case Date:
 			if p.birthday == "" {
@@ -239,7 +242,7 @@ func (p *person) candidates(s *Set) (all []candidate) {
 				}
 				d := time.Date(year, born.Month(), on+r.On.Days, 0, 0, 0, 0, time.UTC)
 				at := onDay(d.Year(), d.Month(), d.Day(), r.On.TimeOfDay, zone)
-				if add(fmt.Sprint(year), int64(year), at, at, over) {
+				if add(fmt.Sprint(year), int64(year), at, at, p.stated, over) {
 					break
 				}
 			}
@@ -271,7 +274,7 @@ func (p *person) candidates(s *Set) (all []candidate) {
 				if r.On.Repeat == Each && p.decided[r.Name+cause] || p.after(r.Unless, c.at) {
 					continue
 				}
-				add(cause, c.at, c.at, c.at+r.After.Milliseconds(), p.evaluatedAt)
+				add(cause, c.at, c.at, c.at+r.After.Milliseconds(), 0, p.evaluatedAt)
 			}
 		}
 	}
@@ -305,7 +308,7 @@ func (p *person) expect(s *Set, w world) (out []string) {
 	for _, c := range all {
 		r := s.Rules[c.rule]
 		channel := s.Channels[r.Channel]
-		if end := afterQuiet(channel.Quiet, now, zone); channel.Quiet.From != channel.Quiet.To && !r.Urgent && c.expires > now && c.due >= w.Introduced(c.rule) && end > now {
+		if end := afterQuiet(channel.Quiet, now, zone); channel.Quiet.From != channel.Quiet.To && !r.Urgent && c.expires >= now && c.due >= w.Introduced(c.rule) && end > now {
 			p.deferred[r.Name] = p.deferred[r.Name].and(deferral{now, end})
 			continue
 		}
@@ -313,7 +316,7 @@ func (p *person) expect(s *Set, w world) (out []string) {
 		consents, _ := w.Consent(r.Channel)
 		holds, err := w.When(c.rule)
 		switch {
-		case c.expires <= now:
+		case c.expires < now:
 			outcome = Expired
 		case c.due < w.Introduced(c.rule):
 			outcome = Predates

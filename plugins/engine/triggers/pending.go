@@ -32,8 +32,8 @@ type Customer interface {
 type Firing struct {
 	// Rule is the position of the rule.
 	Rule int
-	// CauseTime is the time of the cause. The firing is due at Due and expires
-	// at Expires: from that moment on it is too late.
+	// CauseTime is the time of the cause. The firing is due at Due. Expires is
+	// the last moment at which it is not too late.
 	CauseTime, Due, Expires int64
 
 	key  uint64 // distinguishes the causes of a rule
@@ -127,22 +127,25 @@ func (s *Set) wait(dst []Firing, f Firing, c Customer, state *State, rs *ruleSta
 			return dst
 		}
 	}
-	return s.schedule(dst, f, f.CauseTime+r.After.Milliseconds(), c, state, rs, state.EvaluatedAt)
+	return s.schedule(dst, f, f.CauseTime+r.After.Milliseconds(), c, rs, 0, state.EvaluatedAt)
 }
 
-// schedule sets when a firing is due and expires, and appends it unless it
-// expires at or before the moment over.
-func (s *Set) schedule(dst []Firing, f Firing, due int64, c Customer, state *State, rs *ruleState, over int64) []Firing {
+// schedule sets when a firing is due and expires, and appends it, unless it was
+// due before the moment stated or expired before the moment over.
+func (s *Set) schedule(dst []Firing, f Firing, due int64, c Customer, rs *ruleState, stated, over int64) []Firing {
 	r := &s.Rules[f.Rule]
 	if quiet := s.Channels[r.Channel].Quiet; quiet.From != quiet.To && !r.Urgent {
 		due = quiet.End(due, s.zone(c))
 	}
+	if due < stated {
+		return dst
+	}
 	expire := r.Expire.Milliseconds()
 	f.Due, f.Expires = due, due+expire
-	if rs != nil && f.Due < rs.deferredUntil && f.Expires > rs.deferredAt {
+	if rs != nil && f.Due < rs.deferredUntil && f.Expires >= rs.deferredAt {
 		f.Due, f.Expires = rs.deferredUntil, rs.deferredUntil+expire
 	}
-	if f.Expires <= over {
+	if f.Expires < over {
 		return dst
 	}
 	return append(dst, f)
@@ -159,7 +162,6 @@ func (s *Set) pendingDate(dst []Firing, rule int, c Customer, state *State, rs *
 	if !ok || !r.On.Yearly && d.year == 0 {
 		return dst
 	}
-	// A day that was over when the date was stated is skipped.
 	over := max(state.EvaluatedAt, stated)
 	first, last := d.year, d.year
 	if r.On.Yearly {
@@ -178,7 +180,7 @@ func (s *Set) pendingDate(dst []Firing, rule int, c Customer, state *State, rs *
 		wall := d.in(year) + int64(r.On.Days)*day + int64(r.On.TimeOfDay)*minute
 		f.CauseTime = instant(wall, s.zone(c))
 		before := len(dst)
-		if dst = s.schedule(dst, f, f.CauseTime, c, state, rs, over); len(dst) > before {
+		if dst = s.schedule(dst, f, f.CauseTime, c, rs, stated, over); len(dst) > before {
 			return dst
 		}
 	}

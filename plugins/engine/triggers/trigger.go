@@ -31,7 +31,7 @@
 // A firing is due After its cause, or at the end of the channel's quiet hours.
 // Decide decides it once, with an Outcome: the message is sent, or not, for a
 // reason that is counted. A decided cause never fires again. A firing that is
-// evaluated Expire or later after it was due has expired.
+// evaluated later than Expire after it was due has expired.
 package triggers
 
 import (
@@ -113,7 +113,7 @@ type Rule struct {
 	ControlGroup float64
 	// Priority orders rules that are due at the same time: the highest first.
 	Priority int
-	// Expire is the lateness from which a firing has expired.
+	// Expire is the longest delay after which a firing is not yet too late.
 	Expire time.Duration
 	// Anonymous allows firings for customers without a userId.
 	Anonymous bool

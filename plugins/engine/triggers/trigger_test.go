@@ -69,6 +69,11 @@ func TestBirthdays(t *testing.T) {
 	}{
 		{"this year's", "1990-05-10", Cause{Yearly: true, TimeOfDay: 9 * 60}, "2026-05-10T07:00:00Z"},
 		{"the next if this year's is over", "1990-01-10", Cause{Yearly: true, TimeOfDay: 9 * 60}, "2027-01-10T08:00:00Z"},
+		{"stated on the day, after the time", "1990-01-15", Cause{Yearly: true}, "2027-01-14T23:00:00Z"},
+		{"stated on the day, before the time", "1990-01-15", Cause{Yearly: true, TimeOfDay: 9 * 60}, "2026-01-15T08:00:00Z"},
+		{"stated at the time", "1990-01-15", Cause{Yearly: true, TimeOfDay: 60}, "2026-01-15T00:00:00Z"},
+		{"once, and stated after the time", "2026-01-15", Cause{}, ""},
+		{"a week before, stated within that week", "2026-01-20", Cause{Days: -7}, ""},
 		{"a week before, in the year before", "01-03", Cause{Yearly: true, TimeOfDay: 9 * 60, Days: -7}, "2026-12-27T08:00:00Z"},
 		{"the 29th of February in a common year", "1992-02-29", Cause{Yearly: true}, "2026-02-27T23:00:00Z"},
 		{"a time that clocks skip", "1990-03-29", Cause{Yearly: true, TimeOfDay: 2*60 + 30}, "2026-03-29T01:00:00Z"},
@@ -88,6 +93,27 @@ func TestBirthdays(t *testing.T) {
 			}
 			require.Equal(t, test.due, got)
 		})
+	}
+}
+
+// TestExpire shows that a firing is not too late at exactly due + expire.
+func TestExpire(t *testing.T) {
+	const due, expire = 10 * minute, 5 * minute
+	for now, want := range map[int64]Outcome{due: Fired, due + expire: Fired, due + expire + 1: Expired} {
+		for _, repeat := range []Repeat{Latest, Each, First} {
+			s, err := New(Set{
+				Channels: []Channel{{Name: "email"}},
+				Rules:    []Rule{{Name: "a", On: Cause{Repeat: repeat}, After: time.Duration(due) * time.Millisecond, Expire: time.Duration(expire) * time.Millisecond}},
+			})
+			require.NoError(t, err)
+			p := newPerson("k")
+			p.take(pastEvent{0, 0, 1})
+			var state State
+			decisions := s.Decide(nil, p, &state, now, always{})
+			require.Len(t, decisions, 1)
+			require.Equal(t, want, decisions[0].Outcome, "at %d, repeat %d", now, repeat)
+			require.Empty(t, s.Decide(nil, p, &state, now, always{}), "a decision is final")
+		}
 	}
 }
 
