@@ -28,7 +28,7 @@ func identityField() *service.ConfigField {
 			Description("Whether e-mail addresses used as ids are ignored like placeholders. Disable it if addresses are your customer ids.").
 			Default(true),
 		service.NewIntField(fieldMaxMerged).
-			Description("Maximum number of anonymous ids that are merged into one customer; 0 means no limit.").
+			Description("Maximum number of anonymous ids that are merged into one customer; 0 means no limit. The event of a further id counts for that anonymous id alone. Known customers that alias events name do not use it up, whether they are merged (`merge_known`) or not; the anonymous ids that were merged into such a customer before do.").
 			Default(200).
 			Advanced(),
 		service.NewIntField(fieldMaxShared).

@@ -66,6 +66,37 @@ func TestMergeLimit(t *testing.T) {
 	require.Equal(t, "a2", v.ID)
 }
 
+// TestAliasesOfKnownCustomersAreNotCounted shows that max_merged counts anonymous
+// ids: neither an alias of a known customer that is not merged, nor one that is.
+func TestAliasesOfKnownCustomersAreNotCounted(t *testing.T) {
+	for _, mergeKnown := range []bool{false, true} {
+		for _, oneBatch := range []bool{false, true} {
+			p := open(t, shop+fmt.Sprintf("identity: { max_merged: 1, merge_known: %v }\n", mergeKnown))
+			events := [][]byte{
+				order("m1", `"userId":"u1"`, 1), order("m2", `"userId":"u2"`, 2), order("m3", `"userId":"u3"`, 4), order("m4", `"anonymousId":"a1"`, 8), order("m5", `"anonymousId":"a2"`, 16),
+				alias("x1", "u1", "u2"), alias("x2", "u1", "u3"), alias("x3", "u1", "a1"), alias("x4", "u1", "a2"), alias("x5", "u1", "u4"),
+			}
+			for range 2 {
+				if oneBatch {
+					apply(t, p, events...)
+				} else {
+					for _, e := range events {
+						apply(t, p, e)
+					}
+				}
+			}
+			want := map[string]float64{"u1": 9, "u2": 2, "u3": 4, "a1": 9, "a2": 16}
+			if mergeKnown {
+				want = map[string]float64{"u1": 15, "u2": 15, "u3": 15, "a1": 15, "a2": 16}
+			}
+			for id, revenue := range want {
+				v, _ := read(t, p, id)
+				require.Equal(t, revenue, v.Features["revenue"], "%s, merge_known %v, one batch %v", id, mergeKnown, oneBatch)
+			}
+		}
+	}
+}
+
 func TestAlias(t *testing.T) {
 	p := open(t, shop)
 	apply(t, p, order("m1", `"anonymousId":"a1"`, 1), order("m2", `"userId":"u2"`, 2), order("m3", `"userId":"u1"`, 4))

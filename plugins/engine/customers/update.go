@@ -97,7 +97,7 @@ type update struct {
 	event     int
 	customer  int // the customer that the event is about
 	anonymous int // the anonymous customer to merge into it, -1 for none
-	known     int // the known customer to merge into it, -1 for none
+	known     int // the known customer with the previousId of an alias, -1 for none
 	fact      record.Fact
 	logged    bool // the event has features or traits to apply
 	erasing   erasing
@@ -219,9 +219,7 @@ func (u *updater) identify(e *event.Event, up *update) error {
 		up.anonymous = u.customer(record.Anonymous, e.AnonymousID)
 	case e.Type == event.TypeAlias && len(e.PreviousID) > 0 && ids.Valid(e.PreviousID):
 		up.anonymous = u.customer(record.Anonymous, e.PreviousID)
-		if ids.MergeKnown {
-			up.known = u.customer(record.User, e.PreviousID)
-		}
+		up.known = u.customer(record.User, e.PreviousID)
 	}
 	return nil
 }
@@ -259,6 +257,9 @@ func (c *customer) reset() {
 	c.follow, c.err, c.sources = -1, nil, c.sources[:0]
 	c.cause = record.Cause{Reason: record.ByMerge}
 }
+
+// exists reports whether the customer is stored or was changed in this attempt.
+func (c *customer) exists() bool { return c.version != store.Absent || c.changed || c.linked }
 
 func (u *updater) run(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
@@ -399,12 +400,13 @@ func (u *updater) applyOne(up *update) error {
 	if u.rejectsErased(up, c) {
 		return ErrErased
 	}
-	for _, other := range [...]int{up.anonymous, up.known} {
-		if other >= 0 {
-			if err := u.join(c, other); err != nil {
-				return err
-			}
-		}
+	if up.known >= 0 {
+		err = u.joinAlias(c, up)
+	} else if up.anonymous >= 0 {
+		err = u.join(c, up.anonymous)
+	}
+	if err != nil {
+		return err
 	}
 	if c.version == store.Absent {
 		c.changed = true
@@ -439,6 +441,29 @@ func (u *updater) applyOne(up *update) error {
 	return nil
 }
 
+// joinAlias merges the customer with the previousId of an alias into c. The
+// previousId is an anonymousId or, with merge_known, a userId. The id of a known
+// customer is not an anonymous id as well, unless that has events.
+func (u *updater) joinAlias(c *customer, up *update) error {
+	isKnown := u.customers[up.known].exists()
+	if !isKnown || u.customers[up.anonymous].exists() {
+		if err := u.join(c, up.anonymous); err != nil {
+			return err
+		}
+	}
+	if !u.p.def.Identity.MergeKnown {
+		return nil
+	}
+	if !isKnown {
+		// A userId without events follows the anonymous id, so that its events
+		// do too.
+		if into, err := u.resolve(up.anonymous); err != nil || into != c {
+			return err
+		}
+	}
+	return u.join(c, up.known)
+}
+
 // join merges a customer into c unless it is already merged into another: an
 // anonymous id belongs to the first customer that it is identified with.
 func (u *updater) join(c *customer, other int) error {
@@ -465,7 +490,7 @@ func (u *updater) join(c *customer, other int) error {
 			a.linked = true
 		}
 		return nil
-	case ids.MaxMerged > 0 && c.rec.MergedCount() >= ids.MaxMerged:
+	case a.key[0] == record.Anonymous && ids.MaxMerged > 0 && c.rec.AnonymousMerged() >= ids.MaxMerged:
 		u.p.refusedMerges.Incr(1)
 		return nil
 	}

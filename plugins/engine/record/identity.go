@@ -17,7 +17,7 @@ type Identity struct {
 	Ignored map[string]bool
 	// IgnoreAddresses rejects e-mail addresses as ids.
 	IgnoreAddresses bool
-	// MaxMerged is the maximum number of ids merged into one customer.
+	// MaxMerged is the maximum number of anonymous ids merged into one customer.
 	// MaxShared is the maximum number of customers seen with one anonymous id;
 	// above it the id identifies no customer. 0 means no limit.
 	MaxMerged, MaxShared int

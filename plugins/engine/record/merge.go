@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
 	"github.com/connect-personalize/connect-personalize/plugins/engine/features"
@@ -66,8 +67,12 @@ func (r *Record) addMerged(key []byte) bool {
 	return !found
 }
 
-// MergedCount returns the number of records merged into this one.
-func (r *Record) MergedCount() int { return len(r.merged) }
+// AnonymousMerged returns the number of anonymous ids merged into this record.
+func (r *Record) AnonymousMerged() int {
+	// Keys are ordered, and those of anonymous ids come before those of users.
+	n, _ := slices.BinarySearchFunc(r.merged, User, func(key []byte, kind byte) int { return cmp.Compare(key[0], kind) })
+	return n
+}
 
 // Merge adds the events and traits of the record of key o to this one, as if
 // they had always belonged to this customer, and reports whether the record
