@@ -163,6 +163,8 @@ type writer struct {
 	received   millis
 	receivedAt []byte
 	out        []byte
+	// identifies counts the identify events of each time.
+	identifies map[instant]int
 
 	// Of the current event:
 	reasons []Reason
@@ -250,7 +252,7 @@ func (w *writer) object(it *item) {
 	}
 	w.merged("context", w.values[fieldContext], &w.context, w.receipt.IP)
 	w.merged("integrations", w.values[fieldIntegrations], &w.integrals, "")
-	w.time("timestamp", eventTime(original, sent, w.received))
+	w.eventTime(kind, original, sent)
 	if original.known {
 		w.time("originalTimestamp", original.millis)
 	}
@@ -476,6 +478,53 @@ func (w *writer) time(name string, t millis) {
 	w.out = append(w.out, '"', ':', '"')
 	w.out = appendTimestamp(w.out, t)
 	w.out = append(w.out, '"')
+}
+
+// instant is a time to the nanosecond.
+type instant struct {
+	millis millis
+	nanos  int
+}
+
+// eventTime writes the timestamp. SDKs state two traits within a millisecond, and
+// a script two without any time. The later one has to win, wherever the events are
+// processed and however often, so the order is made part of the times: identify
+// events keep the digits below a millisecond, and each gets a nanosecond more than
+// an earlier one of the request with the same time.
+func (w *writer) eventTime(kind string, original, sent optionalTime) {
+	t := eventTime(original, sent, w.received)
+	w.time("timestamp", t)
+	if kind != Identify {
+		return
+	}
+	at := instant{millis: t}
+	shift := millis(0)
+	if sent.known {
+		shift = w.received - sent.millis
+	}
+	if original.known && t == original.millis+shift { // not replaced by the time of receipt
+		at.nanos = parseNanos(w.originalText())
+	}
+	if w.identifies == nil {
+		w.identifies = map[instant]int{}
+	}
+	earlier := w.identifies[at]
+	w.identifies[at]++
+	if nanos := min(at.nanos+earlier, nanosPerMilli-1); nanos > 0 {
+		w.out = append(appendNanos(w.out[:len(w.out)-1], nanos), '"')
+	}
+}
+
+// originalText returns the text or number of the event's time.
+func (w *writer) originalText() []byte {
+	value := w.values[fieldTimestamp]
+	if value.end == 0 {
+		value = w.values[fieldOriginalTimestamp]
+	}
+	if text := w.text(value); text != nil {
+		return text
+	}
+	return w.bytes(value)
 }
 
 // merged writes an object of the event and adds the batch's members, and the

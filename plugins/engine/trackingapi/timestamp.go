@@ -187,6 +187,37 @@ func appendTimestamp(dst []byte, unix millis) []byte {
 	return append(dst, 'Z')
 }
 
+// nanosPerMilli is the number of nanoseconds in a millisecond.
+const nanosPerMilli = 1_000_000
+
+// parseNanos returns the nanoseconds that parseTimestamp or parseUnix cuts off a
+// time that it accepts, 0 to 999,999.
+func parseNanos(text []byte) int {
+	_, digits, _ := bytes.Cut(bytes.Replace(text, []byte(","), []byte("."), 1), []byte("."))
+	if len(text) == 16 || len(text) == 19 { // Unix time in micro- or nanoseconds
+		if len(bytes.Trim(text, "0123456789")) == 0 {
+			digits = text[10:]
+		}
+	}
+	nanos, scale := 0, nanosPerMilli
+	for _, c := range digits[min(3, len(digits)):] {
+		if scale /= 10; c < '0' || c > '9' {
+			break // the offset from UTC
+		}
+		nanos += int(c-'0') * scale
+	}
+	return nanos
+}
+
+// appendNanos extends a timestamp of appendTimestamp at the end of dst by the
+// nanoseconds after its millisecond.
+func appendNanos(dst []byte, nanos int) []byte {
+	if nanos == 0 {
+		return dst
+	}
+	return append(appendDigits(dst[:len(dst)-len("Z")], nanos, 6), 'Z')
+}
+
 func appendDigits(dst []byte, value, n int) []byte {
 	for range n {
 		dst = append(dst, '0')

@@ -1,6 +1,7 @@
 package trackingapi
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -135,5 +136,51 @@ func TestEventTimeCorrectsTheClientsClock(t *testing.T) {
 		}
 		got := eventTime(parse(c.original), parse(c.sent), parse(received).millis)
 		require.Equal(t, c.want, string(appendTimestamp(nil, got)), c.name)
+	}
+}
+
+func TestNanosecondsOfTimes(t *testing.T) {
+	for text, want := range map[string]int{
+		"2026-01-31T12:34:56Z": 0, "2026-01-31T12:34:56": 0, "2026-01-31T12:34:56.123Z": 0, "2026-01-31T12:34:56.123456+01:00": 456_000,
+		"2026-01-31T12:34:56,1234567-05": 456_700, "2026-01-31T12:34:56.123456789123Z": 456_789, "1769862896123": 0,
+		"1769862896123456": 456_000, "1769862896123456789": 456_789, "1769862896.1234567": 456_700,
+	} {
+		require.Equal(t, want, parseNanos([]byte(text)), text)
+		back, err := time.Parse(time.RFC3339Nano, string(appendNanos([]byte("2026-01-31T12:34:56.123Z"), want)))
+		require.NoError(t, err)
+		require.Equal(t, 123_000_000+want, back.Nanosecond(), text)
+	}
+}
+
+// The order of identify events becomes part of their times: by the digits below a
+// millisecond, which Segment's SDK for Python sends, else by position.
+func TestIdentifyEventsOfOneMillisecondAreOrdered(t *testing.T) {
+	for _, c := range []struct {
+		name, sent string
+		times      []string
+		want       []string
+	}{
+		{"without times", "", []string{"", "", ""}, []string{"00.000Z", "00.000000001Z", "00.000000002Z"}},
+		{"equal times", "", []string{"11:59:59.5Z", "11:59:59.5Z"}, []string{"59.500Z", "59.500000001Z"}},
+		{"microseconds, not in order", "12:00:01.000000Z", []string{"12:00:00.000300Z", "12:00:00.000200Z"}, []string{"59.000300000Z", "59.000200000Z"}},
+		{"in the future", "", []string{"12:00:00.100900Z", "12:00:00.200100Z"}, []string{"00.000Z", "00.000000001Z"}},
+	} {
+		var items []string
+		for _, text := range c.times {
+			if text != "" {
+				text = `,"timestamp":"2026-01-31T` + text + `"`
+			}
+			items = append(items, `{"type":"identify","messageId":"m","userId":"u"`+text+`},{"type":"page","messageId":"p","userId":"u"`+text+`}`)
+		}
+		sent := ""
+		if c.sent != "" {
+			sent = `"sentAt":"2026-01-31T` + c.sent + `",`
+		}
+		events := collect(t, Batch, `{`+sent+`"batch":[`+strings.Join(items, ",")+`]}`)
+		for i, want := range c.want {
+			require.Empty(t, events[2*i].Reasons)
+			require.Contains(t, string(events[2*i].Data), `:`+want+`"`, c.name)
+			require.Regexp(t, `"timestamp":"[^"]{24}"`, string(events[2*i+1].Data), "%s: other events keep milliseconds", c.name)
+		}
 	}
 }
