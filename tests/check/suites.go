@@ -49,6 +49,7 @@ var suites = []suite{
 	{name: "schemathesis", proves: "the profile API answers as its OpenAPI description says", run: "tests/contract/run.sh fuzz", needs: []string{"python3", "venv"}, minutes: 8},
 	{name: "client", proves: "a client generated from that description works", run: "tests/contract/run.sh client", needs: []string{"python3", "venv"}, minutes: 5},
 	{name: "explorer", proves: "the profile explorer in headless Chromium, with hostile traits", run: "tests/check/npm.sh tests/explorer && tests/explorer/run.sh", needs: []string{"node", "npm", "chromium"}, minutes: 6},
+	{name: "cases", proves: "small inputs that once gave a wrong result give the right one", run: "BIN=$PWD/bin/connect-personalize go run ./tests/cases", minutes: 5},
 	{name: "import", proves: "importing the purchases of DATA twice gives the same, correct profiles", run: findSample + `tests/cdnow/import.sh "$DATA"`, settings: sample, minutes: 5},
 	{name: "cdnow", proves: "models fitted to the purchases of DATA have the published parameters", run: findSample + `go run ./tests/cdnow fit "$DATA"`, settings: sample, minutes: 5},
 }
