@@ -45,6 +45,7 @@ var suites = []suite{
 	{name: "simulate", proves: "every trigger and segment of DAYS days of the shop, with kills", run: "go run ./tests/system simulate -days $DAYS", settings: []setting{{"DAYS", "90", "7"}}, needs: []string{"java", "mvn"}, minutes: 45},
 	{name: "soak", proves: "no wrong answer and flat memory for FOR at 80% of the maximum load", run: "go run ./tests/system soak -for $FOR", settings: []setting{{"FOR", "30m", "20s"}}, needs: []string{"java", "mvn"}, minutes: 60},
 	{name: "sdk", proves: "Segment's and RudderStack's SDKs deliver every event once", run: "tests/check/npm.sh tests/sdk && tests/sdk/run.sh && tests/sdk/profile.sh", needs: []string{"node", "npm"}, minutes: 8},
+	{name: "liquid", proves: "content blocks are Liquid: golden-liquid by group, and the cases of authors", run: "go test -count=1 -v -run 'TestGoldenLiquid|TestCases' ./plugins/engine/content", minutes: 3},
 	{name: "dirty-day", proves: "each of 22 kinds of bad data is found, and no good event is lost", run: "go run ./tests/dirtyday", minutes: 8},
 	{name: "schemathesis", proves: "the profile API answers as its OpenAPI description says", run: "tests/contract/run.sh fuzz", needs: []string{"python3", "venv"}, minutes: 8},
 	{name: "client", proves: "a client generated from that description works", run: "tests/contract/run.sh client", needs: []string{"python3", "venv"}, minutes: 5},

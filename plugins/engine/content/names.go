@@ -115,8 +115,3 @@ func (c *compiler) adviseObjectList(line int) {
 }
 
 const objectListMessage = `this is a list of objects, which would be written as JSON; write | map: "value" | join: ", " or a for loop`
-
-func isName(s string) bool {
-	l, unexpected := scan(s, 1)
-	return unexpected == "" && len(l) == 1 && l[0].kind == nameLexeme
-}
