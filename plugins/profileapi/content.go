@@ -311,10 +311,11 @@ func (h *handler) batchContent(w http.ResponseWriter, r *http.Request, v visit) 
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), v.started.Add(h.conf.timeouts.request))
 	defer cancel()
-	results, refusal := h.readMany(ctx, b.ids, b.question)
+	results, done, refusal := h.readMany(ctx, b.ids, b.question)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
+	defer done()
 
 	// Contents are written as they are rendered: a thousand of them may be too large
 	// for memory.

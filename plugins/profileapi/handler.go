@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/redpanda-data/benthos/v4/public/service"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/connect-personalize/connect-personalize/plugins/contentblocks"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/customers"
@@ -28,6 +29,8 @@ type handler struct {
 	reader    reader
 	coalescer coalescer
 	batches   chan struct{} // one token for each batch read in flight
+	// batchMemory bounds the bytes of batch reads in memory.
+	batchMemory *semaphore.Weighted
 	// memory serves reads from the cache; nil without a cache.
 	memory    memory
 	log       *service.Logger
@@ -58,17 +61,18 @@ const maxTripProfiles = 256
 func newHandler(conf *config, r reader, res *service.Resources) *handler {
 	m, _ := r.(memory)
 	h := &handler{
-		memory:    m,
-		conf:      conf,
-		began:     time.Now(),
-		reader:    r,
-		coalescer: coalescer{reader: r, trips: conf.roundTrips, limit: maxTripProfiles},
-		batches:   make(chan struct{}, conf.roundTrips),
-		log:       res.Logger(),
-		telemetry: newTelemetry(res.Metrics()),
-		writes:    make(chan *write),
-		draining:  make(chan struct{}),
-		gone:      make(chan struct{}),
+		memory:      m,
+		conf:        conf,
+		began:       time.Now(),
+		reader:      r,
+		coalescer:   coalescer{reader: r, trips: conf.roundTrips, limit: maxTripProfiles},
+		batches:     make(chan struct{}, conf.roundTrips),
+		batchMemory: semaphore.NewWeighted(conf.limits.batchMemory),
+		log:         res.Logger(),
+		telemetry:   newTelemetry(res.Metrics()),
+		writes:      make(chan *write),
+		draining:    make(chan struct{}),
+		gone:        make(chan struct{}),
 
 		description: sync.OnceValue(func() []byte { return describe(routes(), conf.access()) }),
 	}
@@ -423,10 +427,11 @@ func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, v visit) int
 	if b.contentType == typeNDJSON && len(b.ids) > linesAtOnce {
 		return h.streamBatch(ctx, w, r, b.ids, b.question)
 	}
-	results, refusal := h.readMany(ctx, b.ids, b.question)
+	results, done, refusal := h.readMany(ctx, b.ids, b.question)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
+	defer done()
 	refusals := h.refusals(b.question, results)
 	buf := buffers.Get().(*[]byte)
 	defer release(buf)
@@ -460,7 +465,7 @@ const linesAtOnce = 250
 // streamBatch serves a batch read in parts, so that the first lines are sent before
 // the last customers are read.
 func (h *handler) streamBatch(ctx context.Context, w http.ResponseWriter, r *http.Request, ids []string, q question) int {
-	results, refusal := h.readMany(ctx, ids[:linesAtOnce], q)
+	results, done, refusal := h.readMany(ctx, ids[:linesAtOnce], q)
 	if refusal != nil {
 		return refuse(w, r, refusal)
 	}
@@ -483,13 +488,17 @@ func (h *handler) streamBatch(ctx context.Context, w http.ResponseWriter, r *htt
 		} else {
 			*buf = appendUnread(*buf, part, refusal)
 		}
-		if _, err := out.Write(*buf); err != nil {
+		_, err := out.Write(*buf)
+		if refusal == nil {
+			done()
+		}
+		if err != nil {
 			return http.StatusOK // the client closed the connection
 		}
 		if start += len(part); start == len(ids) {
 			return http.StatusOK
 		}
-		results, refusal = h.readMany(ctx, ids[start:min(start+linesAtOnce, len(ids))], q)
+		results, done, refusal = h.readMany(ctx, ids[start:min(start+linesAtOnce, len(ids))], q)
 	}
 }
 
@@ -506,16 +515,30 @@ func appendUnread(dst []byte, ids []string, p *problem) []byte {
 }
 
 // readMany reads many profiles. The number of such reads in flight is bounded, so that
-// single reads are served too.
-func (h *handler) readMany(ctx context.Context, ids []string, q question) ([]customers.Result, *problem) {
+// single reads are served too, and so is the size of the profiles in memory: the caller
+// must call release once they are written to the client.
+func (h *handler) readMany(ctx context.Context, ids []string, q question) (results []customers.Result, release func(), refusal *problem) {
 	select {
 	case h.batches <- struct{}{}:
 	case <-ctx.Done():
-		return nil, &overloaded
+		return nil, nil, &overloaded
 	}
 	defer func() { <-h.batches }()
 	results, err := h.reader.Read(ctx, ids, q.Query)
-	return results, h.readProblem(err)
+	if refusal := h.readProblem(err); refusal != nil {
+		return nil, nil, refusal
+	}
+	// The response has a copy of each profile. A batch that is larger than the limit
+	// waits until it is the only one.
+	size := int64(0)
+	for i := range results {
+		size += 2 * int64(len(results[i].JSON))
+	}
+	size = min(size, h.conf.limits.batchMemory)
+	if h.batchMemory.Acquire(ctx, size) != nil {
+		return nil, nil, &overloaded
+	}
+	return results, func() { h.batchMemory.Release(size) }, nil
 }
 
 // appendBatch appends the response to a batch read: for every id, in order, whether it

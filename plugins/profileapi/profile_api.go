@@ -54,6 +54,7 @@ const (
 	fieldTraitsBytes          = "traits_bytes"
 	fieldIDBytes              = "id_bytes"
 	fieldBatchIDs             = "batch_ids"
+	fieldBatchMemory          = "batch_memory"
 	fieldTimeouts             = "timeouts"
 	fieldHeaderTimeout        = "header"
 	fieldReadTimeout          = "read"
@@ -234,6 +235,7 @@ root = match {
 				positiveField(fieldTraitsBytes, 32<<10, "Maximum size of the body of a write, in bytes."),
 				positiveField(fieldIDBytes, 512, "Maximum length of a customer id, in bytes."),
 				positiveField(fieldBatchIDs, 1000, "Maximum number of customers in a batch read."),
+				positiveField(fieldBatchMemory, 128<<20, "Maximum size of the profiles of all batch reads in memory, in bytes. Further batches wait until responses are sent, for `timeouts.request` at most, and then get 503."),
 			).Description("Limits of a request.").Advanced(),
 			service.NewObjectField(fieldTimeouts,
 				timeoutField(fieldHeaderTimeout, "5s", "Maximum time to receive the headers of a request."),
@@ -316,7 +318,7 @@ type config struct {
 
 	limits struct {
 		connections, headerBytes, idBytes, batchIDs int
-		bodyBytes, traitsBytes                      int64
+		bodyBytes, traitsBytes, batchMemory         int64
 	}
 	timeouts struct {
 		header, read, request, write, idle, close time.Duration
@@ -479,7 +481,7 @@ func (c *config) checkExposure(p *service.ParsedConfig) error {
 }
 
 func (c *config) parseLimits(p *service.ParsedConfig) error {
-	var bodyBytes, traitsBytes int
+	var bodyBytes, traitsBytes, batchMemory int
 	for _, f := range []struct {
 		name string
 		into *int
@@ -490,13 +492,14 @@ func (c *config) parseLimits(p *service.ParsedConfig) error {
 		{fieldTraitsBytes, &traitsBytes},
 		{fieldIDBytes, &c.limits.idBytes},
 		{fieldBatchIDs, &c.limits.batchIDs},
+		{fieldBatchMemory, &batchMemory},
 	} {
 		var err error
 		if *f.into, err = positive(p, f.name); err != nil {
 			return fmt.Errorf("%s.%w", fieldLimits, err)
 		}
 	}
-	c.limits.bodyBytes, c.limits.traitsBytes = int64(bodyBytes), int64(traitsBytes)
+	c.limits.bodyBytes, c.limits.traitsBytes, c.limits.batchMemory = int64(bodyBytes), int64(traitsBytes), int64(batchMemory)
 	return nil
 }
 

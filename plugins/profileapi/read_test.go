@@ -420,6 +420,28 @@ func TestBatchReadsAreBounded(t *testing.T) {
 	require.NotZero(t, (<-done).status)
 }
 
+// The profiles of batches that are not written yet are bounded in bytes: a batch waits
+// for the memory of another one, and is refused after the request timeout.
+func TestMemoryOfBatchReadsIsBounded(t *testing.T) {
+	s := serve(t, withProfiles("c1", "c2"), "limits: { batch_memory: 500 }\ntimeouts: { request: 50ms }")
+	read := func() (func(), *problem) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, release, refusal := s.handler.readMany(ctx, []string{"c1", "c2"}, question{})
+		return release, refusal
+	}
+	release, refusal := read()
+	require.Nil(t, refusal, "a batch above the limit is served alone")
+	got := s.do(t, "POST", "/api/customers/batch", `{"ids":["c1","c2"]}`, "Content-Type: application/json")
+	require.Equal(t, 503, got.status)
+	require.Equal(t, "overloaded", got.code(t))
+	require.Equal(t, 200, s.do(t, "GET", "/api/customer/c1", "").status)
+	release()
+	for range 3 {
+		require.Equal(t, 200, s.do(t, "POST", "/api/customers/batch", `{"ids":["c1","c2"]}`, "Content-Type: application/json").status, "the memory is released")
+	}
+}
+
 func TestHealthAndReadiness(t *testing.T) {
 	f := withProfiles()
 	s := serve(t, f, "")
