@@ -362,3 +362,30 @@ func TestHoursOfFoldedEvents(t *testing.T) {
 		}
 	}
 }
+
+// TestIntervalsAreBetweenEvents: there is no interval between the elements of one
+// event's array, whether the event is stored individually or folded.
+func TestIntervalsAreBetweenEvents(t *testing.T) {
+	for _, keep := range []int{0, 1} {
+		def := newDefinition(t, []features.Spec{
+			{Name: "mean", Kind: features.IntervalMean, GroupPath: "properties.products[].category"},
+			{Name: "stddev", Kind: features.IntervalStddev, GroupPath: "properties.products[].category"},
+		})
+		def.Events = keep
+		var p event.Parser
+		rec := &record.Record{}
+		rec.Reset(def)
+		add := func(id string, second int) map[string]any {
+			applyRaw(t, def, &p, rec, fmt.Appendf(nil, `{"type":"track","event":"A","messageId":%q,"userId":"u1","timestamp":"2026-11-01T10:00:%02d.000Z","properties":{"products":[{"category":"a"},{"category":"a"}]}}`, id, second))
+			rec = reload(t, def, rec)
+			return featuresOf(t, rec, rec.LastEventAt()+day)
+		}
+		got := add("m1", 0)
+		require.Equal(t, map[string]any{"a": nil}, got["mean"])
+		require.Equal(t, map[string]any{"a": nil}, got["stddev"])
+		add("m2", 10)
+		got = add("m3", 30)
+		require.Equal(t, map[string]any{"a": 15.0}, got["mean"])
+		require.Equal(t, map[string]any{"a": 5.0}, got["stddev"])
+	}
+}
