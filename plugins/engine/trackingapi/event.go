@@ -163,8 +163,8 @@ type writer struct {
 	received   millis
 	receivedAt []byte
 	out        []byte
-	// identifies counts the identify events of each time.
-	identifies map[instant]int
+	// identifies counts the identify events of each customer and time.
+	identifies map[identifyTime]int
 
 	// Of the current event:
 	reasons []Reason
@@ -480,24 +480,25 @@ func (w *writer) time(name string, t millis) {
 	w.out = append(w.out, '"')
 }
 
-// instant is a time to the nanosecond.
-type instant struct {
-	millis millis
-	nanos  int
+// identifyTime is the time of an identify event, to the nanosecond.
+type identifyTime struct {
+	customer string
+	millis   millis
+	nanos    int
 }
 
 // eventTime writes the timestamp. SDKs state two traits within a millisecond, and
 // a script two without any time. The later one has to win, wherever the events are
 // processed and however often, so the order is made part of the times: identify
 // events keep the digits below a millisecond, and each gets a nanosecond more than
-// an earlier one of the request with the same time.
+// an earlier one of the request with the same customer and time.
 func (w *writer) eventTime(kind string, original, sent optionalTime) {
 	t := eventTime(original, sent, w.received)
 	w.time("timestamp", t)
 	if kind != Identify {
 		return
 	}
-	at := instant{millis: t}
+	at := identifyTime{customer: string(w.customer()), millis: t}
 	shift := millis(0)
 	if sent.known {
 		shift = w.received - sent.millis
@@ -506,7 +507,7 @@ func (w *writer) eventTime(kind string, original, sent optionalTime) {
 		at.nanos = parseNanos(w.originalText())
 	}
 	if w.identifies == nil {
-		w.identifies = map[instant]int{}
+		w.identifies = map[identifyTime]int{}
 	}
 	earlier := w.identifies[at]
 	w.identifies[at]++

@@ -1,6 +1,7 @@
 package trackingapi
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -170,7 +171,7 @@ func TestIdentifyEventsOfOneMillisecondAreOrdered(t *testing.T) {
 			if text != "" {
 				text = `,"timestamp":"2026-01-31T` + text + `"`
 			}
-			items = append(items, `{"type":"identify","messageId":"m","userId":"u"`+text+`},{"type":"page","messageId":"p","userId":"u"`+text+`}`)
+			items = append(items, `{"type":"identify","messageId":"m","userId":"u"`+text+`},{"type":"identify","messageId":"o","userId":"other`+fmt.Sprint(len(items))+`"`+text+`},{"type":"page","messageId":"p","userId":"u"`+text+`}`)
 		}
 		sent := ""
 		if c.sent != "" {
@@ -178,9 +179,10 @@ func TestIdentifyEventsOfOneMillisecondAreOrdered(t *testing.T) {
 		}
 		events := collect(t, Batch, `{`+sent+`"batch":[`+strings.Join(items, ",")+`]}`)
 		for i, want := range c.want {
-			require.Empty(t, events[2*i].Reasons)
-			require.Contains(t, string(events[2*i].Data), `:`+want+`"`, c.name)
-			require.Regexp(t, `"timestamp":"[^"]{24}"`, string(events[2*i+1].Data), "%s: other events keep milliseconds", c.name)
+			require.Empty(t, events[3*i].Reasons)
+			require.Contains(t, string(events[3*i].Data), `:`+want+`"`, c.name)
+			require.NotContains(t, string(events[3*i+1].Data), "0000001Z", "%s: customers do not affect each other", c.name)
+			require.Regexp(t, `"timestamp":"[^"]{24}"`, string(events[3*i+2].Data), "%s: other events keep milliseconds", c.name)
 		}
 	}
 }
