@@ -56,7 +56,7 @@ const maxDuration = 100 * 366 * 24 * time.Hour
 func Fields() []*service.ConfigField {
 	return append([]*service.ConfigField{
 		service.NewStringListField(fieldSources).
-			Description("Sources of traits, the most trusted first. If two sources set a trait with the same timestamp, the source that is listed first wins. Unlisted sources come last.").
+			Description("Sources of traits, the most trusted first. The later statement of a trait wins, to the nanosecond of `timestamp`. If two sources set a trait with the same timestamp, the source that is listed first wins. Unlisted sources come last. Among equal sources the value that is later in byte order wins, so that the order of arrival does not matter.").
 			Default([]any{}).
 			Example([]any{"crm", "pos", "web"}),
 		identityField(),

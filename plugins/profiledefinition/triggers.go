@@ -102,7 +102,7 @@ func triggerFields() []*service.ConfigField {
 	return []*service.ConfigField{
 		service.NewObjectField(fieldMessages,
 			service.NewStringField(fieldTimezone).
-				Description("Time zone of customers without a trait `timezone`, such as `Europe/Berlin`.").
+				Description("Time zone of customers with no, a blank or an unknown trait `timezone`, such as `Europe/Berlin`.").
 				Default("UTC").
 				Example("Europe/Berlin"),
 			limitsField("from all triggers together"),
@@ -156,7 +156,7 @@ func triggerFields() []*service.ConfigField {
 					service.NewStringEnumField(fieldEvery, "year", "once").
 						Description("Whether every anniversary is a cause, or only the date itself.").
 						Default("year"),
-				).Description("Instead of events, a date in a trait.").Optional(),
+				).Description("Instead of events, a date in a trait. A day that had passed when the date was last stated does not fire.").Optional(),
 			).Description("Cause of the trigger: events, entering or leaving a segment, or a date."),
 			service.NewStringField(fieldAfter).
 				Description("Wait between the cause and the firing, such as `1h`; units are s, m, h, d and w. Empty means no wait.").
@@ -182,7 +182,7 @@ func triggerFields() []*service.ConfigField {
 				Default(0).
 				Example(10),
 			service.NewStringField(fieldExpire).
-				Description("Maximum delay of a firing. A trigger that is more overdue than this, because no process ran or an event arrived late, is dropped and counted as `expired`.").
+				Description("Maximum delay of a firing. A trigger that is more overdue than this, because no process ran or an event arrived late, is dropped and counted as `expired`; at exactly this delay it still fires.").
 				Default("6h").
 				Example("1d").
 				LintRule(DurationRule(fieldExpire)),
