@@ -57,6 +57,7 @@ An `+"`erase`"+` event, which the profile API emits for a DELETE, erases the cus
 - `+"`profiles_merges_refused`"+`: merges rejected because an id belongs to another customer, or a limit was reached
 - `+"`profiles_erasures`"+`: customers erased
 - `+"`profiles_erased_events`"+`: events dropped because their customer was erased
+- `+"`profiles_store_losses`"+`: losses of data in the store that this process noticed; alert on any
 - `+"`profiles_where_failures`"+`: evaluations of the condition `+"`where`"+` that failed`).
 		Field(service.NewStringField(fieldProfiles).
 			Description("Label of the `profiles` resource to update.").

@@ -25,13 +25,16 @@ func orderAt(id, ids, at string) []byte {
 }
 
 // records returns all that is stored, by key.
+// records returns the records of all customers.
 func records(t require.TestingT, p *Service) map[string][]byte {
 	all := map[string][]byte{}
 	for cursor := ""; ; {
 		page, next, err := p.store.Scan(context.Background(), cursor, 100)
 		require.NoError(t, err)
 		for _, e := range page {
-			all[e.Key] = e.Data
+			if isCustomer(e.Key) {
+				all[e.Key] = e.Data
+			}
 		}
 		if cursor = next; cursor == "" {
 			return all

@@ -43,7 +43,9 @@ type TriggerScheduler struct {
 	viewer  record.Viewer
 	watcher record.TriggerEvaluator
 	since   []int64 // by rule: creation time
-	stuck   stuck
+	// historyUntil is the creation time of a store that replaces a lost one.
+	historyUntil int64
+	stuck        stuck
 }
 
 // TriggerScheduler returns a scheduler that handles up to limit customers at a time.
@@ -58,6 +60,12 @@ func (p *Service) TriggerScheduler(limit int) *TriggerScheduler {
 // Fire handles due triggers of up to limit customers. It returns the time until the
 // next trigger is due, at most maxWait; 0 if more may be due now.
 func (t *TriggerScheduler) Fire(ctx context.Context, maxWait time.Duration) (next time.Duration, err error) {
+	if _, err := t.p.recentGeneration(ctx); err != nil {
+		return 0, err
+	}
+	if t.p.generations.loss() != nil {
+		return maxWait, nil
+	}
 	now := t.p.now()
 	if t.since == nil {
 		if t.since, err = t.p.introduced(ctx, now.UnixMilli(), true); err != nil {
@@ -102,6 +110,13 @@ func (t *TriggerScheduler) fire(ctx context.Context, keys []string, found map[st
 	if err != nil {
 		return err
 	}
+	// The check comes after the load: if the store loses data later, the commit has
+	// conflicts.
+	g, err := t.p.checkGeneration(ctx)
+	if err != nil || t.p.generations.loss() != nil {
+		return err
+	}
+	t.historyUntil = g.historyUntil()
 	// Decisions are as of the time after the load.
 	now := t.p.now().UnixMilli()
 	changes := make([]store.Change, 0, len(keys))
@@ -223,6 +238,9 @@ func (c *conditions) When(rule int) (bool, error) { return c.holds(c.t.p.message
 
 // Introduced implements triggers.Conditions.
 func (c *conditions) Introduced(rule int) int64 { return c.t.since[rule] }
+
+// CausesFrom implements triggers.Conditions.
+func (c *conditions) CausesFrom() int64 { return c.t.historyUntil }
 
 // maxData is the maximum size of the data of a message, in bytes.
 const maxData = 16 << 10

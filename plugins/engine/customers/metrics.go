@@ -55,6 +55,7 @@ type metrics struct {
 	refusedMerges Counter
 	erasures      Counter
 	erasedEvents  Counter
+	storeLosses   Counter
 
 	lostClaims Counter
 	entered    Counter
@@ -80,6 +81,7 @@ func newMetrics(m Metrics) metrics {
 		refusedMerges: m.Counter("profiles_merges_refused"),
 		erasures:      m.Counter("profiles_erasures"),
 		erasedEvents:  m.Counter("profiles_erased_events"),
+		storeLosses:   m.Counter("profiles_store_losses"),
 		lostClaims:    m.Counter("profile_changes_claims_lost"),
 		entered:       m.Counter("profiles_segments_entered"),
 		left:          m.Counter("profiles_segments_left"),

@@ -114,6 +114,9 @@ func (o *Outbox) Next(ctx context.Context) (*Delivery, error) {
 
 // take claims due messages. It returns nil if there are none.
 func (o *Outbox) take(ctx context.Context) (*Delivery, error) {
+	if o.p.generations.loss() != nil {
+		return nil, nil
+	}
 	var keys []string
 	for {
 		if len(o.unsure) > 0 {
@@ -145,6 +148,9 @@ func (o *Outbox) take(ctx context.Context) (*Delivery, error) {
 // poll reads due keys from the index. If there are many, it takes a random part of
 // them, so that processes that poll at the same time seldom conflict.
 func (o *Outbox) poll(ctx context.Context, keys []string) ([]string, map[string]string, error) {
+	if _, err := o.p.recentGeneration(ctx); err != nil {
+		return nil, nil, err
+	}
 	now := o.p.now()
 	page, err := o.p.due(ctx, record.OutboxIndex, now.UnixMilli(), 4*o.limit, &o.stuck)
 	if err != nil {
@@ -193,6 +199,12 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 	if err != nil {
 		return nil, err
 	}
+	// The check comes after the load: if the store loses data later, the commit has
+	// conflicts.
+	g, err := o.p.checkGeneration(ctx)
+	if err != nil {
+		return nil, err
+	}
 	now := o.p.now().UnixMilli()
 	d := &Delivery{p: o.p, until: now + o.lease.Milliseconds()}
 	var rec record.Record
@@ -203,6 +215,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 		c := store.Change{Key: key, Version: records[i].Version, Data: records[i].Data}
 		cl := claim{key: key}
 		var due []OutboxMessage
+		dropped := 0 // messages of an earlier generation
 		switch {
 		case records[i].Version == store.Absent:
 		case rec.Decode(o.p.def, key, records[i].Data) != nil:
@@ -212,17 +225,21 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 			}
 			continue // Update reports the error
 		case len(rec.Outbox()) > 0 && (rec.OutboxDue() <= now || rec.ClaimedUntil() > 0 && rec.ClaimedUntil() == o.unsure[key]):
+			dropped = dropOlder(&rec, g.historyUntil())
+			o.p.dropped.Incr(int64(dropped))
 			for _, m := range rec.Outbox() {
 				if m.Time <= now {
 					cl.ids = append(cl.ids, m.ID)
 					due = append(due, OutboxMessage{m, record.KeyID(key)})
 				}
 			}
-			rec.Claim(d.until)
+			if len(due) > 0 {
+				rec.Claim(d.until)
+			}
 			c.Data = rec.Encode(encodeBuffer(records[i].Data), key)
 			c.Index = indexEdits(&rec)
 		}
-		if len(due) == 0 {
+		if len(due) == 0 && dropped == 0 {
 			delete(o.unsure, key)
 			value, listed := found[key]
 			if !listed || records[i].Version != store.Absent && slices.Contains(rec.Entries(nil), record.Entry{Index: record.OutboxIndex, Value: value}) {
@@ -232,7 +249,7 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 		}
 		changes, claims, messages = append(changes, c), append(claims, cl), append(messages, due)
 	}
-	if len(changes) == 0 {
+	if len(changes) == 0 || o.p.generations.loss() != nil {
 		return d, nil
 	}
 	lost, err := o.p.store.Commit(ctx, changes)
@@ -259,6 +276,21 @@ func (o *Outbox) claim(ctx context.Context, keys []string, found map[string]stri
 		}
 	}
 	return d, nil
+}
+
+// dropOlder removes the messages that were enqueued before a time, and returns their
+// number.
+func dropOlder(rec *record.Record, created int64) int {
+	var ids []record.MessageID
+	for _, m := range rec.Outbox() {
+		if m.Time < created {
+			ids = append(ids, m.ID)
+		}
+	}
+	if len(ids) > 0 {
+		rec.Acknowledge(ids)
+	}
+	return len(ids)
 }
 
 // Acknowledge removes the delivered messages from their outboxes. After an error

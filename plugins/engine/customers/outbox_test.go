@@ -165,6 +165,8 @@ func TestExpiredLeaseIsDeliveredAgain(t *testing.T) {
 // before the lease ends.
 func TestClaimWithoutAnswerIsOwned(t *testing.T) {
 	p, now := openAt(t, shop, at)
+	_, err := p.checkGeneration(t.Context())
+	require.NoError(t, err)
 	written, lost := 0, 0
 	p.store = &faulty{Store: p.store, fail: func() (before, after bool) {
 		before, after = lost > 0, written > 0
@@ -175,7 +177,7 @@ func TestClaimWithoutAnswerIsOwned(t *testing.T) {
 	enqueue(t, p, "uu1", message(1, at))
 	enqueue(t, p, "uu2", message(2, at))
 	for range 3 {
-		written = 2 // also what was read before
+		written = 3 // the loads of records and generation, and the commit
 		o.nextPoll = time.Time{}
 		_, err := o.Next(t.Context())
 		require.ErrorIs(t, err, errFault)
@@ -184,7 +186,7 @@ func TestClaimWithoutAnswerIsOwned(t *testing.T) {
 		now.pass(time.Second)
 	}
 	lost = 1
-	_, err := o.Next(t.Context())
+	_, err = o.Next(t.Context())
 	require.ErrorIs(t, err, errFault)
 	d, got := next(t, o)
 	require.ElementsMatch(t, []string{`u1{"n":1}`, `u2{"n":2}`}, got)

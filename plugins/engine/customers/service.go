@@ -26,12 +26,13 @@ type Service struct {
 	def   *record.Definition
 	store store.Store
 	// backing is the store itself, and reads how records are read to be served.
-	backing store.Store
-	reads   cache.Loader
-	caches  *caches
-	outage  Outage
-	loads   atomic.Uint64 // how often parameters of models were loaded anew
-	log     Logger
+	backing     store.Store
+	reads       cache.Loader
+	caches      *caches
+	outage      Outage
+	generations generations
+	loads       atomic.Uint64 // how often parameters of models were loaded anew
+	log         Logger
 	metrics
 
 	applied, rejected atomic.Int64 // events of all calls of Update
@@ -109,8 +110,20 @@ func (p *Service) Now() time.Time { return p.now() }
 // rejected.
 func (p *Service) Events() (applied, rejected int64) { return p.applied.Load(), p.rejected.Load() }
 
-// Ping returns nil if the store can serve requests now.
-func (p *Service) Ping(ctx context.Context) error { return p.store.Ping(ctx) }
+// Ping returns nil if the store can serve requests now, and a *LostError if the store
+// lost data while this process ran.
+func (p *Service) Ping(ctx context.Context) error {
+	if err := p.store.Ping(ctx); err != nil {
+		return err
+	}
+	if _, err := p.recentGeneration(ctx); err != nil {
+		return err
+	}
+	if lost := p.generations.loss(); lost != nil {
+		return lost
+	}
+	return nil
+}
 
 // StoreFailed and StoreRecovered report an outage of the store and its end. Every
 // loop that retries calls them; each outage is logged once when it begins and

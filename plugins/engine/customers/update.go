@@ -73,23 +73,24 @@ func (p *Service) Update(ctx context.Context, events [][]byte) ([]error, error) 
 
 // updater is the state of one Update. Updaters are pooled for their buffers.
 type updater struct {
-	p         *Service
-	parser    event.Parser
-	arena     arena
-	errs      []error
-	updates   []update
-	traits    []traitUpdate
-	customers []*customer
-	index     map[string]int
-	spare     []*customer
-	key       []byte
-	extract   []byte
-	keys      []string
-	positions []int // of keys and of changes in customers
-	changes   []store.Change
-	watcher   record.TriggerEvaluator
-	viewer    record.Viewer
-	now       int64 // time of the current attempt, in Unix milliseconds
+	p            *Service
+	parser       event.Parser
+	arena        arena
+	errs         []error
+	updates      []update
+	traits       []traitUpdate
+	customers    []*customer
+	index        map[string]int
+	spare        []*customer
+	key          []byte
+	extract      []byte
+	keys         []string
+	positions    []int // of keys and of changes in customers
+	changes      []store.Change
+	watcher      record.TriggerEvaluator
+	viewer       record.Viewer
+	now          int64 // time of the current attempt, in Unix milliseconds
+	historyUntil int64 // creation time of a store that replaces a lost one
 }
 
 // update is a parsed event.
@@ -106,7 +107,16 @@ type update struct {
 	firstOf   int              // position of the first of them
 	done      bool
 	erased    bool   // rejected because the customer was erased
+	received  bool   // the event has a receivedAt
 	messageID []byte // set if the definition has segments
+}
+
+// receivedAt returns when the event was received, or its timestamp if that is unknown.
+func (up *update) receivedAt() int64 {
+	if up.received {
+		return up.fact.ReceivedAt
+	}
+	return up.fact.Time
 }
 
 type traitUpdate struct {
@@ -128,6 +138,7 @@ type customer struct {
 	follow  int          // the customer that it links to, -1 for none
 	sources []int        // customers merged into it in this attempt
 	cause   record.Cause // of the latest change
+	history bool         // an event of an earlier generation was applied
 	err     error
 }
 
@@ -163,7 +174,7 @@ func (u *updater) parse(i int, raw []byte) error {
 	}
 	up := update{event: i, anonymous: -1, known: -1, fact: record.Fact{
 		Time: e.Time, ReceivedAt: min(max(e.ReceivedAt, 0), record.MaxTime-1), ID: record.HashID(e.MessageID),
-	}}
+	}, received: e.HasReceivedAt}
 	if up.erasing = erasingRequest(e); up.erasing != noErasure {
 		u.identifyErasure(e, &up)
 		u.updates = append(u.updates, up)
@@ -255,13 +266,18 @@ func (u *updater) customerByKey(key string) int {
 func (c *customer) reset() {
 	c.loaded, c.updated, c.changed, c.linked, c.strip, c.lost = false, false, false, false, false, false
 	c.follow, c.err, c.sources = -1, nil, c.sources[:0]
-	c.cause = record.Cause{Reason: record.ByMerge}
+	c.cause, c.history = record.Cause{Reason: record.ByMerge}, false
 }
 
 // exists reports whether the customer is stored or was changed in this attempt.
 func (c *customer) exists() bool { return c.version != store.Absent || c.changed || c.linked }
 
 func (u *updater) run(ctx context.Context) error {
+	g, err := u.p.recentGeneration(ctx)
+	if err != nil {
+		return err
+	}
+	u.historyUntil = g.historyUntil()
 	for attempt := 0; ; attempt++ {
 		if err := u.load(ctx); err != nil {
 			return err
@@ -411,6 +427,7 @@ func (u *updater) applyOne(up *update) error {
 	if c.version == store.Absent {
 		c.changed = true
 	}
+	c.history = c.history || up.receivedAt() < u.historyUntil
 	if c.changed {
 		c.cause = record.Cause{Reason: record.ByEvent, EventID: up.messageID}
 	}
@@ -604,7 +621,7 @@ func (u *updater) write(ctx context.Context, selected func(*customer) bool) erro
 		}
 		c.rec.EnqueueMergeLeaves(u.now)
 		if !c.linked {
-			if err := u.evaluateSegments(c, c.cause); err != nil {
+			if err := u.evaluateSegments(c, c.changeCause()); err != nil {
 				c.err = err
 				continue
 			}
@@ -655,6 +672,13 @@ func (u *updater) evaluateOutdated() {
 		}
 		c.updated = true
 	}
+}
+
+// changeCause returns the cause of the customer's segment changes.
+func (c *customer) changeCause() record.Cause {
+	cause := c.cause
+	cause.History = c.history
+	return cause
 }
 
 // evaluateSegments updates the segment membership of a customer.

@@ -46,6 +46,9 @@ type Cause struct {
 	Reason Reason
 	// EventID is the messageId of the event.
 	EventID []byte
+	// History reports whether the event was received before the store was created.
+	// Changes then emit no message and cause no trigger.
+	History bool
 }
 
 // SegmentChanges is the number of segments entered and left in one evaluation.
@@ -123,7 +126,10 @@ func (w *Viewer) EvaluateSegments(r *Record, key string, now int64, cause Cause)
 		if c.reason != "" {
 			reason.Reason = c.reason
 		}
-		r.recordTriggerCause(c, reason.Reason, asOf)
+		r.recordTriggerCause(c, reason, asOf)
+		if reason.History {
+			continue
+		}
 		changes.Dropped += r.Enqueue(transition{key: key, segment: c.name, entered: c.entered, time: asOf, since: since, cause: reason, toggles: toggles, erasedAt: r.erasedAt}.message())
 	}
 	if cause.Reason == "" && len(changed) == 0 {
@@ -161,17 +167,17 @@ func (w *Viewer) SegmentsOutdated(r *Record) bool {
 
 // recordTriggerCause stores a change of membership that is the cause of a
 // trigger. A change of the rules is no cause, because the customer did
-// nothing.
-func (r *Record) recordTriggerCause(c change, reason Reason, at int64) {
+// nothing. Nor is history.
+func (r *Record) recordTriggerCause(c change, cause Cause, at int64) {
 	rules := r.def.Triggers
 	if rules == nil {
 		return
 	}
-	byRules := reason == ByDefinition || reason == ByParameter
+	skip := cause.Reason == ByDefinition || cause.Reason == ByParameter || cause.History
 	switch {
-	case c.entered && byRules:
+	case c.entered && skip:
 		rules.SkipEntry(&r.triggers, c.name, at)
-	case !c.entered && !byRules && rules.LeaveRetention(c.name) > 0:
+	case !c.entered && !skip && rules.LeaveRetention(c.name) > 0:
 		r.noteLeft([]byte(c.name), at)
 	}
 }

@@ -16,7 +16,8 @@ const (
 	ControlGroup
 	// Expired: the firing was evaluated too late.
 	Expired
-	// Predates: the firing was due before the trigger was created.
+	// Predates: the firing was due before the trigger was created, or its cause is
+	// from before the store was created.
 	Predates
 	// NoConsent: the customer does not consent to the channel.
 	NoConsent
@@ -48,6 +49,8 @@ type Conditions interface {
 	// Introduced returns when the present version of a rule was introduced.
 	// Earlier firings are skipped.
 	Introduced(rule int) int64
+	// CausesFrom returns the time before which causes are skipped, 0 for none.
+	CausesFrom() int64
 }
 
 // Decide decides every due firing of a customer, appends the decisions and
@@ -60,7 +63,7 @@ func (s *Set) Decide(dst []Decision, c Customer, state *State, now int64, condit
 	for i := range pending {
 		f := &pending[i]
 		r := &s.Rules[f.Rule]
-		if end := s.quietUntil(r, c, now); f.Expires >= now && f.Due >= conditions.Introduced(f.Rule) && end > now {
+		if end := s.quietUntil(r, c, now); f.Expires >= now && !predates(f, conditions) && end > now {
 			state.ensure(r.hash).deferUntil(now, end)
 			continue
 		}
@@ -100,7 +103,7 @@ func (s *Set) decide(f *Firing, c Customer, state *State, now int64, conditions 
 	if f.Expires < now {
 		return Expired
 	}
-	if f.Due < conditions.Introduced(f.Rule) {
+	if predates(f, conditions) {
 		return Predates
 	}
 	switch consents, err := conditions.Consent(r.Channel); {
@@ -125,6 +128,12 @@ func (s *Set) decide(f *Firing, c Customer, state *State, now int64, conditions 
 		return ControlGroup
 	}
 	return Fired
+}
+
+// predates reports whether a firing was due before its trigger existed, or has a
+// cause from before the store existed.
+func predates(f *Firing, conditions Conditions) bool {
+	return f.Due < conditions.Introduced(f.Rule) || f.CauseTime < conditions.CausesFrom()
 }
 
 // reached reports whether one more message exceeds any of the limits.

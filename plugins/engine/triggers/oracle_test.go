@@ -112,8 +112,10 @@ func (p *person) take(h pastEvent) {
 
 // world evaluates conditions from the time of day alone, so that engine and
 // oracle get the same answers. Rules at odd positions were introduced at
-// since.
-type world struct{ now, since int64 }
+// since, and causes before created are skipped.
+type world struct{ now, since, created int64 }
+
+func (w world) CausesFrom() int64 { return w.created }
 
 func (w world) Introduced(rule int) int64 { return w.since * int64(rule%2) }
 
@@ -308,7 +310,7 @@ func (p *person) expect(s *Set, w world) (out []string) {
 	for _, c := range all {
 		r := s.Rules[c.rule]
 		channel := s.Channels[r.Channel]
-		if end := afterQuiet(channel.Quiet, now, zone); channel.Quiet.From != channel.Quiet.To && !r.Urgent && c.expires >= now && c.due >= w.Introduced(c.rule) && end > now {
+		if end := afterQuiet(channel.Quiet, now, zone); channel.Quiet.From != channel.Quiet.To && !r.Urgent && c.expires >= now && c.due >= w.Introduced(c.rule) && c.at >= w.created && end > now {
 			p.deferred[r.Name] = p.deferred[r.Name].and(deferral{now, end})
 			continue
 		}
@@ -318,7 +320,7 @@ func (p *person) expect(s *Set, w world) (out []string) {
 		switch {
 		case c.expires < now:
 			outcome = Expired
-		case c.due < w.Introduced(c.rule):
+		case c.due < w.Introduced(c.rule) || c.at < w.created:
 			outcome = Predates
 		case !consents:
 			outcome = NoConsent
@@ -486,6 +488,7 @@ func TestDecisionsEqualOracle(t *testing.T) {
 		visitor.anonymous = true
 		merged := false
 		introduced := begin + int64(rapid.IntRange(0, 72*60).Draw(t, "introduced"))*minute
+		created := begin + int64(rapid.IntRange(-60, 24*60).Draw(t, "created"))*minute
 		ids := map[[16]byte]bool{}
 		now := begin
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
@@ -524,8 +527,8 @@ func TestDecisionsEqualOracle(t *testing.T) {
 				}
 			}
 			for _, p := range []*person{known, visitor} {
-				want := p.expect(s, world{now, introduced})
-				got, fired := p.decide(t, s, world{now, introduced})
+				want := p.expect(s, world{now, introduced, created})
+				got, fired := p.decide(t, s, world{now, introduced, created})
 				require.Equal(t, want, got, "at %s", time.UnixMilli(now).UTC())
 				for _, id := range fired {
 					require.False(t, ids[id], "an id is used twice")

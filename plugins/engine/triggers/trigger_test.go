@@ -202,6 +202,7 @@ type always struct{}
 func (always) Consent(int) (bool, error) { return true, nil }
 func (always) When(int) (bool, error)    { return true, nil }
 func (always) Introduced(int) int64      { return 0 }
+func (always) CausesFrom() int64         { return 0 }
 
 func FuzzState(f *testing.F) {
 	s, err := New(Set{
