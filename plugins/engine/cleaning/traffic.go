@@ -34,10 +34,16 @@ var crawlerList []byte
 
 // crawlers are the patterns of the list. Nearly all patterns are literal texts. These
 // are found by their first three bytes, so that a user agent is searched once for all
-// of them; the rest is one regular expression.
+// of them. Any other pattern is evaluated only if the user agent has the longest text
+// in it.
 type crawlers struct {
 	literals map[[3]byte][]string
-	patterns *regexp.Regexp
+	patterns []crawlerPattern
+}
+
+type crawlerPattern struct {
+	required string
+	pattern  *regexp.Regexp
 }
 
 // knownCrawlers is parsed on first use, which takes about 10 ms.
@@ -47,22 +53,52 @@ var knownCrawlers = sync.OnceValue(func() *crawlers {
 		panic(err) // the list is part of the program
 	}
 	c := &crawlers{literals: map[[3]byte][]string{}}
-	var patterns []string
 	for _, item := range list {
 		parsed, err := syntax.Parse(item.Pattern, syntax.Perl)
 		if err != nil {
 			panic(err)
 		}
-		if literal := string(parsed.Rune); parsed.Op == syntax.OpLiteral && parsed.Flags&syntax.FoldCase == 0 && len(literal) >= 3 {
-			prefix := [3]byte([]byte(literal))
-			c.literals[prefix] = append(c.literals[prefix], literal)
-			continue
-		}
-		patterns = append(patterns, item.Pattern)
+		c.add(parsed)
 	}
-	c.patterns = regexp.MustCompile("(?:" + strings.Join(patterns, ")|(?:") + ")")
 	return c
 })
+
+func (c *crawlers) add(re *syntax.Regexp) {
+	if re.Op == syntax.OpAlternate {
+		for _, alternative := range re.Sub {
+			c.add(alternative)
+		}
+		return
+	}
+	text := longestLiteral(re)
+	if re.Op != syntax.OpLiteral || len(text) < 3 {
+		c.patterns = append(c.patterns, crawlerPattern{text, regexp.MustCompile(re.String())})
+		return
+	}
+	prefix := [3]byte([]byte(text))
+	c.literals[prefix] = append(c.literals[prefix], text)
+}
+
+// longestLiteral returns the longest text that every match of a pattern contains.
+func longestLiteral(re *syntax.Regexp) string {
+	switch re.Op {
+	case syntax.OpLiteral:
+		if re.Flags&syntax.FoldCase == 0 {
+			return string(re.Rune)
+		}
+	case syntax.OpConcat:
+		longest := ""
+		for _, part := range re.Sub {
+			if text := longestLiteral(part); len(text) > len(longest) {
+				longest = text
+			}
+		}
+		return longest
+	case syntax.OpCapture:
+		return longestLiteral(re.Sub[0])
+	}
+	return ""
+}
 
 func (c *crawlers) match(userAgent string) bool {
 	for i := 0; i+3 <= len(userAgent); i++ {
@@ -72,7 +108,12 @@ func (c *crawlers) match(userAgent string) bool {
 			}
 		}
 	}
-	return c.patterns.MatchString(userAgent)
+	for _, p := range c.patterns {
+		if strings.Contains(userAgent, p.required) && p.pattern.MatchString(userAgent) {
+			return true
+		}
+	}
+	return false
 }
 
 // IsBot reports whether a user agent identifies a program instead of a person's

@@ -370,6 +370,12 @@ func TestBotRecognisesTheListOfCrawlers(t *testing.T) {
 	}
 }
 
+func BenchmarkIsBot(b *testing.B) {
+	for b.Loop() {
+		IsBot("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36")
+	}
+}
+
 func TestNetworks(t *testing.T) {
 	n, err := NewNetworks([]string{"10.0.0.0/8", "203.0.113.7", "2001:db8::/32", "::ffff:192.0.2.0/120"})
 	require.NoError(t, err)
