@@ -65,7 +65,7 @@ type call struct {
 
 var calls = sync.Pool{New: func() any { return &call{wake: make(chan struct{}, 1)} }}
 
-// errInterrupted is the error of the other calls of a group whose round trip panicked.
+// errInterrupted is the error of the other calls of a group after a panic in its trip.
 var errInterrupted = errors.New("the read was interrupted")
 
 // read returns the profile of id, by the deadline.
@@ -98,8 +98,8 @@ func (x *coalescer) read(id string, q question, deadline time.Time) (customers.R
 	return result, err
 }
 
-// trip makes the round trip for a group, whose first call belongs to the calling
-// goroutine, and then passes its place on.
+// trip makes the round trip for a group, and then passes its place on. The first call
+// of the group belongs to the calling goroutine.
 func (x *coalescer) trip(group []*call) {
 	first := group[0]
 	ids := append(first.ids[:0], first.id)

@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// The explorer is a web page whose files are embedded in the binary. It contains no
+// The explorer is a web page with files embedded in the binary. It contains no
 // data: it requests them from the API, with the token that the user enters if the API
 // requires one.
 //

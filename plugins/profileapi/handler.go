@@ -84,7 +84,7 @@ func newHandler(conf *config, r reader, res *service.Resources) *handler {
 // drain refuses further writes and makes /readyz fail.
 func (h *handler) drain() { h.drainingOnce.Do(func() { close(h.draining) }) }
 
-// abandon releases the requests whose writes will not be acknowledged.
+// abandon releases the requests that wait for an acknowledgement.
 func (h *handler) abandon() { h.goneOnce.Do(func() { close(h.gone) }) }
 
 func (h *handler) isDraining() bool {

@@ -34,8 +34,8 @@ type fakeProfiles struct {
 	profiles  map[string]string   // JSON by id
 	merged    map[string]string   // ids of profiles by ids merged into them
 	anonymous map[string]bool     // ids of profiles that are anonymousIds
-	early     map[string]bool     // ids whose record cannot answer an as_of
-	corrupt   map[string]bool     // ids whose record cannot be read
+	early     map[string]bool     // ids of records that cannot be evaluated at an earlier as_of
+	corrupt   map[string]bool     // ids of records that cannot be decoded
 	emails    map[string][]string // ids of profiles by their e-mail addresses
 	readErr   error
 	pingErr   error

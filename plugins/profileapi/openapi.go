@@ -96,7 +96,7 @@ func (a access) schemes() object {
 	all := object{}
 	if a.tokens {
 		all["token"] = object{"type": "http", "scheme": "bearer",
-			"description": "A token whose SHA-256 is in the config, with some of the scopes " + strings.Join(scopeList, ", ") + "."}
+			"description": "A token, of which the config has the SHA-256, with some of the scopes " + strings.Join(scopeList, ", ") + "."}
 	}
 	if a.signatures {
 		all["signature"] = object{"type": "apiKey", "in": "query", "name": "signature",

@@ -105,7 +105,7 @@ An id is any UTF-8 string, URL-encoded, a slash as `+"`%2F`"+`: a `+"`userId`"+`
 
 Every profile has an `+"`ETag`"+` of its content when it is read. It covers everything except `+"`as_of`"+`, so `+"`If-None-Match`"+` gets 304 until a trait, a feature or `+"`updated_at`"+` differs: a feature that slides out of its window changes the tag without any event. The profile is evaluated for each such request; only the transfer is saved. `+"`Cache-Control`"+` is `+"`private, no-cache`"+` unless `+"`max_age`"+` is set.
 
-A batch returns `+"`"+`{"customers": [...]}`+"`"+`, or with `+"`Accept: application/x-ndjson`"+` one customer per line. Each is `+"`"+`{"id": …, "found": true, "profile": {…}}`+"`"+` or `+"`"+`{"id": …, "found": false}`+"`"+`, `+"`id`"+` being the requested one; a customer whose profile cannot be served has an `+"`error`"+` instead. A long batch of lines is sent while it is read: if the store becomes unavailable meanwhile, the remaining customers have an `+"`error`"+` and no `+"`found`"+`. Long responses are compressed with gzip if the client accepts it.
+A batch returns `+"`"+`{"customers": [...]}`+"`"+`, or with `+"`Accept: application/x-ndjson`"+` one customer per line. Each is `+"`"+`{"id": …, "found": true, "profile": {…}}`+"`"+` or `+"`"+`{"id": …, "found": false}`+"`"+`, `+"`id`"+` being the requested one; a customer with a profile that cannot be served has an `+"`error`"+` instead. A long batch of lines is sent while it is read: if the store becomes unavailable meanwhile, the remaining customers have an `+"`error`"+` and no `+"`found`"+`. Long responses are compressed with gzip if the client accepts it.
 
 Records are cached in memory (`+"`cache`"+`), and features are evaluated from them at each read. A change of this process is visible at once. A change of another process in Redis is visible when Redis has reported it, by client tracking: usually within a millisecond, within `+"`max_staleness`"+` at the latest. While Redis cannot report changes, because a connection is lost, a cluster is moving slots, or the user lacks the permissions (`+"`+hello +client|tracking`, in a cluster `+cluster|nodes`, with Sentinels `+role`"+`), every read goes to the store.
 
@@ -207,7 +207,7 @@ root = match {
 				Default("0s").Example("30s").Advanced().
 				LintRule(`root = if this.string().has_prefix("-") { "must be zero or more, such as 30s" }`),
 			service.NewStringListField(fieldAllowedOrigins).
-				Description("Origins whose web pages may call the API from a browser (CORS), each in full.").
+				Description("Origins of web pages that may call the API from a browser (CORS), each in full.").
 				Default([]any{}).Example([]string{"https://crm.example.com"}).Advanced().
 				LintRule(`root = if this.type() == "array" && this.any(o -> !o.string().re_match("^https?://[^/*]+$")) { "write each origin in full, without a path or *, such as https://crm.example.com" }`),
 			service.NewStringField(fieldContent).
@@ -671,7 +671,7 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		in.log.Errorf("The listener on %s failed and is opened again: %v", in.conf.address, err)
 		return nil, nil, service.ErrNotConnected
 	case <-ctx.Done():
-		// Connect reads no more from an input whose read it cancels.
+		// Connect cancels a read only before it stops the input.
 		in.handler.drain()
 		return nil, nil, ctx.Err()
 	}

@@ -82,7 +82,7 @@ func parseQuestion(rawQuery string) (question, *problem) {
 var invalidBy = problem{status: 400, code: "invalid_by",
 	message: "by must be one identifier of the profile definition, such as by=email; omit it to request by id"}
 
-// parseBatchQuestion parses the query string of a batch read, whose body contains by.
+// parseBatchQuestion parses the query string of a batch read; by is in the body.
 func parseBatchQuestion(rawQuery string) (question, *problem) {
 	q, refusal := parseQuestion(rawQuery)
 	if refusal == nil && q.By != "" {

@@ -214,8 +214,8 @@ func storeProblem(err error) *problem {
 // maxWrites is the maximum number of writes in a batch.
 const maxWrites = 100
 
-// collect returns first and all other waiting writes as one batch, whose
-// acknowledgement settles each of them.
+// collect returns first and all other waiting writes as one batch. Its acknowledgement
+// settles each of them.
 func (h *handler) collect(first *write) (service.MessageBatch, service.AckFunc) {
 	writes := []*write{first}
 	for more := true; more && len(writes) < maxWrites; {

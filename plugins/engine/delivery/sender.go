@@ -224,7 +224,7 @@ func (d *delivery) nextTime() (time.Time, bool) {
 	}
 	now := time.Now()
 	for _, p := range d.queue {
-		// An item whose delay is over waits for its customer.
+		// An item without a delay waits for its customer.
 		if p.notBefore.After(now) && (notBefore.IsZero() || p.notBefore.Before(notBefore)) {
 			notBefore = p.notBefore
 		}

@@ -19,8 +19,7 @@ type Signer struct {
 	header string
 }
 
-// NewBodySigner returns a Signer that sets a header, whose name is in canonical
-// form, to "sha256=" and the HMAC-SHA256 of the body in hexadecimal digits.
+// NewBodySigner returns a Signer that sets a header (its name in canonical form) to "sha256=" and the HMAC-SHA256 of the body in hexadecimal digits.
 func NewBodySigner(header, secret string) (*Signer, error) {
 	if secret == "" {
 		return nil, errors.New("the secret is empty")
