@@ -39,7 +39,7 @@ func identityField() *service.ConfigField {
 			Description("Whether an alias event may merge one known customer into another, if its `previousId` is a userId. Enable it only if every source of events is trusted: with it, any source can merge any two customers.").
 			Default(false).
 			Advanced(),
-	).Description("Identity resolution: which ids identify a customer, and limits for merging anonymous profiles into known ones. An anonymous id belongs to the first customer that it is identified with.")
+	).Description("Identity resolution: which ids identify a customer, and limits for merging anonymous profiles into known ones. An anonymous id belongs to the first customer that it is identified with: by an identify event with both ids, or by an alias event with it as `previousId`. A later event with another customer only counts for `max_shared`. If the `previousId` of an alias is the userId of a known customer, that customer is merged with `merge_known` and nothing is merged without it. A merged customer's later events count for the customer it was merged into.")
 }
 
 func parseIdentity(conf *service.ParsedConfig, ids *record.Identity) (err error) {
