@@ -78,6 +78,7 @@ Set the URL option of the SDK to this server (`+"`host`"+` of Segment's server S
 | `+"`POST /v1/track`, `/v1/identify`, `/v1/page`, `/v1/screen`, `/v1/group`, `/v1/alias`"+` | one event; the endpoint sets its type. `+"`/v1/t`, `/v1/i`, `/v1/p`, `/v1/s`, `/v1/g` and `/v1/a`"+` are the short forms of analytics.js |
 | `+"`POST /v1/batch`, `/v1/import`, `/v1/b`"+` | `+"`{\"batch\": [...]}`"+`, events of any type. `+"`context` and `integrations`"+` beside the list are merged into each event, member by member; the event's own members take precedence |
 | `+"`GET /v1/projects/{key}/settings`, `GET /sourceConfig`"+` | none. The settings that the browser and mobile SDKs of Segment and RudderStack load first, with this collector as the only destination |
+| `+"`GET /healthz`, `GET /readyz`"+` | none, and no key. For probes: `+"`/readyz`"+` is 503 from the beginning of the shutdown. Whether the output works is shown by `+"`/ready`"+` of the engine |
 | `+"`POST /beacon/v1/batch`"+` | the same, with the key as `+"`writeKey`"+` in the query. RudderStack's browser SDK sends here when a page closes |
 
 The key is the user name of Basic authentication or `+"`writeKey`"+` in the body, which is removed. Bodies are JSON in UTF-8, plain or gzip. Accepted content types are `+"`application/json`, `text/plain` (of `navigator.sendBeacon`), `application/x-www-form-urlencoded`"+` (of gzip bodies from RudderStack's Node SDK) and none.

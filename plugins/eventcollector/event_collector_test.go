@@ -19,6 +19,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -177,7 +178,7 @@ func TestRejectedRequests(t *testing.T) {
 		{"OPTIONS without CORS", "/v1/batch", "", method("OPTIONS"), 405, "method_not_allowed"},
 		{"root", "/", pageEvent, nil, 404, "unknown_endpoint"},
 		{"unknown endpoint", "/v1/pages", pageEvent, nil, 404, "unknown_endpoint"},
-		{"unknown endpoint with GET", "/healthz", "", method("GET"), 404, "unknown_endpoint"},
+		{"unknown endpoint with GET", "/health", "", method("GET"), 404, "unknown_endpoint"},
 	} {
 		edits := []func(*http.Request){}
 		if c.edit != nil {
@@ -264,6 +265,21 @@ func TestPathsAsSDKsJoinThem(t *testing.T) {
 	p := start(t, options{input: twoKeys})
 	for _, path := range []string{"/v1/page/", "//v1/page", "/v1//page///"} {
 		require.Equal(t, 200, p.post(path, pageEvent).status, path)
+	}
+}
+
+func TestProbes(t *testing.T) {
+	p := start(t, options{input: twoKeys})
+	for _, path := range []string{"/healthz", "/readyz"} {
+		require.Equal(t, 200, p.post(path, "", method("GET"), without("Authorization")).status)
+	}
+	in, err := newTestInput(t, twoKeys)
+	require.NoError(t, err)
+	in.drain()
+	for path, status := range map[string]int{"/healthz": 200, "/readyz": 503} {
+		w := httptest.NewRecorder()
+		in.serve(w, httptest.NewRequest("GET", path, nil))
+		require.Equal(t, status, w.Code)
 	}
 }
 

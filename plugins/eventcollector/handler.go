@@ -81,6 +81,10 @@ func (c *collector) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	origin := r.Header.Get("Origin")
 	allowed := origin == "" || c.conf.origins.allow(header, origin) || isSameOrigin(r, origin)
+	if r.Method == http.MethodGet && (path == healthPath || path == readyPath) {
+		c.serveHealth(w, path)
+		return
+	}
 	if !known {
 		_, settings := settingsKey(path)
 		switch settings = settings || path == sourceConfig; {
@@ -114,6 +118,27 @@ func (c *collector) serve(w http.ResponseWriter, r *http.Request) {
 	if d != nil && r.Context().Err() == nil {
 		c.repetitions.answer(d.withoutID, time.Now())
 	}
+}
+
+// The paths of probes: the process runs, and it accepts events.
+const (
+	healthPath = "/healthz"
+	readyPath  = "/readyz"
+)
+
+// serveHealth responds to probes. They need no key and are not counted.
+func (c *collector) serveHealth(w http.ResponseWriter, path string) {
+	setHeaders(w.Header())
+	status, text := http.StatusOK, `{"status":"ok"}`
+	select {
+	case <-c.draining:
+		if path == readyPath {
+			status, text = http.StatusServiceUnavailable, `{"status":"shutting_down"}`
+		}
+	default:
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text))
 }
 
 // cleanPath removes doubled slashes and a slash at the end: SDKs join a host and a
