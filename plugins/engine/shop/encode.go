@@ -294,8 +294,12 @@ func (s *Shop) identify(e *entry) {
 	b = strconv.AppendInt(b, int64(e.customer)+1, 10)
 	b = append(b, '@')
 	b = append(b, mailDomains[f>>16%uint64(len(mailDomains))]...)
-	b = append(b, `","phone":"+44770090`...) // reserved for fiction by Ofcom: +44 7700 900000 to 900999
-	b = appendPadded(b, f>>48%1000, 4)
+	// +1 AAA 555 0100 to 0199 are reserved for fiction, and valid in the numbering plan.
+	phone := f >> 48 % 1000
+	b = append(b, `","phone":"+1`...)
+	b = append(b, areaCodes[phone/100]...)
+	b = append(b, `55501`...)
+	b = appendPadded(b, phone%100, 2)
 	b = append(b, `","firstName":"`...)
 	b = append(b, first.written...)
 	b = append(b, `","lastName":"`...)

