@@ -60,6 +60,7 @@ func Fields() []*service.ConfigField {
 			Default([]any{}).
 			Example([]any{"crm", "pos", "web"}),
 		identityField(),
+		traitsField(),
 		service.NewObjectField(fieldEventLog,
 			service.NewIntField(fieldKeep).
 				Description("Maximum number of events that are kept individually for each customer. Features of customers with fewer events are exact. For customers with more events they are approximate, within documented bounds. A higher number makes large profiles larger.").
@@ -147,6 +148,9 @@ func parseDefinition(conf *service.ParsedConfig, written []*yaml.Node) (*definit
 		return nil, fmt.Errorf("max_future: %w", err)
 	}
 	def.MaxFuture = maxFuture.Milliseconds()
+	if def.Traits, err = parseTraits(conf.Namespace(fieldTraits)); err != nil {
+		return nil, err
+	}
 	if def.Identifiers, err = parseIdentifiers(conf); err != nil {
 		return nil, err
 	}

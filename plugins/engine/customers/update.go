@@ -204,6 +204,9 @@ func (u *updater) parse(i int, raw []byte) error {
 			return err
 		}
 		up.traits = len(u.traits) - up.firstOf
+		if err := u.checkTraits(u.traits[up.firstOf:]); err != nil {
+			return err
+		}
 		up.statement = record.Statement{Time: e.Time, Nanos: e.Nanos, Source: u.arena.keep(e.Source)}
 	}
 	u.updates = append(u.updates, up)
@@ -415,6 +418,9 @@ func (u *updater) applyOne(up *update) error {
 	}
 	if u.rejectsErased(up, c) {
 		return ErrErased
+	}
+	if err := u.checkTraitCount(up, c); err != nil {
+		return err
 	}
 	if up.known >= 0 {
 		err = u.joinAlias(c, up)

@@ -172,7 +172,13 @@ type Definition struct {
 	// Identifiers are the traits by which customers can be looked up, besides
 	// their ids.
 	Identifiers Identifiers
+	// Traits limits the traits that events may set.
+	Traits TraitLimits
 }
+
+// TraitLimits are limits on the traits of a customer; 0 means no limit. Sizes are in
+// bytes.
+type TraitLimits struct{ Count, NameSize, ValueSize int }
 
 // DefaultEvents is the default of Definition.Events.
 const DefaultEvents = 512

@@ -43,6 +43,22 @@ func (r *Record) SetTrait(name []byte, v event.Value, s Statement) (bool, error)
 	return r.putTrait(trait{name, s.Time, s.Nanos, s.Source, v}), nil
 }
 
+// TraitCountWith returns the number of traits that the record has after traits with
+// these names are set.
+func (r *Record) TraitCountWith(names [][]byte) (int, error) {
+	if err := r.parseTraits(); err != nil {
+		return 0, err
+	}
+	n := len(r.traits)
+	for i, name := range names {
+		known := slices.ContainsFunc(names[:i], func(o []byte) bool { return bytes.Equal(o, name) })
+		if _, found := slices.BinarySearchFunc(r.traits, name, func(o trait, name []byte) int { return bytes.Compare(o.name, name) }); !found && !known {
+			n++
+		}
+	}
+	return n, nil
+}
+
 func (r *Record) putTrait(t trait) bool {
 	at, found := slices.BinarySearchFunc(r.traits, t.name, func(o trait, name []byte) int { return bytes.Compare(o.name, name) })
 	if !found {
