@@ -47,12 +47,29 @@ func storeField() *service.ConfigField {
 				Description("Folder of the store, which is created if it does not exist. Only one process at a time can open it. `:memory:` keeps profiles in memory only.").
 				Example("./data/profiles").
 				LintRule(`root = if this == "" { [ "path must name a folder, such as ./data/profiles, or be :memory:" ] }`),
+			maxRecordField(),
 		).Description("A store in a local folder, for one process.").Optional(),
 		redisField(),
 	).Description("Store of the profiles: exactly one of the following.").
 		LintRule(`
 let kinds = if this.type() == "object" { ["embedded", "redis"].filter(kind -> this.exists(kind)).length() } else { 1 }
 root = if $kinds != 1 { [ "` + errOneStore.Error() + `" ] }`)
+}
+
+func maxRecordField() *service.ConfigField {
+	return service.NewStringField(fieldMaxRecord).
+		Description("Maximum size of a stored profile. Events that would exceed it are marked as failed, for the dead letters. Each event writes the whole profile, so a higher limit lets one customer use more disk and network bandwidth.").
+		Default("4MiB").
+		Advanced()
+}
+
+// parseMaxRecord parses the value of maxRecordField.
+func parseMaxRecord(text string) (int, error) {
+	size, err := humanize.ParseBytes(text)
+	if err != nil || size == 0 || size > 256<<20 {
+		return 0, fmt.Errorf("max_record_bytes is %q; write a size up to 256MiB, such as 4MiB", text)
+	}
+	return int(size), nil
 }
 
 func redisField() *service.ConfigField {
@@ -111,10 +128,7 @@ func redisField() *service.ConfigField {
 			Description("Maximum wait for these replicas, after which the batch is retried. It must be shorter than `timeout`.").
 			Default("1s").
 			Advanced(),
-		service.NewStringField(fieldMaxRecord).
-			Description("Maximum size of a stored profile. Events that would exceed it are marked as failed, for the dead letters.").
-			Default("16MiB").
-			Advanced(),
+		maxRecordField(),
 		service.NewDurationField(fieldTimeout).
 			Description("Maximum duration of a call, after which it is retried.").
 			Default("3s").
@@ -157,14 +171,22 @@ func openStore(conf *service.ParsedConfig, res *service.Resources) (store.Store,
 		options.Logger = res.Logger()
 		return redis.Open(options)
 	}
-	folder := embedded.Memory
-	if !inMemory.Load() {
-		var err error
-		if folder, err = conf.FieldString(fieldEmbedded, fieldPath); err != nil {
+	options := embedded.Options{Path: embedded.Memory, Logger: res.Logger()}
+	if conf.Contains(fieldEmbedded) {
+		largest, err := conf.FieldString(fieldEmbedded, fieldMaxRecord)
+		if err != nil {
 			return nil, err
 		}
+		if options.MaxRecordBytes, err = parseMaxRecord(largest); err != nil {
+			return nil, err
+		}
+		if !inMemory.Load() {
+			if options.Path, err = conf.FieldString(fieldEmbedded, fieldPath); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return embedded.Open(embedded.Options{Path: folder, Logger: res.Logger()})
+	return embedded.Open(options)
 }
 
 func redisOptions(conf *service.ParsedConfig) (o redis.Options, err error) {
@@ -211,11 +233,9 @@ func redisOptions(conf *service.ParsedConfig) (o redis.Options, err error) {
 	if o.ReadReplicas, err = conf.FieldBool(fieldReadReplicas); err != nil {
 		return o, err
 	}
-	bytes, err := humanize.ParseBytes(largest)
-	if err != nil || bytes == 0 || bytes > 256<<20 {
-		return o, fmt.Errorf("max_record_bytes is %q; write a size up to 256MiB, such as 16MiB", largest)
+	if o.MaxRecordBytes, err = parseMaxRecord(largest); err != nil {
+		return o, err
 	}
-	o.MaxRecordBytes = int(bytes)
 	tlsConf, encrypted, err := conf.FieldTLSToggled(fieldTLS)
 	if err != nil {
 		return o, err

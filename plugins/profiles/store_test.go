@@ -7,6 +7,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
+	"github.com/connect-personalize/connect-personalize/plugins/store"
 	"github.com/connect-personalize/connect-personalize/plugins/store/embedded"
 	"github.com/connect-personalize/connect-personalize/plugins/store/redis"
 )
@@ -119,4 +120,22 @@ func TestOpenStore(t *testing.T) {
 		require.IsType(t, &embedded.Store{}, s)
 		require.NoError(t, s.Close())
 	}
+}
+
+// TestEmbeddedRecordLimit commits records around the configured limit and the default.
+func TestEmbeddedRecordLimit(t *testing.T) {
+	for conf, limit := range map[string]int{
+		`{ embedded: { path: ":memory:" } }`:                            4 << 20,
+		`{ embedded: { path: ":memory:", max_record_bytes: "64KiB" } }`: 64 << 10,
+	} {
+		s, err := openStore(parseStore(t, conf), service.MockResources())
+		require.NoError(t, err)
+		_, err = s.Commit(t.Context(), []store.Change{{Key: "a", Data: make([]byte, limit)}})
+		require.NoError(t, err)
+		_, err = s.Commit(t.Context(), []store.Change{{Key: "b", Data: make([]byte, limit+1)}})
+		require.ErrorIs(t, err, store.ErrTooLarge)
+		require.NoError(t, s.Close())
+	}
+	_, err := openStore(parseStore(t, `{ embedded: { path: ":memory:", max_record_bytes: big } }`), service.MockResources())
+	require.ErrorContains(t, err, "such as 4MiB")
 }
