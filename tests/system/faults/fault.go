@@ -124,8 +124,8 @@ func (s *suite) restartCollector(ctx context.Context) (bool, error) {
 	return true, s.collector.Ready(ctx)
 }
 
-// membershipLost is logged by a worker whose session timed out.
-const membershipLost = "lost its place in the group"
+// membershipLost is logged by a worker after its session timed out.
+const membershipLost = "Lost the group membership"
 
 // unknownMember is logged by a worker that was still joining the group.
 const unknownMember = "UNKNOWN_MEMBER_ID"
@@ -154,7 +154,7 @@ func (s *suite) addWorker(ctx context.Context) (bool, error) {
 	if err := w.Ready(ctx); err != nil {
 		return false, err
 	}
-	err = poll(ctx, time.Minute, "partitions for the additional worker", func() (bool, error) { return w.Logged(0, "now has") > 0, nil })
+	err = poll(ctx, time.Minute, "partitions for the additional worker", func() (bool, error) { return w.Logged(0, "; this process has") > 0, nil })
 	if err != nil {
 		return false, err
 	}
