@@ -80,7 +80,7 @@ func holdoutField(scope string) *service.ConfigField {
 		LintRule(`root = if this < 0 || this >= 100 { [ "holdout is a share in percent, from 0 to below 100, such as 10" ] } else if this > 0 && this < 1 { [ "holdout is a percentage: write 10 for one customer in ten, not 0.1" ] }`)
 }
 
-// lintUnless reports a trigger whose unless repeats its cause.
+// lintUnless reports a trigger with the same events in on and unless.
 const lintUnless = `
 let unless = this.unless.events.or([])
 let both = this.on.events.or([]).filter(e -> $unless.contains(e))

@@ -13,8 +13,8 @@ import (
 
 // A store can lose its data while processes run: an operator empties it, restores
 // an old backup, or switches to a store that was rebuilt. Without further measures
-// the next replay of the events would fire triggers again whose message was sent
-// before the loss, and write to customers whose tombstone was lost.
+// the next replay of the events would fire triggers again although their message was sent
+// before the loss, and write to erased customers, because their tombstones were lost.
 //
 // A reserved record therefore identifies the generation of the store: a random id,
 // the time of its creation, and a heartbeat that the processes advance. For example:

@@ -21,7 +21,7 @@ triggers:
   - { name: thanks, on: { enter: buyer }, channel: email, expire: 30d }
 `
 
-// replaceable is a store whose data can be replaced, as by FLUSHALL or by a restore.
+// replaceable is a store with data that can be replaced, as by FLUSHALL or by a restore.
 type replaceable struct{ store.Store }
 
 func emptyStore(t testing.TB) store.Store {
@@ -139,7 +139,7 @@ func TestRestoredBackupRepeatsNoMessage(t *testing.T) {
 	require.Zero(t, outboxEntries(t, restarted))
 }
 
-// TestFailoverIsNotALoss compares generations whose heartbeat went back, as after a
+// TestFailoverIsNotALoss compares generations with an older heartbeat, as after a
 // failover to an asynchronous replica, and after a restore.
 func TestFailoverIsNotALoss(t *testing.T) {
 	known := generation{ID: "a", Created: 1, Beat: orderedAt.UnixMilli()}
