@@ -136,9 +136,9 @@ func attack(t *testing.T, p *pipeline, kind string) {
 				go func() { _, _ = conn.Read(make([]byte, 1)); close(response) }()
 				select {
 				case <-response:
-					conn.Close()
+					_ = conn.Close()
 				case <-stop:
-					conn.Close()
+					_ = conn.Close()
 					return
 				}
 			}

@@ -19,7 +19,7 @@ func TestTransportErrorsContainNoAddressAndNoResponse(t *testing.T) {
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
 				_, _ = io.WriteString(conn, text)
-				conn.Close()
+				_ = conn.Close()
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package trackingplan
 import (
 	"errors"
 	"strings"
+	"unicode"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -26,3 +27,22 @@ var strictEmail = func() *jsonschema.Format {
 		},
 	}
 }()
+
+// internationalEmail is the format idn-email (RFC 6531): an email address whose parts may
+// have letters beyond ASCII. Such a letter counts as one of ASCII; all else is as in
+// strictEmail.
+var internationalEmail = &jsonschema.Format{
+	Name: "idn-email",
+	Validate: func(v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return nil
+		}
+		return strictEmail.Validate(strings.Map(func(r rune) rune {
+			if r > unicode.MaxASCII && unicode.In(r, unicode.L, unicode.M, unicode.N) {
+				return 'x'
+			}
+			return r
+		}, s))
+	},
+}

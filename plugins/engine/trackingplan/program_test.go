@@ -24,6 +24,7 @@ func compileSchema(t require.TestingT, schema any, draft *jsonschema.Draft) (*pr
 	c.DefaultDraft(draft)
 	c.AssertFormat()
 	c.RegisterFormat(strictEmail)
+	c.RegisterFormat(internationalEmail)
 	require.NoError(t, c.AddResource("schema.json", schema))
 	s, err := c.Compile("schema.json")
 	if err != nil {

@@ -41,6 +41,7 @@ func newCompiler(d *definition, files sources, root map[string]any) *compiler {
 	c.docs[c.base] = d.doc
 	c.lib.UseLoader(c)
 	c.lib.RegisterFormat(strictEmail)
+	c.lib.RegisterFormat(internationalEmail)
 	c.lib.DefaultDraft(c.draft(root))
 	switch v, ok := root[keyFormats]; {
 	case !ok || v == "assert":

@@ -56,7 +56,7 @@ func Folder(t testing.TB) string {
 	folder := os.Getenv(Env)
 	if folder == "" {
 		_, self, _, _ := runtime.Caller(0)
-		root := filepath.Join(filepath.Dir(self), "..", "..", "..")
+		root := filepath.Join(filepath.Dir(self), "..", "..", "..", "..")
 		folder = filepath.Join(root, "..", "shared", "data", "json-schema-test-suite")
 	}
 	if _, err := os.Stat(filepath.Join(folder, "tests")); err != nil {
