@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 
@@ -34,10 +33,6 @@ var impure = []string{
 	module + "plugins/store/redis",
 	module + "plugins/store/embedded",
 }
-
-// withClient are the packages that may import net/http, because sending requests is
-// what they compute for. Each of them gets its http.Client from its caller.
-var withClient = []string{module + "plugins/engine/delivery"}
 
 type listed struct {
 	ImportPath string
@@ -85,7 +80,7 @@ func impureImport(packages map[string]listed, name string, seen map[string]bool)
 	}
 	seen[name] = true
 	for _, imported := range packages[name].Imports {
-		if isImpure(imported) || imported == "net/http" && !slices.Contains(withClient, name) {
+		if isImpure(imported) || imported == "net/http" {
 			return []string{name, imported}
 		}
 		if chain := impureImport(packages, imported, seen); chain != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 
 	"github.com/connect-personalize/connect-personalize/plugins/deadletter"
+	"github.com/connect-personalize/connect-personalize/plugins/engine/jsontext"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/rejection"
 	"github.com/connect-personalize/connect-personalize/plugins/engine/trackingplan"
 )
@@ -119,7 +120,7 @@ An event that changed over time has `+"`versions`"+`, each with schemas of its o
 
 ### Malformed events
 
-Regardless of the plan, an event is rejected if it is not valid JSON (rule `+"`json`"+`), is not UTF-8 or has an escape of half a surrogate pair (`+"`encoding`"+`), has two members of one name in an object (`+"`duplicate_key`"+`), is nested deeper than `+"`max_depth` (`depth`"+`), or has a number beyond the range of a 64-bit float (`+"`number`"+`). Two consumers could interpret such an event differently.
+Regardless of the plan, an event is rejected if it is not valid JSON (rule `+"`json`"+`), is not UTF-8 (`+"`encoding`"+`), has two members of one name in an object (`+"`duplicate_key`"+`), is nested deeper than `+"`max_depth` (`depth`"+`), or has a number beyond the range of a 64-bit float (`+"`number`"+`). Two consumers could interpret such an event differently. An escape of half a surrogate pair becomes U+FFFD.
 
 ### Metadata
 
@@ -313,6 +314,14 @@ func (p *processor) ProcessBatch(_ context.Context, batch service.MessageBatch) 
 		if err != nil {
 			msg.SetError(err)
 			continue
+		}
+		// An escape of half a surrogate pair has no meaning: every reader of the event
+		// shall see the same replacement character.
+		if fixed := jsontext.ReplaceLoneSurrogates(raw); len(fixed) > 0 && &fixed[0] != &raw[0] {
+			msg = deadletter.KeepOriginal(msg)
+			batch[i] = msg
+			msg.SetBytes(fixed)
+			raw = fixed
 		}
 		result := plan.Check(raw)
 		if result.Status == trackingplan.Repaired {

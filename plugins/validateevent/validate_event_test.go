@@ -258,6 +258,19 @@ func newTestProcessor(t testing.TB, config string) *processor {
 	return p
 }
 
+func TestHalfASurrogatePairBecomesTheReplacementCharacter(t *testing.T) {
+	plan := writePlan(t, fmt.Sprintf(testPlan, "allow"))
+	event := `{"type":"track","event":"Other","properties":{"a":"hi \ud83d","b":"\ud83d\ude00"}}`
+	out, _ := run(t, "  - validate_event: { plan: "+plan+" }\n", service.NewMessage([]byte(event)))
+	require.NoError(t, out[0].GetError())
+	raw, err := out[0].AsBytes()
+	require.NoError(t, err)
+	require.Equal(t, `{"type":"track","event":"Other","properties":{"a":"hi \ufffd","b":"\ud83d\ude00"}}`, string(raw))
+	original, err := deadletter.Original(out[0])
+	require.NoError(t, err)
+	require.Equal(t, event, string(original))
+}
+
 func TestValidEventsKeepTheirBytes(t *testing.T) {
 	p := newTestProcessor(t, "plan: "+writePlan(t, fmt.Sprintf(testPlan, "mark")))
 	for _, event := range []string{track("Strict", ` { "total" : 1.0 }`), track("Strict", `{"total":"1"}`), track("Passed", `{"total":"1"}`), track("Other", `{}`), "{"} {
