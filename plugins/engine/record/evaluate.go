@@ -22,7 +22,7 @@ import (
 //
 //	stored {buyer, new}   evaluated {buyer, vip}   messages: left new, entered vip
 
-// Reason is reason a customer entered or left a segment.
+// Reason is the cause of a segment change.
 type Reason string
 
 const (
