@@ -58,8 +58,9 @@ func references(path string) []finding.Finding {
 }
 
 type reference struct {
-	file     string
-	findings []finding.Finding
+	file        string
+	findings    []finding.Finding
+	environment []string // see known
 }
 
 func (r *reference) errorf(node *yaml.Node, format string, args ...any) {
@@ -86,15 +87,22 @@ func (r *reference) variables(node *yaml.Node) {
 		if _, isSet := os.LookupEnv(name); isSet || slices.Contains(shippedVariables, name) {
 			continue
 		}
-		known := slices.Clone(shippedVariables)
-		for _, pair := range os.Environ() {
-			set, _, _ := strings.Cut(pair, "=")
-			known = append(known, set)
-		}
-		if typo := spelling.Typo(name, known); typo != "" {
+		if typo := spelling.Typo(name, r.known()); typo != "" {
 			r.errorf(node, "the environment variable %s is not set; did you mean %s?", name, typo)
 		}
 	}
+}
+
+// known returns the names of the shipped variables and of those that are set.
+func (r *reference) known() []string {
+	if r.environment == nil {
+		r.environment = slices.Clone(shippedVariables)
+		for _, pair := range os.Environ() {
+			name, _, _ := strings.Cut(pair, "=")
+			r.environment = append(r.environment, name)
+		}
+	}
+	return r.environment
 }
 
 var lookedUp = regexp.MustCompile(`\bthis\.value\.([A-Za-z_][A-Za-z0-9_]*)`)
