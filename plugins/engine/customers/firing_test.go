@@ -59,7 +59,7 @@ func fireAll(t testing.TB, p *Service) {
 	}
 }
 
-type told struct {
+type triggerMessage struct {
 	Event     string    `json:"event"`
 	MessageID string    `json:"messageId"`
 	UserID    string    `json:"userId"`
@@ -74,7 +74,7 @@ type told struct {
 }
 
 // waiting returns what is in the outbox of a customer.
-func waiting(t testing.TB, p *Service, key string) (all []told) {
+func waiting(t testing.TB, p *Service, key string) (all []triggerMessage) {
 	records, err := p.store.Load(context.Background(), []string{key})
 	require.NoError(t, err)
 	if records[0].Version == store.Absent {
@@ -83,7 +83,7 @@ func waiting(t testing.TB, p *Service, key string) (all []told) {
 	var rec record.Record
 	require.NoError(t, rec.Decode(p.def, key, records[0].Data))
 	for _, m := range rec.Outbox() {
-		var one told
+		var one triggerMessage
 		require.NoError(t, json.Unmarshal(m.Content, &one), "%s", m.Content)
 		require.Equal(t, fmt.Sprintf("%x", m.ID), one.MessageID)
 		all = append(all, one)
@@ -91,7 +91,7 @@ func waiting(t testing.TB, p *Service, key string) (all []told) {
 	return all
 }
 
-func names(all []told) (names []string) {
+func names(all []triggerMessage) (names []string) {
 	for _, one := range all {
 		names = append(names, one.Props.Trigger)
 	}
@@ -122,7 +122,7 @@ func TestTriggerFiresOnceWhenDue(t *testing.T) {
 	}
 	all := waiting(t, p, "uu1")
 	require.Equal(t, []string{"welcome", "cart_abandoned"}, names(all))
-	require.Equal(t, told{Event: EventTriggerFired, MessageID: all[1].MessageID, UserID: "u1", Timestamp: now, Props: all[1].Props}, all[1])
+	require.Equal(t, triggerMessage{Event: EventTriggerFired, MessageID: all[1].MessageID, UserID: "u1", Timestamp: now, Props: all[1].Props}, all[1])
 	require.Equal(t, "email", all[1].Props.Channel)
 	require.Equal(t, now.Add(-time.Hour), all[1].Props.CauseAt)
 	require.Equal(t, now, all[1].Props.DueAt)

@@ -50,8 +50,8 @@ func TestSegmentChangesInOneMillisecondHaveDistinctIDs(t *testing.T) {
 		message bool // whether each is delivered before the next comes up
 		other   string
 	}{
-		{"told together", false, spending("300")},
-		{"told one by one", true, spending("300")},
+		{"delivered together", false, spending("300")},
+		{"delivered one by one", true, spending("300")},
 		{"without segments", true, shop},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -326,18 +326,18 @@ func TestSegmentEventsAddUpToMembership(t *testing.T) {
 		a.consume(t, all[1], never)
 		records, indexes := stored(t, all[1])
 		require.Equal(t, records, indexes)
-		told := map[string]map[string]bool{}
+		delivered := map[string]map[string]bool{}
 		for id, segments := range a.net {
 			for name, n := range segments {
 				require.Contains(t, []int{0, 1}, n, "%s %s", id, name)
 				if n == 1 {
-					if told[id] == nil {
-						told[id] = map[string]bool{}
+					if delivered[id] == nil {
+						delivered[id] = map[string]bool{}
 					}
-					told[id][name] = true
+					delivered[id][name] = true
 				}
 			}
 		}
-		require.Equal(t, records, told)
+		require.Equal(t, records, delivered)
 	})
 }

@@ -139,7 +139,7 @@ func TestSegmentsChangeByEventsAndTime(t *testing.T) {
 
 	now.pass(time.Hour)
 	sweep(t, p)
-	require.Empty(t, lines(consume(t, p)), "nothing is told twice")
+	require.Empty(t, lines(consume(t, p)), "no message is delivered twice")
 }
 
 func TestSegmentsFollowMerges(t *testing.T) {
